@@ -1,0 +1,35 @@
+#include "ringlet/nn/attention.h"
+
+#include <ATen/ops/scaled_dot_product_attention.h>
+
+namespace ringlet::nn {
+
+at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                std::int64_t heads, bool causal) {
+  const auto split = [heads](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
+    return x.unflatten(-1, {heads, -1}).transpose(1, 2);
+  };
+  return at::scaled_dot_product_attention(split(q), split(k), split(v), {}, 0.0, causal)
+      .transpose(1, 2)
+      .flatten(2);
+}
+
+Attention::Attention(const WeightSource& source, const AttentionConfig& c)
+    : heads_(c.heads),
+      upcast_(c.upcast),
+      to_q_(source.at("to_q"), c.query_width, c.heads * c.head_width, c.projection_bias),
+      to_k_(source.at("to_k"), c.context_width, c.heads * c.head_width, c.projection_bias),
+      to_v_(source.at("to_v"), c.context_width, c.heads * c.head_width, c.projection_bias),
+      to_out_(source.at("to_out").at(0), c.heads * c.head_width, c.query_width) {}
+
+at::Tensor Attention::operator()(const at::Tensor& x, const at::Tensor& context) const {
+  at::Tensor q = to_q_(x), k = to_k_(context), v = to_v_(context);
+  if (upcast_) {
+    q = q.to(at::kFloat);
+    k = k.to(at::kFloat);
+    v = v.to(at::kFloat);
+  }
+  return to_out_(multi_head_attention(q, k, v, heads_).to(x.scalar_type()));
+}
+
+}  // namespace ringlet::nn

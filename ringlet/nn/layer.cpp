@@ -1,0 +1,42 @@
+#include "ringlet/nn/layer.h"
+
+#include <cmath>
+
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/linear.h>
+
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::nn {
+namespace {
+
+at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
+  return tensor.defined() ? tensor.to(x.scalar_type()) : tensor;
+}
+
+}  // namespace
+
+at::Tensor LinearLayer::apply(const at::Tensor& weight, const at::Tensor& x) const {
+  return at::linear(x, widened(weight, x), widened(bias_, x));
+}
+
+at::Tensor Conv2dLayer::apply(const at::Tensor& weight, const at::Tensor& x) const {
+  return at::conv2d(x, widened(weight, x), widened(bias_, x), options_.stride, options_.padding);
+}
+
+Linear::Linear(const WeightSource& source, std::int64_t in, std::int64_t out, bool bias) {
+  const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in)));
+  layer_ = std::make_shared<LinearLayer>(source.get("weight", {out, in}, init),
+                                         bias ? source.get("bias", {out}, init) : at::Tensor());
+  source.add_layer(layer_);
+}
+
+Conv2d::Conv2d(const WeightSource& source, std::int64_t in, std::int64_t out, std::int64_t kernel,
+               Conv2dOptions options) {
+  const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in * kernel * kernel)));
+  layer_ = std::make_shared<Conv2dLayer>(source.get("weight", {out, in, kernel, kernel}, init),
+                                         source.get("bias", {out}, init), options);
+  source.add_layer(layer_);
+}
+
+}  // namespace ringlet::nn

@@ -1,0 +1,37 @@
+#include "ringlet/nn/norm.h"
+
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/group_norm.h>
+#include <ATen/ops/layer_norm.h>
+
+namespace ringlet::nn {
+
+GroupNorm::GroupNorm(const WeightSource& source, std::int64_t groups, std::int64_t channels,
+                     double epsilon)
+    : weight_(source.get("weight", {channels}, Init::constant(1.0))),
+      bias_(source.get("bias", {channels}, Init::constant(0.0))),
+      groups_(groups),
+      epsilon_(epsilon) {}
+
+at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
+  return at::group_norm(x, groups_, weight_, bias_, epsilon_);
+}
+
+LayerNorm::LayerNorm(const WeightSource& source, std::int64_t channels, double epsilon)
+    : weight_(source.get("weight", {channels}, Init::constant(1.0))),
+      bias_(source.get("bias", {channels}, Init::constant(0.0))),
+      epsilon_(epsilon) {}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, weight_.sizes(), weight_, bias_, epsilon_);
+}
+
+Embedding::Embedding(const WeightSource& source, std::int64_t count, std::int64_t width)
+    : weight_(source.get("weight", {count, width}, Init::normal(0.02))),
+      dtype_(source.options().dtype) {}
+
+at::Tensor Embedding::operator()(const at::Tensor& ids) const {
+  return at::embedding(weight_, ids).to(dtype_);
+}
+
+}  // namespace ringlet::nn

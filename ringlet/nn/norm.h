@@ -1,0 +1,46 @@
+// Normalisation layers and embeddings: small value types over their parameters.
+#pragma once
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::nn {
+
+/// Group normalisation (Wu and He 2018) over x [B, C, ...].
+class GroupNorm {
+ public:
+  GroupNorm(const WeightSource& source, std::int64_t groups, std::int64_t channels, double epsilon);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  at::Tensor weight_, bias_;
+  std::int64_t groups_;
+  double epsilon_;
+};
+
+/// Layer normalisation (Ba et al. 2016) over the last axis of x [..., C].
+class LayerNorm {
+ public:
+  LayerNorm(const WeightSource& source, std::int64_t channels, double epsilon = 1e-5);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  at::Tensor weight_, bias_;
+  double epsilon_;
+};
+
+/// Rows of a table by index: ids [...] (int64) to [..., width] in the compute type.
+class Embedding {
+ public:
+  Embedding(const WeightSource& source, std::int64_t count, std::int64_t width);
+  at::Tensor operator()(const at::Tensor& ids) const;
+
+ private:
+  at::Tensor weight_;
+  at::ScalarType dtype_;
+};
+
+}  // namespace ringlet::nn

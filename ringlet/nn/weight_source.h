@@ -1,0 +1,88 @@
+// Where a network's weights come from: a scope of dotted names over a store of tensors.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/nn/layer.h"
+
+namespace ringlet::nn {
+
+using Shape = std::vector<std::int64_t>;
+
+/// How a parameter starts when the store invents it (RandomStore); file stores ignore it.
+struct Init {
+  enum class Kind { constant, uniform, normal } kind = Kind::constant;
+  double value = 0.0;  ///< the constant, the bound of U(-bound, bound), or the standard deviation
+
+  static Init constant(double value) { return {Kind::constant, value}; }
+  static Init uniform(double bound) { return {Kind::uniform, bound}; }
+  static Init normal(double deviation) { return {Kind::normal, deviation}; }
+};
+
+/// A flat collection of tensors by full dotted name.
+class TensorStore {
+ public:
+  virtual ~TensorStore() = default;
+
+  /// The tensor (possibly a view of a mapped file), or nothing. `shape` and `init` matter only to
+  /// stores that invent tensors.
+  virtual std::optional<at::Tensor> find(const std::string& name, const Shape& shape,
+                                         const Init& init) const = 0;
+
+  virtual std::vector<std::string> names() const = 0;  ///< all names it holds, sorted
+  virtual std::string description() const = 0;         ///< for error texts: usually the file
+};
+
+/// What the tensors become on their way into a network.
+struct WeightOptions {
+  at::ScalarType dtype = at::kFloat;    ///< compute type
+  at::Device device = at::kCPU;
+  bool keep_storage_type = false;       ///< leave matrices and kernels in the file's narrower type
+};
+
+/// Everything that a network took from its source, by full dotted name.
+struct ModuleIndex {
+  std::map<std::string, std::shared_ptr<Layer>> layers;  ///< linear and convolution layers
+  std::map<std::string, at::Tensor> tensors;             ///< every parameter
+};
+
+/// A scope: `source.at("down_blocks").at(0).get("weight", {out, in})`. Cheap to copy.
+class WeightSource {
+ public:
+  explicit WeightSource(std::shared_ptr<const TensorStore> store, WeightOptions options = {});
+
+  WeightSource at(std::string_view name) const;
+  WeightSource at(std::int64_t index) const { return at(std::to_string(index)); }
+
+  /// The tensor `name` of this scope in the options' type and on their device. Throws
+  /// Error(mismatch) with the full dotted name when it is missing or has another shape.
+  at::Tensor get(std::string_view name, const Shape& shape, const Init& init = {}) const;
+
+  bool has(std::string_view name) const;                ///< a tensor of exactly this name
+  void add_layer(std::shared_ptr<Layer> layer) const;   ///< registers under this scope's name
+  const WeightOptions& options() const;
+
+  /// Closes loading: throws Error(mismatch) that names tensors of the store which no layer asked
+  /// for (a checkpoint of another model), and returns the index.
+  ModuleIndex finish() const;
+
+ private:
+  struct State;
+  WeightSource(std::shared_ptr<State> state, std::string prefix)
+      : state_(std::move(state)), prefix_(std::move(prefix)) {}
+  std::string full_name(std::string_view name) const;
+
+  std::shared_ptr<State> state_;
+  std::string prefix_;  // "" or "a.b."
+};
+
+}  // namespace ringlet::nn

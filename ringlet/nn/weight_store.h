@@ -1,0 +1,69 @@
+// The stores behind a WeightSource.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ringlet/io/safetensors.h"
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::nn {
+
+/// Tensors held in memory.
+class MapStore final : public TensorStore {
+ public:
+  explicit MapStore(std::map<std::string, at::Tensor> tensors,
+                    std::string description = "tensors in memory");
+  std::optional<at::Tensor> find(const std::string& name, const Shape& shape,
+                                 const Init& init) const override;
+  std::vector<std::string> names() const override;
+  std::string description() const override { return description_; }
+
+ private:
+  std::map<std::string, at::Tensor> tensors_;
+  std::string description_;
+};
+
+/// One or several memory-mapped safetensors files (shards); tensors are views of the mappings.
+class FileStore final : public TensorStore {
+ public:
+  /// Throws Error(bad_format) when two files hold the same tensor.
+  explicit FileStore(std::vector<std::shared_ptr<const io::SafetensorsFile>> files);
+
+  /// A single file, or the shards named by a `*.safetensors.index.json` (their names must be plain
+  /// file names beside the index, and the index and the shards must agree tensor by tensor).
+  static std::shared_ptr<const FileStore> open(const std::filesystem::path& path);
+
+  std::optional<at::Tensor> find(const std::string& name, const Shape& shape,
+                                 const Init& init) const override;
+  std::vector<std::string> names() const override;
+  std::string description() const override { return description_; }
+
+ private:
+  struct Entry {
+    std::shared_ptr<const io::SafetensorsFile> file;
+    const io::TensorInfo* info;
+  };
+  std::map<std::string, Entry> entries_;
+  std::string description_;
+};
+
+/// Invents every tensor that is asked for, from the seed and the tensor's name alone.
+class RandomStore final : public TensorStore {
+ public:
+  explicit RandomStore(std::uint64_t seed) : seed_(seed) {}
+  std::optional<at::Tensor> find(const std::string& name, const Shape& shape,
+                                 const Init& init) const override;
+  std::vector<std::string> names() const override { return {}; }
+  std::string description() const override { return "random weights"; }
+
+ private:
+  std::uint64_t seed_;
+};
+
+}  // namespace ringlet::nn
