@@ -15,8 +15,26 @@
 namespace ringlet::io {
 
 enum class Dtype {
-  f4, f6_e2m3, f6_e3m2, f8_e5m2, f8_e4m3, f8_e8m0, boolean, u8, i8, u16, i16, f16, bf16,
-  u32, i32, f32, u64, i64, f64, c64,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  boolean,
+  u8,
+  i8,
+  u16,
+  i16,
+  f16,
+  bf16,
+  u32,
+  i32,
+  f32,
+  u64,
+  i64,
+  f64,
+  c64,
 };
 
 std::string_view to_string(Dtype dtype);  ///< the name in the file: "F16", "BF16", …
@@ -37,7 +55,7 @@ using Metadata = std::map<std::string, std::string>;
 struct SafetensorsHeader {
   std::vector<TensorInfo> tensors;  ///< in the order of their bytes
   Metadata metadata;
-  std::uint64_t data_begin = 0;     ///< file offset of the tensor data
+  std::uint64_t data_begin = 0;  ///< file offset of the tensor data
 };
 
 /// Validates a whole file image and returns its header. Nothing is trusted before it is checked:

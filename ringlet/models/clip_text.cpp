@@ -43,7 +43,8 @@ ClipTextConfig ClipTextConfig::from_json(const Json& json, const std::string& wh
   if (c.hidden_act != "quick_gelu" && c.hidden_act != "gelu")
     throw Error(ErrorCode::unsupported, where, "hidden_act \"" + c.hidden_act + "\" is not known",
                 "CLIP text encoders use \"quick_gelu\" or \"gelu\"");
-  if (c.num_attention_heads <= 0 || c.hidden_size <= 0 || c.hidden_size % c.num_attention_heads != 0)
+  if (c.num_attention_heads <= 0 || c.hidden_size <= 0 ||
+      c.hidden_size % c.num_attention_heads != 0)
     throw Error(ErrorCode::bad_format, where,
                 "hidden_size must be a positive multiple of num_attention_heads");
   return c;

@@ -18,7 +18,7 @@ struct Transformer2DConfig {
   std::int64_t channels;
   std::int64_t heads;
   std::int64_t layers;
-  std::int64_t context_width;         ///< width of the text embeddings
+  std::int64_t context_width;  ///< width of the text embeddings
   std::int64_t groups = 32;
   bool linear_projection = false;     ///< proj_in/out are linear layers (SD 2, SDXL), not 1x1 convs
   bool only_cross_attention = false;  ///< attn1 attends to the text as well

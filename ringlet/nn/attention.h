@@ -18,7 +18,8 @@ at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const 
 
 struct AttentionConfig {
   std::int64_t query_width;
-  std::int64_t context_width;  ///< width of keys' and values' input; = query_width for self-attention
+  std::int64_t
+      context_width;  ///< width of keys' and values' input; = query_width for self-attention
   std::int64_t heads;
   std::int64_t head_width;
   bool projection_bias = false;  ///< bias of to_q, to_k, to_v

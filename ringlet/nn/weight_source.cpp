@@ -77,8 +77,8 @@ ModuleIndex WeightSource::finish() const {
     if (!state_->index.tensors.contains(name) && !is_known_buffer(name)) unused.push_back(name);
   if (!unused.empty())
     throw Error(ErrorCode::mismatch, state_->store->description(),
-                std::to_string(unused.size()) + " tensor(s) have no place in the model, the first: \"" +
-                    unused.front() + "\"",
+                std::to_string(unused.size()) +
+                    " tensor(s) have no place in the model, the first: \"" + unused.front() + "\"",
                 "the weights and the config.json come from different models");
   return std::move(state_->index);
 }

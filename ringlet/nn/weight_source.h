@@ -44,9 +44,9 @@ class TensorStore {
 
 /// What the tensors become on their way into a network.
 struct WeightOptions {
-  at::ScalarType dtype = at::kFloat;    ///< compute type
+  at::ScalarType dtype = at::kFloat;  ///< compute type
   at::Device device = at::kCPU;
-  bool keep_storage_type = false;       ///< leave matrices and kernels in the file's narrower type
+  bool keep_storage_type = false;  ///< leave matrices and kernels in the file's narrower type
 };
 
 /// Everything that a network took from its source, by full dotted name.
@@ -67,8 +67,8 @@ class WeightSource {
   /// Error(mismatch) with the full dotted name when it is missing or has another shape.
   at::Tensor get(std::string_view name, const Shape& shape, const Init& init = {}) const;
 
-  bool has(std::string_view name) const;                ///< a tensor of exactly this name
-  void add_layer(std::shared_ptr<Layer> layer) const;   ///< registers under this scope's name
+  bool has(std::string_view name) const;               ///< a tensor of exactly this name
+  void add_layer(std::shared_ptr<Layer> layer) const;  ///< registers under this scope's name
   const WeightOptions& options() const;
 
   /// Closes loading: throws Error(mismatch) that names tensors of the store which no layer asked

@@ -69,10 +69,10 @@ std::shared_ptr<const FileStore> FileStore::open(const std::filesystem::path& pa
   for (const auto& [tensor, shard] : weight_map) {
     const auto found = store->entries_.find(tensor);
     if (found == store->entries_.end() || found->second.file->path().filename() != shard)
-      throw Error(ErrorCode::bad_format, path.string(),
-                  "the index places tensor \"" + tensor + "\" in \"" + shard +
-                      "\", but it is not there",
-                  "download the shards and the index again");
+      throw Error(
+          ErrorCode::bad_format, path.string(),
+          "the index places tensor \"" + tensor + "\" in \"" + shard + "\", but it is not there",
+          "download the shards and the index again");
   }
   return store;
 }
