@@ -14,28 +14,12 @@
 
 namespace ringlet::io {
 
+// clang-format off
 enum class Dtype {
-  f4,
-  f6_e2m3,
-  f6_e3m2,
-  f8_e5m2,
-  f8_e4m3,
-  f8_e8m0,
-  boolean,
-  u8,
-  i8,
-  u16,
-  i16,
-  f16,
-  bf16,
-  u32,
-  i32,
-  f32,
-  u64,
-  i64,
-  f64,
-  c64,
+  f4, f6_e2m3, f6_e3m2, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
+  boolean, u8, i8, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64, c64,
 };
+// clang-format on
 
 std::string_view to_string(Dtype dtype);  ///< the name in the file: "F16", "BF16", …
 int bits(Dtype dtype);                    ///< storage bits of one element
@@ -60,9 +44,18 @@ struct SafetensorsHeader {
 
 /// Validates a whole file image and returns its header. Nothing is trusted before it is checked:
 /// header size (<= 100 MB and <= file), UTF-8, duplicate keys, dtypes, checked products of shapes,
-/// offsets contiguous from 0 with no hole or overlap, end of data = end of file.
+/// offsets contiguous from 0 with no hole or overlap, end of data = end of file. Stricter than the
+/// Python package in what docs/formats.md lists (duplicate keys, for one).
 /// Throws Error(bad_format) that names `where` and the tensor.
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& where);
+
+/// What a file that is no safetensors file seems to be ("a Git LFS pointer", …) and how to mend it;
+/// both empty when nothing is recognised.
+struct ForeignFile {
+  std::string what;
+  std::string hint;
+};
+ForeignFile recognise_foreign_file(std::span<const std::byte> file);
 
 /// A validated, memory-mapped file (copy-on-write mapping: nothing can write through it).
 class SafetensorsFile {

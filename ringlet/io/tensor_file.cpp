@@ -15,10 +15,12 @@
 namespace ringlet::io {
 namespace {
 
-constexpr std::array<std::pair<Dtype, at::ScalarType>, 16> kScalarTypes{{
+constexpr std::array<std::pair<Dtype, at::ScalarType>, 18> kScalarTypes{{
     {Dtype::f8_e5m2, at::kFloat8_e5m2},
     {Dtype::f8_e4m3, at::kFloat8_e4m3fn},
     {Dtype::f8_e8m0, at::kFloat8_e8m0fnu},
+    {Dtype::f8_e4m3fnuz, at::kFloat8_e4m3fnuz},
+    {Dtype::f8_e5m2fnuz, at::kFloat8_e5m2fnuz},
     {Dtype::boolean, at::kBool},
     {Dtype::u8, at::kByte},
     {Dtype::i8, at::kChar},

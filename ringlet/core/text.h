@@ -1,0 +1,25 @@
+// Small text helpers for messages.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ringlet {
+
+/// The candidate with the smallest edit distance (insertions, deletions, replacements, swaps of
+/// neighbours; case ignored), or "" when none is close enough to be a likely typing error.
+std::string nearest_name(std::string_view word, std::span<const std::string> candidates);
+
+std::string human_bytes(std::uint64_t bytes);  ///< "1.6 GiB"
+std::string human_count(std::int64_t count);   ///< "860 M", "797 k", "12"
+
+/// "a, b, c".
+std::string join(std::span<const std::string> words, std::string_view separator = ", ");
+
+/// True when the bytes are well-formed UTF-8 (no surrogates, no overlong forms).
+bool is_utf8(std::string_view text);
+
+}  // namespace ringlet
