@@ -88,7 +88,7 @@ UNetMidBlock::UNetMidBlock(const nn::WeightSource& s, const UNetConfig& c)
     : resnet_in_(s.at("resnets").at(0),
                  resnet_config(c, c.levels.back().channels, c.levels.back().channels)),
       attention_(s.at("attentions").at(0),
-                 transformer_config(c, c.levels.back(), c.mid_only_cross_attention)),
+                 transformer_config(c, c.levels.back(), /*only_cross_attention=*/false)),
       resnet_out_(s.at("resnets").at(1),
                   resnet_config(c, c.levels.back().channels, c.levels.back().channels)) {}
 

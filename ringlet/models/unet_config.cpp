@@ -107,10 +107,6 @@ void read_levels(UNetConfig& c, const Json& json, const std::string& where) {
          .only_cross_attention = only_cross[i],
          .down_attention = has_attention(down[i], "DownBlock2D", "CrossAttnDownBlock2D", where),
          .up_attention = has_attention(up[n - 1 - i], "UpBlock2D", "CrossAttnUpBlock2D", where)});
-  const bool uniform =
-      !json.contains("only_cross_attention") || !json["only_cross_attention"].is_array();
-  c.mid_only_cross_attention =
-      json_value(json, "mid_block_only_cross_attention", uniform && only_cross[0], where);
 }
 
 }  // namespace

@@ -26,7 +26,6 @@ struct UNetConfig {
   std::int64_t out_channels = 4;
   std::int64_t sample_size = 64;  ///< latents' side that the model was trained at
   std::vector<UNetLevel> levels;
-  bool mid_only_cross_attention = false;
   std::int64_t groups = 32;
   double norm_eps = 1e-5;
   std::int64_t downsample_padding = 1;
