@@ -1,0 +1,39 @@
+// What a network predicts, and how it turns into the clean latents and the noise.
+#pragma once
+
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/diffusion/denoiser.h"
+
+namespace ringlet::diffusion {
+
+enum class Prediction {
+  epsilon,  ///< the noise (Ho et al. 2020)
+  v,        ///< alpha * epsilon - sigma * x0 (Salimans and Ho 2022)
+  sample,   ///< x0 itself
+};
+
+/// The two unknowns of x = alpha * x0 + sigma * epsilon.
+struct Estimate {
+  at::Tensor x0;
+  at::Tensor epsilon;
+};
+
+/// Solves for x0 and epsilon from latents x and the network's raw output, both [B, C, h, w].
+/// Throws Error(unsupported) for epsilon at alpha = 0, where x holds no signal.
+Estimate estimate(Prediction prediction, const at::Tensor& raw, const at::Tensor& x,
+                  const NoiseLevel& level);
+
+/// The forward process: alpha * x0 + sigma * noise.
+at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const NoiseLevel& level);
+
+/// What the network should have said for this x0 and noise: the target of training.
+at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
+                           const NoiseLevel& level);
+
+/// "epsilon", "v_prediction" or "sample", as in scheduler_config.json. Throws Error(unsupported).
+Prediction prediction_from_name(const std::string& name, const std::string& where);
+
+}  // namespace ringlet::diffusion
