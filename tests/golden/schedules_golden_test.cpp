@@ -38,8 +38,8 @@ at::Tensor draw(std::int64_t index) {
 }
 
 diffusion::Schedule schedule_of(const std::string& config) {
-  return diffusion::Schedule(diffusion::ScheduleConfig::from_json(
-      golden_data().json.at("configs").at(config), config));
+  return diffusion::Schedule(
+      diffusion::ScheduleConfig::from_json(golden_data().json.at("configs").at(config), config));
 }
 
 TEST(SchedulesGolden, AlphasEqualDiffusers) {
@@ -65,10 +65,9 @@ TEST(SchedulesGolden, TrajectoriesEqualDiffusers) {
     if (random_ddim) plan.eta = 0.7;
 
     const at::Tensor noise = 1.7 * golden::uniform("start", kShape);
-    const at::Tensor x =
-        plan.start > 0 ? diffusion::add_noise(golden::uniform("picture", kShape), noise,
-                                              plan.steps[plan.start].from)
-                       : noise * plan.initial_sigma;
+    const at::Tensor x = plan.start > 0 ? diffusion::add_noise(golden::uniform("picture", kShape),
+                                                               noise, plan.steps[plan.start].from)
+                                        : noise * plan.initial_sigma;
     const at::Tensor& want = golden_data().tensors.at(key);
     std::int64_t row = 0;
     choice.entry->sample(network, x, plan, draw, [&](const diffusion::StepReport& report) {

@@ -1,0 +1,52 @@
+// Byte-pair tokenizer of CLIP (Radford et al. 2021; Sennrich et al. 2016), with the clean-up rules
+// of the Hugging Face fast tokenizer: NFC, white space to one space, lower case, nothing else.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ringlet::models {
+
+/// A prompt as a text encoder takes it.
+struct EncodedPrompt {
+  std::vector<std::int64_t> ids;  ///< begin, tokens, end, padding; exactly the length asked for
+  std::int64_t used = 0;          ///< ids before the padding, begin and end included
+  std::string cut;                ///< the part of the prompt that did not fit, or ""
+};
+
+class ClipTokenizer {
+ public:
+  /// Reads a tokenizer folder: vocab.json and merges.txt, or tokenizer.json; the special tokens
+  /// from tokenizer_config.json and special_tokens_map.json where present.
+  /// Throws Error(not_found | bad_format | unsupported).
+  static ClipTokenizer open(const std::filesystem::path& folder);
+
+  /// All ids of a text with begin and end, not cut. Throws Error(invalid_argument) when the text is
+  /// not UTF-8.
+  std::vector<std::int64_t> tokenize(std::string_view text) const;
+
+  /// Ids cut and padded to `length` (77 for Stable Diffusion). The end token is always there.
+  EncodedPrompt encode(std::string_view text, std::int64_t length) const;
+
+  /// Readable text of ids; special tokens are left out.
+  std::string decode(std::span<const std::int64_t> ids) const;
+
+  std::string token(std::int64_t id) const;  ///< as in the vocabulary: "cat</w>"
+  std::int64_t begin_id() const;
+  std::int64_t end_id() const;
+  std::int64_t pad_id() const;
+  std::int64_t vocabulary_size() const;  ///< largest id + 1
+  std::int64_t max_length() const;       ///< the configuration's model_max_length
+
+ private:
+  struct Tables;
+  explicit ClipTokenizer(std::shared_ptr<const Tables> tables) : tables_(std::move(tables)) {}
+  std::shared_ptr<const Tables> tables_;
+};
+
+}  // namespace ringlet::models
