@@ -6,7 +6,8 @@ namespace ringlet {
 namespace {
 
 TEST(Error, TextHoldsWhereWhatAndHint) {
-  const Error error(ErrorCode::not_found, "model/unet", "the folder does not exist", "check --model");
+  const Error error(ErrorCode::not_found, "model/unet", "the folder does not exist",
+                    "check --model");
   EXPECT_STREQ(error.what(), "model/unet: the folder does not exist\n  check --model");
   EXPECT_EQ(error.code(), ErrorCode::not_found);
   EXPECT_EQ(exit_status(error.code()), 3);

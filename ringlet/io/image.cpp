@@ -1,0 +1,208 @@
+#include "ringlet/io/image.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+
+#include <opencv2/core.hpp>
+#include <opencv2/core/utils/logger.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/io/image_header.h"
+
+namespace ringlet::io {
+namespace {
+
+/// OpenCV writes decoding problems to stderr; ours are reported as errors.
+void silence_opencv() {
+  static const bool done = [] {
+    cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+    return true;
+  }();
+  (void)done;
+}
+
+cv::Mat decode_pixels(std::span<const std::byte> file, const ImageHeader& header,
+                      const std::string& where) {
+  silence_opencv();
+  const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1,
+                        const_cast<std::byte*>(file.data()));
+  // JPEG has neither alpha nor 16 bits, and IMREAD_COLOR converts its grey and CMYK forms.
+  const int mode = header.format == ImageFormat::jpeg
+                       ? cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION
+                       : cv::IMREAD_UNCHANGED;
+  cv::Mat pixels;
+  try {
+    pixels = cv::imdecode(encoded, mode);
+  } catch (const cv::Exception&) {
+    pixels.release();
+  }
+  if (pixels.empty())
+    throw Error(ErrorCode::bad_format, where, "the image is damaged and cannot be decoded");
+  return pixels;
+}
+
+cv::Mat to_8_bit(const cv::Mat& pixels) {
+  if (pixels.depth() == CV_8U) return pixels;
+  cv::Mat narrow;
+  pixels.convertTo(narrow, CV_8U, pixels.depth() == CV_16U ? 255.0 / 65535.0 : 255.0);
+  return narrow;
+}
+
+/// Alpha over white, rounded to nearest.
+cv::Mat flatten_alpha(const cv::Mat& bgra) {
+  cv::Mat bgr(bgra.size(), CV_8UC3);
+  for (int y = 0; y < bgra.rows; ++y) {
+    const auto* in = bgra.ptr<cv::Vec4b>(y);
+    auto* out = bgr.ptr<cv::Vec3b>(y);
+    for (int x = 0; x < bgra.cols; ++x) {
+      const int alpha = in[x][3];
+      for (int c = 0; c < 3; ++c)
+        out[x][c] = static_cast<std::uint8_t>((in[x][c] * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
+  }
+  return bgr;
+}
+
+cv::Mat to_bgr(const cv::Mat& pixels, const std::string& where) {
+  const cv::Mat narrow = to_8_bit(pixels);
+  cv::Mat bgr;
+  switch (narrow.channels()) {
+    case 1:
+      cv::cvtColor(narrow, bgr, cv::COLOR_GRAY2BGR);
+      return bgr;
+    case 3:
+      return narrow;
+    case 4:
+      return flatten_alpha(narrow);
+    default:
+      throw Error(ErrorCode::unsupported, where,
+                  "an image with " + std::to_string(narrow.channels()) + " channels");
+  }
+}
+
+/// Undoes the camera's rotation (EXIF 2.3, tag Orientation).
+cv::Mat oriented(const cv::Mat& image, int orientation) {
+  constexpr int kBothAxes = -1, kUpDown = 0, kLeftRight = 1;
+  cv::Mat out;
+  if (orientation >= 5)
+    cv::transpose(image, out);
+  else
+    out = image;
+  switch (orientation) {
+    case 2:
+    case 6:
+      cv::flip(out, out, kLeftRight);
+      break;
+    case 3:
+    case 7:
+      cv::flip(out, out, kBothAxes);
+      break;
+    case 4:
+    case 8:
+      cv::flip(out, out, kUpDown);
+      break;
+    default:
+      break;
+  }
+  return out;
+}
+
+/// A view of the image's pixels; channel order is the caller's business.
+cv::Mat view(const Image& image) {
+  return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC3,
+          const_cast<std::uint8_t*>(image.pixels.data())};
+}
+
+Image from_mat(const cv::Mat& rgb) {
+  const cv::Mat packed = rgb.isContinuous() ? rgb : rgb.clone();
+  return {packed.cols, packed.rows,
+          std::vector<std::uint8_t>(packed.data, packed.data + packed.total() * 3)};
+}
+
+}  // namespace
+
+Image decode_image(std::span<const std::byte> file, const std::string& where,
+                   const ImageLimits& limits) {
+  if (file.size() > limits.max_bytes)
+    throw Error(ErrorCode::unsupported, where,
+                "the image file has " + human_bytes(file.size()) + "; the limit is " +
+                    human_bytes(limits.max_bytes));
+  const ImageHeader header = read_image_header(file, where);
+  if (header.width > limits.max_pixels / header.height)
+    throw Error(ErrorCode::unsupported, where,
+                "the image has " + std::to_string(header.width) + " x " +
+                    std::to_string(header.height) + " pixels; the limit is " +
+                    human_count(limits.max_pixels) + " pixels",
+                "make it smaller first");
+  cv::Mat image = to_bgr(decode_pixels(file, header, where), where);
+  if (image.cols != header.width || image.rows != header.height)
+    throw Error(ErrorCode::bad_format, where, "the image differs in size from its header");
+  cv::cvtColor(oriented(image, header.orientation), image, cv::COLOR_BGR2RGB);
+  return from_mat(image);
+}
+
+Image read_image(const std::filesystem::path& path, const ImageLimits& limits) {
+  const std::string where = path.string();
+  std::error_code problem;
+  const auto size = std::filesystem::file_size(path, problem);
+  if (problem == std::errc::no_such_file_or_directory)
+    throw Error(ErrorCode::not_found, where, "the image does not exist");
+  if (problem) throw Error(ErrorCode::io, where, "cannot be read: " + problem.message());
+  if (size > limits.max_bytes)
+    throw Error(ErrorCode::unsupported, where,
+                "the image file has " + human_bytes(size) + "; the limit is " +
+                    human_bytes(limits.max_bytes));
+  std::vector<std::byte> bytes(size);
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size)))
+    throw Error(ErrorCode::io, where, "the image cannot be read");
+  return decode_image(bytes, where, limits);
+}
+
+Image resize_image(const Image& image, std::int64_t width, std::int64_t height) {
+  if (width == image.width && height == image.height) return image;
+  const bool shrinks = width * height < image.width * image.height;
+  cv::Mat out;
+  cv::resize(view(image), out, cv::Size(static_cast<int>(width), static_cast<int>(height)), 0, 0,
+             shrinks ? cv::INTER_AREA : cv::INTER_LANCZOS4);
+  return from_mat(out);
+}
+
+Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t height) {
+  // The largest rectangle of the wanted proportions, by cross multiplication.
+  std::int64_t crop_width = image.width;
+  std::int64_t crop_height = image.height;
+  if (image.width * height > image.height * width)
+    crop_width = std::max<std::int64_t>(1, image.height * width / height);
+  else
+    crop_height = std::max<std::int64_t>(1, image.width * height / width);
+  const cv::Rect part(static_cast<int>((image.width - crop_width) / 2),
+                      static_cast<int>((image.height - crop_height) / 2),
+                      static_cast<int>(crop_width), static_cast<int>(crop_height));
+  return resize_image(from_mat(view(image)(part).clone()), width, height);
+}
+
+Image image_grid(std::span<const Image> images, std::int64_t columns) {
+  if (images.empty() || columns < 1) return {};
+  const std::int64_t width = images.front().width;
+  const std::int64_t height = images.front().height;
+  const auto count = static_cast<std::int64_t>(images.size());
+  const std::int64_t across = std::min(columns, count);
+  const std::int64_t rows = (count + across - 1) / across;
+  Image grid{across * width, rows * height, {}};
+  grid.pixels.resize(static_cast<std::size_t>(grid.width * grid.height * 3));
+  cv::Mat canvas = view(grid);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const cv::Rect place(static_cast<int>(i % across * width),
+                         static_cast<int>(i / across * height), static_cast<int>(width),
+                         static_cast<int>(height));
+    view(resize_image(images[static_cast<std::size_t>(i)], width, height)).copyTo(canvas(place));
+  }
+  return grid;
+}
+
+}  // namespace ringlet::io

@@ -1,0 +1,55 @@
+// Images in and out: 8-bit RGB in memory, PNG, JPEG and WebP files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ringlet::io {
+
+struct Image {
+  std::int64_t width = 0;
+  std::int64_t height = 0;
+  std::vector<std::uint8_t> pixels;  ///< RGB, row by row, width * height * 3 bytes
+};
+
+struct ImageLimits {
+  std::uint64_t max_bytes = 64u << 20;              ///< file size
+  std::int64_t max_pixels = std::int64_t{1} << 26;  ///< 67 megapixels; checked before decoding
+};
+
+/// Decodes PNG, JPEG or WebP, told apart by their first bytes. EXIF orientation is applied; alpha
+/// is laid over white; grey becomes RGB; 16-bit is rounded to 8; CMYK is converted. Throws
+/// Error(bad_format | unsupported).
+Image decode_image(std::span<const std::byte> file, const std::string& where,
+                   const ImageLimits& limits = {});
+
+/// Reads and decodes a file. Throws also Error(not_found | io).
+Image read_image(const std::filesystem::path& path, const ImageLimits& limits = {});
+
+using PngText = std::vector<std::pair<std::string, std::string>>;  ///< keyword, UTF-8 text
+
+/// A PNG with text chunks (tEXt where Latin-1 suffices, else iTXt).
+std::string encode_png(const Image& image, const PngText& text = {});
+
+/// encode_png into a file, atomically. Throws Error(io | no_space | not_found).
+void write_png(const std::filesystem::path& path, const Image& image, const PngText& text = {});
+
+/// The uncompressed text chunks of a PNG, as UTF-8.
+std::map<std::string, std::string> read_png_text(const std::filesystem::path& path);
+
+/// Resamples: pixel areas when it shrinks, Lanczos when it grows.
+Image resize_image(const Image& image, std::int64_t width, std::int64_t height);
+
+/// The largest centred part with the proportions of width : height, resized to exactly that.
+Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t height);
+
+/// Images of one size beside and below each other, `columns` in a row, on black.
+Image image_grid(std::span<const Image> images, std::int64_t columns);
+
+}  // namespace ringlet::io

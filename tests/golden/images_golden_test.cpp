@@ -1,0 +1,31 @@
+// Image decoding against Pillow (make_images.py).
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+#include <gtest/gtest.h>
+
+#include "ringlet/io/image.h"
+#include "ringlet/io/tensor_file.h"
+
+namespace ringlet {
+namespace {
+
+const std::filesystem::path kData = std::filesystem::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
+
+TEST(ImagesGolden, PixelsEqualPillow) {
+  const auto expected = io::load_tensors(kData / "images.safetensors");
+  ASSERT_GE(expected.size(), 25u);
+  for (const auto& [name, want] : expected) {
+    const io::Image image = io::read_image(kData / "images" / name);
+    ASSERT_EQ(image.height, want.size(0)) << name;
+    ASSERT_EQ(image.width, want.size(1)) << name;
+    const at::Tensor actual = at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()),
+                                            {image.height, image.width, 3}, at::kByte);
+    // Lossy formats may be decoded by another release of the same library.
+    const bool lossy = name.ends_with(".jpg") || name.starts_with("lossy");
+    const auto difference = (actual.to(at::kInt) - want.to(at::kInt)).abs().max().item<int>();
+    EXPECT_LE(difference, lossy ? 2 : 0) << name;
+  }
+}
+
+}  // namespace
+}  // namespace ringlet

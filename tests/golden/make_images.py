@@ -1,0 +1,77 @@
+"""Small image files of every kind and what they decode to.
+
+    python make_images.py            writes data/images/* and data/images.safetensors
+
+Pinned: pillow 13.0.0, numpy 2.4.6.
+"""
+import pathlib
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import save_file
+
+DATA = pathlib.Path(__file__).parent / "data"
+FOLDER = DATA / "images"
+WIDTH, HEIGHT = 20, 14
+
+
+def picture():
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([x * 12, y * 18, (x + y) * 7], -1).clip(0, 255).astype(np.uint8)
+
+
+def over_white(image):
+    """Alpha over white, rounded to nearest."""
+    rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
+    alpha = rgba[..., 3:]
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rgb = picture()
+    image = Image.fromarray(rgb)
+    alpha = Image.fromarray(np.dstack([rgb, rgb[..., 0] * np.uint8(3)]))
+    grey = image.convert("L")
+    out = {}
+
+    def add(name, picture, expected=None, **options):
+        picture.save(FOLDER / name, **options)
+        if expected is None:
+            expected = np.asarray(ImageOps.exif_transpose(Image.open(FOLDER / name)).convert("RGB"))
+        out[name] = torch.from_numpy(np.ascontiguousarray(expected))
+
+    add("rgb.png", image)
+    add("grey.png", grey)
+    add("one_bit.png", grey.convert("1"))
+    add("palette.png", image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16))
+    add("alpha.png", alpha, over_white(alpha))
+    grey_alpha = Image.merge("LA", (grey, alpha.getchannel("A")))
+    add("grey_alpha.png", grey_alpha, over_white(grey_alpha))
+    palette = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    palette.info["transparency"] = 3
+    add("palette_alpha.png", palette, over_white(palette), transparency=3)
+    wide = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 229 % 65536).astype(np.uint16)
+    narrow = np.rint(wide * (255.0 / 65535.0)).astype(np.uint8)
+    add("grey16.png", Image.fromarray(wide), np.dstack([narrow] * 3))
+    add("rgb.jpg", image, quality=92, subsampling=0)
+    add("grey.jpg", grey, quality=92)
+    add("progressive.jpg", image, quality=92, progressive=True, subsampling=0)
+    add("cmyk.jpg", image.convert("CMYK"), quality=95)
+    add("lossless.webp", image, lossless=True)
+    add("alpha.webp", alpha, over_white(alpha), lossless=True, exact=True)
+    add("lossy.webp", image, quality=90)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        add(f"exif{orientation}.png", image, exif=exif)
+        if orientation in (3, 6, 8):
+            add(f"exif{orientation}.jpg", image, exif=exif, quality=92, subsampling=0)
+            add(f"exif{orientation}.webp", image, exif=exif, lossless=True)
+    save_file(out, DATA / "images.safetensors")
+    print(len(out), "images")
+
+
+if __name__ == "__main__":
+    main()
