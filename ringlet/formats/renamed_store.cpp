@@ -1,0 +1,53 @@
+#include "ringlet/formats/renamed_store.h"
+
+#include <array>
+#include <utility>
+
+namespace ringlet::formats {
+
+std::optional<at::Tensor> RenamedStore::find(const std::string& name, const nn::Shape& shape,
+                                             const nn::Init& init) const {
+  const auto found = origins_.find(name);
+  if (found == origins_.end()) return std::nullopt;
+  const TensorOrigin& origin = found->second;
+  std::optional<at::Tensor> tensor = store_->find(origin.name, shape, init);
+  if (!tensor) return std::nullopt;
+  if (origin.parts > 1) {
+    const std::int64_t rows = tensor->size(0) / origin.parts;
+    tensor = tensor->narrow(0, origin.part * rows, rows);
+  }
+  if (origin.transpose && tensor->dim() == 2) tensor = tensor->t().contiguous();
+  if (origin.drop_kernel && tensor->dim() == 4) tensor = tensor->flatten(1);
+  return tensor;
+}
+
+std::vector<std::string> RenamedStore::names() const {
+  std::vector<std::string> out;
+  for (const auto& [name, origin] : origins_) out.push_back(name);
+  return out;
+}
+
+std::shared_ptr<const nn::TensorStore> with_current_attention_names(
+    std::shared_ptr<const nn::TensorStore> store) {
+  static constexpr std::array<std::pair<const char*, const char*>, 4> kOldToNew = {
+      {{".query.", ".to_q."},
+       {".key.", ".to_k."},
+       {".value.", ".to_v."},
+       {".proj_attn.", ".to_out.0."}}};
+  std::map<std::string, TensorOrigin> origins;
+  bool changed = false;
+  for (const std::string& name : store->names()) {
+    std::string current = name;
+    for (const auto& [old_part, new_part] : kOldToNew) {
+      const std::size_t at = current.find(old_part);
+      if (at == std::string::npos) continue;
+      current.replace(at, std::string_view(old_part).size(), new_part);
+      changed = true;
+    }
+    origins[current] = {.name = name, .drop_kernel = current != name};
+  }
+  if (!changed) return store;
+  return std::make_shared<RenamedStore>(std::move(store), std::move(origins));
+}
+
+}  // namespace ringlet::formats

@@ -1,0 +1,45 @@
+// A view of a tensor store under other names.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::formats {
+
+/// Where a tensor comes from and what is done to it.
+struct TensorOrigin {
+  std::string name;       ///< in the underlying store
+  std::int64_t part = 0;  ///< which of `parts` equal pieces of the first axis
+  std::int64_t parts = 1;
+  bool transpose = false;    ///< matrix stored as [in, out]
+  bool drop_kernel = false;  ///< 1x1 convolution stored for what is now a linear layer
+};
+
+class RenamedStore final : public nn::TensorStore {
+ public:
+  RenamedStore(std::shared_ptr<const nn::TensorStore> store,
+               std::map<std::string, TensorOrigin> origins)
+      : store_(std::move(store)), origins_(std::move(origins)) {}
+
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init& init) const override;
+  std::vector<std::string> names() const override;
+  std::string description() const override { return store_->description(); }
+
+ private:
+  std::shared_ptr<const nn::TensorStore> store_;
+  std::map<std::string, TensorOrigin> origins_;
+};
+
+/// An autoencoder's store with the attention names of today (to_q, …): files written before
+/// diffusers 0.14 say query, key, value and proj_attn. Returns `store` itself when it is current.
+std::shared_ptr<const nn::TensorStore> with_current_attention_names(
+    std::shared_ptr<const nn::TensorStore> store);
+
+}  // namespace ringlet::formats

@@ -1,0 +1,40 @@
+// Single-file checkpoints in the layout of the original latent-diffusion code (LDM), as shared for
+// Stable Diffusion 1, 2 and XL.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ringlet/core/json.h"
+#include "ringlet/io/safetensors.h"
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::formats {
+
+/// A component under diffusers' names, with the configuration that its tensors imply.
+struct SingleFileComponent {
+  Json config;
+  std::shared_ptr<const nn::TensorStore> weights;
+};
+
+struct SingleFileModel {
+  std::string kind;  ///< "Stable Diffusion 1", "Stable Diffusion 2 (v-prediction)", …
+  bool inpainting = false;
+  SingleFileComponent unet, vae, text_encoder;
+  SingleFileComponent text_encoder_2;  ///< SDXL only; weights is null otherwise
+  Json scheduler;                      ///< as in scheduler_config.json
+  std::vector<std::string> ignored;    ///< tensors outside the components (EMA copies, …)
+  bool sdxl() const { return text_encoder_2.weights != nullptr; }
+};
+
+/// True when the tensors look like a single-file checkpoint with a U-Net.
+bool is_single_file_model(const nn::TensorStore& store);
+
+/// Detects the model and maps its names. `metadata` may state the prediction type
+/// ("modelspec.prediction_type"). Throws Error(unsupported) for a checkpoint of another family,
+/// with its name where it is known, and Error(bad_format) for an incomplete one.
+SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& store,
+                                 const io::Metadata& metadata = {});
+
+}  // namespace ringlet::formats
