@@ -16,11 +16,11 @@ class RandomStream {
 
   std::uint32_t next_u32();
   std::uint64_t next_u64();
-  double uniform();                             ///< in [0, 1), 53 bits
-  std::uint64_t uniform_int(std::uint64_t n);   ///< in [0, n), unbiased; n > 0
-  double normal();                              ///< N(0, 1), Box-Muller in double
-  void fill_normal(std::span<float> out);       ///< N(0, 1)
-  void fill_uniform(std::span<float> out);      ///< [0, 1)
+  double uniform();                            ///< in [0, 1), 53 bits
+  std::uint64_t uniform_int(std::uint64_t n);  ///< in [0, n), unbiased; n > 0
+  double normal();                             ///< N(0, 1), Box-Muller in double
+  void fill_normal(std::span<float> out);      ///< N(0, 1)
+  void fill_uniform(std::span<float> out);     ///< [0, 1)
 
  private:
   void refill();

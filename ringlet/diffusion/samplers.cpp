@@ -185,7 +185,8 @@ at::Tensor dpm_solver_multistep(const Denoiser& denoise, at::Tensor x, const Sam
     const at::Tensor mean =
         (to.sigma / from.sigma * decay) * x_t + (to.alpha * (1.0 - kept)) * target;
     if (to.sigma == 0.0) return mean;
-    return mean + (to.sigma * std::sqrt(std::max(0.0, 1.0 - kept))) * (*noise)(static_cast<std::int64_t>(i));
+    return mean + (to.sigma * std::sqrt(std::max(0.0, 1.0 - kept))) *
+                      (*noise)(static_cast<std::int64_t>(i));
   });
 }
 

@@ -132,6 +132,7 @@ SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& s
   SingleFileModel model;
   const std::string prediction = prediction_type(*store, unet, metadata);
   model.inpainting = unet.in_channels == 9;
+  model.open_clip = !sdxl && open_clip;
   model.kind = sdxl        ? "Stable Diffusion XL"
                : open_clip ? "Stable Diffusion 2"
                            : "Stable Diffusion 1";

@@ -21,6 +21,7 @@ struct SingleFileComponent {
 struct SingleFileModel {
   std::string kind;  ///< "Stable Diffusion 1", "Stable Diffusion 2 (v-prediction)", …
   bool inpainting = false;
+  bool open_clip = false;  ///< the (first) text encoder is OpenCLIP's
   SingleFileComponent unet, vae, text_encoder;
   SingleFileComponent text_encoder_2;  ///< SDXL only; weights is null otherwise
   Json scheduler;                      ///< as in scheduler_config.json

@@ -251,12 +251,13 @@ void ClipTokenizer::Tables::append_segment(std::string_view text,
   for (const std::string& word : split_for_clip(text)) append_word(word, out);
 }
 
-ClipTokenizer ClipTokenizer::open(const fs::path& folder) {
+ClipTokenizer ClipTokenizer::open(const fs::path& folder, const std::string& pad_token) {
   if (!fs::exists(folder))
     throw Error(ErrorCode::not_found, folder.string(), "the tokenizer folder does not exist");
   auto tables = std::make_shared<Tables>();
   tables->read_vocabulary(read_source(folder));
-  const SpecialTokens special = special_tokens(folder);
+  SpecialTokens special = special_tokens(folder);
+  if (!pad_token.empty()) special.pad = pad_token;
   tables->begin = tables->id_of(special.begin);
   tables->end = tables->id_of(special.end);
   tables->pad = tables->id_of(special.pad);

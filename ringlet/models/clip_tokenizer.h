@@ -22,9 +22,10 @@ struct EncodedPrompt {
 class ClipTokenizer {
  public:
   /// Reads a tokenizer folder: vocab.json and merges.txt, or tokenizer.json; the special tokens
-  /// from tokenizer_config.json and special_tokens_map.json where present.
+  /// from tokenizer_config.json and special_tokens_map.json where present. `pad_token` replaces the
+  /// configured one (OpenCLIP encoders pad with "!").
   /// Throws Error(not_found | bad_format | unsupported).
-  static ClipTokenizer open(const std::filesystem::path& folder);
+  static ClipTokenizer open(const std::filesystem::path& folder, const std::string& pad_token = {});
 
   /// All ids of a text with begin and end, not cut. Throws Error(invalid_argument) when the text is
   /// not UTF-8.

@@ -41,7 +41,6 @@ VaeConfig VaeConfig::from_json(const Json& json, const std::string& where) {
   c.use_quant_conv = json_value(json, "use_quant_conv", true, where);
   c.use_post_quant_conv = json_value(json, "use_post_quant_conv", true, where);
   c.mid_block_attention = json_value(json, "mid_block_add_attention", true, where);
-  c.force_upcast = json_value(json, "force_upcast", true, where);
 
   if (json_value<std::string>(json, "act_fn", "silu", where) != "silu")
     throw Error(ErrorCode::unsupported, where, "field \"act_fn\" is not \"silu\"");

@@ -30,7 +30,6 @@ struct VaeConfig {
   bool use_quant_conv = true;
   bool use_post_quant_conv = true;
   bool mid_block_attention = true;
-  bool force_upcast = true;  ///< the decoder overflows in fp16
 
   /// Reads a vae/config.json. Throws Error(bad_format | unsupported).
   static VaeConfig from_json(const Json& json, const std::string& where);

@@ -1,0 +1,34 @@
+// Processors, number types and how fast they are here.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+namespace ringlet::nn {
+
+/// Whether a CUDA device can be used. libtorch_cuda is not linked: it is loaded here, once, when an
+/// NVIDIA driver is present. `reason` says why there is none.
+struct CudaState {
+  int devices = 0;
+  std::string reason;
+};
+CudaState cuda_state();
+
+/// "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1". Throws Error(invalid_argument), and
+/// Error(unsupported) with the reason when CUDA is asked for and not there.
+c10::Device select_device(const std::string& name);
+
+/// Speed of a square matrix product of this type on the CPU, in GFLOP/s; takes about 50 ms.
+double measure_matmul_speed(c10::ScalarType type);
+
+/// "fp32", "bf16", "fp16" or "auto"; on the CPU "auto" measures and takes bf16 only where it is
+/// clearly faster than fp32, on CUDA it takes fp16. Throws Error(invalid_argument).
+c10::ScalarType select_precision(const std::string& name, c10::Device device);
+
+/// "fp32", "bf16", "fp16".
+std::string precision_name(c10::ScalarType type);
+
+}  // namespace ringlet::nn

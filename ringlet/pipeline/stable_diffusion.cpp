@@ -1,0 +1,255 @@
+#include "ringlet/pipeline/stable_diffusion.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/diffusion/noise.h"
+#include "ringlet/pipeline/image_tensor.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+nn::WeightOptions weight_options(const LoadOptions& options, at::ScalarType dtype) {
+  return {.dtype = dtype, .device = options.device, .keep_storage_type = options.low_memory};
+}
+
+diffusion::Schedule load_schedule(const ModelFiles& files, const LoadOptions& options) {
+  auto config = diffusion::ScheduleConfig::from_json(files.scheduler, files.scheduler_where);
+  if (options.prediction) config.prediction = *options.prediction;
+  return diffusion::Schedule(config);
+}
+
+TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
+                    const LoadOptions& options) {
+  const nn::WeightSource source(part.weights, weight_options(options, options.precision));
+  const auto config = models::ClipTextConfig::from_json(part.config, part.where);
+  TextStage stage{models::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token),
+                  models::ClipTextModel(source, config)};
+  source.finish();
+  return stage;
+}
+
+[[noreturn]] void invalid(const std::string& where, const std::string& what,
+                          const std::string& hint = {}) {
+  throw Error(ErrorCode::invalid_argument, where, what, hint);
+}
+
+void check_side(const char* option, std::int64_t pixels, std::int64_t unit) {
+  if (pixels < unit || pixels % unit != 0) {
+    const std::int64_t near = std::max(unit, (pixels + unit / 2) / unit * unit);
+    invalid(option, std::to_string(pixels) + " is not a multiple of " + std::to_string(unit),
+            "try " + std::to_string(near));
+  }
+  constexpr std::int64_t kLargest = 8192;
+  if (pixels > kLargest)
+    invalid(option, std::to_string(pixels) + " pixels are too many",
+            "the largest side is " + std::to_string(kLargest));
+}
+
+}  // namespace
+
+StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
+                                      const LoadOptions& options) {
+  return {find_model(path, options.files), options};
+}
+
+StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
+    : files_(std::move(files)), options_(options), schedule_(load_schedule(files_, options)) {
+  text_.push_back(load_text(files_.text_encoder, files_.tokenizer, options));
+  if (files_.sdxl()) text_.push_back(load_text(files_.text_encoder_2, files_.tokenizer_2, options));
+
+  const nn::WeightSource unet(files_.unet.weights, weight_options(options, options.precision));
+  unet_ = std::make_unique<models::UNet>(
+      unet, models::UNetConfig::from_json(files_.unet.config, files_.unet.where));
+  unet_index_ = unet.finish();
+
+  // Always in fp32: the decoders of Stable Diffusion overflow in fp16, and they run once per image.
+  const auto vae_config = models::VaeConfig::from_json(files_.vae.config, files_.vae.where);
+  const nn::WeightSource vae(files_.vae.weights, weight_options(options, at::kFloat));
+  vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
+  vae.finish();
+}
+
+diffusion::SamplerChoice StableDiffusion::default_sampler() const {
+  return diffusion::default_sampler(schedule_.config());
+}
+
+GenerateRequest StableDiffusion::checked(GenerateRequest request) const {
+  const std::int64_t unit = vae_->config().downscale();
+  const std::int64_t own_size = unet_->config().sample_size * unit;
+  if (request.latents.defined()) {
+    const at::Tensor& latents = request.latents;
+    if (latents.dim() != 4 || latents.size(1) != vae_->config().latent_channels)
+      throw Error(ErrorCode::mismatch, "--latents",
+                  "the tensor must have the shape [images, " +
+                      std::to_string(vae_->config().latent_channels) + ", height / " +
+                      std::to_string(unit) + ", width / " + std::to_string(unit) + "]");
+    if (latents.size(0) != static_cast<std::int64_t>(request.seeds.size()))
+      throw Error(ErrorCode::mismatch, "--latents",
+                  "the tensor holds " + std::to_string(latents.size(0)) + " images, but " +
+                      std::to_string(request.seeds.size()) + " are asked for");
+    const auto fits = [&](std::int64_t& pixels, std::int64_t side, const char* option) {
+      if (pixels == 0) pixels = side * unit;
+      if (pixels != side * unit)
+        throw Error(ErrorCode::mismatch, option,
+                    std::to_string(pixels) + " does not fit the given latents, which make " +
+                        std::to_string(side * unit));
+    };
+    fits(request.height, latents.size(2), "--height");
+    fits(request.width, latents.size(3), "--width");
+  }
+  if (request.width == 0) request.width = own_size;
+  if (request.height == 0) request.height = own_size;
+  check_side("--width", request.width, unit);
+  check_side("--height", request.height, unit);
+  if (request.mask_image && !files_.inpainting)
+    invalid("--mask-image", "the model is no inpainting model",
+            "use a model whose U-Net has 9 input channels");
+  if (request.mask_image && !request.init_image)
+    invalid("--mask-image", "a mask needs the picture that it belongs to", "give --init-image");
+  if (request.seeds.empty()) invalid("--images", "must be at least 1");
+  if (request.clip_skip < 1) invalid("--clip-skip", "must be at least 1 (the last layer)");
+  auto plan = request.sampler.plan(schedule_, request.steps);
+  if (request.init_image) diffusion::start_for_strength(request.steps, request.strength);
+  return request;
+}
+
+TextConditions StableDiffusion::negative_conditions(const GenerateRequest& request,
+                                                    const TextConditions& positive) const {
+  if (!request.negative_prompt && files_.zero_empty_negative)
+    return {at::zeros_like(positive.embeddings), at::zeros_like(positive.pooled)};
+  return encode_prompt(text_, request.negative_prompt.value_or(""), request.clip_skip,
+                       options_.device);
+}
+
+StableDiffusion::Conditions StableDiffusion::conditions(const GenerateRequest& request,
+                                                        bool guided) const {
+  const auto batch = static_cast<std::int64_t>(request.seeds.size());
+  const TextConditions positive =
+      encode_prompt(text_, request.prompt, request.clip_skip, options_.device);
+  std::vector<TextConditions> rows;
+  if (guided) rows.push_back(negative_conditions(request, positive));
+  rows.push_back(positive);
+  std::vector<at::Tensor> text, pooled;
+  for (const TextConditions& row : rows) {
+    text.push_back(row.embeddings.expand({batch, -1, -1}));
+    if (files_.sdxl()) pooled.push_back(row.pooled.expand({batch, -1}));
+  }
+  Conditions out{at::cat(text), {}};
+  if (files_.sdxl()) {
+    const auto h = static_cast<double>(request.height);
+    const auto w = static_cast<double>(request.width);
+    out.added.pooled_text = at::cat(pooled);
+    out.added.time_ids = at::tensor({h, w, 0.0, 0.0, h, w}, at::kFloat)
+                             .to(options_.device)
+                             .expand({out.text.size(0), -1});
+  }
+  return out;
+}
+
+at::Tensor StableDiffusion::encode_image(const at::Tensor& pixels, const GenerateRequest& request,
+                                         const char* stream) const {
+  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
+  const models::LatentDistribution posterior = vae_->encode(pixels.to(options_.device), coding);
+  const at::Tensor noise = diffusion::seeded_noise(
+      request.seeds, stream, posterior.mean.sizes().slice(1).vec(), options_.device)(0);
+  return vae_->scale(posterior.sample(noise));
+}
+
+/// Mask and masked picture, which inpainting models take beside the latents. Without a mask the
+/// whole picture is new.
+at::Tensor StableDiffusion::inpainting_channels(const GenerateRequest& request) const {
+  const std::int64_t unit = vae_->config().downscale();
+  const auto batch = static_cast<std::int64_t>(request.seeds.size());
+  const std::int64_t h = request.height / unit;
+  const std::int64_t w = request.width / unit;
+  at::Tensor pixels = at::zeros({1, 3, request.height, request.width});
+  at::Tensor mask = at::ones({1, 1, request.height, request.width});
+  if (request.mask_image) {
+    const auto fitted = [&](const io::Image& image) {
+      return image_to_tensor(io::resize_and_crop(image, request.width, request.height));
+    };
+    mask = fitted(*request.mask_image).mean(1, /*keepdim=*/true).ge(0.0).to(at::kFloat);
+    pixels = fitted(*request.init_image) * (1.0 - mask);
+  }
+  // Nearest neighbour, as diffusers brings masks to the latents' size.
+  const at::Tensor small = mask.slice(2, 0, std::nullopt, unit).slice(3, 0, std::nullopt, unit);
+  return at::cat({small.to(options_.device).expand({batch, 1, h, w}),
+                  encode_image(pixels, request, "masked image")},
+                 1);
+}
+
+diffusion::Denoiser StableDiffusion::denoiser(const GenerateRequest& request) const {
+  const bool guided = request.guidance.scale > 1.0;
+  const Conditions condition = conditions(request, guided);
+  at::Tensor extra;
+  if (files_.inpainting) {
+    extra = inpainting_channels(request);
+    if (guided) extra = at::cat({extra, extra});
+  }
+  diffusion::Denoiser network = [this, condition, extra](const at::Tensor& x,
+                                                         const diffusion::NoiseLevel& level) {
+    const at::Tensor input = extra.defined() ? at::cat({x, extra}, 1) : x;
+    const at::Tensor timesteps =
+        at::full({x.size(0)}, level.timestep, at::TensorOptions(at::kFloat).device(x.device()));
+    return unet_->forward(input.to(options_.precision), timesteps, condition.text, &condition.added)
+        .to(at::kFloat);
+  };
+  return guided ? diffusion::classifier_free_guidance(std::move(network), request.guidance)
+                : network;
+}
+
+at::Tensor StableDiffusion::start(const GenerateRequest& request,
+                                  const diffusion::SamplingPlan& plan) const {
+  const std::int64_t unit = vae_->config().downscale();
+  const at::Tensor noise =
+      request.latents.defined()
+          ? request.latents.to(options_.device, at::kFloat)
+          : diffusion::seeded_noise(
+                request.seeds, "latents",
+                {vae_->config().latent_channels, request.height / unit, request.width / unit},
+                options_.device)(0);
+  const bool painted_over = request.init_image && !request.mask_image;
+  if (!painted_over) return noise * plan.initial_sigma;
+  const io::Image fitted = io::resize_and_crop(*request.init_image, request.width, request.height);
+  const at::Tensor picture = encode_image(image_to_tensor(fitted), request, "init image");
+  return diffusion::add_noise(picture, noise, plan.steps[plan.start].from);
+}
+
+at::Tensor StableDiffusion::sample(const GenerateRequest& unchecked,
+                                   const diffusion::StepCallback& callback) const {
+  at::NoGradGuard no_grad;
+  const GenerateRequest request = checked(unchecked);
+  diffusion::SamplingPlan plan = request.sampler.plan(schedule_, request.steps);
+  plan.eta = request.eta;
+  if (request.init_image && !request.mask_image)
+    plan.start = diffusion::start_for_strength(request.steps, request.strength);
+  const at::Tensor x = start(request, plan);
+  const diffusion::NoiseSource noise =
+      diffusion::seeded_noise(request.seeds, "sampler", x.sizes().slice(1).vec(), options_.device);
+  return request.sampler.entry->sample(denoiser(request), x, plan, noise, callback);
+}
+
+std::vector<io::Image> StableDiffusion::decode(const at::Tensor& latents) const {
+  at::NoGradGuard no_grad;
+  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
+  const at::Tensor pixels =
+      vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
+  if (!pixels.isfinite().all().item<bool>())
+    throw Error(ErrorCode::non_finite, "autoencoder", "the image holds NaN or infinite values",
+                "use --precision fp32");
+  std::vector<io::Image> images;
+  for (const at::Tensor& image : pixels.unbind()) images.push_back(tensor_to_image(image));
+  return images;
+}
+
+}  // namespace ringlet::pipeline

@@ -1,0 +1,98 @@
+// Text to image with Stable Diffusion 1, 2 and XL.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/diffusion/guidance.h"
+#include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/io/image.h"
+#include "ringlet/models/unet.h"
+#include "ringlet/models/vae.h"
+#include "ringlet/pipeline/model_files.h"
+#include "ringlet/pipeline/text_conditioning.h"
+
+namespace ringlet::pipeline {
+
+struct LoadOptions {
+  ModelFileOptions files;
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  ///< compute type of U-Net and text encoders
+  bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; code images in
+                            ///< slices and tiles
+  std::optional<diffusion::Prediction> prediction;  ///< overrides the model's
+};
+
+struct GenerateRequest {
+  std::string prompt;
+  std::optional<std::string> negative_prompt;  ///< none is not the same as "" for SDXL
+  std::vector<std::uint64_t> seeds = {0};      ///< one image per seed, in one batch
+  std::int64_t width = 0;                      ///< pixels; 0 = the model's own size
+  std::int64_t height = 0;
+  std::int64_t steps = 30;
+  diffusion::SamplerChoice sampler;
+  diffusion::Guidance guidance;
+  double eta = 0.0;  ///< DDIM only
+  std::int64_t clip_skip = 1;
+  at::Tensor latents;                   ///< start noise [B, 4, h/8, w/8] in place of the seeds'
+  std::optional<io::Image> init_image;  ///< image-to-image
+  std::optional<io::Image> mask_image;  ///< inpainting models: white is painted anew
+  double strength = 0.8;                ///< of image-to-image, in (0, 1]
+};
+
+class StableDiffusion {
+ public:
+  /// Loads a model; see find_model. Throws Error(mismatch) that names missing, unused or
+  /// wrong-shaped tensors.
+  static StableDiffusion open(const std::filesystem::path& path, const LoadOptions& options = {});
+
+  /// Clean latents [B, 4, h/8, w/8], scaled as the U-Net sees them.
+  at::Tensor sample(const GenerateRequest& request, const diffusion::StepCallback& callback) const;
+
+  /// Latents to images.
+  std::vector<io::Image> decode(const at::Tensor& latents) const;
+
+  /// Checks sizes, steps, mask and latents of a request without computing anything. Throws
+  /// Error(invalid_argument | mismatch). Fills in width and height.
+  GenerateRequest checked(GenerateRequest request) const;
+
+  const ModelFiles& files() const { return files_; }
+  const diffusion::Schedule& schedule() const { return schedule_; }
+  diffusion::SamplerChoice default_sampler() const;
+
+  /// The U-Net's layers and tensors by dotted name: where adapters are put.
+  const nn::ModuleIndex& unet_index() const { return unet_index_; }
+
+ private:
+  StableDiffusion(ModelFiles files, const LoadOptions& options);
+
+  /// Conditions of the whole batch; with guidance the negative prompt's come first.
+  struct Conditions {
+    at::Tensor text;
+    models::AddedConditions added;
+  };
+  Conditions conditions(const GenerateRequest& request, bool guided) const;
+  TextConditions negative_conditions(const GenerateRequest& request,
+                                     const TextConditions& positive) const;
+  at::Tensor encode_image(const at::Tensor& pixels, const GenerateRequest& request,
+                          const char* stream) const;
+  at::Tensor inpainting_channels(const GenerateRequest& request) const;
+  diffusion::Denoiser denoiser(const GenerateRequest& request) const;
+  at::Tensor start(const GenerateRequest& request, const diffusion::SamplingPlan& plan) const;
+
+  ModelFiles files_;
+  LoadOptions options_;
+  diffusion::Schedule schedule_;
+  std::vector<TextStage> text_;
+  nn::ModuleIndex unet_index_;
+  std::unique_ptr<models::UNet> unet_;
+  std::unique_ptr<models::AutoencoderKL> vae_;
+};
+
+}  // namespace ringlet::pipeline
