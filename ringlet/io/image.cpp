@@ -205,4 +205,6 @@ Image image_grid(std::span<const Image> images, std::int64_t columns) {
   return grid;
 }
 
+std::string image_library_version() { return CV_VERSION; }
+
 }  // namespace ringlet::io

@@ -52,4 +52,7 @@ Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t heigh
 /// Images of one size beside and below each other, `columns` in a row, on black.
 Image image_grid(std::span<const Image> images, std::int64_t columns);
 
+/// OpenCV's version, for reports.
+std::string image_library_version();
+
 }  // namespace ringlet::io

@@ -13,6 +13,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/diffusion/noise.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/image_tensor.h"
 
 namespace ringlet::pipeline {
@@ -59,7 +60,8 @@ void check_side(const char* option, std::int64_t pixels, std::int64_t unit) {
 
 StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
                                       const LoadOptions& options) {
-  return {find_model(path, options.files), options};
+  return nn::with_ringlet_errors(
+      path.string(), [&] { return StableDiffusion(find_model(path, options.files), options); });
 }
 
 StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
@@ -225,10 +227,15 @@ at::Tensor StableDiffusion::start(const GenerateRequest& request,
   return diffusion::add_noise(picture, noise, plan.steps[plan.start].from);
 }
 
-at::Tensor StableDiffusion::sample(const GenerateRequest& unchecked,
+at::Tensor StableDiffusion::sample(const GenerateRequest& request,
                                    const diffusion::StepCallback& callback) const {
+  return nn::with_ringlet_errors("sampling",
+                                 [&] { return sample_checked(checked(request), callback); });
+}
+
+at::Tensor StableDiffusion::sample_checked(const GenerateRequest& request,
+                                           const diffusion::StepCallback& callback) const {
   at::NoGradGuard no_grad;
-  const GenerateRequest request = checked(unchecked);
   diffusion::SamplingPlan plan = request.sampler.plan(schedule_, request.steps);
   plan.eta = request.eta;
   if (request.init_image && !request.mask_image)
@@ -240,6 +247,10 @@ at::Tensor StableDiffusion::sample(const GenerateRequest& unchecked,
 }
 
 std::vector<io::Image> StableDiffusion::decode(const at::Tensor& latents) const {
+  return nn::with_ringlet_errors("autoencoder", [&] { return decode_images(latents); });
+}
+
+std::vector<io::Image> StableDiffusion::decode_images(const at::Tensor& latents) const {
   at::NoGradGuard no_grad;
   const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
   const at::Tensor pixels =

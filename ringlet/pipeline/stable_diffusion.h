@@ -80,6 +80,9 @@ class StableDiffusion {
   Conditions conditions(const GenerateRequest& request, bool guided) const;
   TextConditions negative_conditions(const GenerateRequest& request,
                                      const TextConditions& positive) const;
+  at::Tensor sample_checked(const GenerateRequest& request,
+                            const diffusion::StepCallback& callback) const;
+  std::vector<io::Image> decode_images(const at::Tensor& latents) const;
   at::Tensor encode_image(const at::Tensor& pixels, const GenerateRequest& request,
                           const char* stream) const;
   at::Tensor inpainting_channels(const GenerateRequest& request) const;

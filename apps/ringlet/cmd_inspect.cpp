@@ -1,0 +1,123 @@
+#include <cstdio>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "options.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/text.h"
+#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/pipeline/describe.h"
+#include "ringlet/pipeline/model_files.h"
+#include "verbs.h"
+
+namespace ringlet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct InspectOptions {
+  CommonOptions common;
+  std::string path;
+  std::optional<std::string> tokens;
+  std::string tokens_file;
+};
+
+void print_json(const Json& json) {
+  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+void print_table(const Json& description) {
+  std::printf("%s\n  kind        %s\n", description.at("path").get<std::string>().c_str(),
+              description.at("kind").get<std::string>().c_str());
+  if (description.contains("sampler"))
+    std::printf("  sampler     %s\n", description.at("sampler").get<std::string>().c_str());
+  std::printf("\n  %-28s %12s %9s %10s  %s\n", "component", "parameters", "tensors", "size",
+              "types");
+  for (const Json& part : description.at("components")) {
+    std::vector<std::string> types;
+    for (const auto& [type, count] : part.at("dtypes").items())
+      types.push_back(part.at("dtypes").size() == 1
+                          ? type
+                          : type + " " + human_count(count.get<std::int64_t>()));
+    std::printf("  %-28s %12s %9lld %10s  %s\n", part.at("name").get<std::string>().c_str(),
+                human_count(part.at("parameters").get<std::int64_t>()).c_str(),
+                static_cast<long long>(part.at("tensors").get<std::int64_t>()),
+                human_bytes(part.at("bytes").get<std::uint64_t>()).c_str(), join(types).c_str());
+  }
+  constexpr std::size_t kLongest = 100;
+  if (!description.at("metadata").empty()) std::printf("\n  metadata\n");
+  for (const auto& [key, value] : description.at("metadata").items()) {
+    std::string text = value.get<std::string>();
+    if (text.size() > kLongest) text = text.substr(0, kLongest) + "… (--json shows all)";
+    std::printf("  %-28s %s\n", key.c_str(), text.c_str());
+  }
+  for (const Json& note : description.at("notes"))
+    std::printf("\n  note: %s\n", note.get<std::string>().c_str());
+}
+
+/// The tokenizer of a model folder, or of a tokenizer folder itself.
+models::ClipTokenizer open_tokenizer(const fs::path& path) {
+  const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json");
+  return models::ClipTokenizer::open(itself ? path : path / "tokenizer");
+}
+
+std::vector<std::string> token_texts(const InspectOptions& o) {
+  std::vector<std::string> texts;
+  if (o.tokens) texts.push_back(*o.tokens);
+  if (o.tokens_file.empty()) return texts;
+  std::ifstream file(o.tokens_file, std::ios::binary);
+  if (!file || fs::is_directory(o.tokens_file))
+    throw Error(ErrorCode::not_found, o.tokens_file, "the file cannot be read");
+  for (std::string line; std::getline(file, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    texts.push_back(line);
+  }
+  return texts;
+}
+
+int inspect_tokens(const InspectOptions& o) {
+  const models::ClipTokenizer tokenizer = open_tokenizer(o.path);
+  Json all = Json::array();
+  for (const std::string& text : token_texts(o)) {
+    const std::vector<std::int64_t> ids = tokenizer.tokenize(text);
+    if (o.common.json) {
+      all.push_back(ids);
+      continue;
+    }
+    std::printf("\"%s\": %zu tokens with begin and end\n", text.c_str(), ids.size());
+    for (const std::int64_t id : ids)
+      std::printf("  %6lld  %s\n", static_cast<long long>(id), tokenizer.token(id).c_str());
+    const auto limit = static_cast<std::size_t>(tokenizer.max_length());
+    if (ids.size() > limit)
+      std::printf("  too long: a prompt holds %zu tokens; \"%s\" would be cut\n", limit,
+                  tokenizer.encode(text, tokenizer.max_length()).cut.c_str());
+  }
+  if (o.common.json) std::printf("%s\n", all.dump().c_str());
+  return 0;
+}
+
+}  // namespace
+
+int cmd_inspect(int argc, char** argv) {
+  InspectOptions options;
+  CLI::App app(
+      "Say what a model, checkpoint, adapter or tokenizer holds.\nExamples:\n  ringlet "
+      "inspect model.safetensors\n  ringlet inspect MODEL --tokens \"a photo of sks dog\"",
+      "inspect");
+  app.add_option("path", options.path, "File or folder")->required();
+  app.add_option("--tokens", options.tokens, "Show how the tokenizer splits this text");
+  app.add_option("--tokens-file", options.tokens_file, "The same for every line of a text file");
+  options.common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  options.common.apply();
+  if (options.tokens || !options.tokens_file.empty()) return inspect_tokens(options);
+  const Json description = pipeline::describe(options.path);
+  if (options.common.json)
+    print_json(description);
+  else
+    print_table(description);
+  return 0;
+}
+
+}  // namespace ringlet::app

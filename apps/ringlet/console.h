@@ -1,0 +1,45 @@
+// What the program says on the terminal: messages, errors, progress, and how it hears Ctrl-C.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+
+#include "ringlet/core/error.h"
+
+namespace ringlet::app {
+
+enum class Verbosity { quiet, normal, verbose };
+
+/// Sends the library's messages to stderr.
+void start_logging(Verbosity verbosity);
+
+/// Prints the error (as JSON on stdout with `json`) and returns its exit status.
+int report(const Error& error, bool json);
+
+/// From now on Ctrl-C sets a flag that `interrupted` reads; a second Ctrl-C ends the program.
+void catch_interrupts();
+bool interrupted();
+
+/// A bar with the time left on a terminal; a line now and then otherwise.
+class Progress {
+ public:
+  Progress(std::string what, std::size_t total, bool silent);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void advance();  ///< one step done
+
+ private:
+  void draw(bool last);
+
+  std::string what_;
+  std::size_t total_;
+  std::size_t done_ = 0;
+  bool silent_;
+  bool terminal_;
+  std::chrono::steady_clock::time_point begin_, last_drawn_;
+};
+
+}  // namespace ringlet::app

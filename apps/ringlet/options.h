@@ -1,0 +1,40 @@
+// Options that every verb has, and parsing with helpful errors.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include "console.h"
+
+namespace ringlet::app {
+
+struct CommonOptions {
+  std::string device = "auto";
+  std::string precision;  ///< "" = fp32 on the CPU, auto on CUDA
+  int threads = 0;        ///< 0 = one per core
+  bool json = false;
+  bool quiet = false;
+  bool verbose = false;
+
+  void add_to(CLI::App& app);
+
+  /// Starts logging and sets the thread count. Throws Error(invalid_argument).
+  void apply() const;
+
+  c10::Device select_device() const;
+  c10::ScalarType select_precision(c10::Device device) const;
+};
+
+/// Where to go on after parsing: an exit status when the program is done (--help).
+using ParseResult = std::optional<int>;
+
+/// Parses argv of one verb. Unknown options become Error(invalid_argument) with the nearest known
+/// name; bad values and config files too.
+ParseResult parse(CLI::App& app, int argc, char** argv);
+
+}  // namespace ringlet::app

@@ -1,0 +1,11 @@
+// The verbs of the command line. Each parses its own argv (argv[0] is the verb) and returns an exit
+// status or throws Error.
+#pragma once
+
+namespace ringlet::app {
+
+int cmd_doctor(int argc, char** argv);
+int cmd_generate(int argc, char** argv);
+int cmd_inspect(int argc, char** argv);
+
+}  // namespace ringlet::app

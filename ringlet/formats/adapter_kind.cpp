@@ -1,0 +1,89 @@
+#include "ringlet/formats/adapter_kind.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace ringlet::formats {
+namespace {
+
+bool any_name(const io::SafetensorsFile& file, std::string_view part) {
+  return std::ranges::any_of(file.tensors(), [&](const io::TensorInfo& info) {
+    return info.name.find(part) != std::string::npos;
+  });
+}
+
+/// Who writes names like these.
+std::string dialect(const io::SafetensorsFile& file) {
+  if (any_name(file, "base_model.model.")) return "PEFT";
+  if (any_name(file, "lycoris_")) return "LyCORIS";
+  if (any_name(file, "lora_unet_") || any_name(file, "lora_te")) return "kohya";
+  if (any_name(file, ".processor.") || any_name(file, "unet.") || any_name(file, "text_encoder."))
+    return "diffusers";
+  return "";
+}
+
+/// Methods by the names of their parts; the more special ones first.
+std::string method(const io::SafetensorsFile& file) {
+  static const std::vector<std::pair<const char*, const char*>> kParts = {
+      {"dora_scale", "DoRA"},
+      {"lora_magnitude_vector", "DoRA"},
+      {"lokr_w", "LoKr"},
+      {"hada_w", "LoHa"},
+      {"oft_blocks", "OFT"},
+      {"oft_diag", "OFT"},
+      {"oft_R", "OFT"},
+      {"boft_R", "BOFT"},
+      {"a1.weight", "GLoRA"},
+      {"ia3_l", "IA3"},
+      {"lora_down", "LoRA"},
+      {"lora.down", "LoRA"},
+      {"_lora.down", "LoRA"},
+      {"lora_A", "LoRA"},
+      {"lora_linear_layer", "LoRA"},
+  };
+  for (const auto& [part, name] : kParts)
+    if (any_name(file, part)) return name;
+  if (any_name(file, ".diff")) return "full difference";
+  return "";
+}
+
+bool only_names(const io::SafetensorsFile& file, const std::vector<std::string_view>& names) {
+  return std::ranges::all_of(file.tensors(), [&](const io::TensorInfo& info) {
+    return std::ranges::find(names, info.name) != names.end();
+  });
+}
+
+}  // namespace
+
+std::string file_kind(const io::SafetensorsFile& file) {
+  if (file.tensors().empty()) return "empty safetensors file";
+  if (only_names(file, {"emb_params", "clip_l", "clip_g"})) return "textual inversion";
+  if (any_name(file, "control_model.") || any_name(file, "controlnet_cond_embedding"))
+    return "ControlNet";
+  const std::string name = method(file);
+  if (!name.empty()) {
+    const std::string by = dialect(file);
+    return name + " adapter" + (by.empty() ? "" : " (" + by + ")");
+  }
+  if (file.find("latents") != nullptr && file.tensors().size() == 1) return "latents";
+  return "tensors";
+}
+
+std::string adapter_component(const std::string& name) {
+  static const std::vector<std::pair<const char*, const char*>> kPrefixes = {
+      {"lora_te2_", "text_encoder_2"},
+      {"text_encoder_2.", "text_encoder_2"},
+      {"lora_te1_", "text_encoder"},
+      {"lora_te_", "text_encoder"},
+      {"text_encoder.", "text_encoder"},
+      {"lora_unet_", "unet"},
+      {"unet.", "unet"},
+      {"lycoris_", "unet"}};
+  for (const auto& [prefix, component] : kPrefixes)
+    if (name.starts_with(prefix)) return component;
+  return "tensors";
+}
+
+}  // namespace ringlet::formats

@@ -1,0 +1,31 @@
+#include "ringlet/pipeline/picture_text.h"
+
+#include <sstream>
+
+#include "ringlet/core/sha256.h"
+#include "ringlet/core/version.h"
+
+namespace ringlet::pipeline {
+
+std::string model_hash(const ModelFiles& files) { return sha256_file(files.unet_files.front()); }
+
+std::string generation_parameters(const GenerateRequest& request, std::uint64_t seed,
+                                  const ModelFiles& model, const std::string& hash) {
+  constexpr std::size_t kShortHash = 10;  // digits that SD web UIs show
+  std::ostringstream text;
+  text << request.prompt << "\n";
+  if (request.negative_prompt && !request.negative_prompt->empty())
+    text << "Negative prompt: " << *request.negative_prompt << "\n";
+  text << "Steps: " << request.steps << ", Sampler: " << request.sampler.label()
+       << ", CFG scale: " << request.guidance.scale << ", Seed: " << seed
+       << ", Size: " << request.width << "x" << request.height
+       << ", Model hash: " << hash.substr(0, kShortHash) << ", Model: " << model.name;
+  if (request.clip_skip > 1) text << ", Clip skip: " << request.clip_skip;
+  if (request.guidance.rescale > 0.0) text << ", CFG Rescale phi: " << request.guidance.rescale;
+  if (request.eta > 0.0) text << ", Eta: " << request.eta;
+  if (request.init_image) text << ", Denoising strength: " << request.strength;
+  text << ", Version: ringlet " << kVersion;
+  return text.str();
+}
+
+}  // namespace ringlet::pipeline
