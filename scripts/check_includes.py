@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Checks the direction of includes and what library code may not do.
+
+    scripts/check_includes.py [ROOT]
+
+Each folder may include headers of itself and of the folders in ALLOWED (docs/architecture.md shows
+the same table as a picture). Library code under ringlet/ may not print, exit, abort or assert: it
+throws ringlet::Error. Exits 1 with one line per offence.
+"""
+import pathlib
+import re
+import sys
+
+ALLOWED = {
+    "core": set(),
+    "io": {"core"},
+    "diffusion": {"core"},
+    "nn": {"core", "io"},
+    "models": {"core", "io", "nn"},
+    "formats": {"core", "io", "nn"},
+    "pipeline": {"core", "io", "nn", "models", "diffusion", "formats"},
+    "apps": {"core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')
+QUOTED = re.compile(r'^\s*#\s*include\s+"(?!ringlet/)([^"]+)"')
+FORBIDDEN = re.compile(r"\bstd::(cout|cerr|clog|exit|abort|terminate|quick_exit)\b"
+                       r"|(?<![\w:])(printf|fprintf|puts|exit|abort|assert)\s*\(")
+
+
+def folder_of(path):
+    return path.parts[1] if path.parts[0] == "ringlet" else path.parts[0]
+
+
+def offences(root, path):
+    here = folder_of(path)
+    if here not in ALLOWED:
+        yield f"{path}:1: folder \"{here}\" is not in the table of scripts/check_includes.py"
+        return
+    for number, line in enumerate((root / path).read_text().splitlines(), 1):
+        code = line.split("//")[0]
+        target = INCLUDE.match(code)
+        if target and target[1] != here and target[1] not in ALLOWED[here]:
+            yield f"{path}:{number}: {here} may not include {target[1]}"
+        if path.parts[0] == "ringlet":
+            if QUOTED.match(code):
+                yield f"{path}:{number}: write the include from the root: \"ringlet/...\""
+            if FORBIDDEN.search(code):
+                yield f"{path}:{number}: library code throws Error; it never prints, exits or asserts"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
+    files = sorted(path.relative_to(root) for top in ("ringlet", "apps")
+                   for path in (root / top).rglob("*") if path.suffix in (".h", ".cpp")
+                   if path.name != "precompiled.h")
+    problems = [problem for path in files for problem in offences(root, path)]
+    print("\n".join(problems) if problems else f"includes: {len(files)} files follow the table")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
