@@ -1,5 +1,6 @@
 #include "ringlet/core/atomic_file.h"
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -20,38 +21,51 @@ namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail(const fs::path& path, const char* action, int error_number) {
+/// What a failed step leaves at the target.
+enum class Target { unchanged, replaced };
+
+[[noreturn]] void fail(const fs::path& path, const char* action, int error_number, Target target) {
   const bool full = error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG;
+  const std::string state = target == Target::unchanged
+                                ? "the previous file, if any, is unchanged"
+                                : "the new file is in place, but might not survive a power failure";
   throw Error(full ? ErrorCode::no_space : ErrorCode::io, path.string(),
               std::string("cannot ") + action + ": " +
                   std::error_code(error_number, std::generic_category()).message(),
-              full ? "free some space or choose another folder; the previous file is unchanged"
-                   : "the previous file, if any, is unchanged");
+              full ? "free some space or choose another folder; " + state : state);
 }
 
-/// One step of a save: a system call that an armed failpoint can make fail.
+/// A system call that an armed failpoint can make fail, repeated while signals interrupt it. The
+/// problem is in errno when the result is negative.
 template <class Call>
-auto step(const fs::path& path, const char* name, const char* action, Call call) {
+auto retried(const char* name, Call call) {
   while (true) {
     const int injected = failpoint(name);
     const auto result = injected != 0 ? decltype(call())(-1) : call();
-    if (result >= 0) return result;
-    const int error_number = injected != 0 ? injected : errno;
-    if (error_number != EINTR) fail(path, action, error_number);
+    if (injected != 0) errno = injected;
+    if (result >= 0 || errno != EINTR) return result;
   }
 }
 
+/// One step of a save.
+template <class Call>
+auto step(const fs::path& path, const char* name, const char* action, Call call,
+          Target target = Target::unchanged) {
+  const auto result = retried(name, call);
+  if (result < 0) fail(path, action, errno, target);
+  return result;
+}
+
 void flush_folder(const fs::path& folder) {
-  const int descriptor = step(folder, "atomic_file.open_folder", "open the folder", [&] {
-    return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  });
-  const int injected = failpoint("atomic_file.fsync_folder");
-  const int result = injected != 0 ? -1 : ::fsync(descriptor);
-  const int error_number = injected != 0 ? injected : errno;
+  const int descriptor = step(
+      folder, "atomic_file.open_folder", "open the folder",
+      [&] { return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }, Target::replaced);
+  const int result = retried("atomic_file.fsync_folder", [&] { return ::fsync(descriptor); });
+  const int error_number = errno;
   ::close(descriptor);
   // Some file systems cannot flush a folder; the rename itself has succeeded.
   if (result != 0 && error_number != EINVAL && error_number != EROFS)
-    fail(folder, "flush the folder", error_number);
+    fail(folder, "flush the folder", error_number, Target::replaced);
 }
 
 void check_free_space(const fs::path& folder, std::uint64_t needed) {
@@ -88,9 +102,10 @@ AtomicFile::AtomicFile(fs::path target, std::uint64_t expected_bytes)
     throw Error(ErrorCode::io, target_.string(), "is a folder, not a file");
   check_free_space(folder, expected_bytes);
 
-  // The process id keeps two writers of one target apart; the last rename wins.
-  temporary_ =
-      folder / ("." + target_.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
+  // Process id and count keep all writers of one target apart; the last rename wins.
+  static std::atomic<unsigned> count{0};
+  temporary_ = folder / ("." + target_.filename().string() + "." + std::to_string(::getpid()) +
+                         "-" + std::to_string(count++) + ".tmp");
   struct stat previous {};
   const bool replaces = ::stat(target_.c_str(), &previous) == 0;
   const mode_t mode = replaces ? previous.st_mode & 07777 : 0666;

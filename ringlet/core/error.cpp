@@ -3,6 +3,26 @@
 #include <utility>
 
 namespace ringlet {
+namespace {
+
+/// Names from files may hold NUL, which would end the text, and terminal control sequences.
+std::string printable(const std::string& text) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte != 0x7F) || c == '\n') {
+      out += c;
+    } else {
+      out += "\\x";
+      out += kDigits[byte >> 4];
+      out += kDigits[byte & 15];
+    }
+  }
+  return out;
+}
+
+}  // namespace
 
 std::string_view to_string(ErrorCode code) {
   switch (code) {
@@ -65,8 +85,8 @@ Error::Error(ErrorCode code, std::string where, std::string message, std::string
       where_(std::move(where)),
       message_(std::move(message)),
       hint_(std::move(hint)),
-      text_(where_.empty() ? message_ : where_ + ": " + message_) {
-  if (!hint_.empty()) text_ += "\n  " + hint_;
+      text_(printable(where_.empty() ? message_ : where_ + ": " + message_)) {
+  if (!hint_.empty()) text_ += "\n  " + printable(hint_);
 }
 
 }  // namespace ringlet

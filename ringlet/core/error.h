@@ -49,7 +49,7 @@ class Error : public std::exception {
   std::string where_;
   std::string message_;
   std::string hint_;
-  std::string text_;  // "where: message\n  hint", built once
+  std::string text_;  // "where: message\n  hint", control characters as \xNN, built once
 };
 
 }  // namespace ringlet

@@ -48,6 +48,7 @@ std::string sha256_file(const std::filesystem::path& path) {
   while (stream.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) ||
          stream.gcount() > 0)
     hash.update(std::as_bytes(std::span(buffer.data(), static_cast<std::size_t>(stream.gcount()))));
+  if (stream.bad()) throw Error(ErrorCode::io, path.string(), "cannot be read");
   return hash.hex();
 }
 

@@ -31,7 +31,7 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string with_unit(double value, const char* unit) {
   std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), value < 10 ? "%.1f %s" : "%.0f %s", value, unit);
+  std::snprintf(text.data(), text.size(), value < 9.95 ? "%.1f %s" : "%.0f %s", value, unit);
   return text.data();
 }
 
@@ -58,7 +58,7 @@ std::string human_bytes(std::uint64_t bytes) {
   if (bytes < 1024) return std::to_string(bytes) + " B";
   double value = static_cast<double>(bytes) / 1024.0;
   std::size_t unit = 0;
-  while (value >= 1024.0 && unit + 1 < units.size()) {
+  while (value >= 1023.5 && unit + 1 < units.size()) {
     value /= 1024.0;
     ++unit;
   }
@@ -67,17 +67,18 @@ std::string human_bytes(std::uint64_t bytes) {
 
 std::string human_count(std::int64_t count) {
   const double value = static_cast<double>(count);
-  if (value >= 1e9) return with_unit(value / 1e9, "G");
-  if (value >= 1e6) return with_unit(value / 1e6, "M");
+  // What rounds to 1000 goes to the next unit.
+  if (value >= 999.5e6) return with_unit(value / 1e9, "G");
+  if (value >= 999.5e3) return with_unit(value / 1e6, "M");
   if (value >= 1e3) return with_unit(value / 1e3, "k");
   return std::to_string(count);
 }
 
 std::string join(std::span<const std::string> words, std::string_view separator) {
   std::string text;
-  for (const std::string& word : words) {
-    if (!text.empty()) text += separator;
-    text += word;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) text += separator;
+    text += words[i];
   }
   return text;
 }

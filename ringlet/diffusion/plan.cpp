@@ -129,9 +129,9 @@ std::vector<double> lcm_timesteps(const ScheduleConfig& c, std::int64_t count) {
   return timesteps;
 }
 
-void check_steps(const Schedule& schedule, std::int64_t intervals, std::int64_t steps) {
+void check_steps(const Schedule& schedule, std::int64_t steps, std::int64_t more_intervals) {
   if (steps < 1) throw Error(ErrorCode::invalid_argument, "--steps", "must be at least 1");
-  if (intervals > schedule.training_steps())
+  if (steps > schedule.training_steps() - more_intervals)
     throw Error(ErrorCode::invalid_argument, "--steps",
                 std::to_string(steps) + " steps are too many: the model was trained with " +
                     std::to_string(schedule.training_steps()) + " noise levels",
@@ -144,7 +144,7 @@ SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, 
   const ScheduleConfig& c = schedule.config();
   const Spacing spacing = c.spacing.value_or(default_spacing(grid));
   const bool one_more = grid == Grid::dpm && spacing != Spacing::trailing;
-  check_steps(schedule, steps + (one_more ? 1 : 0), steps);
+  check_steps(schedule, steps, one_more ? 1 : 0);
 
   SamplingPlan plan{.schedule = schedule, .steps = {}};
   if (grid == Grid::lcm) {

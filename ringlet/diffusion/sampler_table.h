@@ -23,7 +23,7 @@ const std::vector<SamplerEntry>& sampler_table();
 
 /// A sampler and whether it runs on Karras sigmas.
 struct SamplerChoice {
-  const SamplerEntry* entry;
+  const SamplerEntry* entry = nullptr;
   bool karras = false;
 
   std::string name() const;   ///< "dpmpp-2m-karras"

@@ -215,7 +215,9 @@ at::Tensor sample_dpmpp_sde(const Denoiser& denoise, at::Tensor x, const Samplin
   return run(plan, std::move(x), callback, [&](std::size_t i, const at::Tensor& x_t) {
     const auto& [from, to] = plan.steps[i];
     const Estimate e = ask(denoise, x_t, from, plan);
-    if (to.sigma == 0.0) return move(e, to);
+    // A schedule that ends at the smallest training level may end with a step of no length.
+    constexpr double kNoLength = 1e-9;
+    if (to.sigma == 0.0 || from.ratio() <= to.ratio() * (1.0 + kNoLength)) return move(e, to);
 
     const NoiseLevel middle = plan.schedule.level_at_ratio(std::sqrt(from.ratio() * to.ratio()));
     const at::Tensor first = noise(static_cast<std::int64_t>(2 * i));

@@ -31,6 +31,7 @@ class RenamedStore final : public nn::TensorStore {
                                  const nn::Init& init) const override;
   std::vector<std::string> names() const override;
   std::string description() const override { return store_->description(); }
+  void release() const override { store_->release(); }
 
  private:
   std::shared_ptr<const nn::TensorStore> store_;

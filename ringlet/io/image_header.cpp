@@ -88,6 +88,8 @@ ImageHeader png_header(const Reader& file) {
       file.broken("a checksum is wrong");
     if (!header && !file.matches(at + 4, "IHDR")) file.broken("it does not begin with IHDR");
     if (file.matches(at + 4, "IHDR")) {
+      // Decoders go by the first: a second, smaller one would hide the size that they allocate.
+      if (header) file.broken("it has two headers");
       header = ImageHeader{ImageFormat::png, static_cast<std::int64_t>(body.big(0, 4)),
                            static_cast<std::int64_t>(body.big(4, 4))};
     } else if (file.matches(at + 4, "eXIf")) {

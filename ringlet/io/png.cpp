@@ -1,5 +1,6 @@
 // PNG output and its text chunks (PNG specification, third edition, §11.3.3).
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <optional>
 #include <string_view>
@@ -94,7 +95,11 @@ void write_png(const std::filesystem::path& path, const Image& image, const PngT
 std::map<std::string, std::string> read_png_text(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(ErrorCode::not_found, path.string(), "the image cannot be opened");
-  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  std::string bytes;
+  std::array<char, 1 << 16> buffer{};
+  while (file.read(buffer.data(), buffer.size()) || file.gcount() > 0)
+    bytes.append(buffer.data(), static_cast<std::size_t>(file.gcount()));
+  if (file.bad()) throw Error(ErrorCode::io, path.string(), "the image cannot be read");
   std::map<std::string, std::string> out;
   if (!bytes.starts_with("\x89PNG")) return out;
   for (std::size_t at = kSignature; bytes.size() >= 12 && at <= bytes.size() - 12;) {

@@ -42,11 +42,18 @@ struct SafetensorsHeader {
   std::uint64_t data_begin = 0;  ///< file offset of the tensor data
 };
 
+// The format's own limit, and ringlet's: with them a hostile header costs no more memory than the
+// file, five times the header, and 64 MiB. The largest models have some 10,000 tensors.
+inline constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+inline constexpr std::size_t kMaxTensors = 1u << 17;
+inline constexpr std::size_t kMaxMetadataEntries = 1u << 16;
+inline constexpr std::size_t kMaxDimensions = 64;  // LibTorch's limit, too
+
 /// Validates a whole file image and returns its header. Nothing is trusted before it is checked:
 /// header size (<= 100 MB and <= file), UTF-8, duplicate keys, dtypes, checked products of shapes,
 /// offsets contiguous from 0 with no hole or overlap, end of data = end of file. Stricter than the
 /// Python package in what docs/formats.md lists (duplicate keys, for one).
-/// Throws Error(bad_format) that names `where` and the tensor.
+/// Throws Error(bad_format) that names `where` and the tensor; Error(unsupported) over the limits.
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& where);
 
 /// What a file that is no safetensors file seems to be ("a Git LFS pointer", …) and how to mend it;
@@ -73,6 +80,10 @@ class SafetensorsFile {
   const TensorInfo* find(std::string_view name) const;  ///< nullptr when absent
   std::span<const std::byte> bytes(const TensorInfo& info) const;
   std::span<const std::byte> all_tensor_bytes() const;  ///< everything after the header
+
+  /// Drops the pages read so far from this process; the next access reads them again. Nobody may
+  /// have written to them.
+  void release() const;
 
  private:
   SafetensorsFile() = default;

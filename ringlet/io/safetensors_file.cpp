@@ -49,29 +49,35 @@ void check_entry(const TensorBytes& tensor) {
   if (tensor.name == "__metadata__" || !is_utf8(tensor.name))
     throw Error(ErrorCode::invalid_argument, tensor.name, "is not a valid tensor name");
   std::uint64_t size = static_cast<std::uint64_t>(bits(tensor.dtype));
-  for (const std::int64_t extent : tensor.shape) size *= static_cast<std::uint64_t>(extent);
-  if (size % 8 != 0 || size / 8 != tensor.bytes.size())
+  bool possible = tensor.shape.size() <= kMaxDimensions;
+  for (const std::int64_t extent : tensor.shape)
+    possible = possible && extent >= 0 &&
+               !__builtin_mul_overflow(size, static_cast<std::uint64_t>(extent), &size);
+  if (!possible || size % 8 != 0 || size / 8 != tensor.bytes.size())
     throw Error(
         ErrorCode::invalid_argument, tensor.name,
         "its " + std::to_string(tensor.bytes.size()) + " bytes do not fit its shape and type");
 }
 
+/// Written piece by piece: an ordered JSON object would search all its keys at every insertion.
 std::string header_text(const std::vector<TensorBytes>& tensors, const Metadata& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  std::string text = "{";
   if (!metadata.empty()) {
     for (const auto& [key, value] : metadata)
       if (!is_utf8(key) || !is_utf8(value))
         throw Error(ErrorCode::invalid_argument, "metadata", "holds text that is not UTF-8");
-    header["__metadata__"] = metadata;
+    text += "\"__metadata__\":" + Json(metadata).dump();
   }
   std::uint64_t offset = 0;
   for (const TensorBytes& tensor : tensors) {
-    header[tensor.name] = {{"dtype", to_string(tensor.dtype)},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, offset + tensor.bytes.size()}}};
-    offset += tensor.bytes.size();
+    const std::uint64_t end = offset + tensor.bytes.size();
+    if (text.size() > 1) text += ',';
+    text += Json(tensor.name).dump() + ":{\"dtype\":\"" + std::string(to_string(tensor.dtype)) +
+            "\",\"shape\":" + Json(tensor.shape).dump() + ",\"data_offsets\":[" +
+            std::to_string(offset) + "," + std::to_string(end) + "]}";
+    offset = end;
   }
-  std::string text = header.dump();
+  text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');  // keeps 8-byte types aligned in the mapped file
   return text;
 }
@@ -120,6 +126,8 @@ std::span<const std::byte> SafetensorsFile::all_tensor_bytes() const {
   return {data_ + header_.data_begin, size_ - header_.data_begin};
 }
 
+void SafetensorsFile::release() const { ::madvise(data_, size_, MADV_DONTNEED); }
+
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorBytes> tensors,
                        const Metadata& metadata) {
   std::set<std::string_view> names;
@@ -134,6 +142,10 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorByte
   });
 
   const std::string header = header_text(tensors, metadata);
+  if (header.size() > kMaxHeaderBytes || tensors.size() > kMaxTensors ||
+      metadata.size() > kMaxMetadataEntries)
+    throw Error(ErrorCode::invalid_argument, path.string(),
+                "holds too many or too long names for a safetensors file");
   std::uint64_t total = 8 + header.size();
   for (const TensorBytes& tensor : tensors) total += tensor.bytes.size();
 

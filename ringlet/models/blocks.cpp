@@ -18,10 +18,10 @@ ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
 }
 
 at::Tensor ResnetBlock2D::forward(const at::Tensor& x, const at::Tensor& time_embedding) const {
-  at::Tensor h = conv1_(at::silu(norm1_(x)));
+  at::Tensor h = conv1_(nn::silu(norm1_(x)));
   if (time_emb_proj_)
     h = h + (*time_emb_proj_)(at::silu(time_embedding)).unsqueeze(-1).unsqueeze(-1);
-  h = conv2_(at::silu(norm2_(h)));
+  h = conv2_(nn::silu(norm2_(h)));
   return (conv_shortcut_ ? (*conv_shortcut_)(x) : x) + h;
 }
 

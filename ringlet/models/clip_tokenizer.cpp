@@ -73,6 +73,7 @@ std::vector<std::string> read_merges(const fs::path& path) {
     const bool header = merges.empty() && line.starts_with("#version");
     if (!line.empty() && !header) merges.push_back(line);
   }
+  if (file.bad()) throw Error(ErrorCode::io, path.string(), "the file cannot be read");
   return merges;
 }
 
@@ -258,6 +259,9 @@ ClipTokenizer ClipTokenizer::open(const fs::path& folder, const std::string& pad
   tables->read_vocabulary(read_source(folder));
   SpecialTokens special = special_tokens(folder);
   if (!pad_token.empty()) special.pad = pad_token;
+  for (const std::string& text : {special.begin, special.end, special.pad, special.unknown})
+    if (text.empty())
+      throw Error(ErrorCode::bad_format, folder.string(), "a special token is the empty text");
   tables->begin = tables->id_of(special.begin);
   tables->end = tables->id_of(special.end);
   tables->pad = tables->id_of(special.pad);

@@ -26,10 +26,13 @@ void blend_into(const at::Tensor& before, at::Tensor& tile, std::int64_t axis,
 at::Tensor tiled(const at::Tensor& x, std::int64_t tile, std::int64_t up, std::int64_t down,
                  const std::function<at::Tensor(const at::Tensor&)>& code) {
   if (x.size(2) <= tile && x.size(3) <= tile) return code(x);
-  const std::int64_t stride = std::max<std::int64_t>(tile * 3 / 4, 1);
-  const std::int64_t coded_tile = tile * up / down;
-  const std::int64_t extent = coded_tile / 4;
-  const std::int64_t kept = coded_tile - extent;
+  // In whole latents, or tiles would not meet: one latent is `down` wide in x and `up` in the
+  // result.
+  const std::int64_t latents = tile / down;
+  const std::int64_t overlap = latents / 4;
+  const std::int64_t stride = (latents - overlap) * down;
+  const std::int64_t extent = overlap * up;
+  const std::int64_t kept = (latents - overlap) * up;
 
   std::vector<at::Tensor> above, result_rows;
   for (std::int64_t top = 0; top < x.size(2); top += stride) {

@@ -24,8 +24,11 @@ BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
       ff_out_(s.at("ff").at("net").at(2), 4 * c.channels, c.channels) {}
 
 at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
-  const std::vector<at::Tensor> value_and_gate = ff_in_(x).chunk(2, -1);  // GEGLU, Shazeer 2020
-  return ff_out_(value_and_gate[0] * at::gelu(value_and_gate[1]));
+  const auto geglu = [](const at::Tensor& value_and_gate) {  // Shazeer 2020
+    const std::vector<at::Tensor> halves = value_and_gate.chunk(2, -1);
+    return halves[0] * at::gelu(halves[1]);
+  };
+  return ff_out_(geglu(ff_in_(x)));
 }
 
 at::Tensor BasicTransformerBlock::forward(const at::Tensor& input,

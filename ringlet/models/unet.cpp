@@ -6,7 +6,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/silu.h>
 
 namespace ringlet::models {
 namespace {
@@ -56,7 +55,7 @@ TimestepEmbedding::TimestepEmbedding(const nn::WeightSource& s, std::int64_t in,
     : linear_1_(s.at("linear_1"), in, out), linear_2_(s.at("linear_2"), out, out) {}
 
 at::Tensor TimestepEmbedding::forward(const at::Tensor& x) const {
-  return linear_2_(at::silu(linear_1_(x)));
+  return linear_2_(nn::silu(linear_1_(x)));
 }
 
 UNetDownBlock::UNetDownBlock(const nn::WeightSource& s, const UNetConfig& c, std::size_t level) {
@@ -164,12 +163,14 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& timesteps,
                          const at::Tensor& text, const AddedConditions* added) const {
   const UNetContext context{embed_time(timesteps, added, latents.scalar_type()), text};
 
-  at::Tensor x = conv_in_(config_.center_input_sample ? 2.0 * latents - 1.0 : latents);
+  // Channels last: what convolutions are fastest on, and tokens become a view of it.
+  at::Tensor x = latents.contiguous(at::MemoryFormat::ChannelsLast);
+  x = conv_in_(config_.center_input_sample ? 2.0 * x - 1.0 : x);
   std::vector<at::Tensor> skips{x};
   for (const UNetDownBlock& block : down_blocks_) x = block.forward(x, context, skips);
   x = mid_block_.forward(x, context);
   for (const UNetUpBlock& block : up_blocks_) x = block.forward(x, context, skips);
-  return conv_out_(at::silu(conv_norm_out_(x)));
+  return conv_out_(nn::silu(conv_norm_out_(x)));
 }
 
 }  // namespace ringlet::models

@@ -4,7 +4,6 @@
 
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/silu.h>
 
 #include "ringlet/models/tiling.h"
 
@@ -62,6 +61,8 @@ VaeConfig VaeConfig::from_json(const Json& json, const std::string& where) {
       c.latent_channels <= 0)
     throw Error(ErrorCode::bad_format, where,
                 "\"block_out_channels\" must be positive multiples of \"norm_num_groups\"");
+  if (c.sample_size < c.downscale())
+    throw Error(ErrorCode::bad_format, where, "\"sample_size\" is smaller than one latent");
   return c;
 }
 
@@ -120,7 +121,7 @@ at::Tensor VaeEncoder::forward(const at::Tensor& images) const {
     for (const ResnetBlock2D& resnet : block.resnets) x = resnet.forward(x);
     if (block.downsampler) x = block.downsampler->forward(x);
   }
-  return conv_out_(at::silu(conv_norm_out_(mid_block_.forward(x))));
+  return conv_out_(nn::silu(conv_norm_out_(mid_block_.forward(x))));
 }
 
 VaeDecoder::VaeDecoder(const nn::WeightSource& s, const VaeConfig& c)
@@ -147,7 +148,7 @@ at::Tensor VaeDecoder::forward(const at::Tensor& z) const {
     for (const ResnetBlock2D& resnet : block.resnets) x = resnet.forward(x);
     if (block.upsampler) x = block.upsampler->forward(x);
   }
-  return conv_out_(at::silu(conv_norm_out_(x)));
+  return conv_out_(nn::silu(conv_norm_out_(x)));
 }
 
 AutoencoderKL::AutoencoderKL(const nn::WeightSource& s, const VaeConfig& c)
@@ -159,12 +160,13 @@ AutoencoderKL::AutoencoderKL(const nn::WeightSource& s, const VaeConfig& c)
 }
 
 at::Tensor AutoencoderKL::moments(const at::Tensor& images) const {
-  const at::Tensor h = encoder_.forward(images);
+  const at::Tensor h = encoder_.forward(images.contiguous(at::MemoryFormat::ChannelsLast));
   return quant_conv_ ? (*quant_conv_)(h) : h;
 }
 
 at::Tensor AutoencoderKL::pixels(const at::Tensor& latents) const {
-  return decoder_.forward(post_quant_conv_ ? (*post_quant_conv_)(latents) : latents);
+  const at::Tensor z = latents.contiguous(at::MemoryFormat::ChannelsLast);
+  return decoder_.forward(post_quant_conv_ ? (*post_quant_conv_)(z) : z);
 }
 
 LatentDistribution AutoencoderKL::encode(const at::Tensor& images,

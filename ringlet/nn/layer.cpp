@@ -5,6 +5,7 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/linear.h>
 
+#include "ringlet/nn/onednn.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::nn {
@@ -17,11 +18,25 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
 }  // namespace
 
 at::Tensor LinearLayer::apply(const at::Tensor& weight, const at::Tensor& x) const {
-  return at::linear(x, widened(weight, x), widened(bias_, x));
+  const at::Tensor wide_weight = widened(weight, x);
+  const at::Tensor wide_bias = widened(bias_, x);
+  return onednn::takes(x) ? onednn::linear(x, wide_weight, wide_bias)
+                          : at::linear(x, wide_weight, wide_bias);
 }
 
 at::Tensor Conv2dLayer::apply(const at::Tensor& weight, const at::Tensor& x) const {
   return at::conv2d(x, widened(weight, x), widened(bias_, x), options_.stride, options_.padding);
+}
+
+at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
+  return packed_.defined() && onednn::takes(x)
+             ? onednn::conv2d(x, packed_, bias_, options_.stride, options_.padding)
+             : apply(weight_, x);
+}
+
+void Conv2dLayer::pack() {
+  if (weight_.is_cpu() && weight_.scalar_type() == at::kFloat)
+    packed_ = onednn::pack_conv2d(weight_, options_.stride, options_.padding);
 }
 
 Linear::Linear(const WeightSource& source, std::int64_t in, std::int64_t out, bool bias) {

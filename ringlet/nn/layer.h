@@ -21,10 +21,16 @@ class Layer {
   /// The base operation with `weight` in place of the layer's own; the bias is included.
   virtual at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const = 0;
 
+  /// The base operation with the layer's own weight.
+  virtual at::Tensor base(const at::Tensor& x) const { return apply(weight_, x); }
+
   /// The adapter's result when the slot is filled, else exactly the base operation.
   at::Tensor forward(const at::Tensor& x) const {
-    return adapter ? adapter->forward(*this, x) : apply(weight_, x);
+    return adapter ? adapter->forward(*this, x) : base(x);
   }
+
+  /// Lays the frozen weight out for speed where that helps; weight() stays as it is.
+  virtual void pack() {}
 
   const at::Tensor& weight() const { return weight_; }
   const at::Tensor& bias() const { return bias_; }  ///< undefined when the layer has none
@@ -56,10 +62,13 @@ class Conv2dLayer final : public Layer {
   Conv2dLayer(at::Tensor weight, at::Tensor bias, Conv2dOptions options)
       : Layer(std::move(weight), std::move(bias)), options_(options) {}
   at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const override;
+  at::Tensor base(const at::Tensor& x) const override;
+  void pack() override;
   const Conv2dOptions& options() const { return options_; }
 
  private:
   Conv2dOptions options_;
+  at::Tensor packed_;  // the weight in oneDNN's layout, or undefined
 };
 
 /// Handle to a LinearLayer that is registered under its dotted name with the WeightSource.

@@ -3,6 +3,8 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/silu.h>
+#include <c10/core/GradMode.h>
 
 namespace ringlet::nn {
 
@@ -25,6 +27,8 @@ LayerNorm::LayerNorm(const WeightSource& source, std::int64_t channels, double e
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
   return at::layer_norm(x, weight_.sizes(), weight_, bias_, epsilon_);
 }
+
+at::Tensor silu(at::Tensor x) { return c10::GradMode::is_enabled() ? at::silu(x) : at::silu_(x); }
 
 Embedding::Embedding(const WeightSource& source, std::int64_t count, std::int64_t width)
     : weight_(source.get("weight", {count, width}, Init::normal(0.02))),

@@ -1,6 +1,7 @@
 #include "ringlet/nn/torch_errors.h"
 
 #include <array>
+#include <filesystem>
 #include <string_view>
 
 namespace ringlet::nn {
@@ -13,6 +14,8 @@ Error to_error(const std::exception& problem, const std::string& where) {
     if (text.find(words) != std::string::npos)
       return {ErrorCode::out_of_memory, where, "there is not enough memory",
               "make fewer or smaller images at a time, or use --low-memory"};
+  if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&problem))
+    return {ErrorCode::io, file->path1().string(), file->code().message()};
   const std::string first_line = text.substr(0, text.find('\n'));
   return {ErrorCode::internal, where, first_line,
           "this is a defect of ringlet; please report it with the command that you ran"};

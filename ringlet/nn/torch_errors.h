@@ -10,7 +10,8 @@
 namespace ringlet::nn {
 
 /// The Error for an exception of LibTorch or the standard library. Failed allocations become
-/// out_of_memory; everything else is internal, with the first line of the text.
+/// out_of_memory, file system errors io; everything else is internal, with the first line of the
+/// text.
 Error to_error(const std::exception& problem, const std::string& where);
 
 /// Runs `action`; whatever leaves it is an Error.

@@ -21,6 +21,19 @@ bool is_known_buffer(std::string_view name) { return name.ends_with("position_id
 
 }  // namespace
 
+void ModuleIndex::pack(const TensorStore& source) const {
+  constexpr std::size_t kHeldBytes = std::size_t{128} << 20;
+  std::size_t held = 0;
+  for (const auto& entry : layers) {
+    entry.second->pack();
+    held += entry.second->weight().nbytes();
+    if (held < kHeldBytes) continue;
+    source.release();
+    held = 0;
+  }
+  source.release();
+}
+
 struct WeightSource::State {
   std::shared_ptr<const TensorStore> store;
   WeightOptions options;

@@ -38,6 +38,9 @@ class TensorStore {
   virtual std::optional<at::Tensor> find(const std::string& name, const Shape& shape,
                                          const Init& init) const = 0;
 
+  /// Gives memory back: tensors stay valid, but file pages are read again when they are next used.
+  virtual void release() const {}
+
   virtual std::vector<std::string> names() const = 0;  ///< all names it holds, sorted
   virtual std::string description() const = 0;         ///< for error texts: usually the file
 };
@@ -53,6 +56,10 @@ struct WeightOptions {
 struct ModuleIndex {
   std::map<std::string, std::shared_ptr<Layer>> layers;  ///< linear and convolution layers
   std::map<std::string, at::Tensor> tensors;             ///< every parameter
+
+  /// Lays all layers out for speed (Layer::pack). `source`, where they came from, gives its memory
+  /// back on the way, so that no weight is in memory twice.
+  void pack(const TensorStore& source) const;
 };
 
 /// A scope: `source.at("down_blocks").at(0).get("weight", {out, in})`. Cheap to copy.

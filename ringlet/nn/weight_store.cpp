@@ -45,9 +45,10 @@ std::optional<at::Tensor> MapStore::find(const std::string& name, const Shape&, 
 
 std::vector<std::string> MapStore::names() const { return keys(tensors_); }
 
-FileStore::FileStore(std::vector<std::shared_ptr<const io::SafetensorsFile>> files) {
-  if (!files.empty()) description_ = files.front()->path().string();
-  for (const auto& file : files)
+FileStore::FileStore(std::vector<std::shared_ptr<const io::SafetensorsFile>> files)
+    : files_(std::move(files)) {
+  if (!files_.empty()) description_ = files_.front()->path().string();
+  for (const auto& file : files_)
     for (const io::TensorInfo& info : file->tensors())
       if (!entries_.emplace(info.name, Entry{file, &info}).second)
         throw Error(ErrorCode::bad_format, file->path().string(),
@@ -85,6 +86,10 @@ std::optional<at::Tensor> FileStore::find(const std::string& name, const Shape&,
 }
 
 std::vector<std::string> FileStore::names() const { return keys(entries_); }
+
+void FileStore::release() const {
+  for (const auto& file : files_) file->release();
+}
 
 std::optional<at::Tensor> RandomStore::find(const std::string& name, const Shape& shape,
                                             const Init& init) const {

@@ -43,12 +43,15 @@ class FileStore final : public TensorStore {
                                  const Init& init) const override;
   std::vector<std::string> names() const override;
   std::string description() const override { return description_; }
+  void release() const override;
+  const std::vector<std::shared_ptr<const io::SafetensorsFile>>& files() const { return files_; }
 
  private:
   struct Entry {
     std::shared_ptr<const io::SafetensorsFile> file;
     const io::TensorInfo* info;
   };
+  std::vector<std::shared_ptr<const io::SafetensorsFile>> files_;
   std::map<std::string, Entry> entries_;
   std::string description_;
 };

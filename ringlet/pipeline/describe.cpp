@@ -9,6 +9,7 @@
 #include "ringlet/formats/adapter_kind.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/io/safetensors.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/model_files.h"
 
@@ -65,7 +66,7 @@ Json components_of(const io::SafetensorsFile& file, bool checkpoint) {
 
 Json describe_file(const fs::path& path) {
   if (path.extension() == ".json" && path.stem().extension() == ".index")
-    return describe(path.parent_path());
+    return describe(path.has_parent_path() ? path.parent_path() : fs::path("."));
   const auto file = io::SafetensorsFile::open(path);
   const auto store = std::make_shared<nn::FileStore>(Files{file});
   Json out = {{"path", path.string()}, {"metadata", file->metadata()}, {"notes", Json::array()}};
@@ -86,20 +87,12 @@ Json describe_file(const fs::path& path) {
   return out;
 }
 
-void add_file(const fs::path& path, Content& content) {
-  const auto file = io::SafetensorsFile::open(path);
-  for (const io::TensorInfo& info : file->tensors()) content.add(info);
-}
-
-/// A weight file, or all shards beside an index.
+/// A weight file, or the shards of an index.
 Content content_of(const fs::path& weights) {
   Content content;
-  if (weights.extension() != ".json") {
-    add_file(weights, content);
-    return content;
-  }
-  for (const auto& entry : fs::directory_iterator(weights.parent_path()))
-    if (entry.path().extension() == ".safetensors") add_file(entry.path(), content);
+  const auto store = nn::FileStore::open(weights);
+  for (const auto& file : store->files())
+    for (const io::TensorInfo& info : file->tensors()) content.add(info);
   return content;
 }
 
@@ -123,9 +116,7 @@ Json describe_model_folder(const fs::path& root) {
   return out;
 }
 
-}  // namespace
-
-Json describe(const fs::path& path) {
+Json describe_any(const fs::path& path) {
   if (!fs::exists(path))
     throw Error(ErrorCode::not_found, path.string(), "there is no such file or folder");
   if (!fs::is_directory(path)) return describe_file(path);
@@ -148,6 +139,12 @@ Json describe(const fs::path& path) {
     components.push_back(content_of(file).json(file.filename().string()));
   out["components"] = components;
   return out;
+}
+
+}  // namespace
+
+Json describe(const fs::path& path) {
+  return nn::with_ringlet_errors(path.string(), [&] { return describe_any(path); });
 }
 
 }  // namespace ringlet::pipeline

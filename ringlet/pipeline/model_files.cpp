@@ -9,6 +9,7 @@
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/io/safetensors.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 
 namespace ringlet::pipeline {
@@ -157,6 +158,21 @@ ModelFiles find_single_file(const fs::path& path, const ModelFileOptions& option
   return files;
 }
 
+ModelFiles find(const fs::path& path, const ModelFileOptions& options) {
+  if (path.empty())
+    throw Error(ErrorCode::invalid_argument, "--model", "a model folder or file is needed");
+  if (!fs::exists(path)) {
+    const bool looks_like_hub = path.is_relative() && path.string().find('/') != std::string::npos;
+    throw Error(ErrorCode::not_found, path.string(), "the model does not exist",
+                looks_like_hub ? "ringlet does not download models: give a local folder" : "");
+  }
+  if (fs::is_directory(path)) return find_in_folder(path, options);
+  if (is_pickle_name(path))
+    throw Error(ErrorCode::unsupported, path.string(), "ringlet reads safetensors only",
+                kConvertHint);
+  return find_single_file(path, options);
+}
+
 }  // namespace
 
 fs::path find_weights(const fs::path& folder, const std::string& base, const std::string& variant) {
@@ -186,18 +202,7 @@ fs::path find_weights(const fs::path& folder, const std::string& base, const std
 }
 
 ModelFiles find_model(const fs::path& path, const ModelFileOptions& options) {
-  if (path.empty())
-    throw Error(ErrorCode::invalid_argument, "--model", "a model folder or file is needed");
-  if (!fs::exists(path)) {
-    const bool looks_like_hub = path.is_relative() && path.string().find('/') != std::string::npos;
-    throw Error(ErrorCode::not_found, path.string(), "the model does not exist",
-                looks_like_hub ? "ringlet does not download models: give a local folder" : "");
-  }
-  if (fs::is_directory(path)) return find_in_folder(path, options);
-  if (is_pickle_name(path))
-    throw Error(ErrorCode::unsupported, path.string(), "ringlet reads safetensors only",
-                kConvertHint);
-  return find_single_file(path, options);
+  return nn::with_ringlet_errors(path.string(), [&] { return find(path, options); });
 }
 
 }  // namespace ringlet::pipeline

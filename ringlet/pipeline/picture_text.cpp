@@ -1,5 +1,6 @@
 #include "ringlet/pipeline/picture_text.h"
 
+#include <locale>
 #include <sstream>
 
 #include "ringlet/core/sha256.h"
@@ -13,6 +14,7 @@ std::string generation_parameters(const GenerateRequest& request, std::uint64_t 
                                   const ModelFiles& model, const std::string& hash) {
   constexpr std::size_t kShortHash = 10;  // digits that SD web UIs show
   std::ostringstream text;
+  text.imbue(std::locale::classic());  // "7.5" also in a program that says "7,5"
   text << request.prompt << "\n";
   if (request.negative_prompt && !request.negative_prompt->empty())
     text << "Negative prompt: " << *request.negative_prompt << "\n";

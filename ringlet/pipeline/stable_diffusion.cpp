@@ -39,6 +39,33 @@ TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
   return stage;
 }
 
+/// The parts of a folder may each fit their configuration and still come from different models.
+void check_parts_fit(const ModelFiles& files, const models::UNetConfig& unet,
+                     const std::vector<TextStage>& text, const models::VaeConfig& vae) {
+  const auto mismatch = [&](const std::string& what) {
+    throw Error(ErrorCode::mismatch, files.unet.where, what,
+                "the parts come from different models");
+  };
+  if (unet.text_time != files.sdxl())
+    mismatch(std::string("the U-Net ") + (unet.text_time ? "needs" : "does not take") +
+             " a second text encoder");
+  std::int64_t width = 0;
+  for (const TextStage& stage : text) width += stage.encoder.config().hidden_size;
+  for (const models::UNetLevel& level : unet.levels)
+    if (level.context_width != width)
+      mismatch("the U-Net takes text of width " + std::to_string(level.context_width) +
+               ", but the text encoders give " + std::to_string(width));
+  constexpr std::int64_t kSizeNumbers = 6;
+  const std::int64_t pooled = text.back().encoder.config().projection_dim;
+  if (unet.text_time &&
+      unet.projection_input_dim != pooled + kSizeNumbers * unet.addition_time_embed_dim)
+    mismatch("the U-Net does not take pooled text of width " + std::to_string(pooled));
+  const std::int64_t in = files.inpainting ? 2 * vae.latent_channels + 1 : vae.latent_channels;
+  if (unet.in_channels != in || unet.out_channels != vae.latent_channels)
+    mismatch("the U-Net does not take latents of " + std::to_string(vae.latent_channels) +
+             " channels");
+}
+
 [[noreturn]] void invalid(const std::string& where, const std::string& what,
                           const std::string& hint = {}) {
   throw Error(ErrorCode::invalid_argument, where, what, hint);
@@ -78,7 +105,12 @@ StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
   const auto vae_config = models::VaeConfig::from_json(files_.vae.config, files_.vae.where);
   const nn::WeightSource vae(files_.vae.weights, weight_options(options, at::kFloat));
   vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
-  vae.finish();
+  const nn::ModuleIndex vae_index = vae.finish();
+  check_parts_fit(files_, unet_->config(), text_, vae_config);
+
+  if (options.low_memory) return;
+  unet_index_.pack(*files_.unet.weights);
+  vae_index.pack(*files_.vae.weights);
 }
 
 diffusion::SamplerChoice StableDiffusion::default_sampler() const {
@@ -120,7 +152,8 @@ GenerateRequest StableDiffusion::checked(GenerateRequest request) const {
     invalid("--mask-image", "a mask needs the picture that it belongs to", "give --init-image");
   if (request.seeds.empty()) invalid("--images", "must be at least 1");
   if (request.clip_skip < 1) invalid("--clip-skip", "must be at least 1 (the last layer)");
-  auto plan = request.sampler.plan(schedule_, request.steps);
+  if (request.sampler.entry == nullptr) request.sampler = default_sampler();
+  request.sampler.plan(schedule_, request.steps);  // checks the number of steps
   if (request.init_image) diffusion::start_for_strength(request.steps, request.strength);
   return request;
 }

@@ -36,7 +36,7 @@ struct GenerateRequest {
   std::int64_t width = 0;                      ///< pixels; 0 = the model's own size
   std::int64_t height = 0;
   std::int64_t steps = 30;
-  diffusion::SamplerChoice sampler;
+  diffusion::SamplerChoice sampler;  ///< none = the model's own
   diffusion::Guidance guidance;
   double eta = 0.0;  ///< DDIM only
   std::int64_t clip_skip = 1;
@@ -59,7 +59,8 @@ class StableDiffusion {
   std::vector<io::Image> decode(const at::Tensor& latents) const;
 
   /// Checks sizes, steps, mask and latents of a request without computing anything. Throws
-  /// Error(invalid_argument | mismatch). Fills in width and height.
+  /// Error(invalid_argument | mismatch). Fills in width, height
+  /// and sampler.
   GenerateRequest checked(GenerateRequest request) const;
 
   const ModelFiles& files() const { return files_; }

@@ -20,5 +20,14 @@ TEST(Error, EveryCodeHasANameAndANonZeroExitStatus) {
   }
 }
 
+// Names from files end up in terminals: a NUL would end the text, an escape could rewrite the
+// screen.
+TEST(Error, ControlCharactersAreShownAsCodes) {
+  const Error error(ErrorCode::bad_format, "file", std::string("name \"a\0b\x1b[31m\x7f\r\"", 17),
+                    "é\nhint");
+  EXPECT_STREQ(error.what(), "file: name \"a\\x00b\\x1b[31m\\x7f\\x0d\"\n  é\nhint");
+  EXPECT_EQ(error.message().size(), 17u);  // as it was, for programs
+}
+
 }  // namespace
 }  // namespace ringlet

@@ -1,0 +1,193 @@
+// Laws over the whole table of samplers: data whose best denoiser is known in closed form.
+#include <algorithm>
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "ringlet/diffusion/sampler_table.h"
+#include "tests/golden/formula.h"
+
+namespace ringlet::diffusion {
+namespace {
+
+using golden::uniform;
+
+const nn::Shape kShape = {2, 3, 4, 4};
+
+at::Tensor numbers(const std::string& name) { return uniform(name, kShape).to(at::kDouble); }
+at::Tensor draw(std::int64_t index) { return 1.7 * numbers("draw" + std::to_string(index)); }
+
+double difference(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).abs().max().item<double>();
+}
+
+/// Says what a network would say that knows x0.
+at::Tensor raw_prediction(Prediction prediction, const at::Tensor& x0, const at::Tensor& x,
+                          const NoiseLevel& level) {
+  const at::Tensor epsilon = (x - level.alpha * x0) / level.sigma;
+  return training_target(prediction, x0, epsilon, level);
+}
+
+struct Case {
+  SamplerChoice sampler;
+  Prediction prediction;
+};
+
+class SamplerLaw : public testing::TestWithParam<Case> {
+ protected:
+  ScheduleConfig config() const {
+    ScheduleConfig config;
+    config.prediction = GetParam().prediction;
+    return config;
+  }
+  /// Runs with the denoiser of data that is the one point x0.
+  at::Tensor run(const SamplingPlan& plan, const at::Tensor& x0) const {
+    const Denoiser exact = [&](const at::Tensor& x, const NoiseLevel& level) {
+      return raw_prediction(GetParam().prediction, x0, x, level);
+    };
+    const at::Tensor x = add_noise(x0, draw(99), plan.steps[plan.start].from);
+    return GetParam().sampler.entry->sample(exact, x, plan, draw, {});
+  }
+  /// PLMS adds raw outputs of different levels: those of a v model differ even for a point, and its
+  /// warm-up takes for granted that "leading" timesteps lie one stride apart.
+  bool is_inexact_by_design(Spacing spacing) const {
+    return GetParam().sampler.entry->grid == Grid::pndm &&
+           (GetParam().prediction == Prediction::v ||
+            (GetParam().prediction == Prediction::epsilon && spacing != Spacing::leading));
+  }
+  /// LCM keeps a trace of x, and DDPM a deviation of at least 1e-10, both by definition.
+  double tolerance() const { return GetParam().sampler.entry->grid == Grid::lcm ? 1e-4 : 1e-9; }
+};
+
+// The last step of every sampler, random ones included, goes to clean latents. In double, so that
+// only a wrong coefficient can be behind a difference.
+TEST_P(SamplerLaw, APointIsFound) {
+  const at::Tensor x0 = numbers("x0");
+  int checked = 0;
+  for (const auto spacing : {Spacing::leading, Spacing::trailing, Spacing::linspace})
+    for (const std::int64_t steps : {1, 2, 3, 4, 7, 16, 30})
+      for (const std::int64_t start : {std::int64_t{0}, steps / 2}) {
+        if (is_inexact_by_design(spacing)) continue;
+        ScheduleConfig scheduled = config();
+        scheduled.spacing = spacing;
+        SamplingPlan plan = GetParam().sampler.plan(Schedule(scheduled), steps);
+        plan.start = static_cast<std::size_t>(start);
+        // DDIM and PLMS stop at the lowest level when the strides do not divide the timesteps.
+        if (plan.steps.back().to.sigma > 0.0) continue;
+        EXPECT_LE(difference(run(plan, x0), x0), tolerance()) << steps << " from " << start;
+        ++checked;
+      }
+  EXPECT_TRUE(checked >= 40 || is_inexact_by_design(Spacing::trailing));
+}
+
+// v and x0 models stay defined where there is no signal at all.
+TEST_P(SamplerLaw, APointIsFoundFromPureNoise) {
+  if (GetParam().prediction == Prediction::epsilon) return;  // which says nothing there
+  const at::Tensor x0 = numbers("x0");
+  if (is_inexact_by_design(Spacing::trailing)) return;
+  for (const std::int64_t steps : {1, 2, 5, 20}) {
+    ScheduleConfig scheduled = config();
+    scheduled.zero_terminal_snr = true;
+    scheduled.spacing = Spacing::trailing;
+    const SamplingPlan plan = GetParam().sampler.plan(Schedule(scheduled), steps);
+    EXPECT_LE(difference(run(plan, x0), x0), tolerance()) << steps;
+  }
+}
+
+// Some models say that sampling ends at the smallest training level instead of clean latents: the
+// last step can then have no length, where dividing by it would give NaN.
+TEST_P(SamplerLaw, EndingAboveZeroNoiseStaysFinite) {
+  const at::Tensor x0 = numbers("x0");
+  for (const std::int64_t steps : {1, 2, 5, 20}) {
+    ScheduleConfig scheduled = config();
+    scheduled.final_sigma_is_min = true;
+    scheduled.set_alpha_to_one = false;
+    const SamplingPlan plan = GetParam().sampler.plan(Schedule(scheduled), steps);
+    const at::Tensor result = run(plan, x0);
+    ASSERT_TRUE(result.isfinite().all().item<bool>()) << steps;
+    const NoiseLevel& last = plan.steps.back().to;
+    if (is_inexact_by_design(Spacing::leading)) continue;
+    EXPECT_LE(difference(result, last.alpha * x0), 4.0 * last.sigma + 1e-4) << steps;
+  }
+}
+
+// Shape and values of one row never reach another.
+TEST_P(SamplerLaw, RowsAreIndependent) {
+  const SamplingPlan plan = GetParam().sampler.plan(Schedule(config()), 6);
+  const Denoiser network = [](const at::Tensor& x, const NoiseLevel&) { return 0.4 * x.tanh(); };
+  const at::Tensor x = draw(99);
+  const auto sample = [&](const at::Tensor& start, const NoiseSource& noise) {
+    return GetParam().sampler.entry->sample(network, start, plan, noise, {});
+  };
+  const at::Tensor both = sample(x, draw);
+  for (const std::int64_t row : {0, 1}) {
+    const at::Tensor alone = sample(
+        x.narrow(0, row, 1), [&](std::int64_t index) { return draw(index).narrow(0, row, 1); });
+    EXPECT_LE(difference(alone, both.narrow(0, row, 1)), 1e-12);
+  }
+}
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const SamplerEntry& entry : sampler_table())
+    for (const Prediction prediction : {Prediction::epsilon, Prediction::v, Prediction::sample})
+      for (const bool karras : {false, true})
+        if (!karras || entry.grid == Grid::k || entry.grid == Grid::dpm)
+          cases.push_back({{&entry, karras}, prediction});
+  return cases;
+}
+
+std::string case_name(const testing::TestParamInfo<Case>& entry) {
+  const Prediction prediction = entry.param.prediction;
+  std::string name = entry.param.sampler.name();
+  name += prediction == Prediction::epsilon ? "_epsilon"
+          : prediction == Prediction::v     ? "_v"
+                                            : "_x0";
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, SamplerLaw, testing::ValuesIn(all_cases()), case_name);
+
+/// Largest error on data N(mean, deviation^2), whose probability flow is known: a point keeps its
+/// quantile. `order` is the sampler's order of convergence.
+double flow_error(const char* name, std::int64_t steps) {
+  constexpr double kMean = 0.3, kDeviation = 0.5;
+  ScheduleConfig config;
+  config.final_sigma_is_min = true;  // the jump to clean latents does not shrink with the steps
+  config.set_alpha_to_one = false;
+  const auto choice = find_sampler(name);
+  const SamplingPlan plan = choice.plan(Schedule(config), steps);
+  const at::Tensor quantile = draw(0);
+  const auto exact = [&](const NoiseLevel& level) {
+    return level.alpha * kMean + std::hypot(level.alpha * kDeviation, level.sigma) * quantile;
+  };
+  const Denoiser best = [&](const at::Tensor& x, const NoiseLevel& level) {
+    const double variance =
+        level.alpha * level.alpha * kDeviation * kDeviation + level.sigma * level.sigma;
+    return level.sigma / variance * (x - level.alpha * kMean);  // the expected epsilon
+  };
+  const at::Tensor end = choice.entry->sample(best, exact(plan.steps.front().from), plan, draw, {});
+  return difference(end, exact(plan.steps.back().to));
+}
+
+// Twice the steps halve the error of a first-order sampler and quarter that of a second-order one:
+// a wrong weight in a multistep formula costs the order long before it shows in a picture.
+TEST(SamplerOrder, FirstOrder) {
+  for (const char* name : {"ddim", "euler"}) {
+    const double coarse = flow_error(name, 100), fine = flow_error(name, 200);
+    EXPECT_GT(coarse / fine, 1.7) << name << " " << coarse << " " << fine;
+    EXPECT_LT(fine, 0.05) << name;
+  }
+}
+
+TEST(SamplerOrder, SecondOrder) {
+  for (const char* name : {"heun-karras", "dpmpp-2m-karras", "unipc-karras"}) {
+    const double coarse = flow_error(name, 40), fine = flow_error(name, 80);
+    EXPECT_GT(coarse / fine, 3.0) << name << " " << coarse << " " << fine;
+    EXPECT_LT(fine, 0.005) << name;
+  }
+}
+
+}  // namespace
+}  // namespace ringlet::diffusion
