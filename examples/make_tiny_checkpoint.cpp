@@ -127,7 +127,7 @@ void write_model(const fs::path& root, std::uint64_t seed) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3) {
+  if (argc < 2 || argc > 3 || argv[1][0] == '-') {
     std::fprintf(stderr, "usage: %s FOLDER [SEED]\n", argv[0]);
     return 2;
   }

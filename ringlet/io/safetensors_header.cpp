@@ -201,7 +201,8 @@ bool HeaderReader::start_object(std::size_t) {
       return true;
     case Place::ignored:
       if (++ignored_depth_ > kMaxIgnoredDepth)
-        fail_format(where_, "is nested more than " + std::to_string(kMaxIgnoredDepth) + " deep");
+        fail_format(where_,
+                    "its header is nested more than " + std::to_string(kMaxIgnoredDepth) + " deep");
       return true;
     default:
       return other("an object");

@@ -26,7 +26,7 @@ BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
 at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
   const auto geglu = [](const at::Tensor& value_and_gate) {  // Shazeer 2020
     const std::vector<at::Tensor> halves = value_and_gate.chunk(2, -1);
-    return halves[0] * at::gelu(halves[1]);
+    return at::gelu(halves[1]).mul_(halves[0]);
   };
   return ff_out_(geglu(ff_in_(x)));
 }
