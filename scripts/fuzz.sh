@@ -20,10 +20,9 @@ case $seconds in
   ''|*[!0-9]*) fail "'$seconds' is not a number of seconds" ;;
 esac
 case $jobs in [1-9]|[1-9][0-9]) ;; *) fail "JOBS='$jobs' is not a number from 1 to 99" ;; esac
-command -v clang++ >/dev/null ||
-  fail "clang++ is not installed; on Debian: apt-get install clang libclang-rt-14-dev"
 
 cd "$root"
+scripts/bootstrap.sh --fuzz
 log=build/fuzz-build.log
 mkdir -p build
 if ! { cmake --preset fuzz && cmake --build --preset fuzz; } >"$log" 2>&1; then

@@ -119,6 +119,7 @@ struct Cost {
 Cost cost_of_opening(const std::filesystem::path& path) {
   int ends[2];
   if (::pipe(ends) != 0) return {1e9, 1 << 30};
+  std::fflush(nullptr);  // what is buffered would be printed by both processes
   const pid_t child = ::fork();
   if (child == 0) {
     // Starts the peak anew from the present size.
