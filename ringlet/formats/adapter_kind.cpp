@@ -17,6 +17,7 @@ bool any_name(const io::SafetensorsFile& file, std::string_view part) {
 /// Who writes names like these.
 std::string dialect(const io::SafetensorsFile& file) {
   if (any_name(file, "base_model.model.")) return "PEFT";
+  if (any_name(file, "unet:0:") || any_name(file, "text_encoder:0:")) return "cloneofsimo";
   if (any_name(file, "lycoris_")) return "LyCORIS";
   if (any_name(file, "lora_unet_") || any_name(file, "lora_te")) return "kohya";
   if (any_name(file, ".processor.") || any_name(file, "unet.") || any_name(file, "text_encoder."))
@@ -27,21 +28,14 @@ std::string dialect(const io::SafetensorsFile& file) {
 /// Methods by the names of their parts; the more special ones first.
 std::string method(const io::SafetensorsFile& file) {
   static const std::vector<std::pair<const char*, const char*>> kParts = {
-      {"dora_scale", "DoRA"},
-      {"lora_magnitude_vector", "DoRA"},
-      {"lokr_w", "LoKr"},
-      {"hada_w", "LoHa"},
-      {"oft_blocks", "OFT"},
-      {"oft_diag", "OFT"},
-      {"oft_R", "OFT"},
-      {"boft_R", "BOFT"},
-      {"a1.weight", "GLoRA"},
-      {"ia3_l", "IA3"},
-      {"lora_down", "LoRA"},
-      {"lora.down", "LoRA"},
-      {"_lora.down", "LoRA"},
-      {"lora_A", "LoRA"},
-      {"lora_linear_layer", "LoRA"},
+      {"dora_scale", "DoRA"}, {"lora_magnitude_vector", "DoRA"},
+      {"lokr_w", "LoKr"},     {"hada_w", "LoHa"},
+      {"oft_blocks", "OFT"},  {"oft_diag", "OFT"},
+      {"oft_R", "OFT"},       {"boft_R", "BOFT"},
+      {"a1.weight", "GLoRA"}, {"ia3_l", "IA3"},
+      {":down", "LoRA"},      {"lora_down", "LoRA"},
+      {"lora.down", "LoRA"},  {"_lora.down", "LoRA"},
+      {"lora_A", "LoRA"},     {"lora_linear_layer", "LoRA"},
   };
   for (const auto& [part, name] : kParts)
     if (any_name(file, part)) return name;
@@ -78,8 +72,10 @@ std::string adapter_component(const std::string& name) {
       {"lora_te1_", "text_encoder"},
       {"lora_te_", "text_encoder"},
       {"text_encoder.", "text_encoder"},
+      {"text_encoder:", "text_encoder"},
       {"lora_unet_", "unet"},
       {"unet.", "unet"},
+      {"unet:", "unet"},
       {"lycoris_", "unet"}};
   for (const auto& [prefix, component] : kPrefixes)
     if (name.starts_with(prefix)) return component;
