@@ -17,6 +17,7 @@ ALLOWED = {
     "diffusion": {"core"},
     "nn": {"core", "io"},
     "models": {"core", "io", "nn"},
+    "adapt": {"core", "io", "nn"},
     "formats": {"core", "io", "nn"},
     "pipeline": {"core", "io", "nn", "models", "diffusion", "formats"},
     "apps": {"core", "io", "nn", "models", "diffusion", "formats", "pipeline"},

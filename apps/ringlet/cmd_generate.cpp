@@ -73,7 +73,8 @@ void add_picture_options(CLI::App& app, GenerateOptions& o) {
                  "Share of guidance brought back to the prompt's contrast, 0 to 1")
       ->capture_default_str();
   app.add_option("--eta", o.eta, "Randomness of ddim, 0 to 1")->capture_default_str();
-  app.add_option("--seed", o.seed, "Seed of the first image; the next has seed + 1 [random]");
+  app.add_option("--seed", o.seed, "Seed of the first image; the next has seed + 1 [random]")
+      ->transform(whole_number());
   app.add_option("--images", o.images, "Images per prompt")->capture_default_str();
   app.add_option("--batch-size", o.batch_size, "Images computed at a time; changes none of them")
       ->capture_default_str();

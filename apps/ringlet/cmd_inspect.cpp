@@ -27,11 +27,13 @@ void print_json(const Json& json) {
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
+std::string text_of(const Json& json) { return printable(json.get<std::string>()); }
+
 void print_table(const Json& description) {
-  std::printf("%s\n  kind        %s\n", description.at("path").get<std::string>().c_str(),
-              description.at("kind").get<std::string>().c_str());
+  std::printf("%s\n  kind        %s\n", text_of(description.at("path")).c_str(),
+              text_of(description.at("kind")).c_str());
   if (description.contains("sampler"))
-    std::printf("  sampler     %s\n", description.at("sampler").get<std::string>().c_str());
+    std::printf("  sampler     %s\n", text_of(description.at("sampler")).c_str());
   std::printf("\n  %-28s %12s %9s %10s  %s\n", "component", "parameters", "tensors", "size",
               "types");
   for (const Json& part : description.at("components")) {
@@ -40,7 +42,7 @@ void print_table(const Json& description) {
       types.push_back(part.at("dtypes").size() == 1
                           ? type
                           : type + " " + human_count(count.get<std::int64_t>()));
-    std::printf("  %-28s %12s %9lld %10s  %s\n", part.at("name").get<std::string>().c_str(),
+    std::printf("  %-28s %12s %9lld %10s  %s\n", text_of(part.at("name")).c_str(),
                 human_count(part.at("parameters").get<std::int64_t>()).c_str(),
                 static_cast<long long>(part.at("tensors").get<std::int64_t>()),
                 human_bytes(part.at("bytes").get<std::uint64_t>()).c_str(), join(types).c_str());
@@ -48,12 +50,16 @@ void print_table(const Json& description) {
   constexpr std::size_t kLongest = 100;
   if (!description.at("metadata").empty()) std::printf("\n  metadata\n");
   for (const auto& [key, value] : description.at("metadata").items()) {
-    std::string text = value.get<std::string>();
-    if (text.size() > kLongest) text = text.substr(0, kLongest) + "… (--json shows all)";
-    std::printf("  %-28s %s\n", key.c_str(), text.c_str());
+    auto text = value.get<std::string>();
+    if (text.size() > kLongest) {
+      text.resize(kLongest);
+      while (!is_utf8(text)) text.pop_back();  // a character cut in the middle
+      text += "… (--json shows all)";
+    }
+    std::printf("  %-28s %s\n", printable(key).c_str(), printable(text).c_str());
   }
   for (const Json& note : description.at("notes"))
-    std::printf("\n  note: %s\n", note.get<std::string>().c_str());
+    std::printf("\n  note: %s\n", text_of(note).c_str());
 }
 
 /// The tokenizer of a model folder, or of a tokenizer folder itself.
@@ -85,13 +91,14 @@ int inspect_tokens(const InspectOptions& o) {
       all.push_back(ids);
       continue;
     }
-    std::printf("\"%s\": %zu tokens with begin and end\n", text.c_str(), ids.size());
+    std::printf("\"%s\": %zu tokens with begin and end\n", printable(text).c_str(), ids.size());
     for (const std::int64_t id : ids)
-      std::printf("  %6lld  %s\n", static_cast<long long>(id), tokenizer.token(id).c_str());
+      std::printf("  %6lld  %s\n", static_cast<long long>(id),
+                  printable(tokenizer.token(id)).c_str());
     const auto limit = static_cast<std::size_t>(tokenizer.max_length());
     if (ids.size() > limit)
       std::printf("  too long: a prompt holds %zu tokens; \"%s\" would be cut\n", limit,
-                  tokenizer.encode(text, tokenizer.max_length()).cut.c_str());
+                  printable(tokenizer.encode(text, tokenizer.max_length()).cut).c_str());
   }
   if (o.common.json) std::printf("%s\n", all.dump().c_str());
   return 0;

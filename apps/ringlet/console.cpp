@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "ringlet/core/log.h"
+#include "ringlet/core/text.h"
 
 namespace ringlet::app {
 namespace {
@@ -36,7 +37,7 @@ void start_logging(Verbosity verbosity) {
   set_log_sink([verbosity](LogLevel level, std::string_view message) {
     if (level == LogLevel::debug && verbosity != Verbosity::verbose) return;
     const char* prefix = level == LogLevel::warning ? "warning: " : "";
-    std::fprintf(stderr, "%s%.*s\n", prefix, static_cast<int>(message.size()), message.data());
+    std::fprintf(stderr, "%s%s\n", prefix, printable(message).c_str());
   });
 }
 

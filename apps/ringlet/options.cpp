@@ -1,6 +1,9 @@
 #include "options.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <memory>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -29,9 +32,53 @@ std::vector<std::string> option_names(const CLI::App& app) {
                   app.get_name() + " --help");
 }
 
+[[noreturn]] void unknown_config_key(const CLI::App& app, const std::string& key) {
+  const std::string near = nearest_name("--" + key, option_names(app));
+  throw Error(ErrorCode::invalid_argument, "--config", "there is no option \"" + key + "\"",
+              near.empty() ? "its keys are the options that ringlet " + app.get_name() +
+                                 " --help lists, without the dashes"
+                           : "did you mean \"" + near.substr(2) + "\"?");
+}
+
+/// CLI11 passes over keys that it does not know.
+class StrictConfig final : public CLI::ConfigTOML {
+ public:
+  explicit StrictConfig(const CLI::App& app) : app_(app) {}
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::vector<CLI::ConfigItem> entries = CLI::ConfigTOML::from_config(input);
+    for (const CLI::ConfigItem& item : entries) {
+      if (!item.parents.empty()) unknown_config_key(app_, "[" + item.parents.front() + "]");
+      if (app_.get_option_no_throw("--" + item.name) == nullptr)
+        unknown_config_key(app_, item.name);
+    }
+    return entries;
+  }
+
+ private:
+  const CLI::App& app_;
+};
+
+/// CLI11 reports a missing option before an unknown one, which is often the same one misspelt.
+void refuse_extras(const CLI::App& app) {
+  const std::vector<std::string> extras = app.remaining();
+  if (!extras.empty()) unknown_option(app, extras.front());
+}
+
 }  // namespace
 
+CLI::Validator whole_number() {
+  return {[](std::string& text) -> std::string {
+            text.erase(0, std::min(text.find_first_not_of('0'), text.size() - 1));
+            std::uint64_t number = 0;
+            const char* end = text.data() + text.size();
+            const auto [last, problem] = std::from_chars(text.data(), end, number);
+            return problem == std::errc() && last == end ? "" : "must lie between 0 and 2^64 - 1";
+          },
+          ""};
+}
+
 void CommonOptions::add_to(CLI::App& app) {
+  app.config_formatter(std::make_shared<StrictConfig>(app));
   app.set_config("--config", "", "Read options from a TOML file; the command line wins");
   app.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--precision", precision,
@@ -65,13 +112,13 @@ ParseResult parse(CLI::App& app, int argc, char** argv) {
     std::fputs(app.help().c_str(), stdout);
     return 0;
   } catch (const CLI::FileError& error) {
-    throw Error(ErrorCode::not_found, "--config", error.what());
+    throw Error(ErrorCode::not_found, "--config", error.what(), "check the file's name");
   } catch (const CLI::ParseError& error) {
+    refuse_extras(app);
     throw Error(ErrorCode::invalid_argument, "ringlet " + app.get_name(), error.what(),
                 "see ringlet " + app.get_name() + " --help");
   }
-  const std::vector<std::string> extras = app.remaining();
-  if (!extras.empty()) unknown_option(app, extras.front());
+  refuse_extras(app);
   return std::nullopt;
 }
 

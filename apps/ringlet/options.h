@@ -30,6 +30,9 @@ struct CommonOptions {
   c10::ScalarType select_precision(c10::Device device) const;
 };
 
+/// Refuses all but the digits of a 64-bit number: CLI11 takes "-1" for 2^64 - 1 and "010" for 8.
+CLI::Validator whole_number();
+
 /// Where to go on after parsing: an exit status when the program is done (--help).
 using ParseResult = std::optional<int>;
 

@@ -104,9 +104,10 @@ void PictureOutput::add(const pipeline::StableDiffusion& model,
   for (std::size_t i = 0; i < images.size(); ++i) {
     const std::uint64_t seed = request.seeds[i];
     const fs::path file = next_file(seed);
-    io::write_png(
-        file, images[i],
-        {{"parameters", pipeline::generation_parameters(request, seed, model.files(), hash_)}});
+    const std::string parameters =
+        pipeline::generation_parameters(request, seed, model.files(), hash_);
+    io::write_png(file, images[i], {{"parameters", parameters}});
+    if (grid_text_.empty()) grid_text_ = parameters;
     note(file, request, seed);
     if (grid_) images_.push_back(std::move(images[i]));
   }
@@ -123,7 +124,7 @@ void PictureOutput::finish() {
   char name[32];
   std::snprintf(name, sizeof name, "grid-%05zu.png", index_);
   const fs::path file = file_.empty() ? folder_ / name : file_;
-  io::write_png(file, io::image_grid(images_, columns));
+  io::write_png(file, io::image_grid(images_, columns), {{"parameters", grid_text_}});
   log(LogLevel::info, "grid: " + file.string());
 }
 

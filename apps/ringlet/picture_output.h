@@ -47,6 +47,7 @@ class PictureOutput {
   std::string hash_;
   std::vector<at::Tensor> latents_;
   std::vector<io::Image> images_;
+  std::string grid_text_;  ///< parameters of the first picture
   std::map<std::string, std::string> latent_metadata_;
   nlohmann::json made_ = nlohmann::json::array();
 };

@@ -2,28 +2,9 @@
 
 #include <utility>
 
+#include "ringlet/core/text.h"
+
 namespace ringlet {
-namespace {
-
-/// Names from files may hold NUL, which would end the text, and terminal control sequences.
-std::string printable(const std::string& text) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte >= 0x20 && byte != 0x7F) || c == '\n') {
-      out += c;
-    } else {
-      out += "\\x";
-      out += kDigits[byte >> 4];
-      out += kDigits[byte & 15];
-    }
-  }
-  return out;
-}
-
-}  // namespace
-
 std::string_view to_string(ErrorCode code) {
   switch (code) {
     case ErrorCode::invalid_argument:

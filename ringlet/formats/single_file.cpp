@@ -42,10 +42,10 @@ void refuse_other_families(const nn::TensorStore& store) {
   }};
   for (const auto& [prefix, family] : kFamilies)
     if (has_prefix(store, prefix))
-      throw Error(ErrorCode::unsupported, store.description(),
-                  std::string("this file is ") + family +
-                      ", not a Stable Diffusion 1, 2 or XL "
-                      "checkpoint");
+      throw Error(
+          ErrorCode::unsupported, store.description(),
+          std::string("this file is ") + family + ", not a Stable Diffusion 1, 2 or XL checkpoint",
+          "give the model itself; ringlet inspect FILE tells what a file holds");
   if (has_prefix(store, kRefinerText))
     throw Error(ErrorCode::unsupported, store.description(),
                 "this is the SDXL refiner, which cannot make pictures from text alone",

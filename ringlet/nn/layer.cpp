@@ -17,15 +17,17 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor LinearLayer::apply(const at::Tensor& weight, const at::Tensor& x) const {
+at::Tensor LinearLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
+                                const at::Tensor& x) const {
   const at::Tensor wide_weight = widened(weight, x);
-  const at::Tensor wide_bias = widened(bias_, x);
+  const at::Tensor wide_bias = widened(bias, x);
   return onednn::takes(x) ? onednn::linear(x, wide_weight, wide_bias)
                           : at::linear(x, wide_weight, wide_bias);
 }
 
-at::Tensor Conv2dLayer::apply(const at::Tensor& weight, const at::Tensor& x) const {
-  return at::conv2d(x, widened(weight, x), widened(bias_, x), options_.stride, options_.padding);
+at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
+                                const at::Tensor& x) const {
+  return at::conv2d(x, widened(weight, x), widened(bias, x), options_.stride, options_.padding);
 }
 
 at::Tensor Conv2dLayer::base(const at::Tensor& x) const {

@@ -18,8 +18,14 @@ class Layer {
  public:
   virtual ~Layer() = default;
 
+  /// The layer's kind of operation with any weight of its form; `bias` may be undefined.
+  virtual at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+                             const at::Tensor& x) const = 0;
+
   /// The base operation with `weight` in place of the layer's own; the bias is included.
-  virtual at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const = 0;
+  at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const {
+    return operate(weight, bias_, x);
+  }
 
   /// The base operation with the layer's own weight.
   virtual at::Tensor base(const at::Tensor& x) const { return apply(weight_, x); }
@@ -48,7 +54,8 @@ class Layer {
 class LinearLayer final : public Layer {
  public:
   LinearLayer(at::Tensor weight, at::Tensor bias) : Layer(std::move(weight), std::move(bias)) {}
-  at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const override;
+  at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& x) const override;
 };
 
 struct Conv2dOptions {
@@ -61,7 +68,8 @@ class Conv2dLayer final : public Layer {
  public:
   Conv2dLayer(at::Tensor weight, at::Tensor bias, Conv2dOptions options)
       : Layer(std::move(weight), std::move(bias)), options_(options) {}
-  at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const override;
+  at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& x) const override;
   at::Tensor base(const at::Tensor& x) const override;
   void pack() override;
   const Conv2dOptions& options() const { return options_; }

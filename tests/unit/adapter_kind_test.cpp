@@ -56,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"inversion", {"emb_params"}, "textual inversion", "tensors"},
         Case{"latents", {"latents"}, "latents", "tensors"},
         Case{"unknown", {"weight"}, "tensors", "tensors"}),
-    [](const auto& info) { return info.param.name; });
+    [](const testing::TestParamInfo<Case>& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace ringlet::formats

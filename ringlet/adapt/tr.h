@@ -1,0 +1,35 @@
+// The residual of the paper: a tensor ring (Tao et al. 2025, arXiv 2501.08727, §3).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ringlet/adapt/factors.h"
+#include "ringlet/adapt/part.h"
+#include "ringlet/core/random.h"
+
+namespace ringlet::adapt {
+
+/// D[i, j] = tr(B^1[i1] … B^D[iD] C^1[j1] … C^D[jD]) with cores [f_d, R, R]; the positions of a
+/// convolution's kernel are one more mode after the input's. Starts at zero (B^1 = 0, the others
+/// normal with deviation sqrt(R) / (f_d R), the spectral muP scale).
+///
+/// Cut between B and C it is a product of rank R^2: up = B^1 … B^D, down = C^1 … C^D.
+class TensorRing final : public FactoredResidual {
+ public:
+  TensorRing(const LayerShape& shape, const Factors& out, const Factors& in, std::int64_t rank,
+             RandomStream random);
+
+  Parameters parameters() const override;
+
+ protected:
+  Pair factors() const override;
+
+ private:
+  LayerShape shape_;
+  std::vector<at::Tensor> out_;  ///< B
+  std::vector<at::Tensor> in_;   ///< C
+  at::Tensor kernel_;            ///< core of the kernel's positions; undefined for one position
+};
+
+}  // namespace ringlet::adapt

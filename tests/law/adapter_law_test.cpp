@@ -1,0 +1,206 @@
+// The laws that every adapter obeys, over every part of the registry, every pair of parts, kinds
+// and sizes of layers, and number types. A new method is tested here without an edit.
+#include <cmath>
+#include <memory>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "ringlet/adapt/method.h"
+#include "tests/golden/formula.h"
+
+namespace ringlet::adapt {
+namespace {
+
+struct Size {
+  std::int64_t out, in, kernel = 0, stride = 1;  ///< kernel 0 = linear
+};
+
+struct Case {
+  std::string method;
+  Size size;
+  at::ScalarType type;
+};
+
+/// Relative to the largest value. Raising one needs a written reason.
+double tolerance(at::ScalarType type) {
+  if (type == at::kDouble) return 1e-10;
+  return type == at::kFloat ? 1e-5 : 3e-2;  // bf16: eight bits of mantissa, several roundings
+}
+
+void expect_close(const at::Tensor& actual, const at::Tensor& expected, double relative) {
+  ASSERT_EQ(actual.sizes(), expected.sizes());
+  const double scale = expected.to(at::kDouble).abs().max().item<double>();
+  const double worst =
+      (actual.to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
+  EXPECT_LE(worst, relative * std::max(scale, 1e-3));
+}
+
+std::vector<std::string> methods() {
+  std::vector<std::string> transforms, residuals, all;
+  for (const PartEntry& entry : part_registry())
+    (entry.make_transform ? transforms : residuals).push_back(entry.name);
+  for (const std::string& name : transforms) all.push_back(name);
+  for (const std::string& name : residuals) all.push_back(name);
+  for (const std::string& transform : transforms)
+    for (const std::string& residual : residuals) all.push_back(transform + "+" + residual);
+  // Ranks that are no power of two, rank one, the paper's start.
+  for (const char* more : {"trm(rank=1)", "trm(rank=3)+tr(rank=2)", "trm(rank=2,init=paper)",
+                           "lora(rank=3,alpha=1.5)", "trm(rank=2)+lora(rank=1)"})
+    all.push_back(more);
+  return all;
+}
+
+std::vector<Case> cases() {
+  const std::vector<Size> sizes = {
+      {1, 1},       {3, 5},        {12, 18},   {13, 7},        {48, 40},
+      {40, 48},     {97, 1},       {64, 64},   {8, 12, 1},     {12, 8, 3},
+      {7, 5, 3, 2}, {16, 9, 1, 2}, {5, 11, 3}, {24, 24, 3, 1}, {320, 8},
+  };
+  std::vector<Case> all;
+  for (const std::string& method : methods())
+    for (const Size& size : sizes)
+      for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16})
+        all.push_back({method, size, type});
+  return all;
+}
+
+class AdapterLaw : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const Size& size = GetParam().size;
+    const at::ScalarType type = GetParam().type;
+    const bool convolution = size.kernel > 0;
+    nn::Shape weight = {size.out, size.in};
+    if (convolution) weight.insert(weight.end(), {size.kernel, size.kernel});
+    const at::Tensor w0 = golden::uniform("w0", weight).to(type);
+    const at::Tensor bias = golden::uniform("bias", {size.out}).to(type);
+    if (convolution)
+      layer_ = std::make_unique<nn::Conv2dLayer>(
+          w0, bias, nn::Conv2dOptions{.stride = size.stride, .padding = size.kernel / 2});
+    else
+      layer_ = std::make_unique<nn::LinearLayer>(w0, bias);
+    const nn::Shape input = convolution ? nn::Shape{2, size.in, 5, 6} : nn::Shape{2, 3, size.in};
+    x_ = golden::uniform("x", input).to(type);
+    method_ = parse_method(GetParam().method);
+    adapter_ = build_adapter(method_, LayerShape::of(w0), factors_, Random(7), "a.layer");
+    for (const auto& [name, tensor] : adapter_->parameters())
+      if (type == at::kDouble) tensor.set_data(tensor.to(at::kDouble));
+  }
+
+  /// Moves every parameter away from its start.
+  void disturb(double by = 0.3) {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : adapter_->parameters())
+      tensor.add_(golden::uniform("disturb " + name, tensor.sizes().vec()), by);
+  }
+
+  at::Tensor merged() const { return adapter_->weight(layer_->weight()); }
+
+  FactorTable factors_;
+  Method method_;
+  std::unique_ptr<nn::Layer> layer_;
+  std::shared_ptr<TransformResidual> adapter_;
+  at::Tensor x_;
+};
+
+TEST_P(AdapterLaw, IsNeutralAtItsStart) {
+  const at::NoGradGuard no_grad;
+  // The identity of the asymmetric start is exact to the parameters' own rounding.
+  const double relative = std::max(tolerance(GetParam().type), 1e-6);
+  expect_close(merged(), layer_->weight(), relative);
+  for (const Way way : {Way::through_input, Way::folded_into_weight}) {
+    adapter_->way = way;
+    expect_close(adapter_->forward(*layer_, x_), layer_->base(x_), relative);
+  }
+}
+
+TEST_P(AdapterLaw, ForwardIsTheLayerWithTheAdaptedWeight) {
+  disturb();
+  for (const bool gradients : {false, true}) {
+    const at::AutoGradMode mode(gradients);
+    const at::Tensor expected = layer_->apply(merged(), x_);
+    for (const Way way : {Way::through_input, Way::folded_into_weight}) {
+      adapter_->way = way;
+      expect_close(adapter_->forward(*layer_, x_), expected, tolerance(GetParam().type));
+    }
+  }
+}
+
+TEST_P(AdapterLaw, StrengthInterpolates) {
+  const at::NoGradGuard no_grad;
+  disturb();
+  const at::Tensor full = merged().to(at::kDouble);
+  const at::Tensor base = layer_->weight().to(at::kDouble);
+  for (const double s : {0.0, 0.25, 1.0, 1.5, -0.5}) {
+    adapter_->strength = s;
+    expect_close(merged(), base + s * (full - base), tolerance(GetParam().type));
+    expect_close(adapter_->forward(*layer_, x_), layer_->apply(merged(), x_),
+                 tolerance(GetParam().type));
+  }
+  adapter_->strength = 0.0;
+  EXPECT_TRUE(at::equal(adapter_->forward(*layer_, x_), layer_->base(x_)));
+  EXPECT_TRUE(at::equal(merged(), layer_->weight()));
+}
+
+TEST_P(AdapterLaw, ParameterCountIsTheFormula) {
+  std::int64_t count = 0;
+  for (const auto& [name, tensor] : adapter_->parameters()) count += tensor.numel();
+  EXPECT_EQ(count, parameter_count(method_, LayerShape::of(layer_->weight()), factors_));
+}
+
+TEST_P(AdapterLaw, GradientsAreTheDerivatives) {
+  if (GetParam().type != at::kDouble) return;  // finite differences need the digits
+  disturb(0.2);
+  const at::Tensor probe = golden::uniform("probe", layer_->base(x_).sizes().vec()).to(at::kDouble);
+  const auto loss = [&] { return (adapter_->forward(*layer_, x_).tanh() * probe).sum(); };
+  for (const Way way : {Way::through_input, Way::folded_into_weight}) {
+    adapter_->way = way;
+    const at::Tensor x = x_.clone().set_requires_grad(true);
+    (adapter_->forward(*layer_, x).tanh() * probe).sum().backward();
+    for (const auto& [name, tensor] : adapter_->parameters()) {
+      const at::NoGradGuard no_grad;
+      const at::Tensor direction =
+          golden::uniform("direction " + name, tensor.sizes().vec()).to(at::kDouble);
+      const double analytic = (tensor.grad() * direction).sum().item<double>();
+      constexpr double kStep = 1e-5;
+      tensor.add_(direction, kStep);
+      const double above = loss().item<double>();
+      tensor.add_(direction, -2 * kStep);
+      const double below = loss().item<double>();
+      tensor.add_(direction, kStep);
+      tensor.mutable_grad() = at::Tensor();
+      const double numeric = (above - below) / (2 * kStep);
+      EXPECT_NEAR(analytic, numeric, 1e-6 * std::max(1.0, std::abs(numeric))) << name;
+    }
+    EXPECT_TRUE(x.grad().isfinite().all().item<bool>());
+  }
+}
+
+TEST_P(AdapterLaw, SpecBuildsTheSameAdapter) {
+  const auto again = build_adapter(parse_method(adapter_->spec()), LayerShape::of(layer_->weight()),
+                                   factors_, Random(7), "a.layer");
+  const Parameters expected = adapter_->parameters(), actual = again->parameters();
+  ASSERT_EQ(actual.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(actual[i].first, expected[i].first);
+    EXPECT_TRUE(at::equal(actual[i].second.to(at::kFloat), expected[i].second.to(at::kFloat)));
+  }
+}
+
+std::string case_name(const testing::TestParamInfo<Case>& info) {
+  const Case& c = info.param;
+  std::string name;
+  for (const char letter : c.method)
+    if (std::isalnum(static_cast<unsigned char>(letter))) name += letter;
+  name += "_" + std::to_string(c.size.out) + "x" + std::to_string(c.size.in);
+  if (c.size.kernel > 0)
+    name += "_k" + std::to_string(c.size.kernel) + "s" + std::to_string(c.size.stride);
+  return name + "_" + at::toString(c.type);
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, AdapterLaw, testing::ValuesIn(cases()), case_name);
+
+}  // namespace
+}  // namespace ringlet::adapt
