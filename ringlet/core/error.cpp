@@ -5,6 +5,7 @@
 #include "ringlet/core/text.h"
 
 namespace ringlet {
+
 std::string_view to_string(ErrorCode code) {
   switch (code) {
     case ErrorCode::invalid_argument:
@@ -67,7 +68,7 @@ Error::Error(ErrorCode code, std::string where, std::string message, std::string
       message_(std::move(message)),
       hint_(std::move(hint)),
       text_(printable(where_.empty() ? message_ : where_ + ": " + message_)) {
-  if (!hint_.empty()) text_ += "\n  " + printable(hint_);
+  if (!hint_.empty()) text_ += "\n  " + printable(hint_, /*keep_line_breaks=*/true);
 }
 
 }  // namespace ringlet

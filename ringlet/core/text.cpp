@@ -105,7 +105,7 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
-std::string printable(std::string_view text) {
+std::string printable(std::string_view text, bool keep_line_breaks) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -113,7 +113,7 @@ std::string printable(std::string_view text) {
     // U+0080 to U+009F, which some terminals obey, are C2 80 to C2 9F in UTF-8.
     const bool c1 =
         byte == 0xC2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xA0;
-    if (byte >= 0x20 && byte != 0x7F && !c1) {
+    if ((byte >= 0x20 && byte != 0x7F && !c1) || (keep_line_breaks && byte == '\n')) {
       out += text[i];
       continue;
     }

@@ -22,7 +22,7 @@ std::string join(std::span<const std::string> words, std::string_view separator 
 /// True when the bytes are well-formed UTF-8 (no surrogates, no overlong forms).
 bool is_utf8(std::string_view text);
 
-/// Text from a file for a terminal: control characters and line breaks as \xNN.
-std::string printable(std::string_view text);
+/// Text from a file for a terminal: control characters and, unless kept, line breaks as \xNN.
+std::string printable(std::string_view text, bool keep_line_breaks = false);
 
 }  // namespace ringlet

@@ -35,7 +35,7 @@ INSTANTIATE_TEST_SUITE_P(
              "LoRA adapter (kohya)",
              "unet"},
         Case{"kohya_xl_text",
-             {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"},
+             {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
              "LoRA adapter (kohya)",
              "text_encoder_2"},
         Case{"lokr", {"lora_te_text_model_x.lokr_w1"}, "LoKr adapter (kohya)", "text_encoder"},
