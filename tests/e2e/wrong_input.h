@@ -80,6 +80,16 @@ class WrongInputTest : public testing::TestWithParam<WrongInput> {
     }
   }
 
+  /// The whole of what a refused command does.
+  void expect_explained() const {
+    const ProgramResult result = run();
+    EXPECT_EQ(result.status, GetParam().status) << result.err;
+    EXPECT_EQ(result.out, "");
+    EXPECT_TRUE(result.err.find("ringlet: error: ") != std::string::npos) << result.err;
+    expect_message(result.err);
+    expect_no_output();
+  }
+
   TemporaryFolder folder_;
 };
 

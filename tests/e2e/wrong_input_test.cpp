@@ -22,12 +22,7 @@ class WrongInputs : public WrongInputTest {};
 TEST_P(WrongInputs, AreExplained) {
   const bool needs_no_cuda = std::string_view(GetParam().name) == "DeviceCudaWithoutOne";
   if (needs_no_cuda && nn::cuda_state().devices > 0) GTEST_SKIP() << "this machine has CUDA";
-  const ProgramResult result = run();
-  EXPECT_EQ(result.status, GetParam().status) << result.err;
-  EXPECT_EQ(result.out, "");
-  EXPECT_TRUE(result.err.find("ringlet: error: ") != std::string::npos) << result.err;
-  expect_message(result.err);
-  expect_no_output();
+  expect_explained();
 }
 
 const std::vector<WrongInput> kCommandLine = {

@@ -21,14 +21,7 @@ void save_adapter(const fs::path& path) {
 
 class WrongModels : public WrongInputTest {};
 
-TEST_P(WrongModels, AreExplained) {
-  const ProgramResult result = run();
-  EXPECT_EQ(result.status, GetParam().status) << result.err;
-  EXPECT_EQ(result.out, "");
-  EXPECT_TRUE(result.err.find("ringlet: error: ") != std::string::npos) << result.err;
-  expect_message(result.err);
-  expect_no_output();
-}
+TEST_P(WrongModels, AreExplained) { expect_explained(); }
 
 const std::vector<WrongInput> kPaths = {
     {"FolderMissing", picture_of("@/nope"), 3, {"nope", "does not exist"}},

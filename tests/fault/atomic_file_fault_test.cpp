@@ -14,21 +14,13 @@
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
 #include "tests/expect_error.h"
+#include "tests/file_content.h"
 #include "tests/temporary_folder.h"
 
 namespace ringlet {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string content(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::size_t entries(const fs::path& folder) {
-  return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {}));
-}
 
 struct Fault {
   int error_number;
@@ -44,11 +36,11 @@ class AtomicFileFault : public testing::TestWithParam<Fault> {
   template <class Save>
   int fail_every_call(const fs::path& path, const Save& save) {
     const bool existed = fs::exists(path);
-    const std::string before = content(path);
+    const std::string before = file_content(path);
     save(folder_ / "reference");
-    const std::string complete = content(folder_ / "reference");
+    const std::string complete = file_content(folder_ / "reference");
     fs::remove(folder_ / "reference");
-    const std::size_t files = entries(folder_.path());
+    const std::size_t files = entry_count(folder_.path());
     for (int n = 1;; ++n) {
       SCOPED_TRACE("system call " + std::to_string(n));
       arm_failpoint("atomic_file", GetParam().error_number, n, GetParam().persistent);
@@ -57,15 +49,15 @@ class AtomicFileFault : public testing::TestWithParam<Fault> {
         save(path);
       } catch (const Error& error) {
         failed = true;
-        check_error(error, content(path) == complete);
+        check_error(error, file_content(path) == complete);
       }
       arm_failpoint("", 0);
-      const std::string after = content(path);
+      const std::string after = file_content(path);
       EXPECT_TRUE(after == complete || (failed && after == before && fs::exists(path) == existed));
-      EXPECT_EQ(entries(folder_.path()), files + (fs::exists(path) && !existed ? 1 : 0));
+      EXPECT_EQ(entry_count(folder_.path()), files + (fs::exists(path) && !existed ? 1 : 0));
       if (!failed) return n - 1;
       save(path);  // once the fault is gone, the next save works
-      EXPECT_EQ(content(path), complete);
+      EXPECT_EQ(file_content(path), complete);
       existed ? write_file_atomically(path, before) : static_cast<void>(fs::remove(path));
     }
   }
@@ -134,8 +126,8 @@ TEST(AtomicFileSignals, AnInterruptedCallIsRepeated) {
     arm_failpoint("atomic_file", EINTR, n);
     EXPECT_NO_THROW(write_file_atomically(folder / "a", "new")) << n;
     arm_failpoint("", 0);
-    EXPECT_EQ(content(folder / "a"), "new") << n;
-    EXPECT_EQ(entries(folder.path()), 1u);
+    EXPECT_EQ(file_content(folder / "a"), "new") << n;
+    EXPECT_EQ(entry_count(folder.path()), 1u);
   }
 }
 
@@ -168,11 +160,11 @@ int fill_the_disk(const fs::path& folder) {
   } catch (const Error& error) {
     if (error.code() != ErrorCode::no_space) return 2;
   }
-  if (content(folder / "a") != "old") return 3;
-  if (entries(folder) != 1) return 4;
+  if (file_content(folder / "a") != "old") return 3;
+  if (entry_count(folder) != 1) return 4;
   limit_file_size(RLIM_INFINITY);  // space returns
   write_file_atomically(folder / "a", large);
-  return content(folder / "a") == large ? 0 : 5;
+  return file_content(folder / "a") == large ? 0 : 5;
 }
 
 // The kernel's own short writes and errors, in a child because the limit is the process's.

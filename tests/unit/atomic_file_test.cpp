@@ -10,21 +10,13 @@
 #include <unistd.h>
 
 #include "tests/expect_error.h"
+#include "tests/file_content.h"
 #include "tests/temporary_folder.h"
 
 namespace ringlet {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string content(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::size_t entries(const fs::path& folder) {
-  return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {}));
-}
 
 mode_t mode(const fs::path& path) {
   struct stat status {};
@@ -51,8 +43,8 @@ TEST(AtomicFile, TheTargetAppearsOnlyWithCommit) {
   file.write(std::string_view("\0content", 8));
   EXPECT_FALSE(fs::exists(folder / "a.bin"));
   file.commit();
-  EXPECT_EQ(content(folder / "a.bin"), std::string("new \0content", 12));
-  EXPECT_EQ(entries(folder.path()), 1u);
+  EXPECT_EQ(file_content(folder / "a.bin"), std::string("new \0content", 12));
+  EXPECT_EQ(entry_count(folder.path()), 1u);
 }
 
 TEST(AtomicFile, WithoutCommitNothingChanges) {
@@ -61,10 +53,10 @@ TEST(AtomicFile, WithoutCommitNothingChanges) {
   {
     AtomicFile file(folder / "a");
     file.write("half of the new");
-    EXPECT_EQ(content(folder / "a"), "old");
+    EXPECT_EQ(file_content(folder / "a"), "old");
   }
-  EXPECT_EQ(content(folder / "a"), "old");
-  EXPECT_EQ(entries(folder.path()), 1u);  // no temporary file is left
+  EXPECT_EQ(file_content(folder / "a"), "old");
+  EXPECT_EQ(entry_count(folder.path()), 1u);  // no temporary file is left
 }
 
 // Temporary files are often made with mode 0600, which then sticks: other users and web servers
@@ -101,15 +93,15 @@ TEST(AtomicFile, LinksAreFollowed) {
   write_file_atomically(folder / "link of link", "new");
   EXPECT_TRUE(fs::is_symlink(folder / "link"));
   EXPECT_TRUE(fs::is_symlink(folder / "link of link"));
-  EXPECT_EQ(content(folder / "store" / "real"), "new");
-  EXPECT_EQ(entries(folder / "store"), 1u);
+  EXPECT_EQ(file_content(folder / "store" / "real"), "new");
+  EXPECT_EQ(entry_count(folder / "store"), 1u);
 }
 
 TEST(AtomicFile, ADanglingLinkIsFilled) {
   const TemporaryFolder folder;
   fs::create_symlink("later", folder / "link");
   write_file_atomically(folder / "link", "new");
-  EXPECT_EQ(content(folder / "later"), "new");
+  EXPECT_EQ(file_content(folder / "later"), "new");
   EXPECT_TRUE(fs::is_symlink(folder / "link"));
 }
 
@@ -121,7 +113,7 @@ TEST(AtomicFile, NamesWhatCannotBeWritten) {
   expect_error(ErrorCode::not_found, "the folder does not exist",
                [&] { AtomicFile(folder / "file/a"); });
   expect_error(ErrorCode::io, "cannot create", [&] { AtomicFile(folder / std::string(300, 'a')); });
-  EXPECT_EQ(entries(folder.path()), 1u);
+  EXPECT_EQ(entry_count(folder.path()), 1u);
 }
 
 // Before hours of work, not after: the space is checked first.
@@ -130,8 +122,8 @@ TEST(AtomicFile, ChecksTheFreeSpaceFirst) {
   write_file_atomically(folder / "a", "old");
   expect_error(ErrorCode::no_space, "free, but the file needs",
                [&] { AtomicFile(folder / "a", std::numeric_limits<std::uint64_t>::max() / 2); });
-  EXPECT_EQ(content(folder / "a"), "old");
-  EXPECT_EQ(entries(folder.path()), 1u);
+  EXPECT_EQ(file_content(folder / "a"), "old");
+  EXPECT_EQ(entry_count(folder.path()), 1u);
 }
 
 TEST(AtomicFile, LargeWritesArrive) {
@@ -139,7 +131,7 @@ TEST(AtomicFile, LargeWritesArrive) {
   std::string large(5 << 20, '\0');
   for (std::size_t i = 0; i < large.size(); ++i) large[i] = static_cast<char>(i * 31 >> 3);
   write_file_atomically(folder / "a", large);
-  EXPECT_EQ(content(folder / "a"), large);
+  EXPECT_EQ(file_content(folder / "a"), large);
 }
 
 // Two threads of a server may save the same name: one of the two wins, whole.
@@ -159,9 +151,9 @@ TEST(AtomicFile, WritersOfOneTargetDoNotMix) {
         EXPECT_NO_THROW(file.commit());
       });
     for (std::thread& thread : threads) thread.join();
-    const std::string result = content(folder / "a");
+    const std::string result = file_content(folder / "a");
     EXPECT_EQ(result, std::string(5000, result.empty() ? 'a' : result[0]));
-    EXPECT_EQ(entries(folder.path()), 1u);
+    EXPECT_EQ(entry_count(folder.path()), 1u);
   }
 }
 
@@ -171,7 +163,7 @@ TEST(AtomicFile, ARelativeTargetIsWrittenToTheCurrentFolder) {
   fs::current_path(folder.path());
   EXPECT_NO_THROW(write_file_atomically("plain-name", "x"));
   fs::current_path(before);
-  EXPECT_EQ(content(folder / "plain-name"), "x");
+  EXPECT_EQ(file_content(folder / "plain-name"), "x");
 }
 
 }  // namespace
