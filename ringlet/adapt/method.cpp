@@ -107,7 +107,9 @@ std::string Method::text() const {
   for (const PartSpec& part : parts) {
     std::vector<std::string> options;
     for (const auto& [key, value] : part.options) options.push_back(key + "=" + value);
-    text += (text.empty() ? "" : "+") + part.name + "(" + join(options, ",") + ")";
+    if (!text.empty()) text += '+';
+    text += part.name;
+    text += '(' + join(options, ",") + ')';
   }
   return text;
 }
