@@ -1,7 +1,5 @@
 #include "ringlet/adapt/ring.h"
 
-#include <limits>
-
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/matmul.h>
@@ -24,24 +22,28 @@ at::Tensor chain_of_matrices(const std::vector<at::Tensor>& cores) {
 
 SplitRing SplitRing::transposed() const { return {left.transpose(0, 1), right.transpose(0, 1)}; }
 
+RingCut cheapest_cut(const std::vector<std::int64_t>& sizes) {
+  std::int64_t total = 1;
+  for (const std::int64_t size : sizes) total *= size;
+  RingCut best = {sizes.size(), total, 1};  // a single mode has nothing on the right
+  std::int64_t left = 1;
+  for (std::size_t d = 1; d < sizes.size(); ++d) {
+    left *= sizes[d - 1];
+    if (left + total / left < best.left + best.right || best.cut == sizes.size())
+      best = {d, left, total / left};
+  }
+  return best;
+}
+
 SplitRing split_ring(const std::vector<at::Tensor>& cores) {
   if (cores.size() == 1) {
     const std::int64_t rank = cores.front().size(2);
     const auto options = cores.front().options().requires_grad(false);
     return {cores.front(), at::eye(rank, options).view({1, 1, rank, rank})};
   }
-  std::int64_t total = 1;
-  for (const at::Tensor& core : cores) total *= core.size(1);
-  std::size_t cut = 1;
-  std::int64_t best = std::numeric_limits<std::int64_t>::max();
-  std::int64_t left = 1;
-  for (std::size_t d = 1; d < cores.size(); ++d) {
-    left *= cores[d - 1].size(1);
-    if (left + total / left >= best) continue;
-    best = left + total / left;
-    cut = d;
-  }
-  const auto at_cut = cores.begin() + static_cast<std::ptrdiff_t>(cut);
+  std::vector<std::int64_t> sizes;
+  for (const at::Tensor& core : cores) sizes.push_back(core.size(1));
+  const auto at_cut = cores.begin() + static_cast<std::ptrdiff_t>(cheapest_cut(sizes).cut);
   return {chain_of_matrices({cores.begin(), at_cut}), chain_of_matrices({at_cut, cores.end()})};
 }
 

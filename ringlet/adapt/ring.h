@@ -4,6 +4,7 @@
 // the rank axes; closing the ring is a trace.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -26,6 +27,16 @@ struct SplitRing {
   /// The ring of T transposed.
   SplitRing transposed() const;
 };
+
+/// Where a ring of square modes is cut: `cut` modes on the left, the products of both sides' sizes.
+struct RingCut {
+  std::size_t cut;
+  std::int64_t left;
+  std::int64_t right;
+};
+
+/// The cut with the fewest multiply-adds, which follow left + right.
+RingCut cheapest_cut(const std::vector<std::int64_t>& sizes);
 
 /// Cuts a ring of square modes where applying it is cheapest.
 SplitRing split_ring(const std::vector<at::Tensor>& cores);

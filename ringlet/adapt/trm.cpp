@@ -2,14 +2,12 @@
 
 #include <cmath>
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include "ringlet/core/error.h"
 
@@ -125,11 +123,11 @@ at::Tensor TensorRingMatrix::orthogonal_penalty() const {
 }
 
 double TensorRingMatrix::multiply_adds() const {
-  const SplitRing ring = split_ring(cores_);
-  const auto left = static_cast<double>(ring.left.size(0));
-  const auto right = static_cast<double>(ring.right.size(0));
-  return left * right * static_cast<double>(cores_.front().size(2) * cores_.front().size(3)) *
-         (left + right);
+  std::vector<std::int64_t> sizes;
+  for (const at::Tensor& core : cores_) sizes.push_back(core.size(1));
+  const auto [cut, left, right] = cheapest_cut(sizes);
+  const auto bonds = static_cast<double>(cores_.front().size(2) * cores_.front().size(3));
+  return static_cast<double>(left * right) * bonds * static_cast<double>(left + right);
 }
 
 double TensorRingMatrix::written() const {
