@@ -19,8 +19,10 @@ ALLOWED = {
     "models": {"core", "io", "nn"},
     "adapt": {"core", "io", "nn"},
     "formats": {"core", "io", "nn"},
-    "pipeline": {"core", "io", "nn", "models", "diffusion", "formats"},
-    "apps": {"core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
+    "pipeline": {"core", "io", "nn", "adapt", "models", "diffusion", "formats"},
+    "data": {"core", "io"},
+    "train": {"core", "io", "nn", "adapt", "models", "diffusion", "data", "pipeline"},
+    "apps": {"adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')

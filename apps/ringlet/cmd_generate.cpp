@@ -159,7 +159,8 @@ at::Tensor read_latents(const std::string& path) {
 
 pipeline::LoadOptions load_options(const GenerateOptions& o) {
   pipeline::LoadOptions options;
-  options.files = {o.variant, o.tokenizer};
+  options.files.variant = o.variant;
+  options.files.tokenizer = o.tokenizer;
   options.device = o.common.select_device();
   options.precision = o.common.select_precision(options.device);
   options.low_memory = o.low_memory;

@@ -71,14 +71,14 @@ Progress::Progress(std::string what, std::size_t total, bool silent)
       terminal_(isatty(STDERR_FILENO) != 0),
       begin_(std::chrono::steady_clock::now()),
       last_drawn_(begin_) {
-  if (terminal_ && !silent_) draw(false);
+  if (terminal_ && !silent_) draw(false, "");
 }
 
 Progress::~Progress() {
   if (terminal_ && !silent_) std::fputc('\n', stderr);
 }
 
-void Progress::advance() {
+void Progress::advance(const std::string& note) {
   ++done_;
   if (silent_) return;
   constexpr auto kOnTerminal = std::chrono::milliseconds(50);
@@ -87,10 +87,10 @@ void Progress::advance() {
   const bool last = done_ >= total_;
   if (!last && now - last_drawn_ < (terminal_ ? kOnTerminal : kInLogs)) return;
   last_drawn_ = now;
-  draw(last);
+  draw(last, note);
 }
 
-void Progress::draw(bool last) {
+void Progress::draw(bool last, const std::string& note) {
   constexpr std::size_t kWidth = 30;
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
@@ -98,14 +98,14 @@ void Progress::draw(bool last) {
   const std::string time = last ? clock_text(seconds) + " in all"
                                 : clock_text(each * static_cast<double>(total_ - done_)) + " left";
   if (!terminal_) {
-    std::fprintf(stderr, "%s: step %zu of %zu, %.2f s/step, %s\n", what_.c_str(), done_, total_,
-                 each, time.c_str());
+    std::fprintf(stderr, "%s: step %zu of %zu, %.2f s/step, %s%s%s\n", what_.c_str(), done_, total_,
+                 each, time.c_str(), note.empty() ? "" : ", ", note.c_str());
     return;
   }
   const std::size_t filled = total_ == 0 ? kWidth : kWidth * done_ / total_;
   const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
-  std::fprintf(stderr, "\r%s [%s] %zu/%zu  %.2f s/step  %s   ", what_.c_str(), bar.c_str(), done_,
-               total_, each, time.c_str());
+  std::fprintf(stderr, "\r%s [%s] %zu/%zu  %.2f s/step  %s  %s   ", what_.c_str(), bar.c_str(),
+               done_, total_, each, time.c_str(), note.c_str());
   std::fflush(stderr);
 }
 

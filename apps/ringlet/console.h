@@ -29,10 +29,10 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void advance();  ///< one step done
+  void advance(const std::string& note = {});  ///< one step done; `note` is shown beside the bar
 
  private:
-  void draw(bool last);
+  void draw(bool last, const std::string& note);
 
   std::string what_;
   std::size_t total_;

@@ -7,5 +7,6 @@ namespace ringlet::app {
 int cmd_doctor(int argc, char** argv);
 int cmd_generate(int argc, char** argv);
 int cmd_inspect(int argc, char** argv);
+int cmd_train(int argc, char** argv);
 
 }  // namespace ringlet::app

@@ -11,6 +11,9 @@ namespace {
 
 constexpr int kMostModes = 8;
 
+/// A split by hand may be this many times larger than its dimension.
+constexpr std::int64_t kMostPadding = 4;
+
 /// The only split into three factors that gives both of the paper's parameter counts on Stable
 /// Diffusion 1.5; the balanced one would be 5x8x8.
 const Factors kPaper320 = {4, 8, 10};
@@ -81,7 +84,14 @@ void FactorTable::set(std::int64_t n, Factors factors) {
   if (static_cast<int>(factors.size()) != modes_)
     throw Error(ErrorCode::invalid_argument, "factors",
                 to_string(factors) + " does not have " + std::to_string(modes_) + " factors");
-  if (product(factors) < n)
+  std::int64_t total = 1;
+  bool too_large = false;
+  for (const std::int64_t factor : factors)
+    too_large = too_large || __builtin_mul_overflow(total, factor, &total);
+  if (too_large || total / kMostPadding > n)
+    throw Error(ErrorCode::invalid_argument, "factors",
+                to_string(factors) + " is too large for the dimension " + std::to_string(n));
+  if (total < n)
     throw Error(ErrorCode::invalid_argument, "factors",
                 to_string(factors) + " is too small for the dimension " + std::to_string(n));
   entries_[n] = std::move(factors);

@@ -29,7 +29,7 @@ class FactorTable {
   explicit FactorTable(int modes = 3) : modes_(modes) {}
 
   /// Chooses the split of a dimension by hand. Throws Error(invalid_argument) when the product is
-  /// smaller than n or the number of factors is not the table's.
+  /// smaller than n or several times larger, or the number of factors is not the table's.
   void set(std::int64_t n, Factors factors);
   const Factors& at(std::int64_t n);
 

@@ -71,6 +71,8 @@ at::Tensor WeightSource::get(std::string_view name, const Shape& shape, const In
   const WeightOptions& options = state_->options;
   const bool keep = options.keep_storage_type && shape.size() >= 2 && found->is_floating_point();
   at::Tensor tensor = found->to(options.device, keep ? found->scalar_type() : options.dtype);
+  if (options.trainable)
+    tensor = (tensor.is_same(*found) ? tensor.clone() : tensor).set_requires_grad(true);
   state_->index.tensors.emplace(full, tensor);
   return tensor;
 }

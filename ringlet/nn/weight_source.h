@@ -50,6 +50,7 @@ struct WeightOptions {
   at::ScalarType dtype = at::kFloat;  ///< compute type
   at::Device device = at::kCPU;
   bool keep_storage_type = false;  ///< leave matrices and kernels in the file's narrower type
+  bool trainable = false;          ///< tensors of the network's own that record gradients
 };
 
 /// Everything that a network took from its source, by full dotted name.

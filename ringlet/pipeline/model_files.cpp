@@ -5,6 +5,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/random.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/formats/single_file.h"
@@ -46,15 +47,25 @@ bool is_present(const Json& index, const std::string& name) {
   return found != index.end() && found->is_array() && found->size() == 2 && !(*found)[0].is_null();
 }
 
+bool has_files(const fs::path& folder, const std::string& base) {
+  return std::ranges::any_of(fs::directory_iterator(folder), [&](const fs::directory_entry& entry) {
+    return entry.path().filename().string().starts_with(base + ".");
+  });
+}
+
 ModelComponent open_component(const fs::path& root, const std::string& name,
-                              const std::string& base, const std::string& variant) {
+                              const std::string& base, const ModelFileOptions& options) {
   const fs::path folder = root / name;
   if (!fs::is_directory(folder))
     throw Error(ErrorCode::not_found, folder.string(), "the model's folder is missing",
                 "model_index.json lists it; download the model again");
   const fs::path config = folder / "config.json";
+  if (options.random_seed && !has_files(folder, base)) {
+    const std::uint64_t seed = Random(*options.random_seed).stream("weights of " + name).next_u64();
+    return {read_json_file(config), config.string(), std::make_shared<nn::RandomStore>(seed)};
+  }
   return {read_json_file(config), config.string(),
-          nn::FileStore::open(find_weights(folder, base, variant))};
+          nn::FileStore::open(find_weights(folder, base, options.variant))};
 }
 
 fs::path tokenizer_folder(const fs::path& root, const std::string& name) {
@@ -94,14 +105,15 @@ ModelFiles find_in_folder(const fs::path& root, const ModelFileOptions& options)
   files.name = fs::absolute(root).lexically_normal().filename().string();
   if (files.name.empty())
     files.name = fs::absolute(root).lexically_normal().parent_path().filename().string();
-  files.unet = open_component(root, "unet", "diffusion_pytorch_model", options.variant);
-  files.unet_files = {find_weights(root / "unet", "diffusion_pytorch_model", options.variant)};
-  files.vae = open_component(root, "vae", "diffusion_pytorch_model", options.variant);
+  files.unet = open_component(root, "unet", "diffusion_pytorch_model", options);
+  if (const auto* stored = dynamic_cast<const nn::FileStore*>(files.unet.weights.get()))
+    for (const auto& file : stored->files()) files.unet_files.push_back(file->path());
+  files.vae = open_component(root, "vae", "diffusion_pytorch_model", options);
   files.vae.weights = formats::with_current_attention_names(files.vae.weights);
-  files.text_encoder = open_component(root, "text_encoder", "model", options.variant);
+  files.text_encoder = open_component(root, "text_encoder", "model", options);
   files.tokenizer.folder = tokenizer_folder(root, "tokenizer");
   if (is_present(index, "text_encoder_2")) {
-    files.text_encoder_2 = open_component(root, "text_encoder_2", "model", options.variant);
+    files.text_encoder_2 = open_component(root, "text_encoder_2", "model", options);
     files.tokenizer_2.folder = tokenizer_folder(root, "tokenizer_2");
   }
   const fs::path scheduler = root / "scheduler" / "scheduler_config.json";

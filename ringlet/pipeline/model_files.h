@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ struct ModelFiles {
 struct ModelFileOptions {
   std::string variant;              ///< "fp16": prefer X.fp16.safetensors; "" = plain files first
   std::filesystem::path tokenizer;  ///< for single files, which carry no vocabulary
+  std::optional<std::uint64_t> random_seed;  ///< parts of a folder without weights get random ones
 };
 
 /// Opens (maps) a model. Throws Error(not_found | bad_format | unsupported) that names the file at

@@ -1,6 +1,7 @@
 #include "ringlet/pipeline/stable_diffusion.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -19,8 +20,14 @@
 namespace ringlet::pipeline {
 namespace {
 
-nn::WeightOptions weight_options(const LoadOptions& options, at::ScalarType dtype) {
-  return {.dtype = dtype, .device = options.device, .keep_storage_type = options.low_memory};
+nn::WeightOptions weight_options(const LoadOptions& options, const std::string& component) {
+  // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
+  // per image.
+  const bool trainable = options.trainable.contains(component);
+  return {.dtype = component == "vae" || trainable ? at::kFloat : options.precision,
+          .device = options.device,
+          .keep_storage_type = options.low_memory && !trainable,
+          .trainable = trainable};
 }
 
 diffusion::Schedule load_schedule(const ModelFiles& files, const LoadOptions& options) {
@@ -29,13 +36,14 @@ diffusion::Schedule load_schedule(const ModelFiles& files, const LoadOptions& op
   return diffusion::Schedule(config);
 }
 
-TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
-                    const LoadOptions& options) {
-  const nn::WeightSource source(part.weights, weight_options(options, options.precision));
+TextStage load_text(const std::string& component, const ModelComponent& part,
+                    const TokenizerFiles& tokenizer, const LoadOptions& options,
+                    nn::ModuleIndex& index) {
+  const nn::WeightSource source(part.weights, weight_options(options, component));
   const auto config = models::ClipTextConfig::from_json(part.config, part.where);
   TextStage stage{models::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token),
                   models::ClipTextModel(source, config)};
-  source.finish();
+  index = source.finish();
   return stage;
 }
 
@@ -93,24 +101,26 @@ StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
 
 StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
     : files_(std::move(files)), options_(options), schedule_(load_schedule(files_, options)) {
-  text_.push_back(load_text(files_.text_encoder, files_.tokenizer, options));
-  if (files_.sdxl()) text_.push_back(load_text(files_.text_encoder_2, files_.tokenizer_2, options));
+  text_.push_back(load_text("text_encoder", files_.text_encoder, files_.tokenizer, options,
+                            indices_["text_encoder"]));
+  if (files_.sdxl())
+    text_.push_back(load_text("text_encoder_2", files_.text_encoder_2, files_.tokenizer_2, options,
+                              indices_["text_encoder_2"]));
 
-  const nn::WeightSource unet(files_.unet.weights, weight_options(options, options.precision));
+  const nn::WeightSource unet(files_.unet.weights, weight_options(options, "unet"));
   unet_ = std::make_unique<models::UNet>(
       unet, models::UNetConfig::from_json(files_.unet.config, files_.unet.where));
-  unet_index_ = unet.finish();
+  indices_["unet"] = unet.finish();
 
-  // Always in fp32: the decoders of Stable Diffusion overflow in fp16, and they run once per image.
   const auto vae_config = models::VaeConfig::from_json(files_.vae.config, files_.vae.where);
-  const nn::WeightSource vae(files_.vae.weights, weight_options(options, at::kFloat));
+  const nn::WeightSource vae(files_.vae.weights, weight_options(options, "vae"));
   vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
-  const nn::ModuleIndex vae_index = vae.finish();
+  indices_["vae"] = vae.finish();
   check_parts_fit(files_, unet_->config(), text_, vae_config);
 
   if (options.low_memory) return;
-  unet_index_.pack(*files_.unet.weights);
-  vae_index.pack(*files_.vae.weights);
+  if (!options.trainable.contains("unet")) indices_["unet"].pack(*files_.unet.weights);
+  if (!options.trainable.contains("vae")) indices_["vae"].pack(*files_.vae.weights);
 }
 
 diffusion::SamplerChoice StableDiffusion::default_sampler() const {
@@ -162,15 +172,15 @@ TextConditions StableDiffusion::negative_conditions(const GenerateRequest& reque
                                                     const TextConditions& positive) const {
   if (!request.negative_prompt && files_.zero_empty_negative)
     return {at::zeros_like(positive.embeddings), at::zeros_like(positive.pooled)};
-  return encode_prompt(text_, request.negative_prompt.value_or(""), request.clip_skip,
-                       options_.device);
+  return encode_prompts(text_, std::array{request.negative_prompt.value_or("")}, request.clip_skip,
+                        options_.device);
 }
 
 StableDiffusion::Conditions StableDiffusion::conditions(const GenerateRequest& request,
                                                         bool guided) const {
   const auto batch = static_cast<std::int64_t>(request.seeds.size());
   const TextConditions positive =
-      encode_prompt(text_, request.prompt, request.clip_skip, options_.device);
+      encode_prompts(text_, std::array{request.prompt}, request.clip_skip, options_.device);
   std::vector<TextConditions> rows;
   if (guided) rows.push_back(negative_conditions(request, positive));
   rows.push_back(positive);

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +29,7 @@ struct LoadOptions {
   bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; code images in
                             ///< slices and tiles
   std::optional<diffusion::Prediction> prediction;  ///< overrides the model's
+  std::set<std::string> trainable;  ///< components ("unet", "text_encoder", …) whose weights learn
 };
 
 struct GenerateRequest {
@@ -67,8 +70,15 @@ class StableDiffusion {
   const diffusion::Schedule& schedule() const { return schedule_; }
   diffusion::SamplerChoice default_sampler() const;
 
-  /// The U-Net's layers and tensors by dotted name: where adapters are put.
-  const nn::ModuleIndex& unet_index() const { return unet_index_; }
+  /// Layers and tensors of the networks by component ("unet", "vae", "text_encoder",
+  /// "text_encoder_2") and dotted name: where adapters are put, and what full training changes.
+  const std::map<std::string, nn::ModuleIndex>& indices() const { return indices_; }
+
+  /// The networks, for training.
+  const models::UNet& unet() const { return *unet_; }
+  const models::AutoencoderKL& vae() const { return *vae_; }
+  const std::vector<TextStage>& text() const { return text_; }
+  const LoadOptions& options() const { return options_; }
 
  private:
   StableDiffusion(ModelFiles files, const LoadOptions& options);
@@ -94,7 +104,7 @@ class StableDiffusion {
   LoadOptions options_;
   diffusion::Schedule schedule_;
   std::vector<TextStage> text_;
-  nn::ModuleIndex unet_index_;
+  std::map<std::string, nn::ModuleIndex> indices_;
   std::unique_ptr<models::UNet> unet_;
   std::unique_ptr<models::AutoencoderKL> vae_;
 };

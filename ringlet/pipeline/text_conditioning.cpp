@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
@@ -11,8 +12,7 @@
 namespace ringlet::pipeline {
 namespace {
 
-models::ClipTextOutput run(const TextStage& stage, const std::string& prompt, bool warn,
-                           at::Device device) {
+at::Tensor token_ids(const TextStage& stage, const std::string& prompt, bool warn) {
   const std::int64_t length = stage.encoder.config().max_position_embeddings;
   const models::EncodedPrompt encoded = stage.tokenizer.encode(prompt, length);
   if (warn && !encoded.cut.empty())
@@ -23,7 +23,14 @@ models::ClipTextOutput run(const TextStage& stage, const std::string& prompt, bo
                 "it has more tokens than the text encoder knows (" +
                     std::to_string(stage.encoder.config().vocab_size) + ")",
                 "give the tokenizer that belongs to this model");
-  return stage.encoder.forward(at::tensor(encoded.ids, at::kLong).unsqueeze(0).to(device));
+  return at::tensor(encoded.ids, at::kLong);
+}
+
+models::ClipTextOutput run(const TextStage& stage, std::span<const std::string> prompts, bool warn,
+                           at::Device device) {
+  std::vector<at::Tensor> ids;
+  for (const std::string& prompt : prompts) ids.push_back(token_ids(stage, prompt, warn));
+  return stage.encoder.forward(at::stack(ids).to(device));
 }
 
 /// The n-th hidden state from the end, 1 = the last layer's.
@@ -38,10 +45,11 @@ const at::Tensor& from_end(const models::ClipTextOutput& out, std::int64_t n) {
 
 }  // namespace
 
-TextConditions encode_prompt(const std::vector<TextStage>& stages, const std::string& prompt,
-                             std::int64_t clip_skip, at::Device device) {
+TextConditions encode_prompts(const std::vector<TextStage>& stages,
+                              std::span<const std::string> prompts, std::int64_t clip_skip,
+                              at::Device device) {
   if (stages.size() == 1) {
-    const models::ClipTextOutput out = run(stages.front(), prompt, true, device);
+    const models::ClipTextOutput out = run(stages.front(), prompts, true, device);
     const at::Tensor& last = from_end(out, clip_skip);
     return {clip_skip == 1 ? out.last_hidden_state : stages.front().encoder.final_layer_norm(last),
             {}};
@@ -50,7 +58,7 @@ TextConditions encode_prompt(const std::vector<TextStage>& stages, const std::st
   std::vector<at::Tensor> parts;
   at::Tensor pooled;
   for (const TextStage& stage : stages) {
-    const models::ClipTextOutput out = run(stage, prompt, parts.empty(), device);
+    const models::ClipTextOutput out = run(stage, prompts, parts.empty(), device);
     parts.push_back(from_end(out, std::max(kXlLayer, clip_skip)));
     pooled = out.pooled;
   }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,16 +21,17 @@ struct TextStage {
 };
 
 struct TextConditions {
-  at::Tensor embeddings;  ///< [1, tokens, width]
-  at::Tensor pooled;      ///< [1, width] (SDXL), else undefined
+  at::Tensor embeddings;  ///< [prompts, tokens, width]
+  at::Tensor pooled;      ///< [prompts, width] (SDXL), else undefined
 };
 
-/// Encodes a prompt as diffusers does. Stable Diffusion 1 and 2: the last layer, or with
+/// Encodes prompts as diffusers does. Stable Diffusion 1 and 2: the last layer, or with
 /// `clip_skip` n > 1 the n-th layer from the end under the final layer norm (the count of SD web
 /// UIs and kohya). SDXL (two stages): the last layer but one of both encoders beside each other,
 /// and the pooled output of the second; n > 2 goes further back.
 /// A prompt that is too long is cut with a warning that shows the lost words.
-TextConditions encode_prompt(const std::vector<TextStage>& stages, const std::string& prompt,
-                             std::int64_t clip_skip, at::Device device);
+TextConditions encode_prompts(const std::vector<TextStage>& stages,
+                              std::span<const std::string> prompts, std::int64_t clip_skip,
+                              at::Device device);
 
 }  // namespace ringlet::pipeline

@@ -127,9 +127,9 @@ TEST_F(ModelFolder, APartThatTheIndexDoesNotListIsNamed) {
 }
 
 TEST_F(ModelFolder, AShardedUNetIsTheSameUNet) {
-  const auto whole = StableDiffusion::open(root()).unet_index().tensors;
+  const auto whole = StableDiffusion::open(root()).indices().at("unet").tensors;
   shard_unet();
-  const auto sharded = StableDiffusion::open(root()).unet_index().tensors;
+  const auto sharded = StableDiffusion::open(root()).indices().at("unet").tensors;
   ASSERT_EQ(sharded.size(), whole.size());
   for (const auto& [name, tensor] : whole) EXPECT_TRUE(at::equal(sharded.at(name), tensor)) << name;
 }
@@ -185,7 +185,7 @@ TEST(FindModel, AnFp16FolderLoads) {
   const TemporaryFolder folder;
   golden::write_folder(folder / "model", "sd1", "fp16");
   const StableDiffusion model = StableDiffusion::open(folder / "model");
-  EXPECT_EQ(model.unet_index().tensors.begin()->second.scalar_type(), at::kFloat);
+  EXPECT_EQ(model.indices().at("unet").tensors.begin()->second.scalar_type(), at::kFloat);
   EXPECT_EQ(model.files().unet_files.front().filename(),
             "diffusion_pytorch_model.fp16.safetensors");
 }

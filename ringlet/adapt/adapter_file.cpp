@@ -1,0 +1,301 @@
+#include "ringlet/adapt/adapter_file.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+#include <c10/util/StringUtil.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/log.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::adapt {
+namespace {
+
+constexpr std::string_view kPrefix = "ringlet.";
+constexpr std::int64_t kFormat = 1;
+constexpr std::array kStorageTypes = {at::kFloat, at::kHalf, at::kBFloat16};
+
+using Shape = std::vector<std::int64_t>;
+using BaseShapes = std::map<std::string, Shape>;  // by the layer's full name
+
+bool is_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
+
+bool is_storage_type(at::ScalarType type) {
+  return std::ranges::find(kStorageTypes, type) != kStorageTypes.end();
+}
+
+io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
+  io::Metadata metadata = info.extra;
+  for (const auto& [key, value] : metadata)
+    if (key.starts_with(kPrefix))
+      throw Error(ErrorCode::invalid_argument, key, "is a key that ringlet writes itself");
+  Json factors = Json::object(), shapes = Json::object();
+  for (const auto& [n, split] : set.factors().entries())
+    factors[std::to_string(n)] = to_string(split);
+  for (const AdapterSet::Entry& entry : set.entries())
+    shapes[entry.target.full_name()] = entry.target.layer->weight().sizes().vec();
+  metadata["ringlet.format"] = std::to_string(kFormat);
+  metadata["ringlet.method"] = set.method().text();
+  metadata["ringlet.modes"] = std::to_string(set.factors().modes());
+  metadata["ringlet.factors"] = factors.dump();
+  metadata["ringlet.base_hash"] = info.base_hash;
+  metadata["ringlet.base_shapes"] = shapes.dump();
+  metadata["ringlet.training"] = info.training;
+  return metadata;
+}
+
+/// Reads one adapter file, step by step; each step trusts what the ones before have checked.
+class Reader {
+ public:
+  Reader(const std::filesystem::path& path, const Components& components)
+      : where_(path.string()), components_(components), file_(io::SafetensorsFile::open(path)) {}
+
+  LoadedAdapter read() const {
+    check_format();
+    const Method method = read_method();
+    FactorTable factors = read_factors();
+    const std::vector<Target> targets = find_targets(read_base_shapes());
+    check_size(method, targets, factors);
+    // The start is overwritten by the file's numbers.
+    AdapterSet set = AdapterSet::create(method, targets, std::move(factors), Random(0));
+    AdapterFileInfo info = read_info();
+    fill(set, info.storage);
+    set.set_trainable(false);
+    return {std::move(set), std::move(info)};
+  }
+
+ private:
+  Error bad(const std::string& what) const { return {ErrorCode::bad_format, where_, what}; }
+
+  const std::string& text(const std::string& key) const {
+    const auto found = file_->metadata().find(key);
+    if (found == file_->metadata().end()) throw bad("lacks the metadata \"" + key + "\"");
+    return found->second;
+  }
+
+  std::int64_t whole_number(const std::string& written, const std::string& what) const {
+    std::int64_t value = 0;
+    const char* const end = written.data() + written.size();
+    const auto [next, problem] = std::from_chars(written.data(), end, value);
+    if (problem != std::errc() || next != end || value < 1)
+      throw bad(what + " is \"" + written + "\", not a whole number above 0");
+    return value;
+  }
+
+  Json object(const std::string& key) const {
+    Json json = parse_json(text(key), where_ + ": " + key);
+    if (!json.is_object()) throw bad("its metadata \"" + key + "\" is no JSON object");
+    return json;
+  }
+
+  void check_format() const {
+    if (!file_->metadata().contains("ringlet.method"))
+      throw Error(ErrorCode::unsupported, where_, "is no ringlet adapter file",
+                  "its metadata has no \"ringlet.method\"");
+    const std::int64_t format = whole_number(text("ringlet.format"), "its format");
+    if (format > kFormat)
+      throw Error(ErrorCode::unsupported, where_,
+                  "has format " + std::to_string(format) + "; this ringlet reads up to " +
+                      std::to_string(kFormat),
+                  "use a newer ringlet");
+  }
+
+  Method read_method() const {
+    try {
+      return parse_method(text("ringlet.method"));
+    } catch (const Error& error) {
+      throw Error(ErrorCode::unsupported, where_, "its method: " + error.message(), error.hint());
+    }
+  }
+
+  FactorTable read_factors() const {
+    constexpr std::int64_t kMostModes = 8;
+    const std::int64_t modes = whole_number(text("ringlet.modes"), "its number of modes");
+    if (modes > kMostModes) throw bad("has " + std::to_string(modes) + " modes, more than 8");
+    FactorTable table(static_cast<int>(modes));
+    const Json factors = object("ringlet.factors");  // must outlive items()
+    for (const auto& [n, split] : factors.items()) {
+      if (!split.is_string()) throw bad("its factors of " + n + " are no text");
+      const std::int64_t dimension = whole_number(n, "a dimension among its factors");
+      try {
+        table.set(dimension, parse_factors(split.get<std::string>()));
+      } catch (const Error& error) {
+        throw bad("its factors: " + error.message());
+      }
+    }
+    return table;
+  }
+
+  BaseShapes read_base_shapes() const {
+    const std::string where = where_ + ": ringlet.base_shapes";
+    BaseShapes shapes;
+    const Json json = object("ringlet.base_shapes");
+    for (const auto& item : json.items()) {
+      Shape shape = json_require<Shape>(json, item.key().c_str(), where);
+      const bool layer = shape.size() == 2 || shape.size() == 4;
+      if (!layer || std::ranges::any_of(shape, [](std::int64_t n) { return n < 1; }))
+        throw bad("layer \"" + item.key() + "\" has shape " + item.value().dump() +
+                  ", which no layer has");
+      shapes.emplace(item.key(), std::move(shape));
+    }
+    if (shapes.empty()) throw bad("names no layer");
+    return shapes;
+  }
+
+  Error wrong_base(const std::string& what) const {
+    return {ErrorCode::mismatch, where_, what,
+            "the adapter was made for a base model of another kind"};
+  }
+
+  /// The networks' layers that the file names.
+  std::vector<Target> find_targets(const BaseShapes& shapes) const {
+    std::vector<Target> targets;
+    for (const auto& [layer, shape] : shapes) {
+      const std::string in_file = c10::str(at::IntArrayRef(shape));
+      const std::string component = layer.substr(0, layer.find('.'));
+      const std::string name = layer.substr(std::min(component.size() + 1, layer.size()));
+      const auto index = components_.find(component);
+      if (index == components_.end())
+        throw wrong_base("changes layer \"" + layer + "\" of shape " + in_file +
+                         ", but the model has no \"" + component + "\"");
+      const auto found = index->second->layers.find(name);
+      if (found == index->second->layers.end())
+        throw wrong_base("changes layer \"" + layer + "\" of shape " + in_file +
+                         ", which the model does not have");
+      const at::IntArrayRef in_model = found->second->weight().sizes();
+      if (in_model != at::IntArrayRef(shape))
+        throw wrong_base("layer \"" + layer + "\" has shape " + in_file + " in the file, " +
+                         c10::str(in_model) + " in the model");
+      targets.push_back({component, name, found->second});
+    }
+    return targets;
+  }
+
+  /// Refuses a method that needs more numbers than the file has before anything is allocated.
+  void check_size(const Method& method, const std::vector<Target>& targets,
+                  FactorTable& factors) const {
+    std::int64_t available = 0, needed = 0;
+    for (const io::TensorInfo& info : file_->tensors()) available += info.elements();
+    for (const Target& target : targets) {
+      const LayerShape shape = LayerShape::of(target.layer->weight());
+      check_ranks(method, shape);
+      needed += parameter_count(method, shape, factors);
+      if (needed > available)
+        throw bad("holds " + std::to_string(available) + " numbers, fewer than " + method.text() +
+                  " needs on its layers");
+    }
+  }
+
+  /// The formulas for the numbers of parameters, which grow with the squares of ranks and factors,
+  /// must not overflow.
+  void check_ranks(const Method& method, const LayerShape& shape) const {
+    constexpr double kMost = 4e18;
+    const double width = 4.0 * static_cast<double>(std::max(shape.in, shape.out));
+    for (const PartSpec& part : method.parts) {
+      const auto entry = std::ranges::find(part_registry(), part.name, &PartEntry::name);
+      for (const OptionEntry& option : entry->options) {
+        if (option.kind != OptionKind::positive_integer) continue;
+        const double rank = part.number(option.name) * width;
+        if (rank * rank * static_cast<double>(shape.positions()) > kMost)
+          throw bad("its method " + method.text() + " is too large for its layers");
+      }
+    }
+  }
+
+  AdapterFileInfo read_info() const {
+    AdapterFileInfo info;
+    for (const auto& [key, value] : file_->metadata())
+      if (!key.starts_with(kPrefix)) info.extra.emplace(key, value);
+    info.base_hash = text("ringlet.base_hash");
+    info.training = text("ringlet.training");
+    if (!file_->tensors().empty())
+      info.storage = io::view_tensor(file_, file_->tensors().front()).scalar_type();
+    return info;
+  }
+
+  void fill(const AdapterSet& set, at::ScalarType storage) const {
+    if (!is_storage_type(storage))
+      throw bad(std::string("its numbers have type ") + at::toString(storage) +
+                "; adapters have F32, F16 or BF16");
+    const at::NoGradGuard no_grad;
+    const Parameters parameters = set.parameters();
+    for (const auto& [name, parameter] : parameters) {
+      const io::TensorInfo* info = file_->find(name);
+      if (info == nullptr) throw bad("tensor \"" + name + "\" is missing");
+      const at::Tensor stored = io::view_tensor(file_, *info);
+      if (stored.sizes() != parameter.sizes())
+        throw bad("tensor \"" + name + "\" has shape " + c10::str(stored.sizes()) + " instead of " +
+                  c10::str(parameter.sizes()));
+      if (stored.scalar_type() != storage)
+        throw bad("tensor \"" + name + "\" has another type than the first");
+      if (!is_finite(stored))
+        throw Error(ErrorCode::non_finite, where_,
+                    "tensor \"" + name + "\" holds a NaN or an infinity",
+                    "the file is damaged, or its training diverged");
+      parameter.copy_(stored);
+    }
+    check_no_more(parameters);
+  }
+
+  void check_no_more(const Parameters& parameters) const {
+    std::vector<std::string> known;
+    for (const auto& parameter : parameters) known.push_back(parameter.first);
+    std::ranges::sort(known);
+    for (const io::TensorInfo& info : file_->tensors())
+      if (!std::ranges::binary_search(known, info.name))
+        throw bad("tensor \"" + info.name + "\" belongs to none of its layers");
+  }
+
+  std::string where_;
+  const Components& components_;
+  std::shared_ptr<const io::SafetensorsFile> file_;
+};
+
+}  // namespace
+
+void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
+                  const AdapterFileInfo& info) {
+  if (!is_storage_type(info.storage))
+    throw Error(ErrorCode::invalid_argument, path.string(),
+                std::string("adapters cannot be stored as ") + at::toString(info.storage),
+                "use fp32, fp16 or bf16");
+  nn::with_ringlet_errors(path.string(), [&] {
+    std::map<std::string, at::Tensor> tensors;
+    for (const auto& [name, parameter] : set.parameters()) {
+      at::Tensor stored = parameter.detach().to(info.storage);
+      if (!is_finite(stored))
+        throw Error(ErrorCode::non_finite, name, "holds numbers that are not finite as stored",
+                    is_finite(parameter.detach()) ? "too large for fp16; store fp32 or bf16"
+                                                  : "the training diverged; nothing was written");
+      tensors.emplace(name, std::move(stored));
+    }
+    io::save_tensors(path, tensors, metadata_of(set, info));
+  });
+}
+
+LoadedAdapter load_adapter(const std::filesystem::path& path, const Components& components,
+                           const std::string& expected_base_hash) {
+  return nn::with_ringlet_errors(path.string(), [&] {
+    LoadedAdapter loaded = Reader(path, components).read();
+    const std::string& hash = loaded.info.base_hash;
+    if (!hash.empty() && !expected_base_hash.empty() && hash != expected_base_hash)
+      log(LogLevel::warning, path.string() + ": was made for another base model (" + hash +
+                                 ", this one is " + expected_base_hash +
+                                 "); pictures will differ from those of its training");
+    return loaded;
+  });
+}
+
+}  // namespace ringlet::adapt

@@ -1,0 +1,54 @@
+// ringlet's own adapter files: one safetensors file that says all that is needed to build the
+// adapters again.
+//
+// Tensors are named "component.dotted.path.part". Metadata:
+//   ringlet.format       "1"
+//   ringlet.method       method text
+//   ringlet.modes        factors per dimension
+//   ringlet.factors      {"320": "4x8x10", …}
+//   ringlet.base_hash    what the caller knows the base model by, or empty
+//   ringlet.base_shapes  {"unet.….to_q": [320, 320], …}: the adapted layers' weights
+//   ringlet.training     JSON of the training run, or empty
+// and the caller's own keys (modelspec.*, ss_*).
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/targets.h"
+#include "ringlet/io/safetensors.h"
+
+namespace ringlet::adapt {
+
+/// What a file says beside the adapters themselves.
+struct AdapterFileInfo {
+  std::string base_hash = {};
+  std::string training = {};            ///< JSON text, kept as it is
+  io::Metadata extra = {};              ///< more metadata; keys may not start with "ringlet."
+  at::ScalarType storage = at::kFloat;  ///< fp32, fp16 or bf16
+};
+
+/// Writes the set atomically; equal content gives equal bytes. Only finite numbers are written:
+/// Error(non_finite) names the first tensor with others (also those too large for `storage`), and
+/// nothing is written. Throws Error(invalid_argument | io | no_space) as well.
+void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
+                  const AdapterFileInfo& info = {});
+
+struct LoadedAdapter {
+  AdapterSet set;  ///< fp32, not attached, not trainable
+  AdapterFileInfo info;
+};
+
+/// Reads an adapter for these networks; saving it again gives the same bytes. Nothing of a file is
+/// trusted: what is built is never larger than the file's own tensors.
+/// Throws Error(unsupported) for a file without ringlet's metadata, of a newer format or method;
+/// Error(mismatch) that names the first layer, by name, that the networks lack or have in another
+/// shape; Error(bad_format | non_finite) for a file that contradicts itself; and as
+/// SafetensorsFile::open. A base hash other than the expected one (both known) is only a warning.
+LoadedAdapter load_adapter(const std::filesystem::path& path, const Components& components,
+                           const std::string& expected_base_hash = {});
+
+}  // namespace ringlet::adapt

@@ -1,0 +1,227 @@
+#include "ringlet/adapt/adapter_set.h"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::adapt {
+namespace {
+
+/// The term as an adapter that only adds to the frozen layer's output, or null.
+const TransformResidual* residual_alone(const nn::Adapter& term) {
+  const auto* adapter = dynamic_cast<const TransformResidual*>(&term);
+  return adapter != nullptr && adapter->transform() == nullptr ? adapter : nullptr;
+}
+
+/// Several adapters in one slot: W0 + sum_k (W_k - W0), where each W_k has its strength in it.
+class SumAdapter final : public nn::Adapter {
+ public:
+  explicit SumAdapter(std::shared_ptr<nn::Adapter> first) { terms_.push_back(std::move(first)); }
+
+  void add(std::shared_ptr<nn::Adapter> term) { terms_.push_back(std::move(term)); }
+  void remove(const nn::Adapter* term) noexcept {
+    std::erase_if(terms_, [term](const auto& each) { return each.get() == term; });
+  }
+  const std::vector<std::shared_ptr<nn::Adapter>>& terms() const { return terms_; }
+
+  at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const override;
+  at::Tensor weight(const at::Tensor& w0) const override;
+  Parameters parameters() const override;
+  std::string spec() const override;
+
+ private:
+  std::vector<std::shared_ptr<nn::Adapter>> terms_;
+};
+
+at::Tensor SumAdapter::forward(const nn::Layer& layer, const at::Tensor& x) const {
+  // The first term with a transform brings the frozen layer's output along, residuals need none of
+  // it: the frozen layer runs once unless there are two transforms.
+  at::Tensor y, base;
+  for (const auto& term : terms_) {
+    if (residual_alone(*term) != nullptr) continue;
+    const at::Tensor adapted = term->forward(layer, x);
+    if (!y.defined()) {
+      y = adapted;
+      continue;
+    }
+    if (!base.defined()) base = layer.base(x);
+    y = y + (adapted - base);
+  }
+  if (!y.defined()) y = layer.base(x);
+  for (const auto& term : terms_) {
+    const TransformResidual* adapter = residual_alone(*term);
+    if (adapter != nullptr && adapter->strength != 0.0)
+      y = y + adapter->strength * adapter->residual()->forward(layer, x);
+  }
+  return y;
+}
+
+at::Tensor SumAdapter::weight(const at::Tensor& w0) const {
+  const at::Tensor wide = w0.scalar_type() == at::kDouble ? w0 : w0.to(at::kFloat);
+  at::Tensor w = terms_.front()->weight(wide);
+  for (std::size_t k = 1; k < terms_.size(); ++k) w = w + (terms_[k]->weight(wide) - wide);
+  return w.to(w0.scalar_type());
+}
+
+Parameters SumAdapter::parameters() const {
+  Parameters named;
+  for (std::size_t k = 0; k < terms_.size(); ++k)
+    for (const auto& [name, tensor] : terms_[k]->parameters())
+      named.emplace_back(std::to_string(k) + "." + name, tensor);
+  return named;
+}
+
+std::string SumAdapter::spec() const {
+  std::vector<std::string> specs;
+  for (const auto& term : terms_) specs.push_back(term->spec());
+  return join(specs, " & ");
+}
+
+using Slot = std::shared_ptr<nn::Adapter>;
+
+void add_to_slot(Slot& slot, Slot adapter) {
+  if (!slot) {
+    slot = std::move(adapter);
+    return;
+  }
+  auto sum = std::dynamic_pointer_cast<SumAdapter>(slot);
+  if (!sum) {
+    sum = std::make_shared<SumAdapter>(slot);
+    slot = sum;
+  }
+  sum->add(std::move(adapter));
+}
+
+/// Allocates nothing, so that destructors may call it.
+void remove_from_slot(Slot& slot, const nn::Adapter* adapter) noexcept {
+  if (slot.get() == adapter) {
+    slot.reset();
+  } else if (auto* sum = dynamic_cast<SumAdapter*>(slot.get())) {
+    sum->remove(adapter);
+    if (sum->terms().size() > 1) return;
+    Slot last = sum->terms().front();  // a copy: the sum ends with the assignment
+    slot = std::move(last);
+  }
+}
+
+}  // namespace
+
+AdapterSet AdapterSet::create(const Method& method, std::span<const Target> targets,
+                              FactorTable factors, const Random& random) {
+  if (targets.empty())
+    throw Error(ErrorCode::invalid_argument, "adapter", "there is no layer to adapt");
+  std::vector<Target> sorted(targets.begin(), targets.end());
+  const auto key = [](const Target& target) { return std::tie(target.component, target.name); };
+  std::ranges::sort(sorted, {}, key);
+  const auto twice = std::ranges::adjacent_find(sorted, {}, key);
+  if (twice != sorted.end())
+    throw Error(ErrorCode::invalid_argument, twice->full_name(), "is to be adapted twice");
+
+  AdapterSet set(method, std::move(factors));
+  nn::with_ringlet_errors("adapter", [&] {
+    for (Target& target : sorted) {
+      const at::Tensor& weight = target.layer->weight();
+      auto adapter =
+          build_adapter(method, LayerShape::of(weight), set.factors_, random, target.full_name());
+      if (!weight.is_cpu())
+        for (const auto& [name, tensor] : adapter->parameters())
+          tensor.set_data(tensor.to(weight.device()));
+      set.entries_.push_back({std::move(target), std::move(adapter)});
+    }
+  });
+  return set;
+}
+
+AdapterSet::AdapterSet(AdapterSet&& other) noexcept
+    : method_(std::move(other.method_)),
+      factors_(std::move(other.factors_)),
+      entries_(std::exchange(other.entries_, {})),
+      strength_(other.strength_),
+      attached_(std::exchange(other.attached_, false)) {}
+
+AdapterSet& AdapterSet::operator=(AdapterSet&& other) noexcept {
+  if (this == &other) return *this;
+  detach();
+  method_ = std::move(other.method_);
+  factors_ = std::move(other.factors_);
+  entries_ = std::exchange(other.entries_, {});
+  strength_ = other.strength_;
+  attached_ = std::exchange(other.attached_, false);
+  return *this;
+}
+
+AdapterSet::~AdapterSet() { detach(); }
+
+void AdapterSet::attach() {
+  if (attached_) return;
+  attached_ = true;  // first, so that detach() clears up when an allocation fails half-way
+  try {
+    for (const Entry& entry : entries_) add_to_slot(entry.target.layer->adapter, entry.adapter);
+  } catch (const std::exception& problem) {
+    detach();
+    throw nn::to_error(problem, "adapter");
+  }
+}
+
+void AdapterSet::detach() noexcept {
+  if (!attached_) return;
+  for (const Entry& entry : entries_)
+    remove_from_slot(entry.target.layer->adapter, entry.adapter.get());
+  attached_ = false;
+}
+
+void AdapterSet::set_strength(double strength) {
+  if (!std::isfinite(strength))
+    throw Error(ErrorCode::invalid_argument, "strength", "must be a finite number");
+  strength_ = strength;
+  for (const Entry& entry : entries_) entry.adapter->strength = strength;
+}
+
+void AdapterSet::set_trainable(bool trainable) {
+  for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(trainable);
+}
+
+Parameters AdapterSet::parameters() const {
+  Parameters all;
+  for (const Entry& entry : entries_)
+    for (const auto& [name, tensor] : entry.adapter->parameters())
+      all.emplace_back(entry.target.full_name() + "." + name, tensor);
+  return all;
+}
+
+std::int64_t AdapterSet::parameter_count() const {
+  std::int64_t count = 0;
+  for (const auto& [name, tensor] : parameters()) count += tensor.numel();
+  return count;
+}
+
+std::map<std::string, at::Tensor> AdapterSet::merged_weights() const {
+  const AdapterSet* const self = this;
+  return adapt::merged_weights({&self, 1});
+}
+
+std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* const> sets) {
+  return nn::with_ringlet_errors("merge", [&] {
+    const at::NoGradGuard no_grad;
+    std::map<std::string, std::pair<const nn::Layer*, Slot>> slots;
+    for (const AdapterSet* set : sets)
+      for (const AdapterSet::Entry& entry : set->entries()) {
+        auto& [layer, slot] = slots[entry.target.full_name() + ".weight"];
+        layer = entry.target.layer.get();
+        add_to_slot(slot, entry.adapter);
+      }
+    std::map<std::string, at::Tensor> weights;
+    for (const auto& [name, filled] : slots)
+      weights.emplace(name, filled.second->weight(filled.first->weight()));
+    return weights;
+  });
+}
+
+}  // namespace ringlet::adapt

@@ -1,0 +1,85 @@
+// The adapters of one training run or file: one per targeted layer, built, attached and merged
+// together.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/adapt/factors.h"
+#include "ringlet/adapt/method.h"
+#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/transform_residual.h"
+#include "ringlet/core/random.h"
+
+namespace ringlet::adapt {
+
+/// Owns the parameters of a method on a number of layers. While it is attached, the layers compute
+/// with them; several sets may be attached to the same layers at once, whose weights are then
+///     W0 + sum_k s_k (W_k - W0)
+/// The frozen weights are never written, so that detaching restores the base bit for bit.
+/// Attaching and detaching must not run beside a forward pass of the same network.
+class AdapterSet {
+ public:
+  struct Entry {
+    Target target;
+    std::shared_ptr<TransformResidual> adapter;
+  };
+
+  /// One adapter per target at its neutral start, trainable and not attached; parameters are fp32
+  /// and on their layer's device. An adapter's random numbers depend on the seed and on its layer's
+  /// full name. Throws Error(invalid_argument) for no target or the same one twice.
+  static AdapterSet create(const Method& method, std::span<const Target> targets,
+                           FactorTable factors, const Random& random);
+
+  AdapterSet(AdapterSet&& other) noexcept;
+  AdapterSet& operator=(AdapterSet&& other) noexcept;
+  ~AdapterSet();  ///< detaches
+
+  /// Puts the adapters into their layers' slots, beside those of other sets.
+  void attach();
+  /// Takes them out again; a slot that no other set fills is empty: exactly the base operation.
+  void detach() noexcept;
+  bool attached() const { return attached_; }
+
+  /// Strength of all adapters: 0 is the base, 1 the adapter. Throws Error(invalid_argument) unless
+  /// it is finite.
+  void set_strength(double strength);
+  double strength() const { return strength_; }
+
+  /// Whether the parameters ask for gradients.
+  void set_trainable(bool trainable);
+
+  /// Every parameter by "component.dotted.path.part", in the order of entries().
+  Parameters parameters() const;
+  std::int64_t parameter_count() const;
+
+  /// The weights that merging at the present strength writes, by "component.dotted.path.weight":
+  /// computed in fp32 (fp64 for fp64 weights), then in the frozen weight's type, no gradient.
+  std::map<std::string, at::Tensor> merged_weights() const;
+
+  const Method& method() const { return method_; }
+  const FactorTable& factors() const { return factors_; }
+  const std::vector<Entry>& entries() const { return entries_; }  ///< by component, then name
+
+ private:
+  AdapterSet(Method method, FactorTable factors)
+      : method_(std::move(method)), factors_(std::move(factors)) {}
+
+  Method method_;
+  FactorTable factors_;
+  std::vector<Entry> entries_;
+  double strength_ = 1.0;
+  bool attached_ = false;
+};
+
+/// The weights that merging several sets together writes; see AdapterSet::merged_weights. Layers
+/// that only some of them change are included.
+std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* const> sets);
+
+}  // namespace ringlet::adapt

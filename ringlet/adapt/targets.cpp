@@ -1,0 +1,195 @@
+#include "ringlet/adapt/targets.h"
+
+#include <algorithm>
+#include <functional>
+#include <regex>
+#include <string_view>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+
+namespace ringlet::adapt {
+namespace {
+
+using Predicate = std::function<bool(const Target&)>;
+
+/// True when the last parts of the dotted path are one of `tails`.
+bool ends_with_one_of(const std::string& name, std::initializer_list<std::string_view> tails) {
+  return std::ranges::any_of(tails, [&](std::string_view tail) {
+    return name == tail || name.ends_with("." + std::string(tail));
+  });
+}
+
+bool is_attention(const Target& target) {
+  return target.component == "unet" &&
+         ends_with_one_of(target.name, {"to_q", "to_k", "to_v", "to_out.0"});
+}
+
+bool is_feed_forward(const Target& target) {
+  return target.component == "unet" && ends_with_one_of(target.name, {"ff.net.0.proj", "ff.net.2"});
+}
+
+bool is_text_encoder_block(const Target& target) {
+  return target.component.starts_with("text_encoder") &&
+         ends_with_one_of(target.name, {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"});
+}
+
+struct Preset {
+  std::string name;
+  Predicate selects;
+};
+
+const std::vector<Preset>& presets() {
+  static const std::vector<Preset> table = {
+      {"attention", is_attention},
+      {"attention+ff", [](const Target& t) { return is_attention(t) || is_feed_forward(t); }},
+      {"all-linear",
+       [](const Target& t) { return t.component == "unet" && t.layer->weight().dim() == 2; }},
+      {"all", [](const Target& t) { return t.component == "unet"; }},
+      {"text-encoder", is_text_encoder_block}};
+  return table;
+}
+
+const Preset& find_preset(const std::string& name) {
+  const auto found = std::ranges::find(presets(), name, &Preset::name);
+  if (found != presets().end()) return *found;
+  const std::vector<std::string> names = target_presets();
+  const std::string near = nearest_name(name, names);
+  throw Error(ErrorCode::invalid_argument, "--targets", "there is no preset \"" + name + "\"",
+              (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
+}
+
+bool glob_matches(std::string_view pattern, std::string_view text) {
+  std::size_t p = 0, t = 0, text_after_star = 0;
+  std::size_t star = std::string_view::npos;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      text_after_star = t;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t])) {
+      ++p;
+      ++t;
+    } else if (star != std::string_view::npos) {  // the last star takes one more character
+      p = star + 1;
+      t = ++text_after_star;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', p) == std::string_view::npos;
+}
+
+constexpr std::string_view kRegexPrefix = "re:";
+
+/// Up to three names that the user may have meant: those like the whole pattern, else those whose
+/// last part is like the pattern's, else any.
+std::vector<std::string> examples_for(std::string_view pattern, std::vector<std::string> names) {
+  constexpr std::size_t kMost = 3;
+  if (pattern.starts_with(kRegexPrefix)) pattern.remove_prefix(kRegexPrefix.size());
+  const auto last_part = [](std::string_view name) {
+    return std::string(name.substr(name.rfind('.') + 1));  // npos + 1 = 0
+  };
+  std::vector<std::string> last_parts;
+  for (const std::string& name : names) last_parts.push_back(last_part(name));
+  const std::string near_part = nearest_name(last_part(pattern), last_parts);
+
+  std::vector<std::string> rest = names, near;
+  while (near.size() < kMost) {
+    const std::string best = nearest_name(pattern, rest);
+    if (best.empty()) break;
+    near.push_back(best);
+    std::erase(rest, best);
+  }
+  if (!near.empty()) return near;
+  if (!near_part.empty())
+    std::erase_if(names, [&](const std::string& name) { return last_part(name) != near_part; });
+  names.resize(std::min(names.size(), kMost));
+  return names;
+}
+
+Predicate matcher(const std::string& pattern, const std::string& option) {
+  if (!pattern.starts_with(kRegexPrefix))
+    return [pattern](const Target& target) { return glob_matches(pattern, target.full_name()); };
+  const auto fail = [pattern, option](const std::regex_error& problem) -> Error {
+    return {ErrorCode::invalid_argument, option,
+            "\"" + pattern + "\" is not a usable regular expression: " + problem.what(),
+            "without \"re:\" a pattern is a glob, for example \"unet.mid_block.*.to_q\""};
+  };
+  try {
+    return [fail, regex = std::regex(pattern.substr(kRegexPrefix.size()))](const Target& target) {
+      try {
+        return std::regex_search(target.full_name(), regex);
+      } catch (const std::regex_error& problem) {  // it may give up while matching, too
+        throw fail(problem);
+      }
+    };
+  } catch (const std::regex_error& problem) {
+    throw fail(problem);
+  }
+}
+
+std::vector<Target> all_layers(const Components& components) {
+  std::vector<Target> layers;
+  for (const auto& [component, index] : components)
+    for (const auto& [name, layer] : index->layers) layers.push_back({component, name, layer});
+  return layers;
+}
+
+/// Sets the mark of every layer that the predicate selects; false when there is none.
+bool mark(const std::vector<Target>& layers, const Predicate& selects, bool value,
+          std::vector<bool>& marks) {
+  bool any = false;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (!selects(layers[i])) continue;
+    marks[i] = value;
+    any = true;
+  }
+  return any;
+}
+
+void mark_patterns(const std::vector<Target>& layers, const std::vector<std::string>& patterns,
+                   const std::string& option, bool value, std::vector<bool>& marks) {
+  for (const std::string& pattern : patterns) {
+    if (mark(layers, matcher(pattern, option), value, marks)) continue;
+    std::vector<std::string> names;
+    for (const Target& layer : layers) names.push_back(layer.full_name());
+    throw Error(ErrorCode::invalid_argument, option, "\"" + pattern + "\" matches no layer",
+                "layers are named like " + join(examples_for(pattern, std::move(names))));
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> target_presets() {
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) names.push_back(preset.name);
+  return names;
+}
+
+std::vector<Target> select_targets(const Components& components, const TargetOptions& options) {
+  const std::vector<Target> layers = all_layers(components);
+  std::vector<bool> marks(layers.size(), false);
+  std::vector<std::string> chosen = options.presets;
+  if (chosen.empty() && options.include.empty()) chosen = {"attention"};
+  for (const std::string& name : chosen) {
+    if (mark(layers, find_preset(name).selects, true, marks)) continue;
+    std::vector<std::string> parts;
+    for (const auto& component : components) parts.push_back(component.first);
+    throw Error(ErrorCode::invalid_argument, "--targets",
+                "the preset \"" + name + "\" matches no layer",
+                "the model's parts are: " + join(parts));
+  }
+  mark_patterns(layers, options.include, "--include", true, marks);
+  mark_patterns(layers, options.exclude, "--exclude", false, marks);
+
+  std::vector<Target> selected;
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (marks[i]) selected.push_back(layers[i]);
+  if (selected.empty())
+    throw Error(ErrorCode::invalid_argument, "--exclude", "excludes every selected layer",
+                "exclude less, or include more");
+  return selected;
+}
+
+}  // namespace ringlet::adapt

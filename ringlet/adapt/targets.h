@@ -1,0 +1,49 @@
+// Which layers an adapter changes.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ringlet/nn/layer.h"
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::adapt {
+
+/// The networks that can be adapted by name: "unet", "text_encoder", "text_encoder_2", … The names
+/// have no dots, since a layer's full name is "component.dotted.path". No pointer is null.
+using Components = std::map<std::string, const nn::ModuleIndex*>;
+
+/// One layer that gets an adapter.
+struct Target {
+  std::string component;
+  std::string name;  ///< dotted path inside the component
+  std::shared_ptr<nn::Layer> layer;
+
+  std::string full_name() const { return component + "." + name; }
+};
+
+/// What to select: the union of presets and include patterns, without what exclude patterns match.
+/// A pattern is a glob over the full name (`*` any characters, dots included, `?` one), or after
+/// "re:" a regular expression (ECMAScript) that may match anywhere in it.
+struct TargetOptions {
+  std::vector<std::string> presets = {};  ///< names of target_presets()
+  std::vector<std::string> include = {};
+  std::vector<std::string> exclude = {};
+};
+
+/// The names of the presets:
+///   attention     query, key, value and output projections of the U-Net's attentions
+///   attention+ff  and both layers of its transformers' feed-forwards
+///   all-linear    every linear layer of the U-Net
+///   all           every linear layer and convolution of the U-Net
+///   text-encoder  attention projections and feed-forwards of all text encoders
+std::vector<std::string> target_presets();
+
+/// The selected layers, by component, then name; "attention" when neither a preset nor an include
+/// pattern is given. Throws Error(invalid_argument) for an unknown preset, a regular expression
+/// that is none, a preset or pattern that matches no layer, and when nothing is left.
+std::vector<Target> select_targets(const Components& components, const TargetOptions& options);
+
+}  // namespace ringlet::adapt

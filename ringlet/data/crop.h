@@ -1,0 +1,29 @@
+// Square training crops of pictures.
+#pragma once
+
+#include <cstdint>
+
+#include "ringlet/io/image.h"
+
+namespace ringlet::data {
+
+/// Where a crop lies between the two ends of what does not fit: 0 = left or top, 1 = right or
+/// bottom.
+struct CropPlace {
+  double x = 0.5;
+  double y = 0.5;
+};
+
+struct Crop {
+  io::Image image;
+  std::int64_t left = 0;  ///< pixels of the resized picture that were cut off
+  std::int64_t top = 0;
+};
+
+/// Scales the picture until it just covers size x size, then cuts that square out of it.
+Crop square_crop(const io::Image& image, std::int64_t size, CropPlace place = {});
+
+/// Left and right exchanged.
+io::Image mirrored(const io::Image& image);
+
+}  // namespace ringlet::data

@@ -1,0 +1,83 @@
+#include "ringlet/nn/gradient_checkpoint.h"
+
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace ringlet::nn {
+namespace {
+
+thread_local bool checkpointing = false;
+
+struct FunctionHolder final : torch::CustomClassHolder {
+  explicit FunctionHolder(TensorFunction f) : function(std::move(f)) {}
+  TensorFunction function;
+};
+
+struct Checkpoint : torch::autograd::Function<Checkpoint> {
+  /// `trigger` asks for a gradient, so that the backward pass comes here even when no input does.
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
+                                                const at::Tensor& trigger,
+                                                const at::TensorList& inputs,
+                                                const TensorFunction& function) {
+    static_cast<void>(trigger);
+    std::vector<bool> needs;
+    for (const at::Tensor& input : inputs)
+      needs.push_back(input.defined() && input.requires_grad());
+    context->saved_data["needs"] = needs;
+    context->saved_data["function"] =
+        c10::IValue::make_capsule(c10::make_intrusive<FunctionHolder>(function));
+    context->save_for_backward(inputs.vec());
+    at::NoGradGuard no_grad;
+    return function(inputs.vec());
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto holder = c10::static_intrusive_pointer_cast<FunctionHolder>(
+        context->saved_data["function"].toCapsule());
+    const std::vector<bool> needs = context->saved_data["needs"].toBoolList().vec();
+    const torch::autograd::variable_list saved = context->get_saved_variables();
+    std::vector<at::Tensor> inputs;
+    for (std::size_t i = 0; i < saved.size(); ++i)
+      inputs.push_back(saved[i].defined() ? saved[i].detach().set_requires_grad(needs[i])
+                                          : at::Tensor());
+    std::vector<at::Tensor> outputs;
+    {
+      at::AutoGradMode recording(true);
+      outputs = holder->function(inputs);
+    }
+    std::vector<at::Tensor> roots, root_gradients;
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+      if (gradients[i].defined() && outputs[i].requires_grad()) {
+        roots.push_back(outputs[i]);
+        root_gradients.push_back(gradients[i]);
+      }
+    if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
+    torch::autograd::variable_list result = {at::Tensor()};  // of the trigger
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      result.push_back(needs[i] ? inputs[i].grad() : at::Tensor());
+    result.emplace_back();  // of the function
+    return result;
+  }
+};
+
+}  // namespace
+
+GradientCheckpointing::GradientCheckpointing(bool on) : before_(checkpointing) {
+  checkpointing = on;
+}
+
+GradientCheckpointing::~GradientCheckpointing() { checkpointing = before_; }
+
+std::vector<at::Tensor> checkpointed(const TensorFunction& function,
+                                     const std::vector<at::Tensor>& inputs) {
+  if (!checkpointing || !c10::GradMode::is_enabled()) return function(inputs);
+  const at::Tensor trigger = at::zeros({1}).set_requires_grad(true);
+  return Checkpoint::apply(trigger, at::TensorList(inputs), function);
+}
+
+}  // namespace ringlet::nn

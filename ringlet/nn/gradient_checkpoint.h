@@ -1,0 +1,32 @@
+// Gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): parts
+// of a network are computed again in the backward pass instead of being kept.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace ringlet::nn {
+
+/// Switches checkpointing on for this thread while it lives.
+class GradientCheckpointing {
+ public:
+  explicit GradientCheckpointing(bool on);
+  ~GradientCheckpointing();
+  GradientCheckpointing(const GradientCheckpointing&) = delete;
+  GradientCheckpointing& operator=(const GradientCheckpointing&) = delete;
+
+ private:
+  bool before_;
+};
+
+using TensorFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+
+/// function(inputs). Where checkpointing is on and gradients are recorded, only the inputs are
+/// kept, and the backward pass calls `function` again; it must therefore give the same result both
+/// times. Parameters that it uses get their gradients, too. Inputs may be undefined.
+std::vector<at::Tensor> checkpointed(const TensorFunction& function,
+                                     const std::vector<at::Tensor>& inputs);
+
+}  // namespace ringlet::nn

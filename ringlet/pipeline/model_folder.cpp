@@ -1,0 +1,109 @@
+#include "ringlet/pipeline/model_folder.h"
+
+#include <utility>
+
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/error.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_json(const fs::path& path, const Json& json) {
+  write_file_atomically(path, json.dump(2) + "\n");
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code problem;
+  fs::create_directories(folder, problem);
+  if (problem)
+    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
+}
+
+void write_component(const StableDiffusion& model, const std::string& name,
+                     const ModelComponent& part, const std::string& weights, const fs::path& root,
+                     const SaveModelOptions& options) {
+  const auto replaced = options.replacements.find(name);
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [key, tensor] : model.indices().at(name).tensors) {
+    at::Tensor value = tensor;
+    if (replaced != options.replacements.end())
+      if (const auto found = replaced->second.find(key); found != replaced->second.end())
+        value = found->second;
+    value = value.detach().to(at::kCPU, options.dtype);
+    if (!value.isfinite().all().item<bool>())
+      throw Error(ErrorCode::non_finite, name + "." + key,
+                  "the tensor holds NaN or values too large for the type it is written in",
+                  "nothing of this part was written; write fp32");
+    tensors.emplace(key, std::move(value));
+  }
+  make_folder(root / name);
+  write_json(root / name / "config.json", part.config);
+  io::save_tensors(root / name / weights, tensors, {{"format", "pt"}});
+}
+
+void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {
+  make_folder(target);
+  for (const char* name : {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
+                           "special_tokens_map.json"}) {
+    std::error_code problem;
+    if (!fs::exists(files.folder / name) || fs::equivalent(files.folder, target, problem)) continue;
+    fs::copy_file(files.folder / name, target / name, fs::copy_options::overwrite_existing,
+                  problem);
+    if (problem)
+      throw Error(ErrorCode::io, (target / name).string(),
+                  "the file cannot be written: " + problem.message());
+  }
+}
+
+Json model_index(const ModelFiles& files) {
+  const std::string family = files.sdxl() ? "StableDiffusionXL" : "StableDiffusion";
+  Json index = {{"_class_name", family + (files.inpainting ? "InpaintPipeline" : "Pipeline")},
+                {"unet", {"diffusers", "UNet2DConditionModel"}},
+                {"vae", {"diffusers", "AutoencoderKL"}},
+                {"text_encoder", {"transformers", "CLIPTextModel"}},
+                {"tokenizer", {"transformers", "CLIPTokenizer"}},
+                {"scheduler",
+                 {"diffusers", json_value<std::string>(files.scheduler, "_class_name",
+                                                       "DDIMScheduler", files.scheduler_where)}}};
+  if (files.sdxl()) {
+    index["text_encoder_2"] = {"transformers", "CLIPTextModelWithProjection"};
+    index["tokenizer_2"] = {"transformers", "CLIPTokenizer"};
+    index["force_zeros_for_empty_prompt"] = files.zero_empty_negative;
+  } else {
+    index["safety_checker"] = {nullptr, nullptr};
+    index["feature_extractor"] = {nullptr, nullptr};
+    index["requires_safety_checker"] = false;
+  }
+  return index;
+}
+
+void save(const StableDiffusion& model, const fs::path& root, const SaveModelOptions& options) {
+  const ModelFiles& files = model.files();
+  constexpr const char* kNetwork = "diffusion_pytorch_model.safetensors";
+  constexpr const char* kText = "model.safetensors";
+  make_folder(root);
+  write_component(model, "unet", files.unet, kNetwork, root, options);
+  write_component(model, "vae", files.vae, kNetwork, root, options);
+  write_component(model, "text_encoder", files.text_encoder, kText, root, options);
+  copy_tokenizer(files.tokenizer, root / "tokenizer");
+  if (files.sdxl()) {
+    write_component(model, "text_encoder_2", files.text_encoder_2, kText, root, options);
+    copy_tokenizer(files.tokenizer_2, root / "tokenizer_2");
+  }
+  make_folder(root / "scheduler");
+  write_json(root / "scheduler" / "scheduler_config.json", files.scheduler);
+  write_json(root / "model_index.json", model_index(files));
+}
+
+}  // namespace
+
+void save_model(const StableDiffusion& model, const fs::path& folder,
+                const SaveModelOptions& options) {
+  nn::with_ringlet_errors(folder.string(), [&] { save(model, folder, options); });
+}
+
+}  // namespace ringlet::pipeline

@@ -1,0 +1,51 @@
+// Training states on disk: a file per checkpoint, the last few kept.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/core/json.h"
+
+namespace ringlet::train {
+
+/// Everything that can influence a later step; the data order and all noise are functions of the
+/// seed and the step, so the step stands for them.
+struct TrainState {
+  std::int64_t step = 0;     ///< steps done
+  std::int64_t updates = 0;  ///< optimiser updates done (skipped steps make none)
+  std::int64_t skipped = 0;  ///< steps without an update since the start
+  Json settings;             ///< what the run was started with
+  std::map<std::string, at::Tensor> tensors;
+};
+
+class CheckpointFolder {
+ public:
+  /// `keep` >= 1 checkpoints stay; the folder is made by the first save.
+  CheckpointFolder(std::filesystem::path folder, int keep);
+
+  /// Writes `step-NNNNNNNN.safetensors` atomically, then removes the oldest ones beyond `keep`.
+  /// Refuses tensors that hold NaN or infinity: Error(non_finite). Throws Error(io | no_space).
+  std::filesystem::path save(const TrainState& state) const;
+
+  /// The newest checkpoint, or nothing.
+  std::optional<std::filesystem::path> latest() const;
+
+  /// Throws Error(not_found | bad_format | unsupported).
+  static TrainState load(const std::filesystem::path& file);
+
+ private:
+  std::filesystem::path folder_;
+  int keep_;
+};
+
+/// Fills `own` tensors in place from a loaded state. Throws Error(mismatch) that names the first
+/// tensor which is missing, unknown or of another shape; changes nothing then.
+void restore_tensors(const std::map<std::string, at::Tensor>& own,
+                     const std::map<std::string, at::Tensor>& loaded, const std::string& where);
+
+}  // namespace ringlet::train

@@ -1,0 +1,173 @@
+#include "ringlet/train/diffusion_loss.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+
+#include "ringlet/core/random.h"
+#include "ringlet/diffusion/prediction.h"
+
+namespace ringlet::train {
+namespace {
+
+/// Standard normal numbers of the shape of `like`, on its device.
+at::Tensor normal_like(const at::Tensor& like, RandomStream random) {
+  at::Tensor numbers = at::empty(like.sizes(), at::kFloat);
+  random.fill_normal({numbers.data_ptr<float>(), static_cast<std::size_t>(numbers.numel())});
+  return numbers.to(like.device());
+}
+
+/// A random order of an epoch (Fisher and Yates).
+std::vector<std::size_t> shuffled(std::vector<std::size_t> order, RandomStream random) {
+  for (std::size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[random.uniform_int(i)]);
+  return order;
+}
+
+double min_snr_weight(diffusion::Prediction prediction, const diffusion::NoiseLevel& level,
+                      double gamma) {
+  // Written without SNR itself, which is 0 or infinite at the ends.
+  const double signal = level.alpha * level.alpha, noise = level.sigma * level.sigma;
+  const double capped = std::min(signal, gamma * noise);  // min(SNR, gamma) * noise
+  if (prediction == diffusion::Prediction::v) return capped / (signal + noise);
+  if (prediction == diffusion::Prediction::sample) return noise == 0.0 ? gamma : capped / noise;
+  return signal == 0.0 ? 1.0 : capped / signal;
+}
+
+}  // namespace
+
+at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
+                            const NoisyBatch& batch, double min_snr_gamma) {
+  std::vector<at::Tensor> noisy, targets;
+  std::vector<double> weights, timesteps;
+  for (std::size_t i = 0; i < batch.timesteps.size(); ++i) {
+    const auto row = static_cast<std::int64_t>(i);
+    const diffusion::NoiseLevel level = schedule.level(batch.timesteps[i]);
+    noisy.push_back(diffusion::add_noise(batch.latents[row], batch.noise[row], level));
+    targets.push_back(diffusion::training_target(schedule.prediction(), batch.latents[row],
+                                                 batch.noise[row], level));
+    weights.push_back(
+        min_snr_gamma > 0.0 ? min_snr_weight(schedule.prediction(), level, min_snr_gamma) : 1.0);
+    timesteps.push_back(level.timestep);
+  }
+  const auto on_device = [&](const std::vector<double>& numbers) {
+    return at::tensor(numbers, at::kFloat).to(batch.latents.device());
+  };
+  const at::Tensor said = unet.forward(at::stack(noisy).to(batch.text.scalar_type()),
+                                       on_device(timesteps), batch.text, &batch.added);
+  const at::Tensor error = (said.to(at::kFloat) - at::stack(targets)).pow(2).mean({1, 2, 3});
+  return min_snr_gamma > 0.0 ? error * on_device(weights) : error;
+}
+
+DiffusionLoss::DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet instance,
+                             TrainingSet prior, DiffusionLossOptions options)
+    : model_(model), instance_(std::move(instance)), prior_(std::move(prior)), options_(options) {
+  if (options_.train_text) return;
+  at::NoGradGuard no_grad;
+  const auto encode = [&](const std::string& caption) {
+    if (!texts_.contains(caption))
+      texts_.emplace(
+          caption, pipeline::encode_prompts(model_.text(), std::array{caption}, options_.clip_skip,
+                                            model_.options().device));
+  };
+  encode("");
+  for (const TrainingSet* set : {&instance_, &prior_})
+    for (const EncodedPicture& picture : set->pictures) encode(picture.caption);
+}
+
+void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
+                         std::vector<Row>& rows) const {
+  const Random random(options_.seed);
+  const auto count = static_cast<std::int64_t>(set.order.size());
+  std::int64_t epoch = -1;
+  std::vector<std::size_t> order;
+  for (std::int64_t i = 0; i < options_.batch_size; ++i) {
+    const std::int64_t position = micro_batch * options_.batch_size + i;
+    if (position / count != epoch) {
+      epoch = position / count;
+      order = shuffled(set.order, random.stream(name, static_cast<std::uint64_t>(epoch)));
+    }
+    const EncodedPicture& picture = set.pictures[order[static_cast<std::size_t>(position % count)]];
+    const auto number = static_cast<std::uint64_t>(rows.size());
+    RandomStream choice =
+        random.stream("crop and caption", static_cast<std::uint64_t>(micro_batch), number);
+    const EncodedCrop& crop = picture.crops[choice.uniform_int(picture.crops.size())];
+    const bool drop = choice.uniform() < options_.caption_dropout;
+    rows.push_back({&picture, &crop, drop ? "" : picture.caption, number});
+  }
+}
+
+NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const {
+  const Random random(options_.seed);
+  const auto step = static_cast<std::uint64_t>(micro_batch);
+  std::vector<at::Tensor> latents, noises;
+  NoisyBatch batch;
+  for (const Row& row : rows) {
+    const at::Tensor& mean = row.crop->mean;
+    latents.push_back(mean + row.crop->deviation *
+                                 normal_like(mean, random.stream("posterior", step, row.number)));
+    at::Tensor noise = normal_like(mean, random.stream("noise", step, row.number));
+    if (options_.noise_offset > 0.0)
+      noise += options_.noise_offset * normal_like(mean.slice(1, 0, 1).slice(2, 0, 1),
+                                                   random.stream("noise offset", step, row.number));
+    noises.push_back(std::move(noise));
+    batch.timesteps.push_back(static_cast<std::int64_t>(
+        random.stream("timestep", step, row.number)
+            .uniform_int(static_cast<std::uint64_t>(model_.schedule().training_steps()))));
+  }
+  batch.latents = at::stack(latents);
+  batch.noise = at::stack(noises);
+  return batch;
+}
+
+void DiffusionLoss::add_text(const std::vector<Row>& rows, NoisyBatch& batch) const {
+  pipeline::TextConditions text;
+  if (options_.train_text) {
+    std::vector<std::string> captions;
+    for (const Row& row : rows) captions.push_back(row.caption);
+    text = pipeline::encode_prompts(model_.text(), captions, options_.clip_skip,
+                                    model_.options().device);
+  } else {
+    std::vector<at::Tensor> embeddings, pooled;
+    for (const Row& row : rows) {
+      embeddings.push_back(texts_.at(row.caption).embeddings);
+      if (model_.files().sdxl()) pooled.push_back(texts_.at(row.caption).pooled);
+    }
+    text = {at::cat(embeddings), pooled.empty() ? at::Tensor() : at::cat(pooled)};
+  }
+  batch.text = text.embeddings.to(model_.options().precision);
+  if (!model_.files().sdxl()) return;
+  std::vector<at::Tensor> sizes;
+  const auto size = static_cast<double>(batch.latents.size(2) * model_.vae().config().downscale());
+  for (const Row& row : rows)
+    sizes.push_back(at::tensor(
+        {static_cast<double>(row.picture->height), static_cast<double>(row.picture->width),
+         static_cast<double>(row.crop->top), static_cast<double>(row.crop->left), size, size},
+        at::kFloat));
+  batch.added = {text.pooled, at::stack(sizes).to(batch.latents.device())};
+}
+
+at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
+  std::vector<Row> rows;
+  draw(instance_, "instance order", micro_batch, rows);
+  if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);
+  NoisyBatch batch = noisy(rows, micro_batch);
+  add_text(rows, batch);
+  const at::Tensor errors =
+      denoising_errors(model_.unet(), model_.schedule(), batch, options_.min_snr_gamma);
+  const at::Tensor instance = errors.narrow(0, 0, options_.batch_size).mean();
+  if (prior_.order.empty()) return instance;
+  return instance +
+         options_.prior_weight * errors.narrow(0, options_.batch_size, options_.batch_size).mean();
+}
+
+}  // namespace ringlet::train

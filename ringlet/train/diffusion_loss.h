@@ -1,0 +1,72 @@
+// The loss of denoising (Ho et al. 2020) with prior preservation (DreamBooth, Ruiz et al. 2023).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/diffusion/schedule.h"
+#include "ringlet/models/unet.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/train/training_set.h"
+
+namespace ringlet::train {
+
+/// What one evaluation of the loss depends on, all of B rows.
+struct NoisyBatch {
+  at::Tensor latents;  ///< clean, [B, C, h, w]
+  at::Tensor noise;    ///< [B, C, h, w]
+  std::vector<std::int64_t> timesteps;
+  at::Tensor text;                ///< [B, tokens, width]
+  models::AddedConditions added;  ///< SDXL
+};
+
+/// Mean squared error per row, [B] in fp32, between the U-Net's prediction and what it should say.
+/// With `min_snr_gamma` > 0 rows are weighted by min(SNR, gamma) / SNR, or / (SNR + 1) for v
+/// (Hang et al. 2023).
+at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
+                            const NoisyBatch& batch, double min_snr_gamma = 0.0);
+
+struct DiffusionLossOptions {
+  std::uint64_t seed = 0;
+  std::int64_t batch_size = 1;   ///< instance pictures; as many class pictures come on top
+  double prior_weight = 1.0;     ///< of the class pictures' mean error
+  double min_snr_gamma = 0.0;    ///< 0 = off
+  double noise_offset = 0.0;     ///< deviation of a constant added per channel; 0 = off
+  double caption_dropout = 0.0;  ///< share of rows with an empty caption
+  std::int64_t clip_skip = 1;
+  bool train_text = false;  ///< text encoders learn, so that their outputs cannot be kept
+};
+
+/// The loss of micro-batch n as a function of n alone: which pictures, crops, captions, timesteps
+/// and noise follow from the seed and n.
+class DiffusionLoss {
+ public:
+  /// `prior` may be empty. Encodes all captions once unless the text encoders learn.
+  DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet instance, TrainingSet prior,
+                DiffusionLossOptions options);
+
+  at::Tensor operator()(std::int64_t micro_batch) const;
+
+ private:
+  struct Row {
+    const EncodedPicture* picture;
+    const EncodedCrop* crop;
+    std::string caption;
+    std::uint64_t number;  ///< of the row within the micro-batch
+  };
+  void draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
+            std::vector<Row>& rows) const;
+  NoisyBatch noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const;
+  void add_text(const std::vector<Row>& rows, NoisyBatch& batch) const;
+
+  const pipeline::StableDiffusion& model_;
+  TrainingSet instance_, prior_;
+  DiffusionLossOptions options_;
+  std::map<std::string, pipeline::TextConditions> texts_;
+};
+
+}  // namespace ringlet::train

@@ -1,0 +1,123 @@
+// Fine-tuning of a text-to-image model from a folder of pictures: DreamBooth and captions, with
+// adapters or of all weights.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/train/diffusion_loss.h"
+#include "ringlet/train/run_log.h"
+#include "ringlet/train/sample_sheet.h"
+#include "ringlet/train/trainer.h"
+#include "ringlet/train/training_set.h"
+
+namespace ringlet::train {
+
+struct FineTuneOptions {
+  std::filesystem::path model;
+  pipeline::LoadOptions load;
+  std::filesystem::path out;
+  bool resume = false;
+  std::uint64_t seed = 0;
+
+  // What learns.
+  std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full"
+  adapt::TargetOptions targets;
+  std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
+  bool train_text_encoder = false;
+  double identity_penalty = 0.0;
+  double orthogonal_penalty = 0.0;
+
+  // From what.
+  std::filesystem::path instance_images;
+  std::string instance_prompt;
+  std::filesystem::path class_images;
+  std::string class_prompt;
+  std::int64_t class_count = 100;
+  std::int64_t repeats = 1;
+  CropOptions crop{.size = 0};  ///< size 0 = the model's own
+  std::filesystem::path cache;
+
+  // How.
+  TrainerOptions trainer;
+  DiffusionLossOptions loss;
+  bool gradient_checkpointing = false;
+
+  // What to see.
+  SampleOptions samples;
+  std::int64_t sample_every = 0;  ///< steps; 0 = only before and after
+};
+
+/// What a run is going to do, for people to read before it starts.
+struct FineTunePlan {
+  std::string model_kind;
+  std::string folder_rule;
+  std::size_t pictures = 0;
+  std::size_t captions = 0;        ///< pictures with a text file of their own
+  std::size_t class_pictures = 0;  ///< found; class_count of them are used
+  std::size_t class_to_make = 0;
+  std::vector<std::pair<std::string, std::int64_t>> examples;  ///< final captions, tokens used
+  std::string method;
+  std::size_t layers = 0;  ///< adapted layers; 0 for "full"
+  std::int64_t parameters = 0;
+  std::int64_t resolution = 0;
+  double epochs = 0.0;
+  std::int64_t steps = 0;
+  std::int64_t first_step = 0;  ///< steps done before, when the run goes on
+  std::uint64_t expected_bytes = 0;
+};
+
+/// How a program follows a run. Any of them may be empty; returning false stops the run.
+struct FineTuneObserver {
+  std::function<bool(const std::string& stage, std::size_t done, std::size_t total)> progress;
+  StepObserver step;
+};
+
+class FineTune {
+ public:
+  /// Reads folders, opens the model and builds the adapters; computes and writes nothing. Throws
+  /// Error(invalid_argument | not_found | …) for everything that can be known to be wrong.
+  explicit FineTune(FineTuneOptions options);
+  FineTune(const FineTune&) = delete;
+  FineTune& operator=(const FineTune&) = delete;
+
+  const FineTunePlan& plan() const { return plan_; }
+
+  /// Does the run: class pictures, latents, training, samples, report. Returns false when the
+  /// observer stopped it; a checkpoint to resume from has been written then.
+  bool run(const FineTuneObserver& observer);
+
+  /// What the run made: OUT/adapter.safetensors, or OUT/model for "full".
+  std::filesystem::path result() const;
+
+ private:
+  bool full() const { return options_.method == "full"; }
+  void read_pictures();
+  void build_adapters();
+  void make_plan();
+  std::vector<Trainable> trainables() const;
+  Json settings() const;
+  void make_class_pictures(const FineTuneObserver& observer);
+  TrainingSet encode(const std::vector<data::Picture>& pictures, const std::string& stage,
+                     const FineTuneObserver& observer) const;
+  LossFunction loss_function(const FineTuneObserver& observer) const;
+  io::Image samples(Trainer& trainer) const;
+  bool train(Trainer& trainer, RunLog& log, const FineTuneObserver& observer);
+  void save_result(Trainer& trainer) const;
+
+  FineTuneOptions options_;
+  std::unique_ptr<pipeline::StableDiffusion> model_;
+  data::PictureFolder instance_;
+  std::vector<data::Picture> class_pictures_;
+  std::optional<adapt::AdapterSet> adapters_;
+  FineTunePlan plan_;
+};
+
+}  // namespace ringlet::train

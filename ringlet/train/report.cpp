@@ -1,0 +1,408 @@
+#include "ringlet/train/report.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+#include "ringlet/core/text.h"
+
+namespace ringlet::train {
+namespace {
+
+constexpr std::size_t kMostPoints = 1000;
+
+// The browser enforces what the page promises: no script, nothing from elsewhere.
+constexpr std::string_view kHead = R"(<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>
+:root { color-scheme: light dark; --page: #fff; --text: #1d2127; --soft: #5b6470; --rule: #dfe3e8;
+  --line: #1f6fd6; --second: #b3541e; }
+@media (prefers-color-scheme: dark) { :root { --page: #15181d; --text: #e3e7ec; --soft: #9aa4b0;
+  --rule: #333a44; --line: #6aabff; --second: #f0a070; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem; max-width: 60rem; background: var(--page);
+  color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; padding-bottom: .25rem;
+  border-bottom: 1px solid var(--rule); }
+h3 { font-size: 1rem; margin: 0 0 .35rem; }
+dl.summary { display: flex; flex-wrap: wrap; gap: .75rem 2.25rem; margin: 1rem 0; }
+dl.summary dt { color: var(--soft); font-size: .85rem; }
+dl.summary dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums;
+  overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
+  border-bottom: 1px solid var(--rule); }
+th { width: 32%; font-weight: 500; color: var(--soft); }
+td { white-space: pre-line; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+figure { margin: 0 0 1.75rem; min-width: 0; }
+figcaption, p.note { color: var(--soft); font-size: .9rem; white-space: pre-line;
+  overflow-wrap: anywhere; margin: .35rem 0; }
+img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+.pair h3 { color: var(--soft); font-weight: 500; font-size: .9rem; }
+.chart { overflow-x: auto; }
+svg { display: block; width: 100%; min-width: 36rem; height: auto; }
+svg text { font-size: 12px; fill: var(--soft); }
+svg .rule { stroke: var(--rule); fill: none; }
+svg .curve { fill: none; stroke: var(--line); stroke-width: 2; stroke-linejoin: round;
+  stroke-linecap: round; }
+svg .raw { stroke-width: 1; opacity: .35; }
+svg .second { stroke: var(--second); }
+</style>
+)";
+
+/// For element content and quoted attributes; control characters have no place in HTML.
+std::string escape(std::string_view text) {
+  std::string out;
+  for (const char c : printable(text, /*keep_line_breaks=*/true)) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+std::string base64(std::string_view bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  out.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const std::size_t count = std::min<std::size_t>(3, bytes.size() - i);
+    std::uint32_t group = 0;
+    for (std::size_t k = 0; k < 3; ++k)
+      group = group << 8 | (k < count ? static_cast<unsigned char>(bytes[i + k]) : 0u);
+    for (std::size_t k = 0; k < 4; ++k)
+      out += k <= count ? kDigits[group >> (18 - 6 * k) & 63] : '=';
+  }
+  return out;
+}
+
+std::string picture(std::string_view png, std::string_view description) {
+  return "<img alt=\"" + escape(description) + "\" src=\"data:image/png;base64," + base64(png) +
+         "\">\n";
+}
+
+/// With so many significant digits, whatever the locale says.
+std::string number(double value, int significant = 6) {
+  std::array<char, 64> text{};
+  const auto result = std::to_chars(text.data(), text.data() + text.size(), value,
+                                    std::chars_format::general, significant);
+  return {text.data(), result.ptr};
+}
+
+/// A tenth of a pixel is as fine as it is seen.
+std::string coordinate(double value) {
+  std::array<char, 64> text{};
+  const auto result =
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, 1);
+  return {text.data(), result.ptr};
+}
+
+struct Point {
+  double x;
+  double y;
+};
+using Points = std::vector<Point>;
+
+/// At most kMostPoints: of each stretch of the curve the lowest and the highest, so that spikes
+/// stay, and both ends.
+Points thinned(const Points& points) {
+  if (points.size() <= kMostPoints) return points;
+  constexpr std::size_t kStretches = kMostPoints / 2 - 1;
+  const auto inner = std::span(points).subspan(1, points.size() - 2);
+  Points out{points.front()};
+  for (std::size_t i = 0; i < kStretches; ++i) {
+    const std::size_t begin = inner.size() * i / kStretches;
+    const auto stretch = inner.subspan(begin, inner.size() * (i + 1) / kStretches - begin);
+    const auto [low, high] = std::minmax_element(
+        stretch.begin(), stretch.end(), [](const Point& a, const Point& b) { return a.y < b.y; });
+    out.push_back(*std::min(low, high));
+    if (low != high) out.push_back(*std::max(low, high));
+  }
+  out.push_back(points.back());
+  return out;
+}
+
+/// The finite values of a column over the steps.
+Points column(const std::vector<MetricsRow>& rows, double MetricsRow::*member) {
+  Points out;
+  for (const MetricsRow& row : rows)
+    if (std::isfinite(row.*member)) out.push_back({static_cast<double>(row.step), row.*member});
+  return out;
+}
+
+/// An exponential mean over about `window` points; divided by the sum of its weights, so that the
+/// first points are not pulled to 0.
+Points smoothed(const Points& points, double window) {
+  const double keep = 1.0 - 1.0 / window;
+  double mean = 0.0;
+  double weight = 0.0;
+  Points out;
+  for (const Point& point : points) {
+    mean = keep * mean + (1.0 - keep) * point.y;
+    weight = keep * weight + (1.0 - keep);
+    out.push_back({point.x, mean / weight});
+  }
+  return out;
+}
+
+struct Range {
+  double low;
+  double high;
+};
+
+/// From all but the outermost hundredth on each side: one spike must not press the rest flat.
+Range usual_range(const Points& points) {
+  std::vector<double> values;
+  for (const Point& point : points) values.push_back(point.y);
+  std::sort(values.begin(), values.end());
+  const std::size_t aside = values.size() / 100;
+  return {values[aside], values[values.size() - 1 - aside]};
+}
+
+/// With a margin, and never empty.
+Range range_around(Range range, double share) {
+  const double size = std::max(std::abs(range.low), std::abs(range.high));
+  double more = (range.high - range.low) * share;
+  if (range.high - range.low <= 1e-6 * size) more = size > 0.0 ? 0.1 * size : 1.0;
+  // Where no value is negative, the axis shows no negative numbers.
+  const double low = range.low >= 0.0 ? std::max(0.0, range.low - more) : range.low - more;
+  return {low, range.high + more};
+}
+
+/// About `count` round numbers (1, 2 or 5 times a power of ten apart, at least `least`).
+std::vector<double> ticks(Range range, int count, double least = 0.0) {
+  constexpr std::size_t kMost = 20;  // ends the loop where adding 1 changes nothing any more
+  const double rough = (range.high - range.low) / count;
+  const double power = std::pow(10.0, std::floor(std::log10(rough)));
+  double distance = 10.0 * power;
+  for (const double factor : {5.0, 2.0, 1.0})
+    if (factor * power >= rough) distance = factor * power;
+  distance = std::max(distance, least);
+  std::vector<double> out;
+  for (double k = std::ceil(range.low / distance); k * distance <= range.high && out.size() < kMost;
+       ++k)
+    out.push_back(k * distance + 0.0);  // -0 becomes 0
+  return out;
+}
+
+struct Curve {
+  Points points;
+  std::string style;
+  std::string name;
+};
+
+struct Chart {
+  std::string description;
+  std::string y_label;
+  double height = 0.0;
+  std::vector<Curve> curves;
+  Range x{};
+  Range y{};
+};
+
+constexpr double kWidth = 900.0;
+constexpr double kLeft = 80.0;
+constexpr double kRight = 30.0;  // half of the last step's number
+constexpr double kTop = 26.0;
+constexpr double kBottom = 44.0;
+
+double place_x(const Chart& chart, double x) {
+  return kLeft + (x - chart.x.low) / (chart.x.high - chart.x.low) * (kWidth - kLeft - kRight);
+}
+
+/// SVG counts downwards.
+double place_y(const Chart& chart, double y) {
+  const double share = (y - chart.y.low) / (chart.y.high - chart.y.low);
+  // Points far outside stay outside, but within what every browser can draw.
+  return kTop + (1.0 - std::clamp(share, -2.0, 3.0)) * (chart.height - kTop - kBottom);
+}
+
+std::string svg_text(double x, double y, std::string_view anchor, std::string_view text,
+                     std::string_view more = "") {
+  return "<text x=\"" + coordinate(x) + "\" y=\"" + coordinate(y) + "\" text-anchor=\"" +
+         std::string(anchor) + "\"" + std::string(more) + ">" + escape(text) + "</text>\n";
+}
+
+std::string svg_line(double x1, double y1, double x2, double y2, std::string_view style) {
+  return "<path class=\"" + std::string(style) + "\" d=\"M" + coordinate(x1) + " " +
+         coordinate(y1) + "L" + coordinate(x2) + " " + coordinate(y2) + "\"/>\n";
+}
+
+std::string axes(const Chart& chart) {
+  const double bottom = chart.height - kBottom;
+  std::string out;
+  for (const double value : ticks(chart.y, chart.height > 250.0 ? 6 : 3)) {
+    const double y = place_y(chart, value);
+    out += svg_line(kLeft, y, kWidth - kRight, y, "rule");
+    out += svg_text(kLeft - 8.0, y + 4.0, "end", number(value));
+  }
+  for (const double step : ticks(chart.x, 8, 1.0)) {
+    const double x = place_x(chart, step);
+    out += svg_line(x, bottom, x, bottom + 5.0, "rule");
+    out += svg_text(x, bottom + 20.0, "middle", number(step, 15));
+  }
+  out += svg_line(kLeft, bottom, kWidth - kRight, bottom, "rule");
+  out += svg_text((kLeft + kWidth - kRight) / 2.0, chart.height - 6.0, "middle", "step");
+  const double middle = (kTop + bottom) / 2.0;
+  return out + svg_text(14.0, middle, "middle", chart.y_label,
+                        " transform=\"rotate(-90 14 " + coordinate(middle) + ")\"");
+}
+
+std::string curve_path(const Chart& chart, const Curve& curve) {
+  std::string out = "<path class=\"curve" + curve.style + "\" d=\"";
+  char command = 'M';
+  for (const Point& point : thinned(curve.points)) {
+    out += command;
+    out += coordinate(place_x(chart, point.x)) + " " + coordinate(place_y(chart, point.y));
+    command = 'L';
+  }
+  // A single point is drawn as a dot by the line's round end.
+  return out + (curve.points.size() == 1 ? "h0\"/>\n" : "\"/>\n");
+}
+
+std::string svg(const Chart& chart, const std::string& id) {
+  std::string out = "<div class=\"chart\">\n<svg viewBox=\"0 0 " + number(kWidth) + " " +
+                    number(chart.height) + "\" role=\"img\" aria-label=\"" +
+                    escape(chart.description) + "\">\n";
+  out += "<clipPath id=\"" + id + "\"><rect x=\"" + number(kLeft) + "\" y=\"" + number(kTop) +
+         "\" width=\"" + number(kWidth - kLeft - kRight) + "\" height=\"" +
+         number(chart.height - kTop - kBottom) + "\"/></clipPath>\n" + axes(chart);
+  out += "<g clip-path=\"url(#" + id + ")\">\n";
+  for (const Curve& curve : chart.curves) out += curve_path(chart, curve);
+  out += "</g>\n";
+  double x = kWidth - kRight;
+  for (const Curve& curve : chart.curves) {
+    out += svg_text(x, 14.0, "end", curve.name);
+    // Text cannot be measured here; 6.5 units a letter leave room at 12 pixels.
+    x -= 6.5 * static_cast<double>(curve.name.size()) + 30.0;
+    out += svg_line(x + 4.0, 10.0, x + 22.0, 10.0, "curve" + curve.style);
+    x -= 14.0;
+  }
+  return out + "</svg>\n</div>\n";
+}
+
+/// Both charts have the same steps below each other.
+Range step_range(const std::vector<MetricsRow>& rows) {
+  const auto [first, last] =
+      std::minmax_element(rows.begin(), rows.end(),
+                          [](const MetricsRow& a, const MetricsRow& b) { return a.step < b.step; });
+  const Range range{static_cast<double>(first->step), static_cast<double>(last->step)};
+  return range.low < range.high ? range : Range{range.low - 1.0, range.high + 1.0};
+}
+
+std::string loss_chart(const std::vector<MetricsRow>& rows) {
+  const Points raw = column(rows, &MetricsRow::loss);
+  std::string out;
+  if (!raw.empty()) {
+    const double window = std::max(10.0, static_cast<double>(raw.size()) / 25.0);
+    const Points mean = smoothed(raw, window);
+    Range y = usual_range(raw);
+    for (const Point& point : mean) y = {std::min(y.low, point.y), std::max(y.high, point.y)};
+    out += svg({"Loss over the steps",
+                "loss",
+                340.0,
+                {{raw, " raw", "loss"},
+                 {mean, "", "mean over about " + number(std::round(window)) + " steps"}},
+                step_range(rows),
+                range_around(y, 0.05)},
+               "loss-area");
+  }
+  if (raw.size() < rows.size())
+    out += "<p class=\"note\">Steps whose loss is not a finite number, not drawn: " +
+           std::to_string(rows.size() - raw.size()) + "</p>\n";
+  return out;
+}
+
+std::string curves_section(const std::vector<MetricsRow>& rows) {
+  if (rows.empty()) return "";
+  std::string out = "<section>\n<h2>Loss</h2>\n" + loss_chart(rows);
+  const Points rate = column(rows, &MetricsRow::learning_rate);
+  if (!rate.empty()) {
+    const auto [low, high] = std::minmax_element(
+        rate.begin(), rate.end(), [](const Point& a, const Point& b) { return a.y < b.y; });
+    out += svg({"Learning rate over the steps",
+                "learning rate",
+                190.0,
+                {{rate, " second", "learning rate"}},
+                step_range(rows),
+                range_around({std::min(0.0, low->y), high->y}, 0.08)},
+               "rate-area");
+  }
+  return out + "</section>\n";
+}
+
+std::string summary_section(const Report::Pairs& pairs) {
+  if (pairs.empty()) return "";
+  std::string out = "<dl class=\"summary\">\n";
+  for (const auto& [name, value] : pairs)
+    out += "<div><dt>" + escape(name) + "</dt><dd>" + escape(value) + "</dd></div>\n";
+  return out + "</dl>\n";
+}
+
+std::string settings_section(const Report::Pairs& pairs) {
+  if (pairs.empty()) return "";
+  std::string out = "<section>\n<h2>Settings</h2>\n<table>\n<tbody>\n";
+  for (const auto& [name, value] : pairs)
+    out += "<tr><th scope=\"row\">" + escape(name) + "</th><td>" + escape(value) + "</td></tr>\n";
+  return out + "</tbody>\n</table>\n</section>\n";
+}
+
+std::string comparisons_section(const std::vector<ReportComparison>& comparisons) {
+  if (comparisons.empty()) return "";
+  std::string out = "<section>\n<h2>Before and after</h2>\n";
+  for (const ReportComparison& one : comparisons)
+    out += "<figure>\n<div class=\"pair\">\n<div>\n<h3>Before</h3>\n" +
+           picture(one.png_before, "Before: " + one.caption) + "</div>\n<div>\n<h3>After</h3>\n" +
+           picture(one.png_after, "After: " + one.caption) + "</div>\n</div>\n<figcaption>" +
+           escape(one.caption) + "</figcaption>\n</figure>\n";
+  return out + "</section>\n";
+}
+
+std::string grids_section(const std::vector<ReportGrid>& grids) {
+  if (grids.empty()) return "";
+  std::string out = "<section>\n<h2>Samples</h2>\n";
+  for (const ReportGrid& grid : grids) {
+    const std::string title = "Step " + std::to_string(grid.step);
+    out += "<figure>\n<h3>" + title + "</h3>\n" + picture(grid.png, title + ": " + grid.caption) +
+           "<figcaption>" + escape(grid.caption) + "</figcaption>\n</figure>\n";
+  }
+  return out + "</section>\n";
+}
+
+}  // namespace
+
+std::string report_html(const Report& report) {
+  return std::string(kHead) + "<title>" + escape(report.title) + "</title>\n</head>\n<body>\n<h1>" +
+         escape(report.title) + "</h1>\n" + summary_section(report.summary) +
+         curves_section(report.metrics) + comparisons_section(report.comparisons) +
+         grids_section(report.grids) + settings_section(report.settings) + "</body>\n</html>\n";
+}
+
+}  // namespace ringlet::train

@@ -1,0 +1,88 @@
+#include "ringlet/train/run_log.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/error.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path made(const fs::path& folder) {
+  std::error_code problem;
+  fs::create_directories(folder / "samples", problem);
+  if (problem)
+    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
+                "choose another --out");
+  return folder;
+}
+
+std::string content_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
+RunLog::RunLog(const fs::path& folder, std::int64_t first_step)
+    : folder_(made(folder)), metrics_(folder_ / "metrics.csv", first_step), events_(folder_) {
+  if (first_step == 0) return;
+  events_.restart_at(first_step + 1);
+  const std::vector<MetricsRow> rows = read_metrics(folder_ / "metrics.csv");
+  if (rows.empty()) return;
+  seconds_ = rows.back().seconds;
+  skipped_ = rows.back().skipped;
+}
+
+void RunLog::add(const StepReport& step) {
+  seconds_ += step.seconds;
+  skipped_ += step.skipped ? 1 : 0;
+  metrics_.add({step.step, step.loss, step.learning_rate, step.gradient_norm, seconds_, skipped_});
+  events_.add_scalar("loss", step.step, step.loss);
+  events_.add_scalar("learning rate", step.step, step.learning_rate);
+  events_.add_scalar("gradient norm", step.step, step.gradient_norm);
+}
+
+fs::path RunLog::samples_file(std::int64_t step) const {
+  char name[40];
+  std::snprintf(name, sizeof name, "step-%08lld.png", static_cast<long long>(step));
+  return folder_ / "samples" / name;
+}
+
+bool RunLog::has_samples(std::int64_t step) const { return fs::exists(samples_file(step)); }
+
+void RunLog::add_samples(std::int64_t step, const io::Image& grid) {
+  const std::string png = io::encode_png(grid);
+  write_file_atomically(samples_file(step), png);
+  events_.add_image("samples", step, png, grid.width, grid.height);
+}
+
+fs::path RunLog::write_report(Report report, const std::string& captions) const {
+  report.metrics = read_metrics(folder_ / "metrics.csv");
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder_ / "samples"))
+    if (entry.path().extension() == ".png") files.push_back(entry.path());
+  std::ranges::sort(files);
+  for (const fs::path& file : files) {
+    const std::string stem = file.stem().string();
+    constexpr std::size_t kPrefix = 5;  // "step-"
+    if (stem.size() <= kPrefix) continue;
+    ReportGrid grid{0, captions, content_of(file)};
+    std::from_chars(stem.data() + kPrefix, stem.data() + stem.size(), grid.step);
+    report.grids.push_back(std::move(grid));
+  }
+  if (report.grids.size() > 1)
+    report.comparisons.push_back({captions, report.grids.front().png, report.grids.back().png});
+  write_file_atomically(folder_ / "report.html", report_html(report));
+  return folder_ / "report.html";
+}
+
+}  // namespace ringlet::train

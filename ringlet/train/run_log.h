@@ -1,0 +1,42 @@
+// What a training run writes for people: metrics, TensorBoard events, sample grids, a report.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "ringlet/io/image.h"
+#include "ringlet/train/event_file.h"
+#include "ringlet/train/metrics_file.h"
+#include "ringlet/train/report.h"
+#include "ringlet/train/trainer.h"
+
+namespace ringlet::train {
+
+class RunLog {
+ public:
+  /// Files go into `folder`, which is made: metrics.csv, events…, samples/step-NNNNNNNN.png and
+  /// report.html. A run that goes on after `first_step` keeps its earlier rows and grids.
+  RunLog(const std::filesystem::path& folder, std::int64_t first_step);
+
+  void add(const StepReport& step);
+  void add_samples(std::int64_t step, const io::Image& grid);
+
+  /// Whether the grid of a step is there, from before an interruption.
+  bool has_samples(std::int64_t step) const;
+
+  /// Writes report.html from all that is in the folder. `captions` describes the grids' rows.
+  std::filesystem::path write_report(Report report, const std::string& captions) const;
+
+ private:
+  std::filesystem::path samples_file(std::int64_t step) const;
+
+  std::filesystem::path folder_;
+  MetricsFile metrics_;
+  EventFile events_;
+  double seconds_ = 0.0;
+  std::int64_t skipped_ = 0;
+};
+
+}  // namespace ringlet::train

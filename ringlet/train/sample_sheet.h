@@ -1,0 +1,28 @@
+// Sample pictures of a model from fixed prompts and seeds, so that they can be compared over time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ringlet/io/image.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::train {
+
+struct SampleOptions {
+  std::vector<std::string> prompts;
+  std::int64_t images = 2;  ///< per prompt, with the seeds seed, seed + 1, …
+  std::uint64_t seed = 1;
+  std::int64_t steps = 30;
+  double guidance = 7.5;
+  std::int64_t size = 0;  ///< pixels of a side; 0 = the model's own
+};
+
+/// A row per prompt, a column per seed. `go_on` is asked between denoising steps; Error(cancelled)
+/// when it says no.
+io::Image sample_sheet(const pipeline::StableDiffusion& model, const SampleOptions& options,
+                       const std::function<bool()>& go_on = {});
+
+}  // namespace ringlet::train

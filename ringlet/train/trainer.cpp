@@ -1,0 +1,181 @@
+#include "ringlet/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/stack.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/text.h"
+
+namespace ringlet::train {
+namespace {
+
+constexpr int kMostSkippedInARow = 10;
+
+std::vector<at::Tensor> gradients_of(const std::vector<Trainable>& parameters) {
+  std::vector<at::Tensor> gradients;
+  for (const Trainable& parameter : parameters)
+    if (parameter.value.grad().defined()) gradients.push_back(parameter.value.grad());
+  return gradients;
+}
+
+/// The norm of all gradients together; scales them down to `limit` when it is larger.
+double clip_gradients(const std::vector<at::Tensor>& gradients, double limit) {
+  if (gradients.empty()) return 0.0;
+  const double norm = at::stack(at::_foreach_norm(gradients)).norm().item<double>();
+  constexpr double kTiny = 1e-6;  // as torch.nn.utils.clip_grad_norm_
+  if (limit > 0.0 && std::isfinite(norm) && limit / (norm + kTiny) < 1.0)
+    at::_foreach_mul_(gradients, limit / (norm + kTiny));
+  return norm;
+}
+
+/// Settings that differ, as "key: old, now new".
+std::vector<std::string> differences(const Json& before, const Json& now) {
+  std::vector<std::string> found;
+  for (const auto& [key, value] : now.items()) {
+    const auto old = before.find(key);
+    const std::string text = old == before.end() ? "nothing" : old->dump();
+    if (text != value.dump()) found.push_back(key + " was " + text + ", now " + value.dump());
+  }
+  for (const auto& [key, value] : before.items())
+    if (!now.contains(key)) found.push_back(key + " was " + value.dump() + ", now nothing");
+  return found;
+}
+
+}  // namespace
+
+Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options)
+    : loss_(std::move(loss)),
+      options_(std::move(options)),
+      optimizer_(std::move(parameters), options_.adamw) {
+  options_.learning_rate.steps = options_.steps;
+  if (options_.ema_decay <= 0.0) return;
+  for (const Trainable& parameter : optimizer_.parameters())
+    averages_.push_back(parameter.value.detach().clone());
+}
+
+StepReport Trainer::train_step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::vector<Trainable>& parameters = optimizer_.parameters();
+  for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();
+
+  const std::int64_t count = options_.gradient_accumulation;
+  double loss_sum = 0.0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const at::Tensor loss = loss_(step_ * count + i);
+    loss_sum += loss.item<double>();
+    if (!std::isfinite(loss_sum)) break;
+    (loss / static_cast<double>(count)).backward();
+  }
+
+  StepReport report{
+      step_ + 1, loss_sum / static_cast<double>(count), options_.learning_rate.at(step_), 0.0, 0.0,
+      false};
+  at::NoGradGuard no_grad;
+  report.skipped = !std::isfinite(loss_sum);
+  if (!report.skipped) {
+    report.gradient_norm = clip_gradients(gradients_of(parameters), options_.clip_norm);
+    report.skipped = !std::isfinite(report.gradient_norm);
+  }
+  if (report.skipped) {
+    ++skipped_;
+  } else {
+    optimizer_.step(report.learning_rate);
+    update_averages();
+  }
+  ++step_;
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return report;
+}
+
+void Trainer::update_averages() {
+  if (averages_.empty()) return;
+  // A short memory at first, so that the random start is forgotten.
+  const auto updates = static_cast<double>(optimizer_.updates());
+  const double decay = std::min(options_.ema_decay, (1.0 + updates) / (10.0 + updates));
+  std::vector<at::Tensor> values;
+  for (const Trainable& parameter : optimizer_.parameters())
+    values.push_back(parameter.value.detach());
+  at::_foreach_lerp_(averages_, values, 1.0 - decay);
+}
+
+void Trainer::swap_averages() {
+  at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < averages_.size(); ++i) {
+    const at::Tensor value = optimizer_.parameters()[i].value.detach();
+    const at::Tensor kept = value.clone();
+    value.copy_(averages_[i]);
+    averages_[i].copy_(kept);
+  }
+}
+
+std::map<std::string, at::Tensor> Trainer::state_tensors() const {
+  std::map<std::string, at::Tensor> tensors = optimizer_.state();
+  const std::vector<Trainable>& parameters = optimizer_.parameters();
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    tensors["parameter." + parameters[i].name] = parameters[i].value.detach();
+    if (!averages_.empty()) tensors["average." + parameters[i].name] = averages_[i];
+  }
+  return tensors;
+}
+
+std::filesystem::path Trainer::save() const {
+  const CheckpointFolder folder(options_.checkpoint_folder, options_.keep_checkpoints);
+  return folder.save({step_, optimizer_.updates(), skipped_, options_.settings, state_tensors()});
+}
+
+void Trainer::resume(const std::filesystem::path& checkpoint) {
+  const TrainState state = CheckpointFolder::load(checkpoint);
+  const std::vector<std::string> changed = differences(state.settings, options_.settings);
+  if (!changed.empty())
+    throw Error(ErrorCode::mismatch, checkpoint.string(),
+                "the run was started with other settings: " + join(changed, "; "),
+                "repeat them, or start a new run in another folder");
+  if (state.step > options_.steps)
+    throw Error(ErrorCode::invalid_argument, "--steps",
+                "the checkpoint has done " + std::to_string(state.step) + " steps already");
+  restore_tensors(state_tensors(), state.tensors, checkpoint.string());
+  optimizer_.set_updates(state.updates);
+  step_ = state.step;
+  skipped_ = state.skipped;
+}
+
+bool Trainer::run(const StepObserver& observe) {
+  const bool saves = !options_.checkpoint_folder.empty();
+  int skipped_in_a_row = 0;
+  while (step_ < options_.steps) {
+    const StepReport report = train_step();
+    skipped_in_a_row = report.skipped ? skipped_in_a_row + 1 : 0;
+    if (report.skipped)
+      log(LogLevel::warning, "step " + std::to_string(report.step) +
+                                 ": the loss or its gradient is not finite; no update was made");
+    const bool failed = skipped_in_a_row >= kMostSkippedInARow;
+    // The checkpoint comes before the observer, whose pictures may fail.
+    const bool last = step_ == options_.steps;
+    const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
+    std::filesystem::path saved;
+    if (saves && (due || last || failed)) saved = save();
+    const bool go_on = !observe || observe(report);
+    if (failed)
+      throw Error(
+          ErrorCode::non_finite, "training",
+          std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
+          "lower --learning-rate or use --precision fp32" +
+              (saved.empty() ? "" : "; the last good state is " + saved.string()));
+    if (!go_on && !last) {
+      if (saves && saved.empty()) save();
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace ringlet::train

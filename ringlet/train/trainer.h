@@ -1,0 +1,85 @@
+// The training loop: one readable step, and everything around it that must not lose work.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/core/json.h"
+#include "ringlet/train/adamw.h"
+#include "ringlet/train/checkpoint.h"
+#include "ringlet/train/learning_rate.h"
+
+namespace ringlet::train {
+
+/// The loss of one micro-batch, a scalar that knows its gradient. The number of the micro-batch,
+/// counted from the start of the run, is all that its data and noise may depend on: that makes a
+/// resumed run equal to an uninterrupted one.
+using LossFunction = std::function<at::Tensor(std::int64_t micro_batch)>;
+
+struct TrainerOptions {
+  std::int64_t steps = 1000;
+  std::int64_t gradient_accumulation = 1;  ///< micro-batches per step
+  double clip_norm = 1.0;                  ///< largest norm of the whole gradient; 0 = no limit
+  LearningRate learning_rate;
+  AdamWOptions adamw;
+  double ema_decay = 0.0;             ///< 0 = no moving average of the parameters
+  std::int64_t checkpoint_every = 0;  ///< steps; 0 = only when stopped
+  int keep_checkpoints = 2;
+  std::filesystem::path checkpoint_folder;  ///< empty = none are written
+  Json settings = Json::object();           ///< checked on resume: see Trainer::resume
+};
+
+struct StepReport {
+  std::int64_t step;  ///< steps done, counted from 1
+  double loss;        ///< mean over the micro-batches
+  double learning_rate;
+  double gradient_norm;  ///< before clipping
+  double seconds;        ///< of this step
+  bool skipped;          ///< loss or gradient was not finite: no update was made
+};
+
+/// Called after every step; returning false stops the run (with a checkpoint).
+using StepObserver = std::function<bool(const StepReport&)>;
+
+class Trainer {
+ public:
+  Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options);
+
+  /// Goes on from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
+  /// the checkpoint's ("steps" may grow), or names a tensor that does not fit; nothing is changed.
+  void resume(const std::filesystem::path& checkpoint);
+
+  /// Runs to the last step. Returns true when it was reached, false when `observe` stopped it.
+  /// Throws Error(non_finite) after ten steps in a row without a finite loss and gradient; the
+  /// parameters are then those of the last good step, and a checkpoint holds them.
+  bool run(const StepObserver& observe = {});
+
+  std::int64_t steps_done() const { return step_; }
+  std::int64_t skipped() const { return skipped_; }
+
+  /// Exchanges the parameters with their moving averages; calling it twice restores both. Without
+  /// averages it does nothing.
+  void swap_averages();
+
+ private:
+  StepReport train_step();
+  void update_averages();
+  std::map<std::string, at::Tensor> state_tensors() const;
+  std::filesystem::path save() const;
+
+  LossFunction loss_;
+  TrainerOptions options_;
+  AdamW optimizer_;
+  std::vector<at::Tensor> averages_;
+  std::int64_t step_ = 0;
+  std::int64_t skipped_ = 0;
+};
+
+}  // namespace ringlet::train

@@ -1,0 +1,125 @@
+#include "ringlet/train/training_set.h"
+
+#include <fstream>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/random.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/data/crop.h"
+#include "ringlet/io/image.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/pipeline/image_tensor.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string hash_of(const nn::ModuleIndex& index) {
+  Sha256 hash;
+  for (const auto& [name, tensor] : index.tensors) {
+    const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
+    hash.update(std::as_bytes(std::span(name)));
+    hash.update({static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()});
+  }
+  return hash.hex();
+}
+
+std::string hash_of(const std::string& text) {
+  return Sha256().update(std::as_bytes(std::span(text))).hex();
+}
+
+std::optional<EncodedCrop> read_cached(const fs::path& file) {
+  if (!fs::exists(file)) return std::nullopt;
+  try {
+    const auto tensors = io::load_tensors(file);
+    return EncodedCrop{tensors.at("mean").clone(), tensors.at("deviation").clone(), 0, 0};
+  } catch (const std::exception&) {
+    log(LogLevel::warning, file.string() + ": the cached latents are damaged; made anew");
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+LatentCache::LatentCache(const pipeline::StableDiffusion& model, fs::path folder)
+    : model_(model), folder_(std::move(folder)) {
+  if (folder_.empty()) return;
+  std::error_code problem;
+  fs::create_directories(folder_, problem);
+  if (problem)
+    throw Error(ErrorCode::io, folder_.string(),
+                "the cache folder cannot be made: " + problem.message(), "choose another --cache");
+  vae_hash_ = hash_of(model.indices().at("vae"));
+}
+
+EncodedCrop LatentCache::compute(const io::Image& crop) const {
+  at::NoGradGuard no_grad;
+  const at::Tensor pixels = pipeline::image_to_tensor(crop).to(model_.options().device);
+  const models::LatentDistribution posterior = model_.vae().encode(pixels);
+  const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
+  return {model_.vae().scale(posterior.mean)[0].contiguous(),
+          (deviation * model_.vae().config().scaling_factor)[0].contiguous(), 0, 0};
+}
+
+EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image& crop,
+                                std::int64_t left, std::int64_t top, bool mirrored) const {
+  EncodedCrop encoded;
+  if (folder_.empty()) {
+    encoded = compute(crop);
+  } else {
+    const std::string key = picture_hash + vae_hash_ + std::to_string(crop.width) + "," +
+                            std::to_string(left) + "," + std::to_string(top) + "," +
+                            (mirrored ? "mirrored" : "plain");
+    const fs::path file = folder_ / (hash_of(key) + ".safetensors");
+    if (auto cached = read_cached(file)) {
+      encoded = *std::move(cached);
+    } else {
+      encoded = compute(crop);
+      io::save_tensors(file, {{"mean", encoded.mean}, {"deviation", encoded.deviation}});
+    }
+  }
+  encoded.left = left;
+  encoded.top = top;
+  return encoded;
+}
+
+TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
+                            const std::vector<data::Picture>& pictures, const CropOptions& options,
+                            const fs::path& cache_folder, const std::function<bool()>& progress) {
+  const LatentCache cache(model, cache_folder);
+  TrainingSet set;
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    const data::Picture& picture = pictures[i];
+    const io::Image image = io::read_image(picture.path);
+    const std::string hash = cache_folder.empty() ? "" : sha256_file(picture.path);
+    EncodedPicture encoded{{}, picture.caption, image.width, image.height};
+    const bool square = image.width == image.height;
+    for (int place = 0; place < (options.random && !square ? kRandomCrops : 1); ++place) {
+      data::CropPlace where;
+      if (options.random && !square) {
+        RandomStream random =
+            Random(options.seed).stream("crop", i, static_cast<std::uint64_t>(place));
+        where = {random.uniform(), random.uniform()};
+      }
+      const data::Crop crop = data::square_crop(image, options.size, where);
+      encoded.crops.push_back(cache.encode(hash, crop.image, crop.left, crop.top, false));
+      if (options.flip)
+        encoded.crops.push_back(
+            cache.encode(hash, data::mirrored(crop.image), crop.left, crop.top, true));
+    }
+    set.pictures.push_back(std::move(encoded));
+    for (std::int64_t n = 0; n < picture.repeats; ++n) set.order.push_back(i);
+    if (progress && !progress())
+      throw Error(ErrorCode::cancelled, "training", "stopped while the pictures were encoded");
+  }
+  return set;
+}
+
+}  // namespace ringlet::train

@@ -1,0 +1,74 @@
+// Pictures as the loss sees them: latents from the autoencoder, encoded once.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/data/picture_folder.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::train {
+
+struct CropOptions {
+  std::int64_t size = 512;  ///< pixels of a side
+  bool random = false;      ///< several random places instead of the centre
+  bool flip = false;        ///< also mirrored
+  std::uint64_t seed = 0;   ///< of the random places
+};
+
+/// One way of cutting a picture: the autoencoder's posterior over it, at the U-Net's scale.
+struct EncodedCrop {
+  at::Tensor mean;       ///< [C, h, w]
+  at::Tensor deviation;  ///< [C, h, w]
+  std::int64_t left = 0;
+  std::int64_t top = 0;
+};
+
+struct EncodedPicture {
+  std::vector<EncodedCrop> crops;
+  std::string caption;
+  std::int64_t width = 0;  ///< of the file, in pixels
+  std::int64_t height = 0;
+};
+
+/// Pictures to draw from. `order` lists each picture as often as an epoch shows it.
+struct TrainingSet {
+  std::vector<EncodedPicture> pictures;
+  std::vector<std::size_t> order;
+};
+
+/// Latents on disk under the hash of everything that they depend on: the picture's bytes, the
+/// autoencoder's weights, the crop. An edited picture or another autoencoder is thus never answered
+/// with old latents. An empty folder means no cache.
+class LatentCache {
+ public:
+  LatentCache(const pipeline::StableDiffusion& model, std::filesystem::path folder);
+
+  /// The posterior of one crop. Damaged files of the cache are made anew, with a warning.
+  EncodedCrop encode(const std::string& picture_hash, const io::Image& crop, std::int64_t left,
+                     std::int64_t top, bool mirrored) const;
+
+ private:
+  EncodedCrop compute(const io::Image& crop) const;
+
+  const pipeline::StableDiffusion& model_;
+  std::filesystem::path folder_;
+  std::string vae_hash_;
+};
+
+/// How many random places of a picture are encoded.
+inline constexpr int kRandomCrops = 8;
+
+/// Encodes all pictures. `progress` is called after each and stops the work with Error(cancelled)
+/// when it returns false. Throws Error as image reading does, with the file's name.
+TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
+                            const std::vector<data::Picture>& pictures, const CropOptions& options,
+                            const std::filesystem::path& cache_folder,
+                            const std::function<bool()>& progress = {});
+
+}  // namespace ringlet::train
