@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "adapter_options.h"
 #include "options.h"
 #include "picture_output.h"
 #include "ringlet/core/log.h"
@@ -43,11 +44,13 @@ struct GenerateOptions {
   std::string output_type = "png";
   bool grid = false;
   bool low_memory = false;
+  std::vector<std::string> adapters;
 };
 
 void add_model_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("--model", o.model, "Model folder (diffusers) or single .safetensors checkpoint")
       ->required();
+  add_adapter_option(app, o.adapters);
   app.add_option("--variant", o.variant, "Weight files to prefer in a folder, for example fp16");
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
   app.add_option("--prediction", o.prediction,
@@ -206,6 +209,7 @@ int generate(const GenerateOptions& o) {
   check(o);
   const std::vector<std::string> prompts = read_prompts(o);
   const at::Tensor latents = read_latents(o.latents);
+  const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
   PictureOutput output(o.out, o.output_type, o.grid,
                        prompts.size() * static_cast<std::size_t>(o.images));
   const pipeline::LoadOptions options = load_options(o);
@@ -213,9 +217,14 @@ int generate(const GenerateOptions& o) {
   const auto model = pipeline::StableDiffusion::open(o.model, options);
   log(LogLevel::info, model.files().kind + " on " + options.device.str() + " in " +
                           nn::precision_name(options.precision));
-  auto hash = std::async(std::launch::async, [&] { return pipeline::model_hash(model.files()); });
+  auto hash =
+      std::async(std::launch::async, [&] { return pipeline::model_hash(model.files()); }).share();
+  std::vector<adapt::AdapterSet> adapters =
+      load_adapters(model, choices, choices.empty() ? "" : hash.get());
+  for (adapt::AdapterSet& adapter : adapters) adapter.attach();
 
   pipeline::GenerateRequest request = base_request(o, model);
+  request.adapters = describe_adapters(choices);
   const std::uint64_t first_seed = o.seed.value_or(std::random_device{}());
   request.prompt = prompts.front();
   if (latents.defined()) {

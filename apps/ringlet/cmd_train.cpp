@@ -187,7 +187,9 @@ void translate(TrainOptions& o) {
   train::FineTuneOptions& run = o.run;
   if (o.model.empty() == o.init.empty())
     throw Error(ErrorCode::invalid_argument, "--model", "give either --model or --init");
-  run.seed = o.seed.value_or(std::random_device{}());
+  std::optional<std::uint64_t> seed = o.seed;
+  if (!seed && run.resume) seed = train::recorded_seed(o.out);
+  run.seed = seed.value_or(std::random_device{}());
   run.model = o.model.empty() ? o.init : o.model;
   run.load.files.variant = o.variant;
   run.load.files.tokenizer = o.tokenizer;

@@ -24,6 +24,7 @@ struct Verb {
 constexpr std::array kVerbs = {
     Verb{"generate", "Make pictures from text (and from pictures)", cmd_generate},
     Verb{"train", "Teach a model a subject or style with a small adapter", cmd_train},
+    Verb{"merge", "Write adapters into a model's weights", cmd_merge},
     Verb{"inspect", "Say what a model, adapter or tokenizer holds", cmd_inspect},
     Verb{"doctor", "Check this machine and say what to mend", cmd_doctor},
 };

@@ -91,7 +91,7 @@ void PictureOutput::note(const fs::path& file, const pipeline::GenerateRequest& 
 
 void PictureOutput::add(const pipeline::StableDiffusion& model,
                         const pipeline::GenerateRequest& request, const at::Tensor& latents,
-                        std::future<std::string>& hash) {
+                        const std::shared_future<std::string>& hash) {
   if (hash_.empty()) hash_ = hash.get();
   if (latent_) {
     latents_.push_back(latents.to(at::kCPU));

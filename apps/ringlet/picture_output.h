@@ -24,7 +24,7 @@ class PictureOutput {
 
   /// Decodes and writes the pictures of one batch, or keeps its latents.
   void add(const pipeline::StableDiffusion& model, const pipeline::GenerateRequest& request,
-           const at::Tensor& latents, std::future<std::string>& hash);
+           const at::Tensor& latents, const std::shared_future<std::string>& hash);
 
   /// Writes what needs all pictures: the grid, or the file of latents.
   void finish();

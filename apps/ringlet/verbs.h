@@ -7,6 +7,7 @@ namespace ringlet::app {
 int cmd_doctor(int argc, char** argv);
 int cmd_generate(int argc, char** argv);
 int cmd_inspect(int argc, char** argv);
+int cmd_merge(int argc, char** argv);
 int cmd_train(int argc, char** argv);
 
 }  // namespace ringlet::app

@@ -141,7 +141,8 @@ void train_autoencoder(const Arguments& arguments) {
   const double scale = 1.0 / at::cat(means).std().item<double>();
   std::printf("reconstruction %.2f dB, scaling factor %.4f\n",
               10.0 * std::log10(4.0 * count / squares), scale);
-  pipeline::save_model(model, arguments.out / "model");
+  pipeline::save_model(model, arguments.out / "model",
+                       {.replacements = pipeline::trained_tensors(model), .dtype = {}});
   const fs::path config_path = arguments.out / "model/vae/config.json";
   Json config = read_json_file(config_path);
   config["scaling_factor"] = scale;
@@ -211,7 +212,8 @@ void train_text(const Arguments& arguments) {
   train::Trainer trainer(std::move(parameters), loss, options);
   run(trainer, options);
   trainer.swap_averages();
-  pipeline::save_model(model, arguments.out / "model");
+  pipeline::save_model(model, arguments.out / "model",
+                       {.replacements = pipeline::trained_tensors(model), .dtype = {}});
 }
 
 }  // namespace

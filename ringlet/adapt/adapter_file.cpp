@@ -76,6 +76,13 @@ class Reader {
     return {std::move(set), std::move(info)};
   }
 
+  std::vector<std::string> layers() const {
+    check_format();
+    std::vector<std::string> names;
+    for (const auto& entry : read_base_shapes()) names.push_back(entry.first);
+    return names;
+  }
+
  private:
   Error bad(const std::string& what) const { return {ErrorCode::bad_format, where_, what}; }
 
@@ -162,25 +169,25 @@ class Reader {
   /// The networks' layers that the file names.
   std::vector<Target> find_targets(const BaseShapes& shapes) const {
     std::vector<Target> targets;
-    for (const auto& [layer, shape] : shapes) {
-      const std::string in_file = c10::str(at::IntArrayRef(shape));
-      const std::string component = layer.substr(0, layer.find('.'));
-      const std::string name = layer.substr(std::min(component.size() + 1, layer.size()));
-      const auto index = components_.find(component);
-      if (index == components_.end())
-        throw wrong_base("changes layer \"" + layer + "\" of shape " + in_file +
-                         ", but the model has no \"" + component + "\"");
-      const auto found = index->second->layers.find(name);
-      if (found == index->second->layers.end())
-        throw wrong_base("changes layer \"" + layer + "\" of shape " + in_file +
-                         ", which the model does not have");
-      const at::IntArrayRef in_model = found->second->weight().sizes();
-      if (in_model != at::IntArrayRef(shape))
-        throw wrong_base("layer \"" + layer + "\" has shape " + in_file + " in the file, " +
-                         c10::str(in_model) + " in the model");
-      targets.push_back({component, name, found->second});
-    }
+    for (const auto& [layer, shape] : shapes) targets.push_back(find_target(layer, shape));
     return targets;
+  }
+
+  Target find_target(const std::string& layer, at::IntArrayRef shape) const {
+    const std::string component = layer.substr(0, layer.find('.'));
+    const std::string name = layer.substr(std::min(component.size() + 1, layer.size()));
+    const std::string changes = "changes layer \"" + layer + "\" of shape " + c10::str(shape);
+    const auto index = components_.find(component);
+    if (index == components_.end())
+      throw wrong_base(changes + ", but the model has no \"" + component + "\"");
+    const auto found = index->second->layers.find(name);
+    if (found == index->second->layers.end())
+      throw wrong_base(changes + ", which the model does not have");
+    const at::IntArrayRef in_model = found->second->weight().sizes();
+    if (in_model != shape)
+      throw wrong_base("layer \"" + layer + "\" has shape " + c10::str(shape) + " in the file, " +
+                       c10::str(in_model) + " in the model");
+    return {component, name, found->second};
   }
 
   /// Refuses a method that needs more numbers than the file has before anything is allocated.
@@ -283,6 +290,11 @@ void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
     }
     io::save_tensors(path, tensors, metadata_of(set, info));
   });
+}
+
+std::vector<std::string> adapted_layers(const std::filesystem::path& path) {
+  static const Components kNone;
+  return nn::with_ringlet_errors(path.string(), [&] { return Reader(path, kNone).layers(); });
 }
 
 LoadedAdapter load_adapter(const std::filesystem::path& path, const Components& components,

@@ -14,6 +14,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -36,6 +37,9 @@ struct AdapterFileInfo {
 /// nothing is written. Throws Error(invalid_argument | io | no_space) as well.
 void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
                   const AdapterFileInfo& info = {});
+
+/// Full names of the layers that a file adapts. Throws as load_adapter.
+std::vector<std::string> adapted_layers(const std::filesystem::path& path);
 
 struct LoadedAdapter {
   AdapterSet set;  ///< fp32, not attached, not trainable

@@ -9,6 +9,11 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns falsely inside std::regex when it is compiled with sanitizers (GCC bug 105562).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 namespace ringlet::adapt {
 namespace {
 
@@ -90,8 +95,8 @@ std::vector<std::string> examples_for(std::string_view pattern, std::vector<std:
   const auto last_part = [](std::string_view name) {
     return std::string(name.substr(name.rfind('.') + 1));  // npos + 1 = 0
   };
-  std::vector<std::string> last_parts;
-  for (const std::string& name : names) last_parts.push_back(last_part(name));
+  std::vector<std::string> last_parts(names.size());
+  std::ranges::transform(names, last_parts.begin(), last_part);
   const std::string near_part = nearest_name(last_part(pattern), last_parts);
 
   std::vector<std::string> rest = names, near;
@@ -152,8 +157,8 @@ void mark_patterns(const std::vector<Target>& layers, const std::vector<std::str
                    const std::string& option, bool value, std::vector<bool>& marks) {
   for (const std::string& pattern : patterns) {
     if (mark(layers, matcher(pattern, option), value, marks)) continue;
-    std::vector<std::string> names;
-    for (const Target& layer : layers) names.push_back(layer.full_name());
+    std::vector<std::string> names(layers.size());
+    std::ranges::transform(layers, names.begin(), &Target::full_name);
     throw Error(ErrorCode::invalid_argument, option, "\"" + pattern + "\" matches no layer",
                 "layers are named like " + join(examples_for(pattern, std::move(names))));
   }

@@ -6,6 +6,8 @@
 #include <charconv>
 #include <fstream>
 #include <optional>
+#include <string_view>
+#include <system_error>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
@@ -22,9 +24,17 @@ std::string lower_extension(const fs::path& path) {
   return extension;
 }
 
+bool is_hidden(const fs::path& path) { return path.filename().string().starts_with("."); }
+
+/// Also true for what a symbolic link leads to. A link to itself is no folder.
+bool is_folder(const fs::path& path) {
+  std::error_code problem;
+  return fs::is_directory(path, problem);
+}
+
 bool is_picture(const fs::path& path) {
   static constexpr std::array kExtensions = {".png", ".jpg", ".jpeg", ".webp"};
-  return !path.filename().string().starts_with(".") &&
+  return !is_hidden(path) && !is_folder(path) &&
          std::ranges::find(kExtensions, lower_extension(path)) != kExtensions.end();
 }
 
@@ -35,11 +45,16 @@ std::string trimmed(const std::string& text) {
   return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
 }
 
+/// Some editors begin UTF-8 files with it.
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
 std::string read_caption(const fs::path& picture) {
   for (const char* extension : {".txt", ".caption"}) {
     const fs::path path = fs::path(picture).replace_extension(extension);
     std::ifstream file(path);
-    for (std::string line; std::getline(file, line);) {
+    bool first = true;
+    for (std::string line; std::getline(file, line); first = false) {
+      if (first && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
       const std::string caption = trimmed(line);
       if (caption.empty()) continue;
       if (!is_utf8(caption))
@@ -76,10 +91,16 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   return entries;
 }
 
-void add_pictures(const fs::path& folder, const RepeatFolder& rule, PictureFolder& found) {
+/// `parents` are the folders on the way here, so that a link to one of them is not followed.
+void add_pictures(const fs::path& folder, const RepeatFolder& rule, std::vector<fs::path> parents,
+                  PictureFolder& found) {
+  std::error_code problem;
+  const fs::path here = fs::canonical(folder, problem);
+  if (std::ranges::find(parents, here) != parents.end()) return;
+  parents.push_back(here);
   for (const fs::path& path : entries_of(folder)) {
-    if (fs::is_directory(path)) {
-      add_pictures(path, rule, found);
+    if (is_folder(path)) {
+      if (!is_hidden(path)) add_pictures(path, rule, parents, found);
     } else if (is_picture(path)) {
       std::string caption = read_caption(path);
       found.captions += caption.empty() ? 0 : 1;
@@ -91,13 +112,15 @@ void add_pictures(const fs::path& folder, const RepeatFolder& rule, PictureFolde
 }  // namespace
 
 PictureFolder read_picture_folder(const fs::path& folder) {
-  if (!fs::is_directory(folder))
+  std::error_code problem;
+  if (!is_folder(folder))
     throw Error(ErrorCode::not_found, folder.string(),
-                fs::exists(folder) ? "this is no folder" : "the folder does not exist",
+                fs::exists(fs::symlink_status(folder, problem)) ? "this is no folder"
+                                                                : "the folder does not exist",
                 "give the folder that holds the pictures");
   const std::vector<fs::path> entries = entries_of(folder);
   const auto is_repeat_folder = [](const fs::path& path) {
-    return fs::is_directory(path) && repeat_folder(path).has_value();
+    return is_folder(path) && repeat_folder(path).has_value();
   };
   PictureFolder found;
   const bool kohya =
@@ -105,10 +128,10 @@ PictureFolder read_picture_folder(const fs::path& folder) {
   if (kohya) {
     found.rule = "subfolders REPEATS_words";
     for (const fs::path& path : entries)
-      if (is_repeat_folder(path)) add_pictures(path, *repeat_folder(path), found);
+      if (is_repeat_folder(path)) add_pictures(path, *repeat_folder(path), {}, found);
   } else {
     found.rule = "pictures of the folder and its subfolders";
-    add_pictures(folder, {1, ""}, found);
+    add_pictures(folder, {1, ""}, {}, found);
   }
   if (found.pictures.empty())
     throw Error(ErrorCode::not_found, folder.string(), "there are no pictures in the folder",

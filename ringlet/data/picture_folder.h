@@ -24,9 +24,10 @@ struct PictureFolder {
 ///   flat    the pictures lie in the folder itself (subfolders are searched, too)
 ///   kohya   the folder holds subfolders "N_words" and no picture: N repeats, `words` stand in for
 ///           missing captions
-/// The caption of a.png is the first line that is not blank of a.txt or a.caption. Throws
-/// Error(not_found) with what was looked for when there is no folder or no picture in it, and
-/// Error(bad_format) for a caption that is not UTF-8.
+/// Names that begin with a dot are passed over, and so are links that lead back. The caption of
+/// a.png is the first line that is not blank of a.txt or a.caption. Throws Error(not_found) with
+/// what was looked for when there is no folder or no picture in it, and Error(bad_format) for a
+/// caption that is not UTF-8.
 PictureFolder read_picture_folder(const std::filesystem::path& folder);
 
 }  // namespace ringlet::data

@@ -21,6 +21,24 @@ std::optional<at::Tensor> RenamedStore::find(const std::string& name, const nn::
   return tensor;
 }
 
+std::map<std::string, at::Tensor> RenamedStore::in_origin(
+    const std::map<std::string, at::Tensor>& tensors) const {
+  std::map<std::string, at::Tensor> out;
+  for (const auto& [name, tensor] : tensors) {
+    const TensorOrigin& origin = origins_.at(name);
+    const auto [place, fresh] = out.try_emplace(origin.name);
+    if (fresh) place->second = store_->find(origin.name, {}, {}).value().clone();
+    at::Tensor part = place->second;
+    if (origin.parts > 1) {
+      const std::int64_t rows = part.size(0) / origin.parts;
+      part = part.narrow(0, origin.part * rows, rows);
+    }
+    if (origin.transpose && part.dim() == 2) part = part.t();
+    part.copy_(tensor.view(part.sizes()));
+  }
+  return out;
+}
+
 std::vector<std::string> RenamedStore::names() const {
   std::vector<std::string> out;
   for (const auto& [name, origin] : origins_) out.push_back(name);

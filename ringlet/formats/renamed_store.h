@@ -33,6 +33,11 @@ class RenamedStore final : public nn::TensorStore {
   std::string description() const override { return store_->description(); }
   void release() const override { store_->release(); }
 
+  /// Tensors of this store under the names and in the form of the underlying one: what has to be
+  /// written there in place of what it holds. Its types are kept.
+  std::map<std::string, at::Tensor> in_origin(
+      const std::map<std::string, at::Tensor>& tensors) const;
+
  private:
   std::shared_ptr<const nn::TensorStore> store_;
   std::map<std::string, TensorOrigin> origins_;

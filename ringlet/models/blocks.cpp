@@ -4,6 +4,8 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
+#include "ringlet/nn/gradient_checkpoint.h"
+
 namespace ringlet::models {
 
 ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
@@ -18,6 +20,11 @@ ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
 }
 
 at::Tensor ResnetBlock2D::forward(const at::Tensor& x, const at::Tensor& time_embedding) const {
+  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); },
+                          {x, time_embedding});
+}
+
+at::Tensor ResnetBlock2D::compute(const at::Tensor& x, const at::Tensor& time_embedding) const {
   at::Tensor h = conv1_(nn::silu(norm1_(x)));
   if (time_emb_proj_)
     h = h + (*time_emb_proj_)(at::silu(time_embedding)).unsqueeze(-1).unsqueeze(-1);

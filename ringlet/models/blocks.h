@@ -29,6 +29,8 @@ class ResnetBlock2D {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& time_embedding = {}) const;
 
  private:
+  at::Tensor compute(const at::Tensor& x, const at::Tensor& time_embedding) const;
+
   nn::GroupNorm norm1_;
   nn::Conv2d conv1_;
   std::optional<nn::Linear> time_emb_proj_;

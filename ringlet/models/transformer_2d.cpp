@@ -2,6 +2,8 @@
 
 #include <ATen/ops/gelu.h>
 
+#include "ringlet/nn/gradient_checkpoint.h"
+
 namespace ringlet::models {
 
 BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
@@ -31,7 +33,11 @@ at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
   return ff_out_(geglu(ff_in_(x)));
 }
 
-at::Tensor BasicTransformerBlock::forward(const at::Tensor& input,
+at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {
+  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); }, {x, context});
+}
+
+at::Tensor BasicTransformerBlock::compute(const at::Tensor& input,
                                           const at::Tensor& context) const {
   at::Tensor x = input;
   const at::Tensor normed = norm1_(x);

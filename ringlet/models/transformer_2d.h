@@ -34,6 +34,7 @@ class BasicTransformerBlock {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& context) const;
 
  private:
+  at::Tensor compute(const at::Tensor& x, const at::Tensor& context) const;
   at::Tensor feed_forward(const at::Tensor& x) const;
 
   bool only_cross_attention_;

@@ -19,10 +19,8 @@ struct FunctionHolder final : torch::CustomClassHolder {
 
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   /// `trigger` asks for a gradient, so that the backward pass comes here even when no input does.
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
-                                                const at::Tensor& trigger,
-                                                const at::TensorList& inputs,
-                                                const TensorFunction& function) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& trigger,
+                            const at::TensorList& inputs, const TensorFunction& function) {
     static_cast<void>(trigger);
     std::vector<bool> needs;
     for (const at::Tensor& input : inputs)
@@ -45,18 +43,12 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     for (std::size_t i = 0; i < saved.size(); ++i)
       inputs.push_back(saved[i].defined() ? saved[i].detach().set_requires_grad(needs[i])
                                           : at::Tensor());
-    std::vector<at::Tensor> outputs;
+    at::Tensor output;
     {
       at::AutoGradMode recording(true);
-      outputs = holder->function(inputs);
+      output = holder->function(inputs);
     }
-    std::vector<at::Tensor> roots, root_gradients;
-    for (std::size_t i = 0; i < outputs.size(); ++i)
-      if (gradients[i].defined() && outputs[i].requires_grad()) {
-        roots.push_back(outputs[i]);
-        root_gradients.push_back(gradients[i]);
-      }
-    if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
+    if (output.requires_grad()) torch::autograd::backward({output}, {gradients.front()});
     torch::autograd::variable_list result = {at::Tensor()};  // of the trigger
     for (std::size_t i = 0; i < inputs.size(); ++i)
       result.push_back(needs[i] ? inputs[i].grad() : at::Tensor());
@@ -73,8 +65,7 @@ GradientCheckpointing::GradientCheckpointing(bool on) : before_(checkpointing) {
 
 GradientCheckpointing::~GradientCheckpointing() { checkpointing = before_; }
 
-std::vector<at::Tensor> checkpointed(const TensorFunction& function,
-                                     const std::vector<at::Tensor>& inputs) {
+at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
   if (!checkpointing || !c10::GradMode::is_enabled()) return function(inputs);
   const at::Tensor trigger = at::zeros({1}).set_requires_grad(true);
   return Checkpoint::apply(trigger, at::TensorList(inputs), function);

@@ -21,12 +21,11 @@ class GradientCheckpointing {
   bool before_;
 };
 
-using TensorFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+using TensorFunction = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
 
 /// function(inputs). Where checkpointing is on and gradients are recorded, only the inputs are
 /// kept, and the backward pass calls `function` again; it must therefore give the same result both
 /// times. Parameters that it uses get their gradients, too. Inputs may be undefined.
-std::vector<at::Tensor> checkpointed(const TensorFunction& function,
-                                     const std::vector<at::Tensor>& inputs);
+at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs);
 
 }  // namespace ringlet::nn

@@ -23,23 +23,32 @@ void make_folder(const fs::path& folder) {
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
 }
 
-void write_component(const StableDiffusion& model, const std::string& name,
-                     const ModelComponent& part, const std::string& weights, const fs::path& root,
+/// A tensor as it goes into the file.
+at::Tensor checked(const std::string& name, const at::Tensor& tensor, at::ScalarType dtype) {
+  at::Tensor value = tensor.detach().to(at::kCPU, dtype);
+  if (!value.isfinite().all().item<bool>())
+    throw Error(ErrorCode::non_finite, name,
+                "the tensor holds NaN or values too large for the type it is written in",
+                "this part was not written; write a wider type");
+  return value;
+}
+
+void write_component(const std::string& name, const ModelComponent& part,
+                     const std::string& weights, const fs::path& root,
                      const SaveModelOptions& options) {
-  const auto replaced = options.replacements.find(name);
   std::map<std::string, at::Tensor> tensors;
-  for (const auto& [key, tensor] : model.indices().at(name).tensors) {
-    at::Tensor value = tensor;
-    if (replaced != options.replacements.end())
-      if (const auto found = replaced->second.find(key); found != replaced->second.end())
-        value = found->second;
-    value = value.detach().to(at::kCPU, options.dtype);
-    if (!value.isfinite().all().item<bool>())
-      throw Error(ErrorCode::non_finite, name + "." + key,
-                  "the tensor holds NaN or values too large for the type it is written in",
-                  "nothing of this part was written; write fp32");
-    tensors.emplace(key, std::move(value));
-  }
+  for (const std::string& key : part.weights->names())
+    if (const auto stored = part.weights->find(key, {}, {}))
+      tensors.emplace(key, options.dtype && stored->is_floating_point()
+                               ? checked(name + "." + key, *stored, *options.dtype)
+                               : *stored);
+  if (const auto replaced = options.replacements.find(name); replaced != options.replacements.end())
+    for (const auto& [key, tensor] : replaced->second) {
+      const auto stored = tensors.find(key);
+      const at::ScalarType own =
+          stored == tensors.end() ? tensor.scalar_type() : stored->second.scalar_type();
+      tensors[key] = checked(name + "." + key, tensor, options.dtype.value_or(own));
+    }
   make_folder(root / name);
   write_json(root / name / "config.json", part.config);
   io::save_tensors(root / name / weights, tensors, {{"format", "pt"}});
@@ -85,13 +94,17 @@ void save(const StableDiffusion& model, const fs::path& root, const SaveModelOpt
   const ModelFiles& files = model.files();
   constexpr const char* kNetwork = "diffusion_pytorch_model.safetensors";
   constexpr const char* kText = "model.safetensors";
+  std::error_code problem;
+  if (fs::equivalent(root, files.path, problem))
+    throw Error(ErrorCode::invalid_argument, root.string(), "this is the model itself",
+                "write to another folder");
   make_folder(root);
-  write_component(model, "unet", files.unet, kNetwork, root, options);
-  write_component(model, "vae", files.vae, kNetwork, root, options);
-  write_component(model, "text_encoder", files.text_encoder, kText, root, options);
+  write_component("unet", files.unet, kNetwork, root, options);
+  write_component("vae", files.vae, kNetwork, root, options);
+  write_component("text_encoder", files.text_encoder, kText, root, options);
   copy_tokenizer(files.tokenizer, root / "tokenizer");
   if (files.sdxl()) {
-    write_component(model, "text_encoder_2", files.text_encoder_2, kText, root, options);
+    write_component("text_encoder_2", files.text_encoder_2, kText, root, options);
     copy_tokenizer(files.tokenizer_2, root / "tokenizer_2");
   }
   make_folder(root / "scheduler");
@@ -100,6 +113,12 @@ void save(const StableDiffusion& model, const fs::path& root, const SaveModelOpt
 }
 
 }  // namespace
+
+Replacements trained_tensors(const StableDiffusion& model) {
+  Replacements tensors;
+  for (const auto& [component, index] : model.indices()) tensors[component] = index.tensors;
+  return tensors;
+}
 
 void save_model(const StableDiffusion& model, const fs::path& folder,
                 const SaveModelOptions& options) {

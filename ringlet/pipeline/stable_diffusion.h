@@ -47,6 +47,7 @@ struct GenerateRequest {
   std::optional<io::Image> init_image;  ///< image-to-image
   std::optional<io::Image> mask_image;  ///< inpainting models: white is painted anew
   double strength = 0.8;                ///< of image-to-image, in (0, 1]
+  std::string adapters;                 ///< "name:1, other:0.5", for the picture's text only
 };
 
 class StableDiffusion {

@@ -1,8 +1,9 @@
 #include "ringlet/train/checkpoint.h"
 
-#include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -19,16 +20,36 @@ namespace fs = std::filesystem;
 constexpr const char* kFormat = "ringlet.train_state";
 constexpr const char* kVersion = "1";
 
-/// Checkpoints of a folder, oldest first.
-std::vector<fs::path> checkpoints_in(const fs::path& folder) {
-  std::vector<fs::path> found;
+constexpr std::string_view kPrefix = "step-", kSuffix = ".safetensors";
+
+/// The step in a checkpoint's name, or nothing for other names.
+std::optional<std::int64_t> step_in(const std::string& name) {
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
+  std::int64_t step = 0;
+  const char* end = name.data() + name.size() - kSuffix.size();
+  const auto [last, problem] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  return problem == std::errc() && last == end && step >= 0 ? std::optional(step) : std::nullopt;
+}
+
+/// Checkpoints of a folder by step.
+std::map<std::int64_t, fs::path> checkpoints_in(const fs::path& folder) {
+  std::map<std::int64_t, fs::path> found;
   std::error_code problem;
+  for (const auto& entry : fs::directory_iterator(folder, problem))
+    if (const auto step = step_in(entry.path().filename().string())) found[*step] = entry.path();
+  return found;
+}
+
+/// What saves that were killed have left: AtomicFile's temporary files. A folder has one run.
+void remove_unfinished(const fs::path& folder) {
+  std::error_code problem;
+  std::vector<fs::path> unfinished;
   for (const auto& entry : fs::directory_iterator(folder, problem)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.ends_with(".safetensors")) found.push_back(entry.path());
+    if (name.starts_with("." + std::string(kPrefix)) && name.ends_with(".tmp"))
+      unfinished.push_back(entry.path());
   }
-  std::ranges::sort(found);  // the names' numbers have leading zeros
-  return found;
+  for (const fs::path& path : unfinished) fs::remove(path, problem);
 }
 
 std::int64_t count_from(const io::Metadata& metadata, const std::string& key,
@@ -56,6 +77,7 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
   fs::create_directories(folder_, problem);
   if (problem)
     throw Error(ErrorCode::io, folder_.string(), "the folder cannot be made: " + problem.message());
+  remove_unfinished(folder_);
   char name[40];
   std::snprintf(name, sizeof name, "step-%08lld.safetensors", static_cast<long long>(state.step));
   io::save_tensors(folder_ / name, state.tensors,
@@ -65,17 +87,16 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
                     {"updates", std::to_string(state.updates)},
                     {"skipped", std::to_string(state.skipped)},
                     {"settings", state.settings.dump()}});
-  std::vector<fs::path> all = checkpoints_in(folder_);
-  const auto surplus = static_cast<std::ptrdiff_t>(all.size()) - keep_;
-  for (std::ptrdiff_t i = 0; i < surplus; ++i)
-    fs::remove(all[static_cast<std::size_t>(i)], problem);
+  auto all = checkpoints_in(folder_);
+  for (; all.size() > static_cast<std::size_t>(keep_); all.erase(all.begin()))
+    fs::remove(all.begin()->second, problem);
   return folder_ / name;
 }
 
 std::optional<fs::path> CheckpointFolder::latest() const {
-  const std::vector<fs::path> all = checkpoints_in(folder_);
+  const auto all = checkpoints_in(folder_);
   if (all.empty()) return std::nullopt;
-  return all.back();
+  return all.rbegin()->second;
 }
 
 TrainState CheckpointFolder::load(const fs::path& path) {

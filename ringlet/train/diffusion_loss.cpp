@@ -68,6 +68,14 @@ at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule&
   return min_snr_gamma > 0.0 ? error * on_device(weights) : error;
 }
 
+at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
+                          double prior_weight) {
+  const std::int64_t class_rows = errors.size(0) - instance_rows;
+  const at::Tensor instance = errors.narrow(0, 0, instance_rows).mean();
+  if (class_rows == 0) return instance;
+  return instance + prior_weight * errors.narrow(0, instance_rows, class_rows).mean();
+}
+
 DiffusionLoss::DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet instance,
                              TrainingSet prior, DiffusionLossOptions options)
     : model_(model), instance_(std::move(instance)), prior_(std::move(prior)), options_(options) {
@@ -162,12 +170,9 @@ at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);
   NoisyBatch batch = noisy(rows, micro_batch);
   add_text(rows, batch);
-  const at::Tensor errors =
-      denoising_errors(model_.unet(), model_.schedule(), batch, options_.min_snr_gamma);
-  const at::Tensor instance = errors.narrow(0, 0, options_.batch_size).mean();
-  if (prior_.order.empty()) return instance;
-  return instance +
-         options_.prior_weight * errors.narrow(0, options_.batch_size, options_.batch_size).mean();
+  return combine_errors(
+      denoising_errors(model_.unet(), model_.schedule(), batch, options_.min_snr_gamma),
+      options_.batch_size, options_.prior_weight);
 }
 
 }  // namespace ringlet::train

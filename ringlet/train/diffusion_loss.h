@@ -30,6 +30,11 @@ struct NoisyBatch {
 at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
                             const NoisyBatch& batch, double min_snr_gamma = 0.0);
 
+/// The loss of a batch from its rows' errors [B]: the mean over the first `instance_rows`, plus
+/// `prior_weight` times the mean over the class rows behind them, if there are any.
+at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
+                          double prior_weight);
+
 struct DiffusionLossOptions {
   std::uint64_t seed = 0;
   std::int64_t batch_size = 1;   ///< instance pictures; as many class pictures come on top

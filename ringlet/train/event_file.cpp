@@ -4,53 +4,17 @@
 
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <chrono>
 #include <cstddef>
-#include <system_error>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "ringlet/core/error.h"
-#include "ringlet/core/failpoint.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void fail(const fs::path& path, const char* action, int error_number) {
-  const bool full = error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG;
-  const bool absent = error_number == ENOENT || error_number == ENOTDIR;
-  throw Error(full     ? ErrorCode::no_space
-              : absent ? ErrorCode::not_found
-                       : ErrorCode::io,
-              path.string(),
-              std::string("cannot ") + action + ": " +
-                  std::error_code(error_number, std::generic_category()).message(),
-              full ? "free some space or choose another folder" : "");
-}
-
-/// A system call that an armed failpoint can make fail, repeated while signals interrupt it.
-template <class Call>
-auto retried(const char* name, Call call) {
-  while (true) {
-    const int injected = failpoint(name);
-    const auto result = injected != 0 ? decltype(call())(-1) : call();
-    if (injected != 0) errno = injected;
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
-
-int open_to_append(const fs::path& path, int more_flags) {
-  return retried("append_file.open", [&] {
-    return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | more_flags, 0666);
-  });
-}
 
 constexpr std::array<std::uint32_t, 256> crc32c_table() {
   constexpr std::uint32_t kPolynomial = 0x82F63B78;  // 0x1EDC6F41 with its bits reversed
@@ -121,51 +85,6 @@ AppendFile new_event_file(const fs::path& folder, double seconds) {
 }
 
 }  // namespace
-
-AppendFile::AppendFile(const fs::path& path) : AppendFile(path, open_to_append(path, 0)) {
-  if (descriptor_ < 0) fail(path_, "open", errno);
-}
-
-AppendFile::AppendFile(fs::path path, int descriptor)
-    : path_(std::move(path)), descriptor_(descriptor) {}
-
-std::optional<AppendFile> AppendFile::create(const fs::path& path) {
-  const int descriptor = open_to_append(path, O_CREAT | O_EXCL);
-  if (descriptor >= 0) return AppendFile(path, descriptor);
-  if (errno == EEXIST) return std::nullopt;
-  fail(path, "create", errno);
-}
-
-AppendFile::AppendFile(AppendFile&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-AppendFile::~AppendFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-void AppendFile::append(std::string_view record) {
-  std::size_t done = 0;
-  while (done < record.size()) {
-    const ssize_t written = retried("append_file.write", [&] {
-      return ::write(descriptor_, record.data() + done, record.size() - done);
-    });
-    if (written < 0) {
-      const int error_number = errno;
-      struct stat status {};
-      // What the disk took of the record would make everything after it unreadable.
-      if (done > 0 && ::fstat(descriptor_, &status) == 0 &&
-          ::ftruncate(descriptor_, status.st_size - static_cast<off_t>(done)) != 0)
-        fail(path_, "write a whole record", error_number);
-      fail(path_, "write", error_number);
-    }
-    done += static_cast<std::size_t>(written);
-  }
-}
-
-void AppendFile::flush() {
-  if (retried("append_file.fsync", [&] { return ::fsync(descriptor_); }) != 0)
-    fail(path_, "flush", errno);
-}
 
 std::uint32_t crc32c(std::string_view bytes) {
   static constexpr auto kTable = crc32c_table();

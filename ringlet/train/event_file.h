@@ -4,35 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 
+#include "ringlet/core/append_file.h"
+
 namespace ringlet::train {
-
-/// A file that grows at its end while others read it, so it cannot be an AtomicFile. A record goes
-/// out in one write call and needs no flush to be seen; one that does not fit on the disk is taken
-/// back, so that the file ends with a whole record. One writer per file.
-class AppendFile {
- public:
-  /// Opens an existing file. Throws Error(not_found | io).
-  explicit AppendFile(const std::filesystem::path& path);
-  /// A new file, or nothing when the name is taken. Throws Error(not_found | io | no_space).
-  static std::optional<AppendFile> create(const std::filesystem::path& path);
-  ~AppendFile();
-  AppendFile(AppendFile&& other) noexcept;
-  AppendFile& operator=(AppendFile&&) = delete;
-
-  void append(std::string_view record);  ///< throws Error(io | no_space)
-  void flush();                          ///< to the disk; throws Error(io | no_space)
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  AppendFile(std::filesystem::path path, int descriptor);
-
-  std::filesystem::path path_;
-  int descriptor_ = -1;
-};
 
 /// CRC-32C (Castagnoli; RFC 3720, section 12.1).
 std::uint32_t crc32c(std::string_view bytes);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
+#include <limits>
 #include <utility>
 
 #include "ringlet/adapt/adapter_file.h"
@@ -11,7 +13,9 @@
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/gradient_checkpoint.h"
+#include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_folder.h"
 #include "ringlet/pipeline/picture_text.h"
 #include "ringlet/train/memory_estimate.h"
@@ -22,13 +26,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kClassFolder = "class_images";
+constexpr const char* kCheckpoints = "checkpoints";
 
-adapt::Components components_of(const pipeline::StableDiffusion& model) {
-  adapt::Components components;
-  for (const auto& [name, index] : model.indices())
-    if (name != "vae") components.emplace(name, &index);
-  return components;
-}
+/// Settings that run() adds.
+constexpr std::array kLaterSettings = {"model", "class pictures"};
 
 /// Names, sizes and captions of pictures: what a resumed run must find unchanged.
 std::string fingerprint(const std::vector<data::Picture>& pictures) {
@@ -40,7 +41,19 @@ std::string fingerprint(const std::vector<data::Picture>& pictures) {
 }
 
 void check_positive(const char* option, double value) {
-  if (value <= 0.0) throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
+  if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
+    throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
+}
+
+void check_penalty(double weight) {
+  if (!(weight >= 0.0 && weight <= std::numeric_limits<double>::max()))
+    throw Error(ErrorCode::invalid_argument, "--penalty", "the weight must not be negative");
+}
+
+/// What people call the run: the name of its folder.
+std::string title_of(const fs::path& out) {
+  const std::string name = (out.has_filename() ? out : out.parent_path()).filename().string();
+  return is_utf8(name) ? name : printable(name);
 }
 
 void check_options(const FineTuneOptions& o) {
@@ -53,6 +66,9 @@ void check_options(const FineTuneOptions& o) {
   check_positive("--gradient-accumulation", static_cast<double>(o.trainer.gradient_accumulation));
   check_positive("--repeats", static_cast<double>(o.repeats));
   check_positive("--learning-rate", o.trainer.learning_rate.peak);
+  if (!o.class_prompt.empty()) check_positive("--class-count", static_cast<double>(o.class_count));
+  check_penalty(o.identity_penalty);
+  check_penalty(o.orthogonal_penalty);
   if (o.class_prompt.empty() && !o.class_images.empty())
     throw Error(ErrorCode::invalid_argument, "--class-images",
                 "prior preservation needs --class-prompt as well",
@@ -60,13 +76,20 @@ void check_options(const FineTuneOptions& o) {
   if (o.method == "full" && (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0))
     throw Error(ErrorCode::invalid_argument, "--penalty",
                 "penalties hold transforms near the identity, and --method full has none");
-  const bool has_run = fs::is_directory(o.out / "checkpoints") || fs::exists(o.out / "metrics.csv");
+  const bool has_run = fs::is_directory(o.out / kCheckpoints) || fs::exists(o.out / "metrics.csv");
   if (has_run && !o.resume)
     throw Error(ErrorCode::invalid_argument, o.out.string(), "the folder holds a training run",
                 "give --resume to go on with it, or another --out");
 }
 
 }  // namespace
+
+std::optional<std::uint64_t> recorded_seed(const fs::path& out) {
+  const auto latest = CheckpointFolder(out / kCheckpoints, 1).latest();
+  if (!latest) return std::nullopt;
+  return json_require<std::uint64_t>(CheckpointFolder::load(*latest).settings, "seed",
+                                     latest->string());
+}
 
 FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
   check_options(options_);
@@ -86,10 +109,15 @@ FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
                 "inpainting models cannot be trained", "use the model that it was made from");
   const std::int64_t unit = model_->vae().config().downscale();
   if (options_.crop.size == 0) options_.crop.size = model_->unet().config().sample_size * unit;
-  if (options_.crop.size % unit != 0)
+  if (options_.crop.size < unit || options_.crop.size % unit != 0)
     throw Error(
         ErrorCode::invalid_argument, "--resolution",
         std::to_string(options_.crop.size) + " is not a multiple of " + std::to_string(unit));
+  const std::int64_t layers = model_->text().front().encoder.config().num_hidden_layers;
+  if (options_.loss.clip_skip < 1 || options_.loss.clip_skip > layers)
+    throw Error(ErrorCode::invalid_argument, "--clip-skip",
+                "must lie between 1 and " + std::to_string(layers) +
+                    ", the number of the text encoder's layers");
   options_.samples.size = options_.crop.size;
   options_.crop.seed = options_.loss.seed = options_.seed;
   options_.loss.train_text = options_.train_text_encoder;
@@ -109,10 +137,19 @@ void FineTune::read_pictures() {
   }
   if (options_.class_prompt.empty()) return;
   if (options_.class_images.empty()) options_.class_images = options_.out / kClassFolder;
-  if (fs::is_directory(options_.class_images) && !fs::is_empty(options_.class_images))
+  read_class_pictures();
+}
+
+void FineTune::read_class_pictures() {
+  if (!fs::is_directory(options_.class_images)) return;
+  try {
     class_pictures_ = data::read_picture_folder(options_.class_images).pictures;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::not_found) throw;  // none yet: they will be made
+  }
   const auto wanted = static_cast<std::size_t>(options_.class_count);
   if (class_pictures_.size() > wanted) class_pictures_.resize(wanted);
+  for (data::Picture& picture : class_pictures_) picture.caption = options_.class_prompt;
 }
 
 void FineTune::build_adapters() {
@@ -126,7 +163,7 @@ void FineTune::build_adapters() {
   adapt::FactorTable factors;
   for (const auto& [size, split] : options_.factors) factors.set(size, split);
   const std::vector<adapt::Target> targets =
-      adapt::select_targets(components_of(*model_), options_.targets);
+      adapt::select_targets(pipeline::adaptable(*model_), options_.targets);
   for (const adapt::Target& target : targets)
     if (target.component.starts_with("text_encoder")) options_.loss.train_text = true;
   adapters_ = adapt::AdapterSet::create(adapt::parse_method(options_.method), targets, factors,
@@ -180,8 +217,16 @@ void FineTune::make_plan() {
   plan_.expected_bytes = expected_training_bytes(*model_, plan_.parameters, options_.crop.size,
                                                  rows, options_.gradient_checkpointing);
   if (!options_.resume) return;
-  const CheckpointFolder folder(options_.out / "checkpoints", 1);
-  if (const auto latest = folder.latest()) plan_.first_step = CheckpointFolder::load(*latest).step;
+  const CheckpointFolder folder(options_.out / kCheckpoints, 1);
+  const auto latest = folder.latest();
+  if (!latest) return;
+  const TrainState state = CheckpointFolder::load(*latest);
+  plan_.first_step = state.step;
+  // Before anything is made. run() compares the rest, which takes time to find out.
+  const Json now = settings();
+  Json before = state.settings;
+  for (const char* later : kLaterSettings) before.erase(later);
+  check_settings(before, now, latest->string());
 }
 
 Json FineTune::settings() const {
@@ -191,6 +236,9 @@ Json FineTune::settings() const {
                    {"parameters", plan_.parameters},
                    {"pictures", fingerprint(instance_.pictures)},
                    {"class prompt", options_.class_prompt},
+                   {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
+                   {"prediction", static_cast<int>(model_->schedule().prediction())},
+                   {"precision", nn::precision_name(options_.load.precision)},
                    {"resolution", options_.crop.size},
                    {"crop", options_.crop.random ? "random" : "centre"},
                    {"flip", options_.crop.flip},
@@ -219,30 +267,39 @@ Json FineTune::settings() const {
 
 void FineTune::make_class_pictures(const FineTuneObserver& observer) {
   constexpr std::size_t kBatch = 4;
-  const auto wanted = static_cast<std::size_t>(options_.class_count);
-  if (options_.class_prompt.empty()) return;
+  const auto file_of = [&](std::size_t number) {
+    char name[40];
+    std::snprintf(name, sizeof name, "class-%05zu.png", number);
+    return options_.class_images / name;
+  };
+  std::vector<std::size_t> missing;
+  for (std::size_t number = 1; missing.size() < plan_.class_to_make; ++number)
+    if (!fs::exists(file_of(number))) missing.push_back(number);
+  if (missing.empty()) return;
   std::error_code problem;
   fs::create_directories(options_.class_images, problem);
-  for (std::size_t i = class_pictures_.size(); i < wanted;) {
+  for (std::size_t i = 0; i < missing.size();) {
     pipeline::GenerateRequest request;
     request.prompt = options_.class_prompt;
     request.width = request.height = options_.crop.size;
     request.steps = options_.samples.steps;
     request.guidance.scale = options_.samples.guidance;
     request.seeds.clear();
-    for (std::size_t n = i; n < std::min(wanted, i + kBatch); ++n)
-      request.seeds.push_back(Random(options_.seed).stream("class picture", n).next_u64() >> 1);
+    // The seed belongs to the number: a picture that is made again is the same.
+    for (std::size_t n = i; n < std::min(missing.size(), i + kBatch); ++n)
+      request.seeds.push_back(
+          Random(options_.seed).stream("class picture", missing[n] - 1).next_u64() >> 1);
+    bool go_on = true;
     for (const io::Image& image : model_->decode(model_->sample(request, {}))) {
-      char name[32];
-      std::snprintf(name, sizeof name, "class-%05zu.png", ++i);
-      io::write_png(options_.class_images / name, image);
-      class_pictures_.push_back({options_.class_images / name, "", 1});
+      io::write_png(file_of(missing[i++]), image);
+      go_on = go_on &&
+              (!observer.progress || observer.progress("making class pictures", i, missing.size()));
     }
-    if (observer.progress && !observer.progress("making class pictures", i, wanted))
+    if (!go_on)
       throw Error(ErrorCode::cancelled, "training", "stopped while class pictures were made",
                   "those made so far are kept");
   }
-  for (data::Picture& picture : class_pictures_) picture.caption = options_.class_prompt;
+  read_class_pictures();  // in the order in which a resumed run finds them
 }
 
 TrainingSet FineTune::encode(const std::vector<data::Picture>& pictures, const std::string& stage,
@@ -292,7 +349,11 @@ io::Image FineTune::samples(Trainer& trainer) const {
 }
 
 bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& observer) {
+  const std::int64_t steps = options_.trainer.steps, every = options_.sample_every;
   const bool sampling = !options_.samples.prompts.empty();
+  const auto due = [&](std::int64_t step) {
+    return sampling && (step == steps || (every > 0 && step % every == 0));
+  };
   // A failing picture must not end a run whose state is sound.
   const auto add_samples = [&](std::int64_t step) {
     try {
@@ -301,19 +362,23 @@ bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& obse
       ringlet::log(LogLevel::warning, std::string("no sample pictures: ") + error.what());
     }
   };
-  if (sampling && trainer.steps_done() == 0) add_samples(0);
+  const std::int64_t first = trainer.steps_done();
+  if (sampling && first == 0) add_samples(0);
   if (adapters_) adapters_->attach();
-  const bool finished = trainer.run([&](const StepReport& step) {
-    log.add(step);
-    const bool go_on = !observer.step || observer.step(step);
-    const bool last = step.step == options_.trainer.steps;
-    const bool due = options_.sample_every > 0 && step.step % options_.sample_every == 0;
-    if (sampling && go_on && (due || last)) add_samples(step.step);
-    return go_on;
-  });
-  if (finished && sampling && !log.has_samples(options_.trainer.steps))
-    add_samples(options_.trainer.steps);
-  return finished;
+  // Those that an interruption after the checkpoint has prevented.
+  if (first > 0 && due(first) && !log.has_samples(first)) add_samples(first);
+  const std::int64_t save_every = options_.trainer.checkpoint_every;
+  return trainer.run(
+      [&](const StepReport& step) {
+        log.add(step);
+        const bool go_on = !observer.step || observer.step(step);
+        if (!go_on || step.step == steps || (save_every > 0 && step.step % save_every == 0))
+          log.flush();
+        return go_on;
+      },
+      [&](std::int64_t step) {
+        if (due(step)) add_samples(step);
+      });
 }
 
 fs::path FineTune::result() const {
@@ -323,18 +388,17 @@ fs::path FineTune::result() const {
 void FineTune::save_result(Trainer& trainer) const {
   trainer.swap_averages();
   if (full()) {
-    pipeline::save_model(*model_, result());
+    pipeline::save_model(*model_, result(),
+                         {.replacements = pipeline::trained_tensors(*model_), .dtype = {}});
   } else {
-    const std::string hash =
-        model_->files().unet_files.empty() ? "" : pipeline::model_hash(model_->files());
-    Json training = settings();
+    Json training = options_.trainer.settings;
     training["steps"] = trainer.steps_done();
     training["ringlet"] = kVersion;
     adapt::save_adapter(
         result(), *adapters_,
-        {.base_hash = hash,
+        {.base_hash = training.at("model").get<std::string>(),
          .training = training.dump(),
-         .extra = {{"modelspec.title", options_.out.filename().string()},
+         .extra = {{"modelspec.title", title_of(options_.out)},
                    {"modelspec.resolution", std::to_string(options_.crop.size) + "x" +
                                                 std::to_string(options_.crop.size)}}});
   }
@@ -345,8 +409,11 @@ bool FineTune::run(const FineTuneObserver& observer) {
   if (options_.samples.prompts.empty())
     for (const auto& example : plan_.examples) options_.samples.prompts.push_back(example.first);
   make_class_pictures(observer);
-  options_.trainer.checkpoint_folder = options_.out / "checkpoints";
+  options_.trainer.checkpoint_folder = options_.out / kCheckpoints;
   options_.trainer.settings = settings();
+  options_.trainer.settings["model"] =
+      model_->files().unet_files.empty() ? "" : pipeline::model_hash(model_->files());
+  options_.trainer.settings["class pictures"] = fingerprint(class_pictures_);
   Trainer trainer(trainables(), loss_function(observer), options_.trainer);
   const CheckpointFolder folder(options_.trainer.checkpoint_folder, 1);
   if (options_.resume)
@@ -356,7 +423,7 @@ bool FineTune::run(const FineTuneObserver& observer) {
   if (finished) save_result(trainer);
 
   Report report;
-  report.title = "ringlet: " + options_.out.filename().string();
+  report.title = "ringlet: " + title_of(options_.out);
   report.summary = {{"method", plan_.method},
                     {"parameters", human_count(plan_.parameters)},
                     {"steps", std::to_string(trainer.steps_done())},

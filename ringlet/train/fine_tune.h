@@ -74,6 +74,9 @@ struct FineTunePlan {
   std::uint64_t expected_bytes = 0;
 };
 
+/// The seed of the run whose last checkpoint is in this folder, or nothing.
+std::optional<std::uint64_t> recorded_seed(const std::filesystem::path& out);
+
 /// How a program follows a run. Any of them may be empty; returning false stops the run.
 struct FineTuneObserver {
   std::function<bool(const std::string& stage, std::size_t done, std::size_t total)> progress;
@@ -100,6 +103,7 @@ class FineTune {
  private:
   bool full() const { return options_.method == "full"; }
   void read_pictures();
+  void read_class_pictures();
   void build_adapters();
   void make_plan();
   std::vector<Trainable> trainables() const;

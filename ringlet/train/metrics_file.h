@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "ringlet/train/event_file.h"
+#include "ringlet/core/append_file.h"
 
 namespace ringlet::train {
 

@@ -51,6 +51,11 @@ void RunLog::add(const StepReport& step) {
   events_.add_scalar("gradient norm", step.step, step.gradient_norm);
 }
 
+void RunLog::flush() {
+  metrics_.flush();
+  events_.flush();
+}
+
 fs::path RunLog::samples_file(std::int64_t step) const {
   char name[40];
   std::snprintf(name, sizeof name, "step-%08lld.png", static_cast<long long>(step));

@@ -21,6 +21,10 @@ class RunLog {
   RunLog(const std::filesystem::path& folder, std::int64_t first_step);
 
   void add(const StepReport& step);
+
+  /// To the disk: before a checkpoint that counts the steps so far as done.
+  void flush();
+
   void add_samples(std::int64_t step, const io::Image& grid);
 
   /// Whether the grid of a step is there, from before an interruption.

@@ -37,20 +37,24 @@ double clip_gradients(const std::vector<at::Tensor>& gradients, double limit) {
   return norm;
 }
 
-/// Settings that differ, as "key: old, now new".
-std::vector<std::string> differences(const Json& before, const Json& now) {
-  std::vector<std::string> found;
-  for (const auto& [key, value] : now.items()) {
-    const auto old = before.find(key);
-    const std::string text = old == before.end() ? "nothing" : old->dump();
-    if (text != value.dump()) found.push_back(key + " was " + text + ", now " + value.dump());
-  }
-  for (const auto& [key, value] : before.items())
-    if (!now.contains(key)) found.push_back(key + " was " + value.dump() + ", now nothing");
-  return found;
-}
-
 }  // namespace
+
+void check_settings(const Json& before, const Json& now, const std::string& where) {
+  std::vector<std::string> changed, unknown;
+  for (const auto& [key, value] : before.items()) {
+    const auto found = now.find(key);
+    const std::string text = found == now.end() ? "nothing" : found->dump();
+    if (text != value.dump()) changed.push_back(key + " was " + value.dump() + ", now " + text);
+  }
+  for (const auto& [key, value] : now.items())
+    if (!before.contains(key)) unknown.push_back(key);
+  if (!changed.empty())
+    throw Error(ErrorCode::mismatch, where,
+                "the run was started with other settings: " + join(changed, "; "),
+                "repeat them, or start a new run in another folder");
+  if (!unknown.empty())
+    log(LogLevel::warning, where + ": does not say whether these are as before: " + join(unknown));
+}
 
 Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options)
     : loss_(std::move(loss)),
@@ -134,11 +138,7 @@ std::filesystem::path Trainer::save() const {
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
   const TrainState state = CheckpointFolder::load(checkpoint);
-  const std::vector<std::string> changed = differences(state.settings, options_.settings);
-  if (!changed.empty())
-    throw Error(ErrorCode::mismatch, checkpoint.string(),
-                "the run was started with other settings: " + join(changed, "; "),
-                "repeat them, or start a new run in another folder");
+  check_settings(state.settings, options_.settings, checkpoint.string());
   if (state.step > options_.steps)
     throw Error(ErrorCode::invalid_argument, "--steps",
                 "the checkpoint has done " + std::to_string(state.step) + " steps already");
@@ -148,7 +148,8 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   skipped_ = state.skipped;
 }
 
-bool Trainer::run(const StepObserver& observe) {
+bool Trainer::run(const StepObserver& observe,
+                  const std::function<void(std::int64_t step)>& afterwards) {
   const bool saves = !options_.checkpoint_folder.empty();
   int skipped_in_a_row = 0;
   while (step_ < options_.steps) {
@@ -158,22 +159,19 @@ bool Trainer::run(const StepObserver& observe) {
       log(LogLevel::warning, "step " + std::to_string(report.step) +
                                  ": the loss or its gradient is not finite; no update was made");
     const bool failed = skipped_in_a_row >= kMostSkippedInARow;
-    // The checkpoint comes before the observer, whose pictures may fail.
+    const bool go_on = !observe || observe(report);
     const bool last = step_ == options_.steps;
     const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
     std::filesystem::path saved;
-    if (saves && (due || last || failed)) saved = save();
-    const bool go_on = !observe || observe(report);
+    if (saves && (due || last || failed || !go_on)) saved = save();
     if (failed)
       throw Error(
           ErrorCode::non_finite, "training",
           std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
           "lower --learning-rate or use --precision fp32" +
               (saved.empty() ? "" : "; the last good state is " + saved.string()));
-    if (!go_on && !last) {
-      if (saves && saved.empty()) save();
-      return false;
-    }
+    if (!go_on && !last) return false;
+    if (afterwards) afterwards(step_);
   }
   return true;
 }

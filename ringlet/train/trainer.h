@@ -45,8 +45,13 @@ struct StepReport {
   bool skipped;          ///< loss or gradient was not finite: no update was made
 };
 
-/// Called after every step; returning false stops the run (with a checkpoint).
+/// Called after every step, before its checkpoint: what a checkpoint counts as done has been
+/// observed. Returning false stops the run (with a checkpoint).
 using StepObserver = std::function<bool(const StepReport&)>;
+
+/// Error(mismatch) that lists the settings of a checkpoint which are others now. What the
+/// checkpoint does not know, because an earlier ringlet wrote it, is only a warning.
+void check_settings(const Json& before, const Json& now, const std::string& where);
 
 class Trainer {
  public:
@@ -58,8 +63,10 @@ class Trainer {
 
   /// Runs to the last step. Returns true when it was reached, false when `observe` stopped it.
   /// Throws Error(non_finite) after ten steps in a row without a finite loss and gradient; the
-  /// parameters are then those of the last good step, and a checkpoint holds them.
-  bool run(const StepObserver& observe = {});
+  /// parameters are then those of the last good step, and a checkpoint holds them. `afterwards` is
+  /// called with each step that does not stop the run, after its checkpoint: work that may fail.
+  bool run(const StepObserver& observe = {},
+           const std::function<void(std::int64_t step)>& afterwards = {});
 
   std::int64_t steps_done() const { return step_; }
   std::int64_t skipped() const { return skipped_; }

@@ -35,11 +35,17 @@ std::string hash_of(const std::string& text) {
   return Sha256().update(std::as_bytes(std::span(text))).hex();
 }
 
-std::optional<EncodedCrop> read_cached(const fs::path& file) {
+/// Latents of this shape, or nothing.
+std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef shape,
+                                       at::Device device) {
   if (!fs::exists(file)) return std::nullopt;
   try {
     const auto tensors = io::load_tensors(file);
-    return EncodedCrop{tensors.at("mean").clone(), tensors.at("deviation").clone(), 0, 0};
+    const at::Tensor &mean = tensors.at("mean"), &deviation = tensors.at("deviation");
+    for (const at::Tensor& tensor : {mean, deviation})
+      if (tensor.sizes() != shape || !tensor.isfinite().all().item<bool>())
+        throw Error(ErrorCode::bad_format, file.string(), "not such latents");
+    return EncodedCrop{mean.clone().to(device), deviation.clone().to(device), 0, 0};
   } catch (const std::exception&) {
     log(LogLevel::warning, file.string() + ": the cached latents are damaged; made anew");
     return std::nullopt;
@@ -56,7 +62,7 @@ LatentCache::LatentCache(const pipeline::StableDiffusion& model, fs::path folder
   if (problem)
     throw Error(ErrorCode::io, folder_.string(),
                 "the cache folder cannot be made: " + problem.message(), "choose another --cache");
-  vae_hash_ = hash_of(model.indices().at("vae"));
+  vae_hash_ = hash_of(hash_of(model.indices().at("vae")) + model.files().vae.config.dump());
 }
 
 EncodedCrop LatentCache::compute(const io::Image& crop) const {
@@ -78,7 +84,10 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
                             std::to_string(left) + "," + std::to_string(top) + "," +
                             (mirrored ? "mirrored" : "plain");
     const fs::path file = folder_ / (hash_of(key) + ".safetensors");
-    if (auto cached = read_cached(file)) {
+    const models::VaeConfig& vae = model_.vae().config();
+    const std::int64_t side = crop.width / vae.downscale();
+    if (auto cached =
+            read_cached(file, {vae.latent_channels, side, side}, model_.options().device)) {
       encoded = *std::move(cached);
     } else {
       encoded = compute(crop);

@@ -58,7 +58,7 @@ class LatentCache {
 
   const pipeline::StableDiffusion& model_;
   std::filesystem::path folder_;
-  std::string vae_hash_;
+  std::string vae_hash_;  ///< of its weights and configuration
 };
 
 /// How many random places of a picture are encoded.

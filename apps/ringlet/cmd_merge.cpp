@@ -1,0 +1,144 @@
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include <nlohmann/json.hpp>
+
+#include "adapter_options.h"
+#include "options.h"
+#include "ringlet/core/log.h"
+#include "ringlet/formats/single_file.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/picture_text.h"
+#include "verbs.h"
+
+namespace ringlet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct MergeOptions {
+  CommonOptions common;
+  std::string model, variant, tokenizer, out;
+  std::vector<std::string> adapters;
+  bool no_check = false;
+};
+
+std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {
+  std::vector<const adapt::AdapterSet*> pointers;
+  for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
+  return pointers;
+}
+
+/// A small picture in few steps: enough to see whether two models agree.
+io::Image test_picture(const pipeline::StableDiffusion& model) {
+  pipeline::GenerateRequest request;
+  request.prompt = "a photo";
+  request.seeds = {1};
+  request.steps = 4;
+  request.sampler = diffusion::find_sampler("ddim");
+  const std::int64_t unit = model.vae().config().downscale();
+  constexpr std::int64_t kLargest = 32;
+  request.width = request.height = std::min(model.unet().config().sample_size, kLargest) * unit;
+  return model.decode(model.sample(request, {})).front();
+}
+
+/// Mean difference of two pictures in 8-bit steps.
+double difference(const io::Image& a, const io::Image& b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.pixels.size(); ++i) sum += std::abs(a.pixels[i] - b.pixels[i]);
+  return sum / static_cast<double>(a.pixels.size());
+}
+
+/// Compares the merged model with the base under its adapters; returns the difference.
+double check_agreement(const MergeOptions& o, const std::vector<pipeline::AdapterChoice>& choices,
+                       const pipeline::LoadOptions& load) {
+  const auto unmerged = pipeline::StableDiffusion::open(o.model, load);
+  std::vector<adapt::AdapterSet> sets = load_adapters(unmerged, choices, "");
+  for (adapt::AdapterSet& set : sets) set.attach();
+  const io::Image expected = test_picture(unmerged);
+  for (adapt::AdapterSet& set : sets) set.detach();
+  const double found =
+      difference(expected, test_picture(pipeline::StableDiffusion::open(o.out, load)));
+  constexpr double kLargest = 2.0;  // fp16 files round the merged weights
+  if (found > kLargest)
+    throw Error(ErrorCode::mismatch, o.out,
+                "the merged model's pictures differ from the adapter's by " +
+                    std::to_string(found) + " of 255 on average",
+                "the weights' type may be too narrow for this adapter; the result was kept");
+  return found;
+}
+
+bool is_other_file(const MergeOptions& o) {
+  return fs::is_regular_file(o.model) && fs::path(o.model).extension() == ".safetensors" &&
+         !formats::is_single_file_model(*nn::FileStore::open(o.model));
+}
+
+int merge(const MergeOptions& o) {
+  if (o.adapters.empty())
+    throw Error(ErrorCode::invalid_argument, "--adapter", "an adapter file is needed");
+  const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
+  nlohmann::json result = {{"out", o.out}, {"adapters", describe_adapters(choices)}};
+  if (is_other_file(o)) {
+    pipeline::merge_tensor_file(o.model, choices, o.out);
+  } else {
+    pipeline::LoadOptions load;
+    load.files.variant = o.variant;
+    load.files.tokenizer = o.tokenizer;
+    load.low_memory = true;
+    {
+      const auto model = pipeline::StableDiffusion::open(o.model, load);
+      const std::vector<adapt::AdapterSet> sets =
+          load_adapters(model, choices, pipeline::model_hash(model.files()));
+      if (fs::path(o.out).extension() == ".safetensors")
+        pipeline::merge_into_file(model, pointers_to(sets), o.out);
+      else
+        pipeline::merge_into_folder(model, pointers_to(sets), o.out);
+    }
+    if (!o.no_check) {
+      load.low_memory = false;
+      load.device = o.common.select_device();
+      if (load.files.tokenizer.empty() && fs::is_regular_file(o.model))
+        load.files.tokenizer = fs::path(o.model).parent_path() / "tokenizer";
+      const double found = check_agreement(o, choices, load);
+      char text[96];
+      std::snprintf(text, sizeof text,
+                    "check: merged and unmerged pictures differ by %.3f of 255 on average", found);
+      log(LogLevel::info, text);
+      result["difference"] = found;
+    }
+  }
+  if (o.common.json)
+    std::printf("%s\n", result.dump(2).c_str());
+  else
+    std::printf("%s\n", o.out.c_str());
+  return 0;
+}
+
+}  // namespace
+
+int cmd_merge(int argc, char** argv) {
+  MergeOptions options;
+  CLI::App app(
+      "Write adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
+      "runs/dog/adapter.safetensors --out merged\nMODEL may also be any .safetensors file whose "
+      "tensors the adapter names.",
+      "merge");
+  app.add_option("--model", options.model, "Model folder, single checkpoint, or .safetensors file")
+      ->required();
+  add_adapter_option(app, options.adapters);
+  app.add_option("--out", options.out, "Folder, or .safetensors file for single-file models")
+      ->required();
+  app.add_option("--variant", options.variant, "Weight files to prefer in a folder, such as fp16");
+  app.add_option("--tokenizer", options.tokenizer, "Tokenizer folder, for single-file checkpoints");
+  app.add_flag("--no-check", options.no_check,
+               "Do not compare pictures of the merged and the unmerged model");
+  options.common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  options.common.apply();
+  return nn::with_ringlet_errors("merge", [&] { return merge(options); });
+}
+
+}  // namespace ringlet::app

@@ -1,0 +1,153 @@
+#include "ringlet/pipeline/merge.h"
+
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/core/error.h"
+#include "ringlet/formats/renamed_store.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/model_folder.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kWeight = ".weight";
+
+/// "unet.a.b.weight" by component and the rest.
+Replacements by_component(const std::map<std::string, at::Tensor>& weights) {
+  Replacements found;
+  for (const auto& [name, tensor] : weights) {
+    const std::size_t dot = name.find('.');
+    found[name.substr(0, dot)][name.substr(dot + 1)] = tensor;
+  }
+  return found;
+}
+
+void check_finite(const std::string& name, const at::Tensor& tensor) {
+  if (!tensor.isfinite().all().item<bool>())
+    throw Error(ErrorCode::non_finite, name, "the merged weight holds NaN or infinite values",
+                "nothing was written; a smaller strength may help");
+}
+
+void write_with(const io::SafetensorsFile& base, const nn::TensorStore& store,
+                const std::map<std::string, at::Tensor>& replaced, const fs::path& out) {
+  std::error_code problem;
+  if (fs::equivalent(base.path(), out, problem))
+    throw Error(ErrorCode::invalid_argument, out.string(), "this is the model itself",
+                "write to another file");
+  std::map<std::string, at::Tensor> tensors;
+  for (const std::string& name : store.names()) {
+    const auto found = replaced.find(name);
+    if (found != replaced.end()) check_finite(name, found->second);
+    tensors.emplace(name,
+                    found != replaced.end() ? found->second : store.find(name, {}, {}).value());
+  }
+  io::save_tensors(out, tensors, base.metadata());
+}
+
+/// The name of a layer's weight in a file, or "".
+std::string weight_name(const nn::FileStore& store, const std::string& layer) {
+  const std::string full = layer + kWeight;
+  if (store.find(full, {}, {})) return full;
+  const std::string bare = full.substr(full.find('.') + 1);
+  return store.find(bare, {}, {}) ? bare : "";
+}
+
+/// The layers that the adapters name, over the file's tensors.
+std::map<std::string, nn::ModuleIndex> indices_of(const nn::FileStore& store,
+                                                  const std::vector<AdapterChoice>& choices) {
+  std::map<std::string, nn::ModuleIndex> indices;
+  for (const AdapterChoice& choice : choices)
+    for (const std::string& layer : adapt::adapted_layers(choice.file)) {
+      const std::string name = weight_name(store, layer);
+      if (name.empty())
+        throw Error(ErrorCode::mismatch, choice.file.string(),
+                    "changes layer \"" + layer + "\", but " + store.description() +
+                        " has no tensor \"" + layer + kWeight + "\"",
+                    "the adapter was made for another model");
+      const at::Tensor weight = store.find(name, {}, {}).value();
+      std::shared_ptr<nn::Layer> made;
+      if (weight.dim() == 2) made = std::make_shared<nn::LinearLayer>(weight, at::Tensor());
+      if (weight.dim() == 4)
+        made = std::make_shared<nn::Conv2dLayer>(weight, at::Tensor(), nn::Conv2dOptions{});
+      if (!made)
+        throw Error(ErrorCode::mismatch, store.description(),
+                    "tensor \"" + name + "\" is neither a matrix nor a convolution kernel");
+      const std::size_t dot = layer.find('.');
+      indices[layer.substr(0, dot)].layers.emplace(layer.substr(dot + 1), std::move(made));
+    }
+  return indices;
+}
+
+void merge_named(const fs::path& base, const std::vector<AdapterChoice>& choices,
+                 const fs::path& out) {
+  const auto file = io::SafetensorsFile::open(base);
+  const nn::FileStore store(std::vector{file});
+  const auto indices = indices_of(store, choices);
+  adapt::Components components;
+  for (const auto& [name, index] : indices) components.emplace(name, &index);
+  std::vector<adapt::AdapterSet> sets;
+  std::vector<const adapt::AdapterSet*> pointers;
+  for (const AdapterChoice& choice : choices) {
+    sets.push_back(adapt::load_adapter(choice.file, components).set);
+    sets.back().set_strength(choice.strength);
+  }
+  for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
+  std::map<std::string, at::Tensor> replaced;
+  for (auto& [name, tensor] : adapt::merged_weights(pointers)) {
+    const std::string layer = name.substr(0, name.size() - std::string_view(kWeight).size());
+    replaced.emplace(weight_name(store, layer), tensor);
+  }
+  write_with(*file, store, replaced, out);
+}
+
+void merge_single_file(const StableDiffusion& model, AdapterSets sets, const fs::path& out) {
+  const ModelFiles& files = model.files();
+  if (fs::is_directory(files.path))
+    throw Error(ErrorCode::unsupported, out.string(),
+                "a model folder cannot be merged into a single file",
+                "give a folder name for the result");
+  const Replacements replaced = by_component(adapt::merged_weights(sets));
+  const std::map<std::string, const ModelComponent*> parts = {
+      {"unet", &files.unet},
+      {"text_encoder", &files.text_encoder},
+      {"text_encoder_2", &files.text_encoder_2}};
+  std::map<std::string, at::Tensor> in_file;
+  for (const auto& [component, tensors] : replaced) {
+    const auto& store = dynamic_cast<const formats::RenamedStore&>(*parts.at(component)->weights);
+    in_file.merge(store.in_origin(tensors));
+  }
+  const auto file = io::SafetensorsFile::open(files.path);
+  write_with(*file, nn::FileStore(std::vector{file}), in_file, out);
+}
+
+}  // namespace
+
+adapt::Components adaptable(const StableDiffusion& model) {
+  adapt::Components components;
+  for (const auto& [name, index] : model.indices())
+    if (name != "vae") components.emplace(name, &index);
+  return components;
+}
+
+void merge_into_folder(const StableDiffusion& model, AdapterSets sets, const fs::path& folder) {
+  save_model(model, folder,
+             {.replacements = by_component(adapt::merged_weights(sets)), .dtype = {}});
+}
+
+void merge_into_file(const StableDiffusion& model, AdapterSets sets, const fs::path& file) {
+  nn::with_ringlet_errors(file.string(), [&] { merge_single_file(model, sets, file); });
+}
+
+void merge_tensor_file(const fs::path& base, const std::vector<AdapterChoice>& choices,
+                       const fs::path& out) {
+  nn::with_ringlet_errors(out.string(), [&] { merge_named(base, choices, out); });
+}
+
+}  // namespace ringlet::pipeline

@@ -1,0 +1,42 @@
+// Adapters written into a model's weights.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::pipeline {
+
+/// The networks of a model that adapters can change.
+adapt::Components adaptable(const StableDiffusion& model);
+
+using AdapterSets = std::span<const adapt::AdapterSet* const>;
+
+/// Writes the model with the adapters merged in as a diffusers folder; other weights stay as they
+/// are, byte for byte, and the types too. Load the model with LoadOptions::low_memory, so that
+/// weights are merged from their stored type. Throws as save_model.
+void merge_into_folder(const StableDiffusion& model, AdapterSets sets,
+                       const std::filesystem::path& folder);
+
+/// The same for a model from a single file, in the same layout. Throws Error(unsupported) for a
+/// model from a folder.
+void merge_into_file(const StableDiffusion& model, AdapterSets sets,
+                     const std::filesystem::path& file);
+
+/// An adapter file and how strongly it counts.
+struct AdapterChoice {
+  std::filesystem::path file;
+  double strength = 1.0;
+};
+
+/// Merges into any safetensors file by tensor name: layer "component.path" changes the tensor
+/// "component.path.weight", or "path.weight" where the file has no component names. Throws
+/// Error(mismatch) for a layer that the file lacks.
+void merge_tensor_file(const std::filesystem::path& base, const std::vector<AdapterChoice>& choices,
+                       const std::filesystem::path& out);
+
+}  // namespace ringlet::pipeline
