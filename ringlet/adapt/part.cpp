@@ -1,13 +1,85 @@
 #include "ringlet/adapt/part.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "ringlet/nn/onednn.h"
 
 namespace ringlet::adapt {
+namespace {
+
+/// Vectors of channels as rows: a view for linear layers and channels-last pictures.
+at::Tensor rows(const at::Tensor& x) {
+  const at::Tensor last = x.dim() == 4 ? x.permute({0, 2, 3, 1}) : x;
+  return last.reshape({-1, last.size(-1)});
+}
+
+/// Rows back in the form of `like`, with their own number of channels.
+at::Tensor from_rows(const at::Tensor& matrix, const at::Tensor& like) {
+  std::vector<std::int64_t> shape = like.sizes().vec();
+  if (shape.size() != 4) {
+    shape.back() = matrix.size(1);
+    return matrix.view(shape);
+  }
+  return matrix.view({shape[0], shape[2], shape[3], matrix.size(1)}).permute({0, 3, 1, 2});
+}
+
+/// y += s narrow up^t along the channels.
+void add_product(const at::Tensor& y, double s, const at::Tensor& narrow, const at::Tensor& up) {
+  const at::Tensor sum = rows(y);  // a copy when y is not channels-last
+  sum.addmm_(rows(narrow), up.t(), 1, s);
+  if (!sum.is_alias_of(y)) y.copy_(from_rows(sum, y));
+}
+
+/// add_product with its derivatives. In place, since a low rank spends its time on memory, and the
+/// product and the sum would be two more arrays of the output's size.
+struct AddProduct : torch::autograd::Function<AddProduct> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& y,
+                            double s, const at::Tensor& narrow, const at::Tensor& up) {
+    context->save_for_backward({narrow, up});
+    context->saved_data["s"] = s;
+    // Behind autograd's back: y may be another function's view, which could not be marked as
+    // changed, and nothing but this sum ever reads it.
+    const at::Tensor sum = y.detach();
+    add_product(sum, s, narrow, up);
+    return sum;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const at::NoGradGuard no_grad;
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &narrow = saved[0], &up = saved[1];
+    const at::Tensor dy = rows(gradients.front());
+    const double s = context->saved_data["s"].toDouble();
+    at::Tensor dnarrow, dup;
+    if (context->needs_input_grad(1))
+      dnarrow = from_rows(matrix_product(dy, up.t()).mul_(s), narrow);
+    if (context->needs_input_grad(2)) dup = matrix_product(dy.t(), rows(narrow).t()).mul_(s);
+    return {gradients.front(), {}, dnarrow, dup};
+  }
+};
+
+}  // namespace
 
 LayerShape LayerShape::of(const at::Tensor& weight) {
   if (weight.dim() == 2) return {weight.size(0), weight.size(1)};
   return {weight.size(0), weight.size(1), weight.size(2), weight.size(3), true};
+}
+
+at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) {
+  // oneDNN is twice as fast as MKL on some processors, but takes some microseconds to start.
+  constexpr std::int64_t kLarge = 1 << 20;
+  const bool large = a.size(0) * a.size(1) * b.size(0) > kLarge;
+  return large && nn::onednn::takes(a) ? nn::onednn::linear(a, b, {}) : at::mm(a, b.t());
+}
+
+at::Tensor Residual::add_to(const at::Tensor& y, double s, const nn::Layer& layer,
+                            const at::Tensor& x) const {
+  return y.add(forward(layer, x), s);
 }
 
 at::Tensor FactoredResidual::forward(const nn::Layer& layer, const at::Tensor& x) const {
@@ -18,6 +90,16 @@ at::Tensor FactoredResidual::forward(const nn::Layer& layer, const at::Tensor& x
   if (pair.down.dim() == 2) return at::linear(narrow, up);
   // A 1x1 convolution, as a product over channels-last vectors.
   return at::linear(narrow.permute({0, 2, 3, 1}), up).permute({0, 3, 1, 2});
+}
+
+at::Tensor FactoredResidual::add_to(const at::Tensor& y, double s, const nn::Layer& layer,
+                                    const at::Tensor& x) const {
+  const Pair pair = factors();
+  const at::Tensor narrow = layer.operate(pair.down.to(x.scalar_type()), {}, x);
+  const at::Tensor up = pair.up.to(x.scalar_type());
+  if (c10::GradMode::is_enabled()) return AddProduct::apply(y, s * pair.scale, narrow, up);
+  add_product(y, s * pair.scale, narrow, up);
+  return y;
 }
 
 at::Tensor FactoredResidual::weight() const {

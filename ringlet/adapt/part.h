@@ -66,6 +66,10 @@ class Residual {
   /// D applied as the layer applies its weight, without a bias.
   virtual at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const = 0;
 
+  /// y + s D x; y, of the layer's output's shape, is used up.
+  virtual at::Tensor add_to(const at::Tensor& y, double s, const nn::Layer& layer,
+                            const at::Tensor& x) const;
+
   /// D itself.
   virtual at::Tensor weight() const = 0;
 
@@ -77,6 +81,8 @@ class Residual {
 class FactoredResidual : public Residual {
  public:
   at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const final;
+  at::Tensor add_to(const at::Tensor& y, double s, const nn::Layer& layer,
+                    const at::Tensor& x) const final;
   at::Tensor weight() const final;
 
  protected:
@@ -87,5 +93,8 @@ class FactoredResidual : public Residual {
   };
   virtual Pair factors() const = 0;
 };
+
+/// a b^t for matrices [rows, width] and [columns, width], for use where no gradient is recorded.
+at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace ringlet::adapt

@@ -8,22 +8,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/eye.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ringlet/nn/onednn.h"
+#include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {
 namespace {
-
-/// a b^t for matrices [rows, width] and [columns, width].
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  // oneDNN is twice as fast on some processors, but takes some microseconds to start.
-  constexpr std::int64_t kLarge = 1 << 20;
-  const bool large = a.size(0) * a.size(1) * b.size(0) > kLarge;
-  return large && nn::onednn::takes(a) ? nn::onednn::linear(a, b, {}) : at::mm(a, b.t());
-}
 
 /// x [N, jM, jL] cut so that what a product makes from a piece stays in a processor's cache.
 std::int64_t piece_length(const at::Tensor& x, std::int64_t expansion) {
@@ -44,7 +35,7 @@ at::Tensor ring_product(const at::Tensor& x, const at::Tensor& left, const at::T
   const std::int64_t i_left = left.size(0), i_right = right.size(0) * x.size(2) / width;
   const std::int64_t length = piece_length(x, i_right * width);
   const auto piece = [&](const at::Tensor& some) {
-    return product(widened(right, some).view({-1, width}), left).view({-1, i_right, i_left});
+    return matrix_product(widened(right, some).view({-1, width}), left).view({-1, i_right, i_left});
   };
   if (tokens <= length) return piece(x);
   const at::Tensor y = at::empty({tokens, i_right, i_left}, x.options());
@@ -85,9 +76,11 @@ struct RingProduct : torch::autograd::Function<RingProduct> {
       const std::int64_t count = std::min(length, tokens - first);
       const at::Tensor x_here = x.narrow(0, first, count);
       const at::Tensor dy_here = dy.narrow(0, first, count).view({-1, i_left});
-      if (of_left) dleft.add_(product(dy_here.t(), widened(right, x_here).view({-1, width}).t()));
+      if (of_left)
+        dleft.add_(matrix_product(dy_here.t(), widened(right, x_here).view({-1, width}).t()));
       if (!of_x && !of_right) continue;
-      const at::Tensor dz = product(dy_here, left.t()).view({count, right.size(0), x.size(2)});
+      const at::Tensor dz =
+          matrix_product(dy_here, left.t()).view({count, right.size(0), x.size(2)});
       if (of_right) dright.add_(at::bmm(dz, x_here.transpose(1, 2)).sum(0, false, sum));
       if (of_x) dx.narrow(0, first, count).copy_(at::bmm(right.t().expand({count, -1, -1}), dz));
     }

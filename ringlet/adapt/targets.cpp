@@ -1,5 +1,10 @@
 #include "ringlet/adapt/targets.h"
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns falsely inside std::regex when it is compiled with sanitizers (GCC bug 105562).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <algorithm>
 #include <functional>
 #include <regex>
@@ -8,11 +13,6 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
-
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC 12 warns falsely inside std::regex when it is compiled with sanitizers (GCC bug 105562).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 
 namespace ringlet::adapt {
 namespace {

@@ -47,9 +47,7 @@ at::Tensor TransformResidual::forward(const nn::Layer& layer, const at::Tensor& 
             ? layer.base(transformed_input(x))
             : layer.apply(transformed_weight(layer.weight().to(x.scalar_type())), x);
   }
-  if (!residual_) return y;
-  const at::Tensor d = residual_->forward(layer, x);
-  return y + (strength == 1.0 ? d : strength * d);
+  return residual_ ? residual_->add_to(y, strength, layer, x) : y;
 }
 
 at::Tensor TransformResidual::weight(const at::Tensor& w0) const {

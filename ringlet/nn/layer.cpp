@@ -31,14 +31,13 @@ at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias
 }
 
 at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
-  return packed_.defined() && onednn::takes(x)
-             ? onednn::conv2d(x, packed_, bias_, options_.stride, options_.padding)
-             : apply(weight_, x);
+  return packed_.defined() && onednn::takes(x) ? onednn::conv2d(x, packed_, bias_)
+                                               : apply(weight_, x);
 }
 
-void Conv2dLayer::pack() {
+void Conv2dLayer::pack(bool for_training) {
   if (weight_.is_cpu() && weight_.scalar_type() == at::kFloat)
-    packed_ = onednn::pack_conv2d(weight_, options_.stride, options_.padding);
+    packed_ = onednn::pack_conv2d(weight_, options_.stride, options_.padding, for_training);
 }
 
 Linear::Linear(const WeightSource& source, std::int64_t in, std::int64_t out, bool bias) {

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/adapter.h"
+#include "ringlet/nn/onednn.h"
 
 namespace ringlet::nn {
 
@@ -36,7 +37,8 @@ class Layer {
   }
 
   /// Lays the frozen weight out for speed where that helps; weight() stays as it is.
-  virtual void pack() {}
+  /// `for_training` also for the backward pass, which takes as much memory again.
+  virtual void pack(bool for_training) { static_cast<void>(for_training); }
 
   const at::Tensor& weight() const { return weight_; }
   const at::Tensor& bias() const { return bias_; }  ///< undefined when the layer has none
@@ -71,12 +73,12 @@ class Conv2dLayer final : public Layer {
   at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
                      const at::Tensor& x) const override;
   at::Tensor base(const at::Tensor& x) const override;
-  void pack() override;
+  void pack(bool for_training) override;
   const Conv2dOptions& options() const { return options_; }
 
  private:
   Conv2dOptions options_;
-  at::Tensor packed_;  // the weight in oneDNN's layout, or undefined
+  onednn::PackedConv2d packed_;
 };
 
 /// Handle to a LinearLayer that is registered under its dotted name with the WeightSource.

@@ -4,9 +4,14 @@
 #include <optional>
 #include <string_view>
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/flip.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 namespace ringlet::nn::onednn {
 namespace {
@@ -48,32 +53,114 @@ constexpr std::string_view kNoActivation = "none";
 
 Bias optional_bias(const at::Tensor& bias) { return bias.defined() ? Bias(bias) : std::nullopt; }
 
-}  // namespace
-
-bool takes(const at::Tensor& x) {
-  return x.is_cpu() && x.scalar_type() == at::kFloat && !c10::GradMode::is_enabled() &&
-         operators().all();
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bias = std::nullopt) {
+  return operators().linear->call(x, weight, bias, kNoActivation, Scalars(), "");
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return operators().linear->call(x, weight, optional_bias(bias), kNoActivation, Scalars(), "");
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// y = x W^T + b with dx = dy W, dW = dy^T x, db = sum dy.
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const Bias& bias) {
+    const bool learns = weight.requires_grad();
+    context->saved_data["bias"] = bias.has_value() && bias->requires_grad();
+    context->save_for_backward({weight, learns ? x : at::Tensor()});
+    // Below autograd and view tracking: callers may add to the result in place.
+    at::AutoDispatchBelowADInplaceOrView below;
+    return product(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor dy = gradients.front().contiguous();
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &weight = saved[0], &x = saved[1];
+    at::Tensor dx, dw, db;
+    if (context->needs_input_grad(0)) dx = product(dy, weight.t());
+    const at::Tensor rows = dy.flatten(0, -2);
+    if (x.defined()) dw = product(rows.t(), x.flatten(0, -2).t());
+    if (context->saved_data["bias"].toBool()) db = rows.sum(0);
+    return {dx, dw, db};
+  }
+};
+
+constexpr std::array<std::int64_t, 2> kDilation = {1, 1};
+
+at::Tensor convolution(const at::Tensor& x, const at::Tensor& packed, const Bias& bias,
+                       std::int64_t stride, std::int64_t padding) {
+  return operators().conv->call(x, packed, bias, std::array{padding, padding},
+                                std::array{stride, stride}, kDilation, 1, kNoActivation, Scalars(),
+                                "");
 }
 
-at::Tensor pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int64_t padding) {
-  if (!operators().all()) return {};
-  constexpr std::array<std::int64_t, 2> kDilation = {1, 1};
+struct ConvFunction : torch::autograd::Function<ConvFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const PackedConv2d& kernel, const Bias& bias) {
+    context->saved_data["shape"] = x.sizes().vec();
+    context->saved_data["stride"] = kernel.stride;
+    context->saved_data["padding"] = kernel.padding;
+    // Kept as data: version counting of saved variables knows no oneDNN layouts.
+    context->saved_data["weight"] = kernel.weight;
+    if (kernel.backward.defined()) context->saved_data["backward"] = kernel.backward;
+    // Below autograd and view tracking: callers may add to the result in place.
+    at::AutoDispatchBelowADInplaceOrView below;
+    return convolution(x, kernel.forward, bias, kernel.stride, kernel.padding);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    auto& saved = context->saved_data;
+    const at::Tensor dy = gradients.front().contiguous(at::MemoryFormat::ChannelsLast);
+    const at::Tensor weight = saved["weight"].toTensor();
+    const std::int64_t stride = saved["stride"].toInt(), padding = saved["padding"].toInt();
+    if (saved.find("backward") != saved.end())
+      return {convolution(dy, saved["backward"].toTensor(), std::nullopt, 1,
+                          weight.size(2) - 1 - padding),
+              {},
+              {}};
+    // Only the input's shape matters for its gradient; this memory is never touched.
+    const at::Tensor stand_in =
+        at::empty(saved["shape"].toIntVector(), dy.options(), at::MemoryFormat::ChannelsLast);
+    const auto result = at::convolution_backward(
+        dy, stand_in, weight, std::nullopt, {stride, stride}, {padding, padding}, kDilation,
+        /*transposed=*/false, /*output_padding=*/{0, 0}, /*groups=*/1, {true, false, false});
+    return {std::get<0>(result), {}, {}};
+  }
+};
+
+at::Tensor packed(const at::Tensor& weight, std::int64_t stride, std::int64_t padding) {
   // The layout does not depend on the size of the pictures, but oneDNN wants one to choose it for.
   const std::array<std::int64_t, 4> typical_input = {1, weight.size(1), 32, 32};
   return operators().pack->call(weight, std::array{padding, padding}, std::array{stride, stride},
                                 kDilation, 1, typical_input);
 }
 
-at::Tensor conv2d(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& bias,
-                  std::int64_t stride, std::int64_t padding) {
-  constexpr std::array<std::int64_t, 2> kDilation = {1, 1};
-  return operators().conv->call(x, packed, optional_bias(bias), std::array{padding, padding},
-                                std::array{stride, stride}, kDilation, 1, kNoActivation, Scalars(),
-                                "");
+}  // namespace
+
+bool takes(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && operators().all();
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return c10::GradMode::is_enabled() ? LinearFunction::apply(x, weight, optional_bias(bias))
+                                     : product(x, weight, optional_bias(bias));
+}
+
+PackedConv2d pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int64_t padding,
+                         bool for_training) {
+  PackedConv2d kernel{weight, {}, {}, stride, padding};
+  if (!operators().all()) return kernel;
+  kernel.forward = packed(weight, stride, padding);
+  if (for_training && stride == 1)
+    kernel.backward =
+        packed(weight.transpose(0, 1).flip({2, 3}).contiguous(), 1, weight.size(2) - 1 - padding);
+  return kernel;
+}
+
+at::Tensor conv2d(const at::Tensor& x, const PackedConv2d& kernel, const at::Tensor& bias) {
+  return c10::GradMode::is_enabled() && x.requires_grad()
+             ? ConvFunction::apply(x, kernel, optional_bias(bias))
+             : convolution(x, kernel.forward, optional_bias(bias), kernel.stride, kernel.padding);
 }
 
 }  // namespace ringlet::nn::onednn

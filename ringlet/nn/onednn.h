@@ -1,9 +1,9 @@
-// Products and convolutions of frozen weights through oneDNN, which LibTorch carries.
+// Products and convolutions through oneDNN, which LibTorch carries.
 //
 // For fp32 at::linear calls MKL, which leaves half of the speed of processors other than Intel's
-// unused; at::conv2d lays the same weight out anew in every call. The operators here avoid both.
-// They know no gradient, so layers call them only where none is recorded. docs/performance.md has
-// the measurements.
+// unused; at::conv2d lays the same weight out anew in every call. The operators here avoid both,
+// and know their gradients (once, not those of gradients). docs/performance.md has the
+// measurements.
 #pragma once
 
 #include <cstdint>
@@ -12,19 +12,34 @@
 
 namespace ringlet::nn::onednn {
 
-/// Whether x is what the functions below take: fp32 on a CPU, no gradient recorded, and a LibTorch
-/// with oneDNN. Depends on nothing that varies between runs, so results stay reproducible.
+/// Whether x is what the functions below take: fp32 on a CPU, and a LibTorch with oneDNN. Depends
+/// on nothing that varies between runs, so results stay reproducible.
 bool takes(const at::Tensor& x);
 
-/// x [..., in] W [out, in]^T + b; `bias` may be undefined.
+/// x [..., in] W [out, in]^T + b; `bias` may be undefined. For the backward pass of a frozen weight
+/// nothing but the weight is kept.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
-/// The weight [out, in, k, k] in oneDNN's own layout, for conv2d below alone. Undefined when this
-/// LibTorch has no oneDNN.
-at::Tensor pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int64_t padding);
+/// A frozen convolution kernel laid out for oneDNN.
+struct PackedConv2d {
+  at::Tensor weight;   ///< [out, in, k, k] as it is
+  at::Tensor forward;  ///< in oneDNN's layout
+  /// The kernel of the backward pass, which is a convolution with the kernel turned round and its
+  /// channels exchanged. Undefined: the backward pass lays `weight` out anew every time.
+  at::Tensor backward;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
 
-/// Cross-correlation of x [B, in, h, w] with a packed weight; the result is channels-last.
-at::Tensor conv2d(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& bias,
-                  std::int64_t stride, std::int64_t padding);
+  bool defined() const { return forward.defined(); }
+};
+
+/// Lays a kernel out; `for_training` also for the backward pass (strides other than 1 do without).
+/// Not defined() when this LibTorch has no oneDNN.
+PackedConv2d pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int64_t padding,
+                         bool for_training);
+
+/// Cross-correlation of x [B, in, h, w] with a packed frozen kernel; the result is channels-last.
+/// Only x gets a gradient, and nothing of x is kept for it.
+at::Tensor conv2d(const at::Tensor& x, const PackedConv2d& kernel, const at::Tensor& bias);
 
 }  // namespace ringlet::nn::onednn

@@ -119,7 +119,8 @@ StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
   check_parts_fit(files_, unet_->config(), text_, vae_config);
 
   if (options.low_memory) return;
-  if (!options.trainable.contains("unet")) indices_["unet"].pack(*files_.unet.weights);
+  if (!options.trainable.contains("unet"))
+    indices_["unet"].pack(*files_.unet.weights, options.for_training);
   if (!options.trainable.contains("vae")) indices_["vae"].pack(*files_.vae.weights);
 }
 

@@ -119,6 +119,8 @@ TrainState CheckpointFolder::load(const fs::path& path) {
   state.updates = count_from(metadata, "updates", where);
   state.skipped = count_from(metadata, "skipped", where);
   state.settings = parse_json(value("settings"), where);
+  if (!state.settings.is_object())
+    throw Error(ErrorCode::bad_format, where, "metadata \"settings\" is no object");
   for (const io::TensorInfo& info : file->tensors())
     state.tensors.emplace(info.name, io::view_tensor(file, info));
   return state;
@@ -131,8 +133,10 @@ void restore_tensors(const std::map<std::string, at::Tensor>& own,
     if (found == loaded.end())
       throw Error(ErrorCode::mismatch, where, "tensor \"" + name + "\" is missing",
                   "resume with the method, targets and options that the run was started with");
-    if (found->second.sizes() != tensor.sizes())
-      throw Error(ErrorCode::mismatch, where, "tensor \"" + name + "\" has another shape",
+    const bool same_shape = found->second.sizes() == tensor.sizes();
+    if (!same_shape || found->second.scalar_type() != tensor.scalar_type())
+      throw Error(ErrorCode::mismatch, where,
+                  "tensor \"" + name + "\" has another " + (same_shape ? "type" : "shape"),
                   "resume with the method, targets and options that the run was started with");
   }
   for (const auto& entry : loaded)

@@ -44,7 +44,7 @@ class CheckpointFolder {
 };
 
 /// Fills `own` tensors in place from a loaded state. Throws Error(mismatch) that names the first
-/// tensor which is missing, unknown or of another shape; changes nothing then.
+/// tensor which is missing, unknown or of another shape or type; changes nothing then.
 void restore_tensors(const std::map<std::string, at::Tensor>& own,
                      const std::map<std::string, at::Tensor>& loaded, const std::string& where);
 

@@ -95,6 +95,7 @@ FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
   check_options(options_);
   if (!full()) adapt::parse_method(options_.method);  // before the model is loaded
   read_pictures();
+  options_.load.for_training = true;
   if (full()) {
     options_.load.trainable = {"unet"};
     if (options_.train_text_encoder) {

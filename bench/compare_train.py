@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Training steps of ringlet's adapters beside a LoRA with diffusers and PEFT, in one run.
+
+    bench/compare_train.py [--rounds N] [--side LATENTS] [--checkpointing] [--work FOLDER]
+
+A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all 128 attention projections,
+batch 1, fp32. The programs take turns, so that drift of a shared machine hits all of them. Prints
+medians as a Markdown table; the last column is the time beside PEFT's.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+
+from compare import BIN, ROOT, peer_python, run
+
+METHODS = ["lora(rank=4)", "trm(rank=2)+lora(rank=4)", "trm(rank=2)+tr(rank=6)"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", type=int, default=64, help="latents' side: 64 for pictures of 512 pixels")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps a round")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    python = peer_python(work)
+    unet = work / "unet"
+    run(python, ROOT / "bench/peer_unet.py", "--make", unet)
+    tail = [options.side, options.steps] + (["checkpointing"] if options.checkpointing else [])
+    commands = {"PEFT LoRA r=4": [python, ROOT / "bench/peer_train.py", unet, *tail]}
+    commands |= {method: [BIN / "ringlet_bench_train", unet, method, *tail] for method in METHODS}
+    runs = {name: [] for name in commands}
+    for _ in range(options.rounds):
+        for name, command in commands.items():
+            runs[name].append(json.loads(run(*command)))
+
+    def seconds(name):
+        return statistics.median(s for one in runs[name] for s in one["seconds"])
+
+    print("| method | parameters | seconds per step | peak MiB | beside PEFT | beside ringlet's lora |")
+    print("|---|---|---|---|---|---|")
+    for name, measured in runs.items():
+        peak = statistics.median(one["peak_mib"] for one in measured)
+        print(f"| {name} | {measured[0]['parameters']:,} | {seconds(name):.2f} | {peak:.0f} "
+              f"| {seconds(name) / seconds('PEFT LoRA r=4'):.2f} | {seconds(name) / seconds(METHODS[0]):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
