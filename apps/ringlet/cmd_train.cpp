@@ -25,6 +25,7 @@ struct TrainOptions {
   std::vector<std::string> factors, penalties;
   std::optional<double> learning_rate;
   std::optional<std::uint64_t> seed;
+  std::string save_precision = "fp32";
   bool dry_run = false;
 };
 
@@ -116,6 +117,8 @@ void add_loop_options(CLI::App& app, TrainOptions& o) {
 void add_output_options(CLI::App& app, TrainOptions& o) {
   app.add_option("--out", o.out, "Folder for the adapter, checkpoints, logs and report")
       ->required();
+  app.add_option("--save-precision", o.save_precision, "fp32, fp16 or bf16: type of what is saved")
+      ->capture_default_str();
   app.add_flag("--resume", o.run.resume, "Go on from the last checkpoint of --out");
   app.add_option("--checkpoint-every", o.run.trainer.checkpoint_every,
                  "Steps between checkpoints; 0 = only at the end and when stopped")
@@ -202,6 +205,9 @@ void translate(TrainOptions& o) {
   else if (!o.prediction.empty())
     throw Error(ErrorCode::invalid_argument, "--prediction",
                 "\"" + o.prediction + "\" is not known", "use epsilon or v");
+  if (o.save_precision == "auto")
+    throw Error(ErrorCode::invalid_argument, "--save-precision", "use fp32, fp16 or bf16");
+  run.save_precision = nn::select_precision(o.save_precision, run.load.device);
   run.out = o.out;
   run.instance_images = o.instance_images;
   run.class_images = o.class_images;

@@ -18,7 +18,7 @@ namespace {
 
 /// x [N, jM, jL] cut so that what a product makes from a piece stays in a processor's cache.
 std::int64_t piece_length(const at::Tensor& x, std::int64_t expansion) {
-  constexpr std::int64_t kCached = 1 << 18, kLarge = 1 << 26;
+  constexpr std::int64_t kCached = 1 << 19, kLarge = 1 << 26;
   const std::int64_t most = x.is_cpu() ? kCached : kLarge;
   return std::max<std::int64_t>(1, most / std::max<std::int64_t>(1, expansion));
 }
@@ -45,6 +45,9 @@ at::Tensor ring_product(const at::Tensor& x, const at::Tensor& left, const at::T
   }
   return y;
 }
+
+/// [n, m, l] -> [m, (n, l)]
+at::Tensor modes_first(const at::Tensor& x) { return x.transpose(0, 1).flatten(1); }
 
 /// ring_product with its derivatives. z is made again in the backward pass, which costs one part
 /// in left + right of the modes' sizes and keeps nothing but x.
@@ -79,10 +82,13 @@ struct RingProduct : torch::autograd::Function<RingProduct> {
       if (of_left)
         dleft.add_(matrix_product(dy_here.t(), widened(right, x_here).view({-1, width}).t()));
       if (!of_x && !of_right) continue;
+      // dz[(iM, a, b), (n, jL)]: laid out anew, which makes one wide product of many small ones
       const at::Tensor dz =
-          matrix_product(dy_here, left.t()).view({count, right.size(0), x.size(2)});
-      if (of_right) dright.add_(at::bmm(dz, x_here.transpose(1, 2)).sum(0, false, sum));
-      if (of_x) dx.narrow(0, first, count).copy_(at::bmm(right.t().expand({count, -1, -1}), dz));
+          modes_first(matrix_product(dy_here, left.t()).view({count, right.size(0), x.size(2)}));
+      if (of_right) dright.add_(matrix_product(dz, modes_first(x_here)));
+      if (of_x)
+        dx.narrow(0, first, count)
+            .copy_(matrix_product(right.t(), dz.t()).view({-1, count, x.size(2)}).transpose(0, 1));
     }
     return {dx, of_left ? dleft.to(x.scalar_type()) : dleft,
             of_right ? dright.to(x.scalar_type()) : dright};

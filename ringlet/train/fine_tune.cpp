@@ -390,7 +390,8 @@ void FineTune::save_result(Trainer& trainer) const {
   trainer.swap_averages();
   if (full()) {
     pipeline::save_model(*model_, result(),
-                         {.replacements = pipeline::trained_tensors(*model_), .dtype = {}});
+                         {.replacements = pipeline::trained_tensors(*model_),
+                          .dtype = options_.save_precision});
   } else {
     Json training = options_.trainer.settings;
     training["steps"] = trainer.steps_done();
@@ -401,7 +402,8 @@ void FineTune::save_result(Trainer& trainer) const {
          .training = training.dump(),
          .extra = {{"modelspec.title", title_of(options_.out)},
                    {"modelspec.resolution", std::to_string(options_.crop.size) + "x" +
-                                                std::to_string(options_.crop.size)}}});
+                                                std::to_string(options_.crop.size)}},
+         .storage = options_.save_precision});
   }
   trainer.swap_averages();
 }

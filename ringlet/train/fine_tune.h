@@ -49,6 +49,7 @@ struct FineTuneOptions {
   TrainerOptions trainer;
   DiffusionLossOptions loss;
   bool gradient_checkpointing = false;
+  at::ScalarType save_precision = at::kFloat;  ///< of the adapter or model that is written
 
   // What to see.
   SampleOptions samples;

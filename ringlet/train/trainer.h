@@ -27,13 +27,13 @@ struct TrainerOptions {
   std::int64_t steps = 1000;
   std::int64_t gradient_accumulation = 1;  ///< micro-batches per step
   double clip_norm = 1.0;                  ///< largest norm of the whole gradient; 0 = no limit
-  LearningRate learning_rate;
-  AdamWOptions adamw;
+  LearningRate learning_rate = {};
+  AdamWOptions adamw = {};
   double ema_decay = 0.0;             ///< 0 = no moving average of the parameters
   std::int64_t checkpoint_every = 0;  ///< steps; 0 = only when stopped
   int keep_checkpoints = 2;
-  std::filesystem::path checkpoint_folder;  ///< empty = none are written
-  Json settings = Json::object();           ///< checked on resume: see Trainer::resume
+  std::filesystem::path checkpoint_folder = {};  ///< empty = none are written
+  Json settings = Json::object();                ///< checked on resume: see Trainer::resume
 };
 
 struct StepReport {

@@ -1,0 +1,40 @@
+// A network of one's own, adapted: choose layers, insert adapters, train them, keep the rest
+// frozen.
+
+#include <cstdio>
+
+#include <ATen/ATen.h>
+
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/nn/weight_store.h"
+#include "ringlet/train/trainer.h"
+
+using namespace ringlet;
+struct Perceptron {
+  explicit Perceptron(const nn::WeightSource& source)
+      : first(source.at("first"), 64, 128), second(source.at("second"), 128, 10) {}
+  at::Tensor forward(const at::Tensor& x) const { return second(at::gelu(first(x))); }
+  nn::Linear first, second;
+};
+int main() {
+  const nn::WeightSource source(std::make_shared<nn::RandomStore>(1));  // or FileStore::open(…)
+  const Perceptron network(source);
+  const nn::ModuleIndex index = source.finish();
+  const auto targets = adapt::select_targets({{"net", &index}}, {.include = {"net.*"}});
+  auto adapters = adapt::AdapterSet::create(adapt::parse_method("trm(rank=2)+lora(rank=4)"),
+                                            targets, adapt::FactorTable(), Random(1));
+  adapters.attach();
+  std::vector<train::Trainable> parameters;
+  for (const auto& [name, tensor] : adapters.parameters()) parameters.push_back({name, tensor, {}});
+
+  const at::Tensor x = at::sin(at::arange(64 * 256)).view({256, 64}), wanted = x.narrow(1, 0, 10);
+  train::TrainerOptions options;
+  options.steps = 300;
+  options.learning_rate.peak = 1e-2;
+  train::Trainer trainer(
+      parameters, [&](auto) { return (network.forward(x) - wanted).pow(2).mean(); }, options);
+  trainer.run([](const train::StepReport& step) {
+    if (step.step % 100 == 0) std::printf("step %3d  loss %.5f\n", int(step.step), step.loss);
+    return true;
+  });
+}

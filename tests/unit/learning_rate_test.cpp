@@ -1,0 +1,62 @@
+#include "ringlet/train/learning_rate.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/expect_error.h"
+
+namespace ringlet::train {
+namespace {
+
+TEST(LearningRate, RisesFromZeroAndStays) {
+  const LearningRate rate{.peak = 2.0, .decay = Decay::constant, .warmup = 4, .steps = 10};
+  const double expected[] = {0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0};
+  for (int step = 0; step < 7; ++step) EXPECT_DOUBLE_EQ(rate.at(step), expected[step]) << step;
+  EXPECT_DOUBLE_EQ(rate.at(1000), 2.0);
+}
+
+TEST(LearningRate, WithoutWarmUpStartsAtThePeak) {
+  for (const Decay decay : {Decay::constant, Decay::linear, Decay::cosine})
+    EXPECT_DOUBLE_EQ((LearningRate{.peak = 0.3, .decay = decay, .warmup = 0, .steps = 5}.at(0)),
+                     0.3);
+}
+
+TEST(LearningRate, FallsAlongALine) {
+  const LearningRate rate{.peak = 1.0, .decay = Decay::linear, .warmup = 2, .steps = 10};
+  const double expected[] = {0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0};
+  for (int step = 0; step < 11; ++step) EXPECT_DOUBLE_EQ(rate.at(step), expected[step]) << step;
+  EXPECT_DOUBLE_EQ(rate.at(12), 0.0);  // never below
+}
+
+TEST(LearningRate, FallsAlongHalfACosine) {
+  const LearningRate rate{.peak = 4.0, .decay = Decay::cosine, .warmup = 2, .steps = 10};
+  EXPECT_DOUBLE_EQ(rate.at(1), 2.0);
+  EXPECT_DOUBLE_EQ(rate.at(2), 4.0);
+  EXPECT_NEAR(rate.at(4), 3.414213562373095, 1e-14);  // 2 + sqrt(2)
+  EXPECT_NEAR(rate.at(6), 2.0, 1e-14);
+  EXPECT_NEAR(rate.at(8), 0.585786437626905, 1e-14);  // 2 - sqrt(2)
+  EXPECT_NEAR(rate.at(10), 0.0, 1e-14);
+  EXPECT_NEAR(rate.at(99), 0.0, 1e-14);
+}
+
+TEST(LearningRate, AWarmUpAsLongAsTheRunOrLongerIsARise) {
+  for (const Decay decay : {Decay::constant, Decay::linear, Decay::cosine})
+    for (const std::int64_t warmup : {10, 20}) {
+      const LearningRate rate{.peak = 1.0, .decay = decay, .warmup = warmup, .steps = 10};
+      for (int step = 0; step < 10; ++step)
+        EXPECT_DOUBLE_EQ(rate.at(step), step / static_cast<double>(warmup));
+    }
+}
+
+TEST(LearningRate, CurvesHaveNames) {
+  EXPECT_EQ(decay_from_name("constant"), Decay::constant);
+  EXPECT_EQ(decay_from_name("linear"), Decay::linear);
+  EXPECT_EQ(decay_from_name("cosine"), Decay::cosine);
+  expect_error(ErrorCode::invalid_argument, "did you mean \"cosine\"",
+               [] { decay_from_name("cosin"); });
+  expect_error(ErrorCode::invalid_argument, "use constant, linear or cosine",
+               [] { decay_from_name("polynomial"); });
+  expect_error(ErrorCode::invalid_argument, "\"\" is not known", [] { decay_from_name(""); });
+}
+
+}  // namespace
+}  // namespace ringlet::train
