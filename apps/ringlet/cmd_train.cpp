@@ -141,8 +141,9 @@ void add_output_options(CLI::App& app, TrainOptions& o) {
   app.add_flag("--dry-run", o.dry_run, "Show the plan and stop");
 }
 
-double number_in(const std::string& text, const std::string& option) {
-  double number = 0.0;
+template <class Number = double>
+Number number_in(const std::string& text, const std::string& option) {
+  Number number{};
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (problem != std::errc() || end != text.data() + text.size())
     throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" is no number");
@@ -225,8 +226,7 @@ void translate(TrainOptions& o) {
   check_share("--betas", run.trainer.adamw.beta2);
   for (const std::string& text : o.factors) {
     const auto [size, split] = halves(text, '=', "--factors", "320=4x8x10");
-    run.factors[static_cast<std::int64_t>(number_in(size, "--factors"))] =
-        adapt::parse_factors(split);
+    run.factors[number_in<std::int64_t>(size, "--factors")] = adapt::parse_factors(split);
   }
   for (const std::string& text : o.penalties) {
     const auto [name, weight] = halves(text, ':', "--penalty", "identity:1e-3");
@@ -361,7 +361,9 @@ int train_run(TrainOptions& o) {
     result["report"] = (o.run.out / "report.html").string();
   }
   if (o.common.json) {
-    std::printf("%s\n", result.dump(2).c_str());
+    // Paths need not be UTF-8.
+    std::printf("%s\n",
+                result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else if (!o.dry_run) {
     std::printf("%s\n%s\n", run.result().c_str(), (o.run.out / "report.html").c_str());
   }

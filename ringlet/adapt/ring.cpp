@@ -18,7 +18,7 @@ namespace {
 
 /// x [N, jM, jL] cut so that what a product makes from a piece stays in a processor's cache.
 std::int64_t piece_length(const at::Tensor& x, std::int64_t expansion) {
-  constexpr std::int64_t kCached = 1 << 19, kLarge = 1 << 26;
+  constexpr std::int64_t kCached = 1 << 18, kLarge = 1 << 26;
   const std::int64_t most = x.is_cpu() ? kCached : kLarge;
   return std::max<std::int64_t>(1, most / std::max<std::int64_t>(1, expansion));
 }

@@ -23,8 +23,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
                             const at::TensorList& inputs, const TensorFunction& function) {
     static_cast<void>(trigger);
     std::vector<bool> needs;
-    for (const at::Tensor& input : inputs)
-      needs.push_back(input.defined() && input.requires_grad());
+    for (const at::Tensor& input : inputs) needs.push_back(input.requires_grad());
     context->saved_data["needs"] = needs;
     context->saved_data["function"] =
         c10::IValue::make_capsule(c10::make_intrusive<FunctionHolder>(function));
@@ -41,8 +40,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     const torch::autograd::variable_list saved = context->get_saved_variables();
     std::vector<at::Tensor> inputs;
     for (std::size_t i = 0; i < saved.size(); ++i)
-      inputs.push_back(saved[i].defined() ? saved[i].detach().set_requires_grad(needs[i])
-                                          : at::Tensor());
+      inputs.push_back(saved[i].detach().set_requires_grad(needs[i]));
     at::Tensor output;
     {
       at::AutoGradMode recording(true);
@@ -68,7 +66,20 @@ GradientCheckpointing::~GradientCheckpointing() { checkpointing = before_; }
 at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
   if (!checkpointing || !c10::GradMode::is_enabled()) return function(inputs);
   const at::Tensor trigger = at::zeros({1}).set_requires_grad(true);
-  return Checkpoint::apply(trigger, at::TensorList(inputs), function);
+  // Autograd's functions take no undefined tensors.
+  std::vector<at::Tensor> defined;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].defined()) {
+      defined.push_back(inputs[i]);
+      places.push_back(i);
+    }
+  const TensorFunction of_defined = [function, places, count = inputs.size()](const auto& in) {
+    std::vector<at::Tensor> all(count);
+    for (std::size_t i = 0; i < places.size(); ++i) all[places[i]] = in[i];
+    return function(all);
+  };
+  return Checkpoint::apply(trigger, at::TensorList(defined), of_defined);
 }
 
 }  // namespace ringlet::nn

@@ -52,8 +52,10 @@ void check_penalty(double weight) {
 
 /// What people call the run: the name of its folder.
 std::string title_of(const fs::path& out) {
-  const std::string name = (out.has_filename() ? out : out.parent_path()).filename().string();
-  return is_utf8(name) ? name : printable(name);
+  std::string name = (out.has_filename() ? out : out.parent_path()).filename().string();
+  constexpr auto kOutsideAscii = [](char c) { return (c & 0x80) != 0; };
+  if (!is_utf8(name)) std::ranges::replace_if(name, kOutsideAscii, '?');
+  return name;
 }
 
 void check_options(const FineTuneOptions& o) {
@@ -389,9 +391,9 @@ fs::path FineTune::result() const {
 void FineTune::save_result(Trainer& trainer) const {
   trainer.swap_averages();
   if (full()) {
-    pipeline::save_model(*model_, result(),
-                         {.replacements = pipeline::trained_tensors(*model_),
-                          .dtype = options_.save_precision});
+    pipeline::save_model(
+        *model_, result(),
+        {.replacements = pipeline::trained_tensors(*model_), .dtype = options_.save_precision});
   } else {
     Json training = options_.trainer.settings;
     training["steps"] = trainer.steps_done();
@@ -401,8 +403,8 @@ void FineTune::save_result(Trainer& trainer) const {
         {.base_hash = training.at("model").get<std::string>(),
          .training = training.dump(),
          .extra = {{"modelspec.title", title_of(options_.out)},
-                   {"modelspec.resolution", std::to_string(options_.crop.size) + "x" +
-                                                std::to_string(options_.crop.size)}},
+                   {"modelspec.resolution",
+                    std::to_string(options_.crop.size) + "x" + std::to_string(options_.crop.size)}},
          .storage = options_.save_precision});
   }
   trainer.swap_averages();

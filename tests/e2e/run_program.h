@@ -31,7 +31,10 @@ struct ProgramResult {
 struct ProgramOptions {
   std::filesystem::path folder = {};          ///< working directory; "" = the test's own
   std::optional<Arguments> environment = {};  ///< "NAME=value" [the test's own, one thread]
-  std::function<bool()> interrupt_when = {};  ///< once true, the program gets SIGINT a moment later
+  std::function<bool()> interrupt_when =
+      {};  ///< once true, the program gets a signal a moment later
+  int signal = SIGINT;
+  std::chrono::microseconds moment = std::chrono::milliseconds(300);
 };
 
 namespace detail {
@@ -98,18 +101,17 @@ inline pid_t start(Arguments words, const ProgramOptions& options, const Capture
   return child;
 }
 
-/// Sends SIGINT a moment after the condition holds; gives up when the program ends before.
-inline void interrupt(pid_t child, const std::function<bool()>& when) {
-  constexpr auto kPause = std::chrono::milliseconds(10);
-  constexpr auto kMoment = std::chrono::milliseconds(300);
+/// Sends the signal a moment after the condition holds; gives up when the program ends before.
+inline void interrupt(pid_t child, const ProgramOptions& options) {
+  constexpr auto kPause = std::chrono::milliseconds(2);
   siginfo_t ended{};
-  while (!when()) {
+  while (!options.interrupt_when()) {
     waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT);
     if (ended.si_pid != 0) return;
     std::this_thread::sleep_for(kPause);
   }
-  std::this_thread::sleep_for(kMoment);
-  kill(child, SIGINT);
+  std::this_thread::sleep_for(options.moment);
+  kill(child, options.signal);
 }
 
 }  // namespace detail
@@ -119,7 +121,7 @@ inline ProgramResult run_program(Arguments arguments, const ProgramOptions& opti
   arguments.insert(arguments.begin(), RINGLET_BINARY);
   const detail::Capture out, err;
   const pid_t child = detail::start(std::move(arguments), options, out, err);
-  if (options.interrupt_when) detail::interrupt(child, options.interrupt_when);
+  if (options.interrupt_when) detail::interrupt(child, options);
   int status = 0;
   if (waitpid(child, &status, 0) != child) detail::check_errno(errno, "waitpid");
   return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), out.text(),

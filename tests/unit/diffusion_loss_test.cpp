@@ -266,10 +266,14 @@ TEST(DiffusionLoss, CheckpointingGivesTheSameGradients) {
     return out;
   };
   const auto plain = gradients(false), again = gradients(true);
+  double largest = 0.0;
+  for (const auto& entry : plain)
+    largest = std::max(largest, entry.second.abs().max().item<double>());
   for (const auto& [name, gradient] : plain) {
+    // Some are nothing but rounding: a norm takes the constant of its channel away again.
     const double size = gradient.abs().max().item<double>();
-    EXPECT_GT(size, 0.0) << name;
-    EXPECT_LE((again.at(name) - gradient).abs().max().item<double>(), 1e-5 * size) << name;
+    EXPECT_LE((again.at(name) - gradient).abs().max().item<double>(), 1e-5 * size + 1e-7 * largest)
+        << name;
   }
 }
 

@@ -1,0 +1,254 @@
+// System calls of a training run fail: the earlier checkpoint stays, and the run can go on.
+#include <cerrno>
+#include <csignal>
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ringlet/core/failpoint.h"
+#include "tests/expect_error.h"
+#include "tests/file_content.h"
+#include "tests/tiny_fine_tune_test.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+using golden::uniform;
+
+constexpr std::int64_t kSteps = 6;
+
+/// A toy run that saves after every step.
+struct SavingRun {
+  explicit SavingRun(const fs::path& folder) {
+    options.steps = kSteps;
+    options.learning_rate.peak = 0.1;
+    options.ema_decay = 0.9;
+    options.checkpoint_every = 1;
+    options.checkpoint_folder = folder;
+  }
+  Trainer make() const {
+    return {parameters,
+            [this](std::int64_t n) {
+              return (parameters[0].value - uniform(std::to_string(n), {300})).square().mean();
+            },
+            options};
+  }
+  std::vector<Trainable> parameters = {trainable("w", {300})};
+  TrainerOptions options = {};
+};
+
+/// The parameters after the last step.
+const std::vector<at::Tensor>& uninterrupted() {
+  static const std::vector<at::Tensor> values = [] {
+    const SavingRun run({});
+    Trainer trainer = run.make();
+    trainer.run();
+    return values_of(run.parameters);
+  }();
+  return values;
+}
+
+/// Goes on from the newest checkpoint, which must be that of `step`, to the end.
+void expect_resumes(const fs::path& folder, std::int64_t step) {
+  const auto latest = CheckpointFolder(folder, 1).latest();
+  ASSERT_TRUE(latest);
+  const SavingRun run(folder);
+  Trainer trainer = run.make();
+  trainer.resume(*latest);
+  EXPECT_EQ(trainer.steps_done(), step);
+  EXPECT_TRUE(trainer.run());
+  EXPECT_TRUE(same_bits(values_of(run.parameters), uninterrupted()));
+  EXPECT_EQ(entry_count(folder), 2u);  // no temporary file
+}
+
+struct Fault {
+  const char* name;
+  int error_number;
+  bool persistent;
+};
+
+class CheckpointFault : public testing::TestWithParam<Fault> {
+ protected:
+  ~CheckpointFault() override { arm_failpoint("", 0); }
+  TemporaryFolder folder_;
+};
+
+// The n-th system call of the third save fails, for n = 1, 2, … until none is left.
+TEST_P(CheckpointFault, EveryFailingCallLeavesACheckpointThatGoesOn) {
+  for (int n = 1;; ++n) {
+    SCOPED_TRACE("system call " + std::to_string(n));
+    const fs::path folder = folder_ / std::to_string(n);
+    const SavingRun run(folder);
+    Trainer trainer = run.make();
+    bool failed = false;
+    try {
+      trainer.run([&](const StepReport& report) {
+        if (report.step == 3)
+          arm_failpoint("atomic_file", GetParam().error_number, n, GetParam().persistent);
+        return report.step != 3;  // saves, too
+      });
+    } catch (const Error& error) {
+      failed = true;
+      const bool full = GetParam().error_number == ENOSPC;
+      EXPECT_EQ(error.code(), full ? ErrorCode::no_space : ErrorCode::io) << error.what();
+      const std::string text = error.what();
+      EXPECT_TRUE(text.find("step-00000003") != std::string::npos ||
+                  text.find(folder.string()) != std::string::npos)
+          << text;
+    }
+    arm_failpoint("", 0);
+    if (!failed) {
+      EXPECT_GT(n, 6);
+      return;
+    }
+    // The rename is the last call but two: from then on the new checkpoint is in place.
+    const bool renamed = fs::exists(folder / "step-00000003.safetensors");
+    if (!renamed) EXPECT_TRUE(fs::exists(folder / "step-00000002.safetensors"));
+    expect_resumes(folder, renamed ? 3 : 2);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Errors, CheckpointFault,
+                         testing::Values(Fault{"IoOnce", EIO, false}, Fault{"IoForEver", EIO, true},
+                                         Fault{"NoSpaceOnce", ENOSPC, false},
+                                         Fault{"NoSpaceForEver", ENOSPC, true}),
+                         [](const auto& entry) { return entry.param.name; });
+
+TEST_P(CheckpointFault, TheSameTrainerCanGoOnAfterwards) {
+  const SavingRun run(folder_.path());
+  Trainer trainer = run.make();
+  arm_failpoint("atomic_file.fsync", GetParam().error_number, 1, GetParam().persistent);
+  EXPECT_THROW(trainer.run(), Error);
+  arm_failpoint("", 0);
+  EXPECT_FALSE(CheckpointFolder(folder_.path(), 1).latest());
+  EXPECT_TRUE(trainer.run());
+  EXPECT_TRUE(same_bits(values_of(run.parameters), uninterrupted()));
+}
+
+/// What the child of the next test finds wrong, or 0.
+int fill_the_disk(const fs::path& folder) {
+  ::signal(SIGXFSZ, SIG_IGN);
+  const SavingRun run(folder);
+  Trainer trainer = run.make();
+  rlimit limit{};
+  ::getrlimit(RLIMIT_FSIZE, &limit);
+  try {
+    trainer.run([&](const StepReport& report) {
+      limit.rlim_cur = 3000;  // less than a checkpoint
+      if (report.step == 3) ::setrlimit(RLIMIT_FSIZE, &limit);
+      return true;
+    });
+    return 1;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::no_space) return 2;
+  }
+  limit.rlim_cur = RLIM_INFINITY;  // space returns
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  const auto latest = CheckpointFolder(folder, 1).latest();
+  if (!latest || CheckpointFolder::load(*latest).step != 2) return 3;
+  const SavingRun next(folder);
+  Trainer resumed = next.make();
+  resumed.resume(*latest);
+  if (!resumed.run()) return 4;
+  return same_bits(values_of(next.parameters), uninterrupted()) ? 0 : 5;
+}
+
+// The kernel's own errors, in a child because the limit is the process's.
+TEST(CheckpointLimits, AFullDiskLeavesTheEarlierCheckpoint) {
+  const TemporaryFolder folder;
+  uninterrupted();
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    int result = 6;
+    try {
+      result = fill_the_disk(folder.path());
+    } catch (...) {  // the exit status tells
+    }
+    ::_exit(result);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+/// Whole runs in which one kind of write fails.
+class RunFault : public FineTuning {
+ protected:
+  ~RunFault() override { arm_failpoint("", 0); }
+
+  FineTuneOptions saving(const std::string& name) const {
+    FineTuneOptions o = options(name + "/run");
+    o.trainer.steps = 4;
+    o.trainer.checkpoint_every = 2;
+    return o;
+  }
+
+  /// Arms the failpoint at a step; the run must fail, and going on must make what `whole` made.
+  void expect_goes_on(const std::string& name, std::int64_t step, const char* failpoint, int nth,
+                      const char* words) const {
+    SCOPED_TRACE(words);
+    FineTuneOptions o = saving(name);
+    expect_error(ErrorCode::no_space, words, [&] {
+      FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
+                         if (report.step == step) arm_failpoint(failpoint, ENOSPC, nth, true);
+                         return true;
+                       }});
+    });
+    arm_failpoint("", 0);
+    EXPECT_FALSE(fs::exists(o.out / "adapter.safetensors"));
+    o.resume = true;
+    EXPECT_TRUE(run(o));
+    const FineTuneOptions whole = saving("whole");
+    expect_same_metrics(o, whole);
+    EXPECT_EQ(file_content(o.out / "adapter.safetensors"),
+              file_content(whole.out / "adapter.safetensors"));
+  }
+};
+
+TEST_F(RunFault, WhateverCannotBeWrittenTheRunGoesOn) {
+  run(saving("whole"));
+  expect_goes_on("metrics", 2, "append_file.write", 1, "metrics.csv");
+  expect_goes_on("events", 2, "append_file.write", 2, "tfevents");
+  expect_goes_on("flush", 1, "append_file.fsync", 1, "flush");
+  expect_goes_on("checkpoint", 2, "atomic_file.write", 1, "step-00000002");
+  expect_goes_on("last", 4, "atomic_file.rename", 1, "step-00000004");
+}
+
+// The disk is full when the last checkpoint has been written: it is all that the result needs.
+TEST_F(RunFault, AResultThatCannotBeWrittenIsMadeByResume) {
+  run(saving("whole"));
+  FineTuneOptions o = saving("parts");
+  o.samples.prompts = {};
+  // Renames after the last step: checkpoint, samples, adapter.
+  expect_error(ErrorCode::no_space, "adapter.safetensors", [&] {
+    FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
+                       if (report.step == 4) arm_failpoint("atomic_file.rename", ENOSPC, 3);
+                       return true;
+                     }});
+  });
+  arm_failpoint("", 0);
+  EXPECT_FALSE(fs::exists(o.out / "adapter.safetensors"));
+  o.resume = true;
+  EXPECT_TRUE(run(o));
+  EXPECT_EQ(file_content(o.out / "adapter.safetensors"),
+            file_content(saving("whole").out / "adapter.safetensors"));
+}
+
+// Pictures are for people: a run is not ended by one that cannot be written.
+TEST_F(RunFault, ASamplePictureThatCannotBeWrittenIsAWarning) {
+  const FineTuneOptions o = saving("run");
+  EXPECT_TRUE(FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
+                                 if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 2);
+                                 return true;
+                               }}));
+  EXPECT_FALSE(fs::exists(o.out / "samples/step-00000004.png"));
+  EXPECT_TRUE(fs::exists(o.out / "adapter.safetensors"));
+}
+
+}  // namespace
+}  // namespace ringlet::train
