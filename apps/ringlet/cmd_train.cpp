@@ -45,6 +45,8 @@ void add_model_options(CLI::App& app, TrainOptions& o) {
                  "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined "
                  "by +, an alias (tlora, tlora-star), or full for all weights")
       ->capture_default_str();
+  app.add_option("--budget", o.run.budget,
+                 "Parameters to spend, for example 0.4M: chooses the ranks of the method's parts");
   repeatable(app.add_option("--targets", o.run.targets.presets,
                             "Layers to adapt: attention, attention+ff, all-linear, all, "
                             "text-encoder; may be given several times [attention]"));
@@ -278,6 +280,13 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
                                o.run.class_prompt + "\"");
   line("method",
        plan.method + (plan.layers == 0 ? "" : " on " + std::to_string(plan.layers) + " layers"));
+  for (const adapt::BudgetRow& row : plan.budget) {
+    std::snprintf(text, sizeof text, "%3lld layers %lld x %lld (%s, %s): %lld parameters each",
+                  static_cast<long long>(row.layers), static_cast<long long>(row.shape.out),
+                  static_cast<long long>(row.shape.in), adapt::to_string(row.out).c_str(),
+                  adapt::to_string(row.in).c_str(), static_cast<long long>(row.parameters));
+    line("budget", text);
+  }
   line("parameters", human_count(plan.parameters) + " (" + std::to_string(plan.parameters) + ")");
   std::snprintf(text, sizeof text, "%lld of batch %lld x %lld at %lld pixels, %.1f epochs%s",
                 static_cast<long long>(plan.steps), static_cast<long long>(o.run.loss.batch_size),

@@ -1,17 +1,21 @@
-// The two stages of the starter model that are not diffusion training, as programs of the library:
-// they show how a network of one's own is trained with ringlet::train::Trainer.
+// The stages of the starter model that are not diffusion training, and its judge: they show how
+// networks of one's own are trained with ringlet::train::Trainer.
 //
 //     ringlet_starter_stages autoencoder MODEL PICTURES OUT STEPS
 //     ringlet_starter_stages text        MODEL PICTURES OUT STEPS
+//     ringlet_starter_stages judge       MODEL PICTURES OUT STEPS
 //
 // MODEL may lack weights: such parts start at random. Checkpoints go to OUT/checkpoints, and a call
 // with the same arguments goes on from them.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <map>
 #include <string>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -167,66 +171,150 @@ struct LatentEncoder {
   }
 };
 
-/// Contrastive start of the text encoder (Radford et al. 2021): captions find their pictures'
-/// latents among those of the batch, so that words differ before the U-Net listens to them.
-void train_text(const Arguments& arguments) {
-  pipeline::LoadOptions load_options;
-  load_options.files.random_seed = kSeed;
-  load_options.trainable = {"text_encoder"};
-  const auto model = pipeline::StableDiffusion::open(arguments.model, load_options);
-  const Data data = load(arguments.pictures, model.vae().config().sample_size);
-  at::Tensor latents;
-  {
-    at::NoGradGuard no_grad;
-    std::vector<at::Tensor> parts;
-    for (const at::Tensor& part : data.pictures.split(16))
-      parts.push_back(model.vae().scale(model.vae().encode(as_input(part)).mean));
-    latents = at::cat(parts).contiguous();
-  }
-  const std::int64_t width = model.text().front().encoder.config().hidden_size;
-  const LatentEncoder encoder(latents.size(1), latents.size(2), width);
+at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, -1, true); }
 
+at::Tensor encode_texts(const pipeline::StableDiffusion& model,
+                        const std::vector<std::string>& captions) {
+  return unit(pipeline::encode_prompts(model.text(), captions, 1, at::kCPU).embeddings.mean(1));
+}
+
+at::Tensor latents_of(const pipeline::StableDiffusion& model, const at::Tensor& pictures) {
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& part : pictures.split(16))
+    parts.push_back(model.vae().scale(model.vae().encode(as_input(part)).mean));
+  return at::cat(parts).contiguous();
+}
+
+pipeline::StableDiffusion open_for_text(const fs::path& folder, std::uint64_t seed) {
+  pipeline::LoadOptions options;
+  options.files.random_seed = seed;
+  options.trainable = {"text_encoder"};
+  return pipeline::StableDiffusion::open(folder, options);
+}
+
+/// Contrastive training (Radford et al. 2021): captions find their pictures' latents among those of
+/// the batch.
+void train_contrastive(const pipeline::StableDiffusion& model, const LatentEncoder& encoder,
+                       const at::Tensor& latents, const std::vector<std::string>& captions,
+                       const train::TrainerOptions& options) {
   constexpr std::int64_t kBatch = 128;
   const auto loss = [&](std::int64_t micro_batch) {
     RandomStream random = Random(kSeed).stream("batch", static_cast<std::uint64_t>(micro_batch));
     std::vector<at::Tensor> rows;
-    std::vector<std::string> captions;
+    std::vector<std::string> texts;
     for (std::int64_t i = 0; i < kBatch; ++i) {
       const auto row = random.uniform_int(static_cast<std::uint64_t>(latents.size(0)));
-      captions.push_back(data.captions[row]);
+      texts.push_back(captions[row]);
       rows.push_back(latents[static_cast<std::int64_t>(row)]);
     }
-    const auto text =
-        pipeline::encode_prompts(model.text(), captions, 1, at::kCPU).embeddings.mean(1);
-    const auto unit = [](const at::Tensor& x) { return x / x.norm(2, -1, true); };
     constexpr double kTemperature = 0.07;
     const at::Tensor scores =
-        at::matmul(unit(text), unit(encoder.forward(at::stack(rows))).t()) / kTemperature;
+        at::matmul(encode_texts(model, texts), unit(encoder.forward(at::stack(rows))).t()) /
+        kTemperature;
     const at::Tensor own = at::arange(kBatch, at::kLong);
     return 0.5 * (at::cross_entropy_loss(scores, own) + at::cross_entropy_loss(scores.t(), own));
   };
   std::vector<train::Trainable> parameters = trainables(model.indices().at("text_encoder"), "");
   for (train::Trainable& parameter : trainables(encoder.index, "latents."))
     parameters.push_back(std::move(parameter));
-  const train::TrainerOptions options = options_for(arguments, 1e-3);
   train::Trainer trainer(std::move(parameters), loss, options);
   run(trainer, options);
   trainer.swap_averages();
+}
+
+LatentEncoder latent_encoder_for(const pipeline::StableDiffusion& model,
+                                 const at::Tensor& latents) {
+  return {latents.size(1), latents.size(2), model.text().front().encoder.config().hidden_size};
+}
+
+/// The start of the text encoder, so that words differ before the U-Net listens to them.
+void train_text(const Arguments& arguments) {
+  const auto model = open_for_text(arguments.model, kSeed);
+  const Data data = load(arguments.pictures, model.vae().config().sample_size);
+  const at::Tensor latents = latents_of(model, data.pictures);
+  train_contrastive(model, latent_encoder_for(model, latents), latents, data.captions,
+                    options_for(arguments, 1e-3));
   pipeline::save_model(model, arguments.out / "model",
                        {.replacements = pipeline::trained_tensors(model), .dtype = {}});
+}
+
+/// Pictures zoomed and shifted at random: other renderings of the same concepts.
+at::Tensor rendered_anew(const at::Tensor& pictures, RandomStream random) {
+  std::vector<at::Tensor> rows;
+  const std::int64_t size = pictures.size(2);
+  for (const at::Tensor& picture : pictures.unbind()) {
+    const auto draw = [&](std::int64_t n) {
+      return static_cast<std::int64_t>(random.uniform_int(static_cast<std::uint64_t>(n)));
+    };
+    const std::int64_t margin = size / 8, side = size + margin - draw(2 * margin);
+    at::Tensor wide = at::replication_pad2d(picture.to(at::kFloat).unsqueeze(0),
+                                            {margin, margin, margin, margin});
+    const std::int64_t room = wide.size(2) - side + 1;
+    wide = wide.narrow(2, draw(room), side).narrow(3, draw(room), side);
+    if (draw(2) == 1) wide = wide.flip(3);
+    rows.push_back(at::upsample_bilinear2d(wide, {size, size}, false).to(at::kByte));
+  }
+  return at::cat(rows);
+}
+
+/// Trains a judge (a text encoder from random weights and a latent encoder) on other renderings and
+/// asks it for the captions of generated pictures: OUT/generated/*.png with .txt beside them.
+void judge(const Arguments& arguments) {
+  const auto model = open_for_text(arguments.model, kSeed + 1);
+  const std::int64_t size = model.vae().config().sample_size;
+  const Data data = load(arguments.pictures, size);
+  std::vector<at::Tensor> parts;
+  std::vector<std::string> captions;
+  constexpr std::uint64_t kRenderings = 4;
+  for (std::uint64_t i = 0; i < kRenderings; ++i) {
+    parts.push_back(
+        latents_of(model, rendered_anew(data.pictures, Random(kSeed).stream("rendering", i))));
+    captions.insert(captions.end(), data.captions.begin(), data.captions.end());
+  }
+  const at::Tensor latents = at::cat(parts);
+  const LatentEncoder encoder = latent_encoder_for(model, latents);
+  train_contrastive(model, encoder, latents, captions, options_for(arguments, 1e-3));
+
+  at::NoGradGuard no_grad;
+  const Data made = load(arguments.out / "generated", size);
+  std::vector<std::string> candidates = data.captions;
+  for (const std::string& caption : made.captions)
+    if (std::ranges::find(candidates, caption) == candidates.end()) candidates.push_back(caption);
+  std::vector<at::Tensor> texts;
+  for (std::size_t i = 0; i < candidates.size(); i += 64)
+    texts.push_back(encode_texts(model, {candidates.begin() + static_cast<std::ptrdiff_t>(i),
+                                         candidates.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                                                  i + 64, candidates.size()))}));
+  const at::Tensor scores =
+      at::matmul(unit(encoder.forward(latents_of(model, made.pictures))), at::cat(texts).t());
+  const at::Tensor best = std::get<1>(scores.topk(5, 1));
+  int first = 0, among_five = 0;
+  for (std::size_t i = 0; i < made.captions.size(); ++i) {
+    const auto row = static_cast<std::int64_t>(i);
+    const auto answer = [&](std::int64_t n) {
+      return candidates[static_cast<std::size_t>(best[row][n].item<std::int64_t>())];
+    };
+    first += answer(0) == made.captions[i] ? 1 : 0;
+    for (std::int64_t n = 0; n < 5; ++n) among_five += answer(n) == made.captions[i] ? 1 : 0;
+    std::printf("%-32s %s\n", made.captions[i].c_str(), answer(0).c_str());
+  }
+  std::printf("right caption among %zu: first %d, among the first five %d, of %zu pictures\n",
+              candidates.size(), first, among_five, made.captions.size());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string stage = argc > 1 ? argv[1] : "";
-  if (argc != 6 || (stage != "autoencoder" && stage != "text")) {
-    std::fprintf(stderr, "usage: %s autoencoder|text MODEL PICTURES OUT STEPS\n", argv[0]);
+  const std::map<std::string, void (*)(const Arguments&)> stages = {
+      {"autoencoder", train_autoencoder}, {"text", train_text}, {"judge", judge}};
+  const auto stage = stages.find(argc > 1 ? argv[1] : "");
+  if (argc != 6 || stage == stages.end()) {
+    std::fprintf(stderr, "usage: %s autoencoder|text|judge MODEL PICTURES OUT STEPS\n", argv[0]);
     return 2;
   }
-  const Arguments arguments{argv[2], argv[3], argv[4], std::atoll(argv[5])};
   try {
-    stage == "text" ? train_text(arguments) : train_autoencoder(arguments);
+    stage->second({argv[2], argv[3], argv[4], std::atoll(argv[5])});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

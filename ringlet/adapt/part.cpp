@@ -43,7 +43,7 @@ struct AddProduct : torch::autograd::Function<AddProduct> {
     context->saved_data["s"] = s;
     // Behind autograd's back: y may be another function's view, which could not be marked as
     // changed, and nothing but this sum ever reads it.
-    const at::Tensor sum = y.detach();
+    at::Tensor sum = y.detach();
     add_product(sum, s, narrow, up);
     return sum;
   }

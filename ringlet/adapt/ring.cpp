@@ -38,7 +38,7 @@ at::Tensor ring_product(const at::Tensor& x, const at::Tensor& left, const at::T
     return matrix_product(widened(right, some).view({-1, width}), left).view({-1, i_right, i_left});
   };
   if (tokens <= length) return piece(x);
-  const at::Tensor y = at::empty({tokens, i_right, i_left}, x.options());
+  at::Tensor y = at::empty({tokens, i_right, i_left}, x.options());
   for (std::int64_t first = 0; first < tokens; first += length) {
     const std::int64_t count = std::min(length, tokens - first);
     y.narrow(0, first, count).copy_(piece(x.narrow(0, first, count)));
@@ -133,6 +133,7 @@ SplitRing split_ring(const std::vector<at::Tensor>& cores) {
     return {cores.front(), at::eye(rank, options).view({1, 1, rank, rank})};
   }
   std::vector<std::int64_t> sizes;
+  sizes.reserve(cores.size());
   for (const at::Tensor& core : cores) sizes.push_back(core.size(1));
   const auto at_cut = cores.begin() + static_cast<std::ptrdiff_t>(cheapest_cut(sizes).cut);
   return {chain_of_matrices({cores.begin(), at_cut}), chain_of_matrices({at_cut, cores.end()})};

@@ -53,6 +53,11 @@ bool only_names(const io::SafetensorsFile& file, const std::vector<std::string_v
 
 std::string file_kind(const io::SafetensorsFile& file) {
   if (file.tensors().empty()) return "empty safetensors file";
+  if (const auto own = file.metadata().find("ringlet.method"); own != file.metadata().end())
+    return own->second + " adapter (ringlet)";
+  if (const auto own = file.metadata().find("format");
+      own != file.metadata().end() && own->second == "ringlet.train_state")
+    return "training checkpoint (ringlet)";
   if (only_names(file, {"emb_params", "clip_l", "clip_g"})) return "textual inversion";
   if (any_name(file, "control_model.") || any_name(file, "controlnet_cond_embedding"))
     return "ControlNet";

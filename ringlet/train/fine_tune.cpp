@@ -78,6 +78,9 @@ void check_options(const FineTuneOptions& o) {
   if (o.method == "full" && (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0))
     throw Error(ErrorCode::invalid_argument, "--penalty",
                 "penalties hold transforms near the identity, and --method full has none");
+  if (o.method == "full" && !o.budget.empty())
+    throw Error(ErrorCode::invalid_argument, "--budget", "--method full trains all weights",
+                "name the parts to spend it on, for example --method \"trm+tr\"");
   const bool has_run = fs::is_directory(o.out / kCheckpoints) || fs::exists(o.out / "metrics.csv");
   if (has_run && !o.resume)
     throw Error(ErrorCode::invalid_argument, o.out.string(), "the folder holds a training run",
@@ -169,6 +172,18 @@ void FineTune::build_adapters() {
       adapt::select_targets(pipeline::adaptable(*model_), options_.targets);
   for (const adapt::Target& target : targets)
     if (target.component.starts_with("text_encoder")) options_.loss.train_text = true;
+  if (!options_.budget.empty()) {
+    std::vector<adapt::LayerShape> shapes;
+    std::vector<std::string> parts;
+    for (const adapt::Target& target : targets)
+      shapes.push_back(adapt::LayerShape::of(target.layer->weight()));
+    for (const adapt::PartSpec& part : adapt::parse_method(options_.method).parts)
+      parts.push_back(part.name);
+    const adapt::BudgetPlan fit =
+        adapt::fit_budget(adapt::parse_budget(options_.budget), shapes, factors, parts);
+    options_.method = fit.method.text();
+    plan_.budget = fit.rows;
+  }
   adapters_ = adapt::AdapterSet::create(adapt::parse_method(options_.method), targets, factors,
                                         Random(options_.seed));
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/budget.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "ringlet/train/diffusion_loss.h"
 #include "ringlet/train/run_log.h"
@@ -29,6 +30,7 @@ struct FineTuneOptions {
 
   // What learns.
   std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full"
+  std::string budget;  ///< "0.4M": ranks of the method's parts are chosen for so many parameters
   adapt::TargetOptions targets;
   std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
   bool train_text_encoder = false;
@@ -66,7 +68,8 @@ struct FineTunePlan {
   std::size_t class_to_make = 0;
   std::vector<std::pair<std::string, std::int64_t>> examples;  ///< final captions, tokens used
   std::string method;
-  std::size_t layers = 0;  ///< adapted layers; 0 for "full"
+  std::size_t layers = 0;                ///< adapted layers; 0 for "full"
+  std::vector<adapt::BudgetRow> budget;  ///< how a budget was spent, by shape
   std::int64_t parameters = 0;
   std::int64_t resolution = 0;
   double epochs = 0.0;

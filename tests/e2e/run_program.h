@@ -35,6 +35,7 @@ struct ProgramOptions {
       {};  ///< once true, the program gets a signal a moment later
   int signal = SIGINT;
   std::chrono::microseconds moment = std::chrono::milliseconds(300);
+  std::chrono::microseconds pause = std::chrono::milliseconds(10);  ///< between two looks
 };
 
 namespace detail {
@@ -103,12 +104,11 @@ inline pid_t start(Arguments words, const ProgramOptions& options, const Capture
 
 /// Sends the signal a moment after the condition holds; gives up when the program ends before.
 inline void interrupt(pid_t child, const ProgramOptions& options) {
-  constexpr auto kPause = std::chrono::milliseconds(2);
   siginfo_t ended{};
   while (!options.interrupt_when()) {
     waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT);
     if (ended.si_pid != 0) return;
-    std::this_thread::sleep_for(kPause);
+    std::this_thread::sleep_for(options.pause);
   }
   std::this_thread::sleep_for(options.moment);
   kill(child, options.signal);

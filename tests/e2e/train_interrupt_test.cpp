@@ -3,6 +3,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <functional>
 
 #include "ringlet/core/random.h"
 #include "ringlet/train/checkpoint.h"
@@ -17,6 +18,15 @@ using train::CheckpointFolder;
 using train::MetricsRow;
 
 constexpr int kSteps = 60;
+
+/// A moment at which the program is killed.
+enum class Instant {
+  after_the_start,       ///< up to a second: loading, encoding, first steps
+  between_steps,         ///< up to some steps after the first new one
+  inside_a_save,         ///< its temporary file is there
+  right_after_a_rename,  ///< the new checkpoint is there, and nothing that follows it
+};
+constexpr int kInstants = 4;
 
 class TrainInterrupted : public TinyProgram {
  protected:
@@ -62,6 +72,29 @@ class TrainInterrupted : public TinyProgram {
     return fs::exists(file) ? train::read_metrics(file).size() : 0;
   }
 
+  fs::path checkpoints(const std::string& name) const { return out(name) / "checkpoints"; }
+
+  /// Whether a save's temporary file is there.
+  bool unfinished_save(const std::string& name) const {
+    std::error_code problem;
+    for (const auto& entry : fs::directory_iterator(checkpoints(name), problem))
+      if (entry.path().filename().string().starts_with(".step-")) return true;
+    return false;
+  }
+
+  /// Says when the program, which is about to start, has come that far.
+  std::function<bool()> reached(const std::string& name, Instant instant) const {
+    const auto before = CheckpointFolder(checkpoints(name), 1).latest();
+    const std::size_t rows_before = rows(name);
+    return [this, name, instant, before, rows_before] {
+      if (instant == Instant::after_the_start) return true;
+      if (instant == Instant::between_steps) return rows(name) > rows_before;
+      const auto latest = CheckpointFolder(checkpoints(name), 1).latest();
+      if (latest == before) return false;
+      return instant == Instant::right_after_a_rename || unfinished_save(name);
+    };
+  }
+
   /// Adapter and metrics are those of the uninterrupted run.
   void expect_equal(const std::string& name, const std::string& whole) const {
     EXPECT_TRUE(read_bytes(out(name) / "adapter.safetensors") ==
@@ -82,22 +115,22 @@ class TrainInterrupted : public TinyProgram {
   }
 };
 
-// Kills land in the start-up, in steps and, with a checkpoint after every one, often inside a save.
 TEST_F(TrainInterrupted, KillsLoseNothing) {
-  constexpr int kKills = 20;
+  constexpr int kKills = 24;
   const Arguments more = {"--seed", "3", "--checkpoint-every", "1", "--resume", "--quiet"};
   expect_success(command("whole", more));
-  int kills = 0, finished = 0;
+  int kills = 0, finished = 0, inside = 0;
   for (RandomStream random = Random(1).stream("instants"); kills < kKills;) {
-    // From the start, or a moment after the first new step.
-    const bool from_start = kills % 2 == 0;
-    const std::size_t before = rows("parts");
-    const double milliseconds = random.uniform() * (from_start ? 800.0 : 80.0);
+    const auto instant = static_cast<Instant>(kills % kInstants);
+    const double milliseconds = random.uniform() * (instant == Instant::after_the_start ? 800.0
+                                                    : instant == Instant::between_steps ? 80.0
+                                                                                        : 0.0);
     const ProgramResult result = run_program(
         command("parts", more),
-        {.interrupt_when = [&] { return from_start || rows("parts") > before; },
+        {.interrupt_when = reached("parts", instant),
          .signal = SIGKILL,
-         .moment = std::chrono::microseconds(static_cast<std::int64_t>(milliseconds * 1000.0))});
+         .moment = std::chrono::microseconds(static_cast<std::int64_t>(milliseconds * 1000.0)),
+         .pause = std::chrono::microseconds(100)});
     if (result.status == 0) {  // it was quicker: once more from the begin
       expect_equal("parts", "whole");
       fs::remove_all(out("parts"));
@@ -107,12 +140,13 @@ TEST_F(TrainInterrupted, KillsLoseNothing) {
     }
     ASSERT_EQ(result.status, 128 + SIGKILL) << result.err;
     ++kills;
-    if (const auto latest = CheckpointFolder(out("parts") / "checkpoints", 1).latest()) {
-      // The rows of all steps that it counts are there.
-      const train::TrainState state = CheckpointFolder::load(*latest);
-      EXPECT_GE(rows("parts"), static_cast<std::size_t>(state.step));
-    }
+    inside += unfinished_save("parts") ? 1 : 0;
+    // The newest checkpoint can be read, and the rows of all steps that it counts are there.
+    const auto latest = CheckpointFolder(checkpoints("parts"), 1).latest();
+    const std::int64_t step = latest ? CheckpointFolder::load(*latest).step : 0;
+    EXPECT_GE(rows("parts"), static_cast<std::size_t>(step));
   }
+  RecordProperty("kills_inside_a_save", inside);
   expect_success(command("parts", more));
   expect_equal("parts", "whole");
 }

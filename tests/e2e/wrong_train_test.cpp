@@ -99,7 +99,7 @@ const std::vector<WrongInput> kMethods = {
     value("TargetsMisspelt", "--targets", "atention", {"did you mean \"attention\""}),
     value("PatternMatchesNothing", "--include", "*.to_z", {"matches no layer", "to_k"}),
     value("PatternIsNoRegularExpression", "--include", "re:[", {"regular expression"}),
-    value("ExcludesEverything", "--exclude", "*", {"*"}),
+    value("ExcludesEverything", "--exclude", "*", {"excludes every selected layer"}),
     value("PenaltyMisspelt", "--penalty", "ident:1", {"identity or orthogonal"}),
     value("PenaltyWithoutWeight", "--penalty", "identity", {"identity:1e-3"}),
     value("PenaltyIsNoNumber", "--penalty", "identity:x", {"no number"}),

@@ -70,14 +70,14 @@ struct Fault {
   bool persistent;
 };
 
-class CheckpointFault : public testing::TestWithParam<Fault> {
+class TrainStateFault : public testing::TestWithParam<Fault> {
  protected:
-  ~CheckpointFault() override { arm_failpoint("", 0); }
+  ~TrainStateFault() override { arm_failpoint("", 0); }
   TemporaryFolder folder_;
 };
 
 // The n-th system call of the third save fails, for n = 1, 2, … until none is left.
-TEST_P(CheckpointFault, EveryFailingCallLeavesACheckpointThatGoesOn) {
+TEST_P(TrainStateFault, EveryFailingCallLeavesACheckpointThatGoesOn) {
   for (int n = 1;; ++n) {
     SCOPED_TRACE("system call " + std::to_string(n));
     const fs::path folder = folder_ / std::to_string(n);
@@ -106,18 +106,18 @@ TEST_P(CheckpointFault, EveryFailingCallLeavesACheckpointThatGoesOn) {
     }
     // The rename is the last call but two: from then on the new checkpoint is in place.
     const bool renamed = fs::exists(folder / "step-00000003.safetensors");
-    if (!renamed) EXPECT_TRUE(fs::exists(folder / "step-00000002.safetensors"));
+    EXPECT_TRUE(renamed || fs::exists(folder / "step-00000002.safetensors"));
     expect_resumes(folder, renamed ? 3 : 2);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Errors, CheckpointFault,
+INSTANTIATE_TEST_SUITE_P(Errors, TrainStateFault,
                          testing::Values(Fault{"IoOnce", EIO, false}, Fault{"IoForEver", EIO, true},
                                          Fault{"NoSpaceOnce", ENOSPC, false},
                                          Fault{"NoSpaceForEver", ENOSPC, true}),
                          [](const auto& entry) { return entry.param.name; });
 
-TEST_P(CheckpointFault, TheSameTrainerCanGoOnAfterwards) {
+TEST_P(TrainStateFault, TheSameTrainerCanGoOnAfterwards) {
   const SavingRun run(folder_.path());
   Trainer trainer = run.make();
   arm_failpoint("atomic_file.fsync", GetParam().error_number, 1, GetParam().persistent);
@@ -157,7 +157,7 @@ int fill_the_disk(const fs::path& folder) {
 }
 
 // The kernel's own errors, in a child because the limit is the process's.
-TEST(CheckpointLimits, AFullDiskLeavesTheEarlierCheckpoint) {
+TEST(TrainStateLimits, AFullDiskLeavesTheEarlierCheckpoint) {
   const TemporaryFolder folder;
   uninterrupted();
   const pid_t child = ::fork();
@@ -177,9 +177,9 @@ TEST(CheckpointLimits, AFullDiskLeavesTheEarlierCheckpoint) {
 }
 
 /// Whole runs in which one kind of write fails.
-class RunFault : public FineTuning {
+class TrainingRunFault : public FineTuning {
  protected:
-  ~RunFault() override { arm_failpoint("", 0); }
+  ~TrainingRunFault() override { arm_failpoint("", 0); }
 
   FineTuneOptions saving(const std::string& name) const {
     FineTuneOptions o = options(name + "/run");
@@ -210,7 +210,7 @@ class RunFault : public FineTuning {
   }
 };
 
-TEST_F(RunFault, WhateverCannotBeWrittenTheRunGoesOn) {
+TEST_F(TrainingRunFault, WhateverCannotBeWrittenTheRunGoesOn) {
   run(saving("whole"));
   expect_goes_on("metrics", 2, "append_file.write", 1, "metrics.csv");
   expect_goes_on("events", 2, "append_file.write", 2, "tfevents");
@@ -220,7 +220,7 @@ TEST_F(RunFault, WhateverCannotBeWrittenTheRunGoesOn) {
 }
 
 // The disk is full when the last checkpoint has been written: it is all that the result needs.
-TEST_F(RunFault, AResultThatCannotBeWrittenIsMadeByResume) {
+TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
   run(saving("whole"));
   FineTuneOptions o = saving("parts");
   o.samples.prompts = {};
@@ -240,7 +240,7 @@ TEST_F(RunFault, AResultThatCannotBeWrittenIsMadeByResume) {
 }
 
 // Pictures are for people: a run is not ended by one that cannot be written.
-TEST_F(RunFault, ASamplePictureThatCannotBeWrittenIsAWarning) {
+TEST_F(TrainingRunFault, ASamplePictureThatCannotBeWrittenIsAWarning) {
   const FineTuneOptions o = saving("run");
   EXPECT_TRUE(FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
                                  if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 2);

@@ -27,6 +27,17 @@ TEST_P(AdapterKind, IsReadFromTheNames) {
   EXPECT_EQ(adapter_component(GetParam().tensors.front()), GetParam().component);
 }
 
+TEST(OwnAdapterKind, RingletsOwnFilesSayTheirMethod) {
+  const TemporaryFolder folder;
+  const std::vector<io::TensorBytes> tensors = {{"unet.a.residual.up", io::Dtype::f32, {0}, {}}};
+  io::write_safetensors(folder / "a.safetensors", tensors, {{"ringlet.method", "lora(rank=4)"}});
+  io::write_safetensors(folder / "b.safetensors", tensors, {{"format", "ringlet.train_state"}});
+  EXPECT_EQ(file_kind(*io::SafetensorsFile::open(folder / "a.safetensors")),
+            "lora(rank=4) adapter (ringlet)");
+  EXPECT_EQ(file_kind(*io::SafetensorsFile::open(folder / "b.safetensors")),
+            "training checkpoint (ringlet)");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Dialects, AdapterKind,
     testing::Values(

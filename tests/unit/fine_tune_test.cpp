@@ -94,6 +94,21 @@ TEST_F(FineTuning, ResumeIsBitExact) {
   EXPECT_NE(file_content(other.out / "adapter.safetensors"), expected);
 }
 
+TEST_F(FineTuning, TheResultIsTheMovingAverage) {
+  FineTuneOptions o = options();
+  o.trainer.ema_decay = 0.9;
+  run(o);
+  const TrainState state = CheckpointFolder::load(o.out / "checkpoints/step-00000003.safetensors");
+  const auto result = io::load_tensors(o.out / "adapter.safetensors");
+  EXPECT_GT(result.size(), 10u);
+  std::size_t different = 0;
+  for (const auto& [name, tensor] : result) {
+    EXPECT_TRUE(same_bits(tensor, state.tensors.at("average." + name))) << name;
+    different += same_bits(tensor, state.tensors.at("parameter." + name)) ? 0 : 1;
+  }
+  EXPECT_GT(different, result.size() / 2);
+}
+
 TEST_F(FineTuning, ResumingAFinishedRunChangesNothing) {
   FineTuneOptions o = options();
   run(o);

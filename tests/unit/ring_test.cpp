@@ -76,6 +76,57 @@ TEST(Ring, TransposedRingIsTheTransposedMatrix) {
   EXPECT_TRUE(at::allclose(ring_matrix(ring.transposed()), ring_matrix(ring).t(), 0, 1e-12));
 }
 
+/// apply_ring on enough vectors for several pieces, with its gradients, beside the matrix T.
+void expect_pieces_are_the_whole(const Factors& factors, at::ScalarType type, double tolerance) {
+  constexpr std::int64_t kRank = 2, kVectors = 3'000;
+  std::vector<at::Tensor> cores;
+  for (const at::Tensor& core : random_cores(factors, kRank))
+    cores.push_back(core.set_requires_grad(true));
+  const at::Tensor x =
+      golden::uniform("x", {kVectors, product(factors)}).to(at::kDouble).set_requires_grad(true);
+  const at::Tensor probe = golden::uniform("probe", x.sizes().vec()).to(at::kDouble);
+  std::vector<at::Tensor> inputs = cores;
+  inputs.push_back(x);
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool whole : {true, false}) {
+    const SplitRing ring = split_ring(cores);
+    const SplitRing cast = {ring.left.to(type), ring.right.to(type)};
+    const at::Tensor y =
+        whole ? x.matmul(ring_matrix(ring).t()) : apply_ring(cast, x.to(type)).to(at::kDouble);
+    (y * probe).sum().backward();
+    results.push_back({y.detach()});
+    for (at::Tensor& input : inputs) {
+      results.back().push_back(input.grad());
+      input.mutable_grad() = at::Tensor();
+    }
+  }
+  for (std::size_t i = 0; i < results[0].size(); ++i) {
+    const double scale = results[0][i].abs().max().item<double>();
+    const double worst = (results[1][i] - results[0][i]).abs().max().item<double>();
+    EXPECT_LE(worst, tolerance * scale) << to_string(factors) << ", result " << i;
+  }
+}
+
+TEST(Ring, PiecesAreTheWhole) {
+  for (const Factors& factors :
+       {Factors{24}, Factors{8, 12}, Factors{4, 8, 10}, Factors{16, 3, 2}}) {
+    expect_pieces_are_the_whole(factors, at::kDouble, 1e-12);
+    expect_pieces_are_the_whole(factors, at::kFloat, 1e-5);
+  }
+}
+
+TEST(Ring, MakesOnlyTheGradientsThatAreAskedFor) {
+  const std::vector<at::Tensor> cores = random_cores({2, 3}, 2);
+  const SplitRing ring = split_ring(cores);
+  const at::Tensor x = golden::uniform("x", {4, 6}).to(at::kDouble).set_requires_grad(true);
+  apply_ring(ring, x).sum().backward();  // the ring is a constant
+  EXPECT_TRUE(at::allclose(x.grad(), ring_matrix(ring).sum(0).expand({4, 6}), 0, 1e-12));
+  cores[1].set_requires_grad(true);
+  apply_ring(split_ring(cores), x.detach()).sum().backward();
+  EXPECT_TRUE(cores[1].grad().defined());
+  EXPECT_FALSE(cores[0].grad().defined());
+}
+
 TEST(Ring, ProductOfTwoRingsIsARingOfTheRanksProduct) {  // Proposition 2
   const std::vector<at::Tensor> x = random_cores({2, 3, 2}, 2);
   std::vector<at::Tensor> y, product;
