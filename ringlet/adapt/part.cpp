@@ -1,5 +1,7 @@
 #include "ringlet/adapt/part.h"
 
+#include <algorithm>
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
@@ -30,7 +32,17 @@ at::Tensor from_rows(const at::Tensor& matrix, const at::Tensor& like) {
 /// y += s narrow up^t along the channels.
 void add_product(const at::Tensor& y, double s, const at::Tensor& narrow, const at::Tensor& up) {
   const at::Tensor sum = rows(y);  // a copy when y is not channels-last
-  sum.addmm_(rows(narrow), up.t(), 1, s);
+  const at::Tensor factor = rows(narrow);
+  constexpr std::int64_t kWide = 16, kPiece = 1 << 18;
+  if (up.size(1) < kWide || !nn::onednn::takes(y)) {
+    sum.addmm_(factor, up.t(), 1, s);
+  } else {  // the faster product has no sum; in pieces its result stays in the cache
+    const std::int64_t length = std::max<std::int64_t>(1, kPiece / up.size(0));
+    for (std::int64_t first = 0; first < sum.size(0); first += length) {
+      const std::int64_t count = std::min(length, sum.size(0) - first);
+      sum.narrow(0, first, count).add_(matrix_product(factor.narrow(0, first, count), up), s);
+    }
+  }
   if (!sum.is_alias_of(y)) y.copy_(from_rows(sum, y));
 }
 
@@ -58,7 +70,8 @@ struct AddProduct : torch::autograd::Function<AddProduct> {
     at::Tensor dnarrow, dup;
     if (context->needs_input_grad(1))
       dnarrow = from_rows(matrix_product(dy, up.t()).mul_(s), narrow);
-    if (context->needs_input_grad(2)) dup = matrix_product(dy.t(), rows(narrow).t()).mul_(s);
+    // The narrower matrix first: it is the one that the product lays out anew.
+    if (context->needs_input_grad(2)) dup = matrix_product(rows(narrow).t(), dy.t()).mul_(s).t();
     return {gradients.front(), {}, dnarrow, dup};
   }
 };
