@@ -28,18 +28,18 @@ resume=(); [ ! -d "$run/checkpoints" ] || resume=(--resume)
 
 "$ringlet" train --model "$model" --instance-images "$root/examples/quickstart/robot" \
   --method "trm(rank=2)+tr(rank=6)" --targets attention+ff \
-  --steps 300 --batch-size 4 --learning-rate 5e-3 --learning-rate-schedule cosine --warmup-steps 20 \
-  --checkpoint-every 100 --seed 1 --sample-steps 25 --sample-guidance 4 --sample-images 2 \
-  --sample-prompt "$subject" --sample-prompt "$subject on blue background" \
-  --sample-prompt "$subject with crown" --sample-prompt "$subject and pizza" --sample-prompt "cat" \
+  --steps 450 --batch-size 4 --learning-rate 3e-3 --learning-rate-schedule cosine --warmup-steps 20 \
+  --checkpoint-every 150 --seed 1 --sample-steps 25 --sample-guidance 4 --sample-images 2 \
+  --sample-prompt "$subject" --sample-prompt "$subject on red background" --sample-prompt "$subject on yellow background" \
+  --sample-prompt "$subject with crown" --sample-prompt "$subject and red heart" \
   --out "$run" "${resume[@]}"
 
 adapter=$run/adapter.safetensors
-"$ringlet" generate --model "$model" --adapter "$adapter:1" --prompt "$subject on red background" \
+"$ringlet" generate --model "$model" --adapter "$adapter" --prompt "$subject on green background" \
   --guidance 4 --steps 25 --images 4 --seed 7 --grid --out "$out/with-adapter.png"
 rm -rf "$out/merged"
 "$ringlet" merge --model "$model" --adapter "$adapter" --out "$out/merged"
-"$ringlet" generate --model "$out/merged" --prompt "$subject on red background" \
+"$ringlet" generate --model "$out/merged" --prompt "$subject on green background" \
   --guidance 4 --steps 25 --images 4 --seed 7 --grid --out "$out/merged.png"
 
 cat <<TEXT

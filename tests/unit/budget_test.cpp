@@ -107,18 +107,18 @@ TEST(Budget, SplitsByHandCount) {
   FactorTable factors;
   factors.set(320, {5, 8, 8});
   const std::vector<LayerShape> layers = {{320, 320}};
-  EXPECT_EQ(fit_budget(1'000, layers, factors, {"trm"}).parameters, (25 + 64 + 64) * 4);
+  EXPECT_EQ(fit_budget(1'000, layers, factors, {"trm"}).parameters, 612);
 }
 
 TEST(Budget, ConvolutionsCount) {
   const std::vector<LayerShape> layers = {{320, 320, 3, 3, true}};
-  EXPECT_EQ(ranks(fit_budget(4 * (320 * 9 + 320), layers, FactorTable(), {"lora"})), "lora4");
+  EXPECT_EQ(ranks(fit_budget(12'800, layers, FactorTable(), {"lora"})), "lora4");
 }
 
 TEST(Budget, EndsAtTheWeightsThemselves) {
   const std::vector<LayerShape> layers = {{64, 64}};
   const BudgetPlan plan = fit_budget(1'000'000'000'000, layers, FactorTable(), {"lora"});
-  EXPECT_EQ(plan.parameters, 64 * 64);
+  EXPECT_EQ(plan.parameters, 4'096);
   EXPECT_EQ(ranks(fit_budget(1'000, {{1, 1}}, FactorTable(), {"lora"})), "lora1");
 }
 

@@ -163,6 +163,45 @@ TEST(Ring, ResidualIsTheTraceOfItsCores) {
       }
 }
 
+TEST(Residual, PiecesAreTheWhole) {
+  // Wide enough a factor and vectors enough for the sum in pieces, linear and convolution.
+  FactorTable factors;
+  for (const bool convolution : {false, true}) {
+    nn::Shape size = {512, 48};
+    if (convolution) size.insert(size.end(), {1, 1});
+    const at::Tensor w0 = golden::uniform("w0", size);
+    const auto adapter = build_adapter(parse_method("lora(rank=20,alpha=10)"), LayerShape::of(w0),
+                                       factors, Random(1), "x");
+    for (const auto& [name, tensor] : adapter->parameters())
+      tensor.set_data(golden::uniform(name, tensor.sizes().vec()));
+    std::unique_ptr<nn::Layer> layer;
+    if (convolution)
+      layer = std::make_unique<nn::Conv2dLayer>(w0, at::zeros({512}), nn::Conv2dOptions{});
+    else
+      layer = std::make_unique<nn::LinearLayer>(w0, at::zeros({512}));
+    const nn::Shape input = convolution ? nn::Shape{2, 48, 30, 20} : nn::Shape{2, 600, 48};
+    const at::Tensor x = golden::uniform("x", input);
+    const at::Tensor probe = golden::uniform("probe", layer->base(x).sizes().vec());
+    std::vector<std::vector<at::Tensor>> results;
+    for (const bool merged : {true, false}) {
+      const at::Tensor y =
+          merged ? layer->apply(adapter->weight(w0), x) : adapter->forward(*layer, x);
+      (y * probe).sum().backward();
+      results.push_back({y.detach()});
+      for (const auto& [name, tensor] : adapter->parameters()) {
+        results.back().push_back(tensor.grad());
+        tensor.mutable_grad() = at::Tensor();
+      }
+    }
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      const double scale = results[0][i].abs().max().item<double>();
+      const double worst = (results[1][i] - results[0][i]).abs().max().item<double>();
+      EXPECT_LE(worst, 1e-5 * scale)
+          << (convolution ? "convolution" : "linear") << ", result " << i;
+    }
+  }
+}
+
 TEST(Ring, BothStartsAreTheIdentity) {
   for (const TrmStart start : {TrmStart::paper, TrmStart::asymmetric})
     for (const std::int64_t rank : {1, 2, 3, 6}) {
