@@ -2,16 +2,17 @@
 # Makes the starter model of assets/starter from nothing: pictures, autoencoder, text encoder, U-Net.
 # Takes hours of one core; every stage goes on where it was stopped.
 #
-#   examples/starter/train.sh WORK_FOLDER [U-NET_STEPS]
+#   examples/starter/train.sh WORK_FOLDER [U-NET_STEPS [FINAL_STEPS]]
 #
-# The result is WORK_FOLDER/unet/model in fp16, a folder that ringlet and diffusers read.
+# The result is WORK_FOLDER/unet-final/model in fp16, a folder that ringlet and diffusers read.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 bin=$root/build/release/bin
-work=${1:?usage: train.sh WORK_FOLDER [U-NET_STEPS]}
-steps=${2:-12000}
+work=${1:?usage: train.sh WORK_FOLDER [U-NET_STEPS [FINAL_STEPS]]}
+steps=${2:-3250}
+final_steps=${3:-2400}
 mkdir -p "$work"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # small tensors: one thread is nearly as fast as two
 
@@ -40,11 +41,20 @@ if [ ! -f "$work/text/model/model_index.json" ]; then
 fi
 cp "$work/text/model/text_encoder/model.safetensors" "$work/base/text_encoder/"
 
-# 4. U-Net from random weights, together with the text encoder.
-"$bin/ringlet" train --init "$work/base" --method full --train-text-encoder --instance-images "$work/data/pictures" \
-  --steps "$steps" --batch-size 16 --learning-rate 6e-4 --warmup-steps 200 --betas 0.9,0.99 --weight-decay 0.01 \
-  --ema 0.999 --min-snr-gamma 5 --caption-dropout 0.1 --checkpoint-every 250 --seed 1 \
-  --sample-every 1000 --sample-images 2 --sample-steps 25 --sample-guidance 4 \
-  --sample-prompt "dog" --sample-prompt "red apple" --sample-prompt "house" --sample-prompt "car" \
-  --sample-prompt "pizza" --sample-prompt "red circle" --sample-prompt "cat on blue background" --sample-prompt "rocket" \
-  --save-precision fp16 --out "$work/unet" --resume
+# 4. U-Net from random weights, together with the text encoder; then once more with a rate that falls to zero.
+train_unet() {  # train_unet OUT SEED STEPS MODEL_OPTION MODEL ...
+  local out=$1 seed=$2 steps=$3
+  shift 3
+  [ ! -f "$out/model/model_index.json" ] || return 0
+  "$bin/ringlet" train "$@" --method full --train-text-encoder --instance-images "$work/data/pictures" --seed "$seed" \
+    --steps "$steps" --batch-size 16 --learning-rate 6e-4 --betas 0.9,0.99 --weight-decay 0.01 \
+    --min-snr-gamma 5 --caption-dropout 0.1 --checkpoint-every 250 \
+    --sample-every 1000 --sample-images 2 --sample-steps 25 --sample-guidance 4 \
+    --sample-prompt "dog" --sample-prompt "red apple" --sample-prompt "house" --sample-prompt "car" \
+    --sample-prompt "pizza" --sample-prompt "red circle" --sample-prompt "cat on blue background" --sample-prompt "rocket" \
+    --save-precision fp16 --out "$out" --resume
+}
+train_unet "$work/unet" 1 "$steps" --init "$work/base" --warmup-steps 200 --ema 0.999
+train_unet "$work/unet-final" 2 "$final_steps" --model "$work/unet/model" --warmup-steps 100 --ema 0.995 \
+  --learning-rate-schedule cosine
+echo "$work/unet-final/model"
