@@ -29,7 +29,7 @@ struct LoadOptions {
   bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; code images in
                             ///< slices and tiles
   std::optional<diffusion::Prediction> prediction;  ///< overrides the model's
-  bool for_training = false;  ///< lay frozen weights out for the backward pass, too
+  bool for_training = false;        ///< lay frozen weights out for the backward pass, too
   std::set<std::string> trainable;  ///< components ("unet", "text_encoder", …) whose weights learn
 };
 
