@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/failpoint.h"
+#include "ringlet/core/system_call.h"
 
 namespace ringlet {
 namespace {
@@ -27,17 +27,6 @@ namespace fs = std::filesystem;
               std::string("cannot ") + action + ": " +
                   std::error_code(error_number, std::generic_category()).message(),
               full ? "free some space or choose another folder" : "");
-}
-
-/// A system call that an armed failpoint can make fail, repeated while signals interrupt it.
-template <class Call>
-auto retried(const char* name, Call call) {
-  while (true) {
-    const int injected = failpoint(name);
-    const auto result = injected != 0 ? decltype(call())(-1) : call();
-    if (injected != 0) errno = injected;
-    if (result >= 0 || errno != EINTR) return result;
-  }
 }
 
 int open_to_append(const fs::path& path, int more_flags) {

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/failpoint.h"
+#include "ringlet/core/system_call.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet {
@@ -33,18 +33,6 @@ enum class Target { unchanged, replaced };
               std::string("cannot ") + action + ": " +
                   std::error_code(error_number, std::generic_category()).message(),
               full ? "free some space or choose another folder; " + state : state);
-}
-
-/// A system call that an armed failpoint can make fail, repeated while signals interrupt it. The
-/// problem is in errno when the result is negative.
-template <class Call>
-auto retried(const char* name, Call call) {
-  while (true) {
-    const int injected = failpoint(name);
-    const auto result = injected != 0 ? decltype(call())(-1) : call();
-    if (injected != 0) errno = injected;
-    if (result >= 0 || errno != EINTR) return result;
-  }
 }
 
 /// One step of a save.

@@ -27,7 +27,10 @@ TEST_P(WrongInputs, AreExplained) {
 
 const std::vector<WrongInput> kCommandLine = {
     {"UnknownVerb", {"generat"}, 2, {"no such verb", "did you mean \"generate\""}},
-    {"VerbFarFromAll", {"frobnicate"}, 2, {"no such verb", "use one of generate, train, merge, inspect"}},
+    {"VerbFarFromAll",
+     {"frobnicate"},
+     2,
+     {"no such verb", "use one of generate, train, merge, inspect"}},
     {"OptionBeforeTheVerb", {"--model", "x"}, 2, {"--model", "no such verb", "use one of"}},
     {"UnknownOption", early({"--promt", "x"}), 2, {"--promt", "did you mean --prompt?"}},
     {"UnknownOptionInsteadOfTheRequired",
