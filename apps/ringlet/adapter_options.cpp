@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "options.h"
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -33,11 +34,9 @@ pipeline::AdapterChoice parse_adapter(const std::string& text) {
 }  // namespace
 
 void add_adapter_option(CLI::App& app, std::vector<std::string>& adapters) {
-  app.add_option("--adapter", adapters,
-                 "Adapter file, with :strength where it is not 1; may be given several times")
-      ->take_all()
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  repeatable(
+      app.add_option("--adapter", adapters,
+                     "Adapter file, with :strength where it is not 1; may be given several times"));
 }
 
 std::vector<pipeline::AdapterChoice> parse_adapters(const std::vector<std::string>& texts) {

@@ -60,10 +60,7 @@ void add_model_options(CLI::App& app, GenerateOptions& o) {
 }
 
 void add_picture_options(CLI::App& app, GenerateOptions& o) {
-  app.add_option("--prompt", o.prompts, "What to show; may be given several times")
-      ->take_all()
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  repeatable(app.add_option("--prompt", o.prompts, "What to show; may be given several times"));
   app.add_option("--prompts", o.prompts_file, "Text file with one prompt a line");
   app.add_option("--negative-prompt", o.negative_prompt, "What not to show");
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();

@@ -29,10 +29,6 @@ struct TrainOptions {
   bool dry_run = false;
 };
 
-void repeatable(CLI::Option* option) {
-  option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-}
-
 void add_model_options(CLI::App& app, TrainOptions& o) {
   app.add_option("--model", o.model, "Model folder (diffusers) or single .safetensors checkpoint");
   app.add_option("--init", o.init,

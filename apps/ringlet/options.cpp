@@ -77,6 +77,10 @@ CLI::Validator whole_number() {
           ""};
 }
 
+void repeatable(CLI::Option* option) {
+  option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 void CommonOptions::add_to(CLI::App& app) {
   app.config_formatter(std::make_shared<StrictConfig>(app));
   app.set_config("--config", "", "Read options from a TOML file; the command line wins");

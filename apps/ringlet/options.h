@@ -33,6 +33,9 @@ struct CommonOptions {
 /// Refuses all but the digits of a 64-bit number: CLI11 takes "-1" for 2^64 - 1 and "010" for 8.
 CLI::Validator whole_number();
 
+/// An option that takes one value and may be given several times.
+void repeatable(CLI::Option* option);
+
 /// Where to go on after parsing: an exit status when the program is done (--help).
 using ParseResult = std::optional<int>;
 
