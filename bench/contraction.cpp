@@ -36,7 +36,7 @@ constexpr std::array kShapes = {
     Shape{1280, 320}, Shape{640, 1280},                       // projections of the time
 };
 constexpr std::array<std::int64_t, 7> kTokens = {1, 77, 64, 256, 1024, 4096, 16384};
-constexpr std::array kWays = {adapt::Way::through_input, adapt::Way::folded_into_weight};
+constexpr std::array kWays = {adapt::Way::through_input, adapt::Way::transform_folded};
 
 using Clock = std::chrono::steady_clock;
 
@@ -91,11 +91,17 @@ void report(const char* kind, Shape shape, std::int64_t tokens, std::array<doubl
   std::fflush(stdout);
 }
 
+adapt::Way pick(const adapt::TransformResidual& adapter, const adapt::LayerShape& shape,
+                std::int64_t tokens, bool training) {
+  const adapt::Parts& parts = adapter.parts();
+  return choose_way(parts.transforms, parts.residual.get(), shape, tokens, training);
+}
+
 void run(const adapt::Method& method, Shape shape, std::array<Score, 2>& scores) {
   const nn::LinearLayer layer(at::randn({shape.out, shape.in}), at::randn({shape.out}));
   adapt::FactorTable factors;
   const auto size = adapt::LayerShape::of(layer.weight());
-  const auto adapter = adapt::build_adapter(method, size, factors, Random(1), "layer");
+  const auto adapter = adapt::build_adapter(method, layer, factors, Random(1), "layer");
   for (const std::int64_t tokens : kTokens) {
     const at::Tensor x = at::randn({tokens, shape.in}).set_requires_grad(true);
     const at::Tensor dy = at::randn({tokens, shape.out});
@@ -105,15 +111,13 @@ void run(const adapt::Method& method, Shape shape, std::array<Score, 2>& scores)
       x.mutable_grad() = at::Tensor();
       for (const auto& [name, tensor] : adapter->parameters()) tensor.mutable_grad() = at::Tensor();
     });
-    report("training", shape, tokens, training,
-           choose_way(*adapter->transform(), size, tokens, true), scores[0]);
+    report("training", shape, tokens, training, pick(*adapter, size, tokens, true), scores[0]);
     const at::NoGradGuard no_grad;
     const auto inference = measure([&](adapt::Way way) {
       adapter->way = way;
       adapter->forward(layer, x);
     });
-    report("inference", shape, tokens, inference,
-           choose_way(*adapter->transform(), size, tokens, false), scores[1]);
+    report("inference", shape, tokens, inference, pick(*adapter, size, tokens, false), scores[1]);
   }
 }
 

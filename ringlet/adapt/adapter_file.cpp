@@ -53,6 +53,11 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
   metadata["ringlet.base_hash"] = info.base_hash;
   metadata["ringlet.base_shapes"] = shapes.dump();
   metadata["ringlet.training"] = info.training;
+  Json exceptions = Json::object();
+  for (const AdapterSet::Entry& entry : set.entries())
+    if (entry.adapter->spec() != set.method().text())
+      exceptions[entry.target.full_name()] = entry.adapter->spec();
+  if (!exceptions.empty()) metadata["ringlet.layer_methods"] = exceptions.dump();
   return metadata;
 }
 
@@ -64,12 +69,11 @@ class Reader {
 
   LoadedAdapter read() const {
     check_format();
-    const Method method = read_method();
     FactorTable factors = read_factors();
-    const std::vector<Target> targets = find_targets(read_base_shapes());
-    check_size(method, targets, factors);
-    // The start is overwritten by the file's numbers.
-    AdapterSet set = AdapterSet::create(method, targets, std::move(factors), Random(0));
+    const std::vector<Assignment> assignments =
+        with_methods(find_targets(read_base_shapes()), read_methods());
+    check_size(assignments, factors);
+    AdapterSet set = AdapterSet::create(assignments, std::move(factors), Random(0), true);
     AdapterFileInfo info = read_info();
     fill(set, info.storage);
     set.set_trainable(false);
@@ -119,12 +123,37 @@ class Reader {
                   "use a newer ringlet");
   }
 
-  Method read_method() const {
+  Method to_method(const std::string& written) const {
     try {
-      return parse_method(text("ringlet.method"));
+      return parse_method(written);
     } catch (const Error& error) {
       throw Error(ErrorCode::unsupported, where_, "its method: " + error.message(), error.hint());
     }
+  }
+
+  /// Methods of the layers that have another one than the rest, which is under "".
+  std::map<std::string, Method> read_methods() const {
+    std::map<std::string, Method> methods = {{"", to_method(text("ringlet.method"))}};
+    if (!file_->metadata().contains("ringlet.layer_methods")) return methods;
+    const Json exceptions = object("ringlet.layer_methods");  // must outlive items()
+    for (const auto& [layer, method] : exceptions.items()) {
+      if (!method.is_string()) throw bad("the method of layer \"" + layer + "\" is no text");
+      methods.emplace(layer, to_method(method.get<std::string>()));
+    }
+    return methods;
+  }
+
+  std::vector<Assignment> with_methods(const std::vector<Target>& targets,
+                                       const std::map<std::string, Method>& methods) const {
+    std::vector<Assignment> assignments;
+    std::size_t used = 1;
+    for (const Target& target : targets) {
+      const auto own = methods.find(target.full_name());
+      used += own != methods.end() ? 1 : 0;
+      assignments.push_back({target, own != methods.end() ? own->second : methods.at("")});
+    }
+    if (used != methods.size()) throw bad("has a method for a layer that it does not change");
+    return assignments;
   }
 
   FactorTable read_factors() const {
@@ -190,12 +219,11 @@ class Reader {
     return {component, name, found->second};
   }
 
-  /// Refuses a method that needs more numbers than the file has before anything is allocated.
-  void check_size(const Method& method, const std::vector<Target>& targets,
-                  FactorTable& factors) const {
+  /// Refuses methods that need more numbers than the file has before anything is allocated.
+  void check_size(const std::vector<Assignment>& assignments, FactorTable& factors) const {
     std::int64_t available = 0, needed = 0;
     for (const io::TensorInfo& info : file_->tensors()) available += info.elements();
-    for (const Target& target : targets) {
+    for (const auto& [target, method] : assignments) {
       const LayerShape shape = LayerShape::of(target.layer->weight());
       check_ranks(method, shape);
       needed += parameter_count(method, shape, factors);
@@ -237,7 +265,7 @@ class Reader {
       throw bad(std::string("its numbers have type ") + at::toString(storage) +
                 "; adapters have F32, F16 or BF16");
     const at::NoGradGuard no_grad;
-    const Parameters parameters = set.parameters();
+    const Parameters parameters = set.stored();
     for (const auto& [name, parameter] : parameters) {
       const io::TensorInfo* info = file_->find(name);
       if (info == nullptr) throw bad("tensor \"" + name + "\" is missing");
@@ -280,7 +308,7 @@ void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
                 "use fp32, fp16 or bf16");
   nn::with_ringlet_errors(path.string(), [&] {
     std::map<std::string, at::Tensor> tensors;
-    for (const auto& [name, parameter] : set.parameters()) {
+    for (const auto& [name, parameter] : set.stored()) {
       at::Tensor stored = parameter.detach().to(info.storage);
       if (!is_finite(stored))
         throw Error(ErrorCode::non_finite, name, "holds numbers that are not finite as stored",

@@ -4,6 +4,7 @@
 // Tensors are named "component.dotted.path.part". Metadata:
 //   ringlet.format       "1"
 //   ringlet.method       method text
+//   ringlet.layer_methods  {"unet.….to_q": method text, …} of layers with another one, or missing
 //   ringlet.modes        factors per dimension
 //   ringlet.factors      {"320": "4x8x10", …}
 //   ringlet.base_hash    what the caller knows the base model by, or empty

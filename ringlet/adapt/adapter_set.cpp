@@ -17,7 +17,8 @@ namespace {
 /// The term as an adapter that only adds to the frozen layer's output, or null.
 const TransformResidual* residual_alone(const nn::Adapter& term) {
   const auto* adapter = dynamic_cast<const TransformResidual*>(&term);
-  return adapter != nullptr && adapter->transform() == nullptr ? adapter : nullptr;
+  return adapter != nullptr && adapter->only_adds() && adapter->parts().residual ? adapter
+                                                                                 : nullptr;
 }
 
 /// Several adapters in one slot: W0 + sum_k (W_k - W0), where each W_k has its strength in it.
@@ -33,6 +34,7 @@ class SumAdapter final : public nn::Adapter {
 
   at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const override;
   at::Tensor weight(const at::Tensor& w0) const override;
+  at::Tensor bias(const at::Tensor& b0) const override;
   Parameters parameters() const override;
   std::string spec() const override;
 
@@ -58,7 +60,7 @@ at::Tensor SumAdapter::forward(const nn::Layer& layer, const at::Tensor& x) cons
   for (const auto& term : terms_) {
     const TransformResidual* adapter = residual_alone(*term);
     if (adapter != nullptr && adapter->strength != 0.0)
-      y = y + adapter->strength * adapter->residual()->forward(layer, x);
+      y = y + adapter->strength * adapter->parts().residual->forward(layer, x);
   }
   return y;
 }
@@ -68,6 +70,12 @@ at::Tensor SumAdapter::weight(const at::Tensor& w0) const {
   at::Tensor w = terms_.front()->weight(wide);
   for (std::size_t k = 1; k < terms_.size(); ++k) w = w + (terms_[k]->weight(wide) - wide);
   return w.to(w0.scalar_type());
+}
+
+at::Tensor SumAdapter::bias(const at::Tensor& b0) const {
+  at::Tensor b = b0;
+  for (const auto& term : terms_) b = term->bias(b);  // each one only adds
+  return b;
 }
 
 Parameters SumAdapter::parameters() const {
@@ -115,24 +123,43 @@ void remove_from_slot(Slot& slot, const nn::Adapter* adapter) noexcept {
 
 AdapterSet AdapterSet::create(const Method& method, std::span<const Target> targets,
                               FactorTable factors, const Random& random) {
-  if (targets.empty())
+  std::vector<Assignment> assignments;
+  for (const Target& target : targets) assignments.push_back({target, method});
+  return create(assignments, std::move(factors), random);
+}
+
+AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTable factors,
+                              const Random& random, bool load) {
+  if (assignments.empty())
     throw Error(ErrorCode::invalid_argument, "adapter", "there is no layer to adapt");
-  std::vector<Target> sorted(targets.begin(), targets.end());
-  const auto key = [](const Target& target) { return std::tie(target.component, target.name); };
+  std::vector<Assignment> sorted(assignments.begin(), assignments.end());
+  const auto key = [](const Assignment& one) {
+    return std::tie(one.target.component, one.target.name);
+  };
   std::ranges::sort(sorted, {}, key);
   const auto twice = std::ranges::adjacent_find(sorted, {}, key);
   if (twice != sorted.end())
-    throw Error(ErrorCode::invalid_argument, twice->full_name(), "is to be adapted twice");
+    throw Error(ErrorCode::invalid_argument, twice->target.full_name(), "is to be adapted twice");
 
-  AdapterSet set(method, std::move(factors));
+  AdapterSet set(std::move(factors));
+  SharedContext shared;
+  shared.load = load;
+  std::map<std::string, std::int64_t> counts;
+  std::int64_t most = 0;
+  for (const auto& [target, method] : sorted) {
+    shared.include(LayerShape::of(target.layer->weight()));
+    const std::int64_t count = ++counts[method.text()];
+    if (count > most) set.method_ = method;
+    most = std::max(most, count);
+  }
   nn::with_ringlet_errors("adapter", [&] {
-    for (Target& target : sorted) {
-      const at::Tensor& weight = target.layer->weight();
+    for (auto& [target, method] : sorted) {
       auto adapter =
-          build_adapter(method, LayerShape::of(weight), set.factors_, random, target.full_name());
-      if (!weight.is_cpu())
-        for (const auto& [name, tensor] : adapter->parameters())
-          tensor.set_data(tensor.to(weight.device()));
+          build_adapter(method, *target.layer, set.factors_, random, target.full_name(), shared);
+      const at::Device device = target.layer->weight().device();
+      for (const Parameters& some : {adapter->parameters(), adapter->constants()})
+        for (const auto& [name, tensor] : some)
+          if (tensor.device() != device) tensor.set_data(tensor.to(device));
       set.entries_.push_back({std::move(target), std::move(adapter)});
     }
   });
@@ -188,6 +215,19 @@ void AdapterSet::set_trainable(bool trainable) {
   for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(trainable);
 }
 
+void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step) {
+  for (const Entry& entry : entries_)
+    entry.adapter->begin_step(rates, random.stream("dropout " + entry.target.full_name(), step));
+}
+
+Parameters AdapterSet::stored() const {
+  Parameters all = parameters();
+  for (const Entry& entry : entries_)
+    for (const auto& [name, tensor] : entry.adapter->constants())
+      all.emplace_back(entry.target.full_name() + "." + name, tensor);
+  return all;
+}
+
 Parameters AdapterSet::parameters() const {
   Parameters all;
   for (const Entry& entry : entries_)
@@ -213,14 +253,19 @@ std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* con
     std::map<std::string, std::pair<const nn::Layer*, Slot>> slots;
     for (const AdapterSet* set : sets)
       for (const AdapterSet::Entry& entry : set->entries()) {
-        auto& [layer, slot] = slots[entry.target.full_name() + ".weight"];
+        auto& [layer, slot] = slots[entry.target.full_name()];
         layer = entry.target.layer.get();
         add_to_slot(slot, entry.adapter);
       }
-    std::map<std::string, at::Tensor> weights;
-    for (const auto& [name, filled] : slots)
-      weights.emplace(name, filled.second->weight(filled.first->weight()));
-    return weights;
+    std::map<std::string, at::Tensor> merged;
+    for (const auto& [name, filled] : slots) {
+      const auto& [layer, adapter] = filled;
+      merged.emplace(name + ".weight", adapter->weight(layer->weight()));
+      if (!layer->bias().defined()) continue;
+      const at::Tensor bias = adapter->bias(layer->bias());
+      if (!bias.is_same(layer->bias())) merged.emplace(name + ".bias", bias);
+    }
+    return merged;
   });
 }
 

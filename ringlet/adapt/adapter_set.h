@@ -19,8 +19,15 @@
 
 namespace ringlet::adapt {
 
-/// Owns the parameters of a method on a number of layers. While it is attached, the layers compute
-/// with them; several sets may be attached to the same layers at once, whose weights are then
+/// A layer and the method that changes it.
+struct Assignment {
+  Target target;
+  Method method;
+};
+
+/// Owns the parameters of adapters on a number of layers, mostly of one method. While it is
+/// attached, the layers compute with them; several sets may be attached to the same layers at once,
+/// whose weights are then
 ///     W0 + sum_k s_k (W_k - W0)
 /// The frozen weights are never written, so that detaching restores the base bit for bit.
 /// Attaching and detaching must not run beside a forward pass of the same network.
@@ -36,6 +43,11 @@ class AdapterSet {
   /// full name. Throws Error(invalid_argument) for no target or the same one twice.
   static AdapterSet create(const Method& method, std::span<const Target> targets,
                            FactorTable factors, const Random& random);
+
+  /// The same with a method for each layer. With `load` the parameters will be overwritten by those
+  /// of a file: they need not be a start, and methods without a neutral one are allowed.
+  static AdapterSet create(std::span<const Assignment> assignments, FactorTable factors,
+                           const Random& random, bool load = false);
 
   AdapterSet(AdapterSet&& other) noexcept;
   AdapterSet& operator=(AdapterSet&& other) noexcept;
@@ -55,21 +67,26 @@ class AdapterSet {
   /// Whether the parameters ask for gradients.
   void set_trainable(bool trainable);
 
+  /// Draws what one training step leaves out, a function of `random`, the step and each layer's
+  /// name; rates of zero end it. Throws as TransformResidual::begin_step.
+  void begin_step(const Dropout& rates, const Random& random, std::uint64_t step);
+
   /// Every parameter by "component.dotted.path.part", in the order of entries().
   Parameters parameters() const;
+  /// Parameters and what else belongs in a file.
+  Parameters stored() const;
   std::int64_t parameter_count() const;
 
-  /// The weights that merging at the present strength writes, by "component.dotted.path.weight":
+  /// What merging at the present strength writes, by "component.dotted.path.weight", or ".bias":
   /// computed in fp32 (fp64 for fp64 weights), then in the frozen weight's type, no gradient.
   std::map<std::string, at::Tensor> merged_weights() const;
 
-  const Method& method() const { return method_; }
+  const Method& method() const { return method_; }  ///< of most layers
   const FactorTable& factors() const { return factors_; }
   const std::vector<Entry>& entries() const { return entries_; }  ///< by component, then name
 
  private:
-  AdapterSet(Method method, FactorTable factors)
-      : method_(std::move(method)), factors_(std::move(factors)) {}
+  explicit AdapterSet(FactorTable factors) : factors_(std::move(factors)) {}
 
   Method method_;
   FactorTable factors_;

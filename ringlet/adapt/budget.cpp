@@ -42,7 +42,7 @@ std::string with_rank(const std::string& part, std::int64_t rank) {
 
 bool is_transform(const PartSpec& part) {
   const auto entry = std::ranges::find(part_registry(), part.name, &PartEntry::name);
-  return entry != part_registry().end() && entry->make_transform;
+  return entry != part_registry().end() && entry->kind == PartKind::transform;
 }
 
 /// The named parts with ranks, on counted layers.

@@ -1,6 +1,7 @@
 #include "ringlet/adapt/method.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <utility>
 
@@ -14,23 +15,37 @@ namespace {
   throw Error(ErrorCode::invalid_argument, "--method", what, hint);
 }
 
+/// What aliases stand for; % takes the options that the alias is given.
 const std::map<std::string, std::string, std::less<>>& aliases() {
   static const std::map<std::string, std::string, std::less<>> table = {
-      {"tlora", "trm(rank=2)+tr(rank=6)"}, {"tlora-star", "trm(rank=2)+lora(rank=4)"}};
+      {"tlora", "trm(rank=2)+tr(rank=6)"},
+      {"tlora-star", "trm(rank=2)+lora(rank=4)"},
+      {"rslora", "lora(scaling=sqrt,%)"},
+      {"pissa", "lora(init=pissa,%)"},
+      {"olora", "lora(init=olora,%)"},
+      {"dora", "lora(%)+magnitude"},
+      {"coft", "oft(constraint=6e-05,%)"},
+      {"loretta", "tt(%)"},
+      {"ia3", "diagonal(%)"},
+      {"glora", "lowrank(%)+lora(init=glora,%)"}};
   return table;
 }
 
-const PartEntry& find_part(const std::string& name) {
-  std::vector<std::string> names;
-  for (const PartEntry& entry : part_registry()) {
-    if (entry.name == name) return entry;
-    names.push_back(entry.name);
+/// The text that an alias stands for, or the text itself.
+std::string expanded(const std::string& text) {
+  const std::size_t open = std::min(text.find('('), text.size());
+  const auto alias = aliases().find(text.substr(0, open));
+  if (alias == aliases().end()) return text;
+  std::string options;
+  if (open < text.size()) {
+    if (text.back() != ')' || alias->second.find('%') == std::string::npos)
+      invalid("\"" + text + "\" is not understood",
+              alias->first + " stands for " + alias->second + "; write that with your options");
+    options = text.substr(open + 1, text.size() - open - 2);
   }
-  std::vector<std::string> all = names;
-  for (const auto& alias : aliases()) all.push_back(alias.first);
-  const std::string near = nearest_name(name, all);
-  invalid("there is no method \"" + name + "\"",
-          (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(all)));
+  std::string full;
+  for (const char c : alias->second) full += c == '%' ? options : std::string(1, c);
+  return full;
 }
 
 void check_value(const std::string& part, const OptionEntry& option, const std::string& value) {
@@ -40,14 +55,30 @@ void check_value(const std::string& part, const OptionEntry& option, const std::
       invalid(where + " is not known", "known: " + join(option.words));
     return;
   }
+  if (option.kind == OptionKind::split) {
+    if (!value.empty()) parse_factors(value);
+    return;
+  }
   char* end = nullptr;
   const double number = std::strtod(value.c_str(), &end);
-  constexpr double kLargest = 1e6;
-  if (value.empty() || *end != '\0' || !(number > 0.0) || number > kLargest)
-    invalid(where + " must be a number above 0", "for example " + part + "(rank=4)");
-  if (option.kind == OptionKind::positive_integer &&
-      number != static_cast<double>(static_cast<std::int64_t>(number)))
-    invalid(where + " must be a whole number", "for example " + part + "(rank=4)");
+  constexpr double kLargest = 4294967295.0;  // seeds have 32 bits
+  constexpr double kLargestSize = 1e6;
+  const bool seed = option.kind == OptionKind::whole;
+  const bool zero = seed || option.kind == OptionKind::non_negative;
+  const bool below = option.kind == OptionKind::integer;
+  const bool fits = below || (zero ? number >= 0.0 : number > 0.0);
+  if (value.empty() || *end != '\0' || !fits ||
+      !(std::abs(number) <= (seed ? kLargest : kLargestSize)))
+    invalid(where + " must be a number" +
+                (below  ? ""
+                 : zero ? ", 0 or above"
+                        : " above 0"),
+            "for example " + part + "(" + option.name + "=" +
+                (option.fallback.empty() ? "4" : option.fallback) + ")");
+  const bool fraction =
+      option.kind == OptionKind::number || option.kind == OptionKind::non_negative;
+  if (!fraction && number != static_cast<double>(static_cast<std::int64_t>(number)))
+    invalid(where + " must be a whole number", "for example " + part + "(" + option.name + "=4)");
 }
 
 /// "rank=4,alpha=4" into the part's options.
@@ -56,6 +87,7 @@ void read_options(std::string_view text, const PartEntry& entry, PartSpec& part)
     const std::size_t comma = std::min(text.find(','), text.size());
     const std::string_view item = text.substr(0, comma);
     text.remove_prefix(std::min(comma + 1, text.size()));
+    if (item.empty()) continue;  // an alias without options leaves "lora(init=pissa,)"
     const std::size_t equals = item.find('=');
     if (equals == std::string_view::npos)
       invalid("\"" + std::string(item) + "\" in " + part.name + "(…) is no option",
@@ -92,7 +124,38 @@ PartSpec read_part(std::string_view text) {
   return part;
 }
 
+/// The options that a text has to name.
+std::vector<std::string> told_options(const PartSpec& part) {
+  std::vector<std::string> told;
+  const PartEntry& entry = find_part(part.name);
+  for (const auto& [key, value] : part.options) {
+    const auto option = std::ranges::find(entry.options, key, &OptionEntry::name);
+    const bool at_default = option->same_as.empty() ? value == option->fallback
+                                                    : value == part.options.at(option->same_as);
+    if (option->always || !at_default) told.push_back(key + "=" + value);
+  }
+  return told;
+}
+
 }  // namespace
+
+const PartEntry& find_part(const std::string& name) {
+  std::vector<std::string> names;
+  for (const PartEntry& entry : part_registry()) {
+    if (entry.name == name) return entry;
+    names.push_back(entry.name);
+  }
+  for (const auto& alias : aliases()) names.push_back(alias.first);
+  const std::string near = nearest_name(name, names);
+  invalid("there is no method \"" + name + "\"",
+          (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
+}
+
+std::vector<std::string> method_aliases() {
+  std::vector<std::string> names;
+  for (const auto& alias : aliases()) names.push_back(alias.first);
+  return names;
+}
 
 std::int64_t PartSpec::integer(const std::string& key) const {
   return static_cast<std::int64_t>(number(key));
@@ -105,11 +168,10 @@ double PartSpec::number(const std::string& key) const {
 std::string Method::text() const {
   std::string text;
   for (const PartSpec& part : parts) {
-    std::vector<std::string> options;
-    for (const auto& [key, value] : part.options) options.push_back(key + "=" + value);
+    const std::vector<std::string> options = told_options(part);
     if (!text.empty()) text += '+';
     text += part.name;
-    text += '(' + join(options, ",") + ')';
+    if (!options.empty()) text += '(' + join(options, ",") + ')';
   }
   return text;
 }
@@ -118,39 +180,67 @@ Method parse_method(std::string_view text) {
   std::string plain;
   for (const char c : text)
     if (c != ' ') plain += c;
-  if (const auto alias = aliases().find(plain); alias != aliases().end()) plain = alias->second;
+  if (plain.ends_with('+')) invalid("\"" + plain + "\" ends with a +", "name the second part");
   Method method;
-  int transforms = 0, residuals = 0;
-  std::string_view rest = plain;
+  std::map<PartKind, int> counts;
+  std::string rest = plain;
   do {
     const std::size_t plus = std::min(rest.find('+'), rest.size());
-    method.parts.push_back(read_part(rest.substr(0, plus)));
-    const PartEntry& entry = find_part(method.parts.back().name);
-    ++(entry.make_transform ? transforms : residuals);
-    rest.remove_prefix(std::min(plus + 1, rest.size()));
+    const std::string piece = rest.substr(0, plus), whole = expanded(piece);
+    rest.erase(0, std::min(plus + 1, rest.size()));
+    if (whole != piece) {  // an alias; its parts stand in its place
+      rest.insert(0, rest.empty() ? whole : whole + "+");
+      continue;
+    }
+    method.parts.push_back(read_part(piece));
+    ++counts[find_part(method.parts.back().name).kind];
   } while (!rest.empty());
-  if (plain.ends_with('+')) invalid("\"" + plain + "\" ends with a +", "name the second part");
-  if (transforms > 1 || residuals > 1)
-    invalid("\"" + plain + "\" has two " + (transforms > 1 ? "transforms" : "residuals"),
-            "combine one transform and one residual, for example trm(rank=2)+lora(rank=4)");
+  for (const auto& [kind, words] :
+       {std::pair{PartKind::residual, "residuals"}, std::pair{PartKind::magnitude, "magnitudes"},
+        std::pair{PartKind::bias, "biases"}})
+    if (counts[kind] > 1)
+      invalid("\"" + plain + "\" has two " + words,
+              "combine transforms with one residual, for example trm(rank=2)+lora(rank=4)");
   return method;
 }
 
-std::shared_ptr<TransformResidual> build_adapter(const Method& method, const LayerShape& shape,
+void SharedContext::include(const LayerShape& shape) {
+  widest.out = std::max(widest.out, shape.out);
+  widest.in = std::max(widest.in, shape.patch());
+}
+
+std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
                                                  FactorTable& factors, const Random& random,
-                                                 const std::string& layer) {
-  std::unique_ptr<Transform> transform;
-  std::unique_ptr<Residual> residual;
+                                                 const std::string& name, SharedContext& shared) {
+  const LayerShape shape = LayerShape::of(layer.weight());
+  Parts parts;
+  std::map<std::string, int> repeats;
   for (const PartSpec& part : method.parts) {
-    const PartEntry& entry = find_part(part.name);
-    BuildContext context{shape, factors, random.stream(layer + "." + part.name)};
-    if (entry.make_transform)
-      transform = entry.make_transform(part, context);
-    else
-      residual = entry.make_residual(part, context);
+    const int before = repeats[part.name]++;
+    const std::string stream = name + "." + part.name + (before > 0 ? std::to_string(before) : "");
+    const BuildContext context{shape,
+                               layer.weight(),
+                               layer.bias().defined(),
+                               factors,
+                               random.stream(stream),
+                               shared.tensors,
+                               shared.widest,
+                               shared.load};
+    try {
+      find_part(part.name).build(part, context, parts);
+    } catch (const Error& error) {
+      throw Error(error.code(), name, error.where() + " " + error.message(), error.hint());
+    }
   }
-  return std::make_shared<TransformResidual>(shape, std::move(transform), std::move(residual),
-                                             method.text());
+  return std::make_shared<TransformResidual>(shape, std::move(parts), method.text());
+}
+
+std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
+                                                 FactorTable& factors, const Random& random,
+                                                 const std::string& name) {
+  SharedContext alone;
+  alone.include(LayerShape::of(layer.weight()));
+  return build_adapter(method, layer, factors, random, name, alone);
 }
 
 std::int64_t parameter_count(const Method& method, const LayerShape& shape, FactorTable& factors) {

@@ -1,11 +1,14 @@
 #include "ringlet/adapt/part.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
+#include <c10/util/accumulate.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/nn/onednn.h"
@@ -83,6 +86,13 @@ LayerShape LayerShape::of(const at::Tensor& weight) {
   return {weight.size(0), weight.size(1), weight.size(2), weight.size(3), true};
 }
 
+std::vector<std::int64_t> LayerShape::sizes() const { return with_rows(out); }
+
+std::vector<std::int64_t> LayerShape::with_rows(std::int64_t first) const {
+  if (convolution) return {first, in, kernel_height, kernel_width};
+  return {first, in};
+}
+
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) {
   // oneDNN is twice as fast as MKL on some processors, but takes some microseconds to start.
   constexpr std::int64_t kLarge = 1 << 20;
@@ -95,8 +105,19 @@ at::Tensor Residual::add_to(const at::Tensor& y, double s, const nn::Layer& laye
   return y.add(forward(layer, x), s);
 }
 
+bool Residual::drop_ranks(double p, RandomStream random) {
+  static_cast<void>(random);
+  return p == 0.0;
+}
+
+FactoredResidual::Pair FactoredResidual::pair() const {
+  Pair pair = factors();
+  if (kept_.defined()) pair.up = pair.up * kept_.to(pair.up.options());
+  return pair;
+}
+
 at::Tensor FactoredResidual::forward(const nn::Layer& layer, const at::Tensor& x) const {
-  const Pair pair = factors();
+  const Pair pair = this->pair();
   const auto type = x.scalar_type();
   const at::Tensor narrow = layer.operate(pair.down.to(type), {}, x);
   const at::Tensor up = (pair.scale * pair.up).to(type);
@@ -107,7 +128,7 @@ at::Tensor FactoredResidual::forward(const nn::Layer& layer, const at::Tensor& x
 
 at::Tensor FactoredResidual::add_to(const at::Tensor& y, double s, const nn::Layer& layer,
                                     const at::Tensor& x) const {
-  const Pair pair = factors();
+  const Pair pair = this->pair();
   const at::Tensor narrow = layer.operate(pair.down.to(x.scalar_type()), {}, x);
   const at::Tensor up = pair.up.to(x.scalar_type());
   if (c10::GradMode::is_enabled()) return AddProduct::apply(y, s * pair.scale, narrow, up);
@@ -116,11 +137,43 @@ at::Tensor FactoredResidual::add_to(const at::Tensor& y, double s, const nn::Lay
 }
 
 at::Tensor FactoredResidual::weight() const {
-  const Pair pair = factors();
+  const Pair pair = this->pair();
   const at::Tensor flat = pair.scale * at::matmul(pair.up, pair.down.flatten(1));
-  std::vector<std::int64_t> shape = pair.down.sizes().vec();
-  shape[0] = pair.up.size(0);
-  return flat.view(shape);
+  return flat.view(shape_.sizes());
+}
+
+double FactoredResidual::multiply_adds() const {
+  return static_cast<double>(width_) * static_cast<double>(shape_.patch() + shape_.out);
+}
+
+double FactoredResidual::forming() const {
+  return static_cast<double>(width_) * static_cast<double>(shape_.patch()) *
+         static_cast<double>(shape_.out);
+}
+
+bool FactoredResidual::drop_ranks(double p, RandomStream random) {
+  kept_ = at::Tensor();
+  if (p == 0.0) return true;
+  kept_ = at::empty({width_}, at::kFloat);
+  for (std::int64_t k = 0; k < width_; ++k) kept_[k] = random.uniform() < p ? 0.0 : 1.0 / (1.0 - p);
+  return true;
+}
+
+at::Tensor uniform_start(at::IntArrayRef shape, double bound, RandomStream& random) {
+  at::Tensor start = at::empty(shape, at::kFloat);
+  random.fill_uniform({start.data_ptr<float>(), static_cast<std::size_t>(start.numel())});
+  return start.mul_(2.0 * bound).sub_(bound);
+}
+
+at::Tensor normal_start(at::IntArrayRef shape, double deviation, RandomStream& random) {
+  at::Tensor start = at::empty(shape, at::kFloat);
+  random.fill_normal({start.data_ptr<float>(), static_cast<std::size_t>(start.numel())});
+  return start.mul_(deviation);
+}
+
+at::Tensor kaiming_start(at::IntArrayRef shape, RandomStream& random) {
+  const std::int64_t fan_in = c10::multiply_integers(shape.slice(1));
+  return uniform_start(shape, 1.0 / std::sqrt(static_cast<double>(fan_in)), random);
 }
 
 }  // namespace ringlet::adapt

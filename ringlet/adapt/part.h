@@ -1,6 +1,6 @@
-// What an adapter is made of: a Transform of the frozen weight and a Residual beside it.
+// What an adapter is made of: transforms of the frozen weight and a residual beside it.
 //
-//     W' = W0 T + D
+//     W' = T_out W0 T_in + D
 //
 // Each part knows one equation; how they are put together is written once, in
 // transform_residual.h.
@@ -13,6 +13,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/core/random.h"
 #include "ringlet/nn/layer.h"
 
 namespace ringlet::adapt {
@@ -30,26 +31,44 @@ struct LayerShape {
 
   static LayerShape of(const at::Tensor& weight);
   std::int64_t positions() const { return kernel_height * kernel_width; }
+  std::int64_t patch() const { return in * positions(); }  ///< numbers that make one output
+  std::vector<std::int64_t> sizes() const;                 ///< of the weight
+  /// [first, in] or [first, in, kh, kw]
+  std::vector<std::int64_t> with_rows(std::int64_t first) const;
 };
 
-/// T, a matrix [in, in] that mixes input channels. Never formed in a training step.
+/// Which of the weight's axes a part works on: in -> columns, out -> rows.
+enum class Side { input, output };
+
+/// T, a square matrix that mixes the input channels (W0 T) or the output channels (T W0). Never
+/// formed in a training step.
 class Transform {
  public:
   virtual ~Transform() = default;
 
-  /// T x for vectors along the last axis: x [..., in] -> [..., in].
+  virtual Side side() const { return Side::input; }
+
+  /// How many channels it mixes: the side's, or all numbers of a convolution's input patch
+  /// (in * kh * kw). The latter has no form that acts on the input, only one on the weight.
+  virtual std::int64_t width() const = 0;
+
+  /// T x for vectors along the last axis: x [..., width] -> [..., width].
   virtual at::Tensor forward(const at::Tensor& x) const = 0;
 
-  /// w T for rows along the last axis: w [..., in] -> [..., in].
+  /// w T for rows along the last axis: w [..., width] -> [..., width].
   virtual at::Tensor right_multiply(const at::Tensor& w) const = 0;
 
   virtual Parameters parameters() const = 0;
 
-  /// Distance of the parts from their identity start; a scalar that knows its gradient.
-  virtual at::Tensor identity_penalty() const = 0;
+  /// Whether an output-side transform changes the layer's bias with its weight (PEFT's IA3).
+  virtual bool takes_bias() const { return false; }
+
+  /// Distance of the parts from their identity start, a scalar that knows its gradient; undefined
+  /// where the method has no such penalty.
+  virtual at::Tensor identity_penalty() const { return {}; }
 
   /// Distance of T T^t from the identity, in the same sense.
-  virtual at::Tensor orthogonal_penalty() const = 0;
+  virtual at::Tensor orthogonal_penalty() const { return {}; }
 
   /// Multiply-adds of forward() for one vector.
   virtual double multiply_adds() const = 0;
@@ -74,27 +93,61 @@ class Residual {
   virtual at::Tensor weight() const = 0;
 
   virtual Parameters parameters() const = 0;
+
+  /// Tensors that belong to the adapter, and to its file, but are not trained.
+  virtual Parameters constants() const { return {}; }
+
+  /// Multiply-adds of forward() for one position of the output.
+  virtual double multiply_adds() const = 0;
+
+  /// Multiply-adds of weight().
+  virtual double forming() const = 0;
+
+  /// Leaves out each rank with probability p until the next call (rank dropout, LyCORIS), the rest
+  /// scaled by 1 / (1 - p); p = 0 restores all. False where D has no ranks.
+  virtual bool drop_ranks(double p, RandomStream random);
 };
 
 /// D = scale * up * down with a narrow middle: low rank as it is, and everything that can be
 /// brought into that form (a tensor ring of rank R is one of rank R^2 with generated factors).
 class FactoredResidual : public Residual {
  public:
-  at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const final;
-  at::Tensor add_to(const at::Tensor& y, double s, const nn::Layer& layer,
-                    const at::Tensor& x) const final;
-  at::Tensor weight() const final;
-
- protected:
   struct Pair {
     at::Tensor down;  ///< [rank, in] or [rank, in, kh, kw]: a layer of the base's own kind
     at::Tensor up;    ///< [out, rank]
     double scale = 1.0;
   };
+
+  at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const final;
+  at::Tensor add_to(const at::Tensor& y, double s, const nn::Layer& layer,
+                    const at::Tensor& x) const final;
+  at::Tensor weight() const final;
+  double multiply_adds() const final;
+  double forming() const final;
+  bool drop_ranks(double p, RandomStream random) final;
+
+  /// The factors with the ranks that are left.
+  Pair pair() const;
+
+ protected:
+  FactoredResidual(const LayerShape& shape, std::int64_t width) : shape_(shape), width_(width) {}
   virtual Pair factors() const = 0;
+
+  LayerShape shape_;
+
+ private:
+  std::int64_t width_;  ///< the number of columns of `up`
+  at::Tensor kept_;     ///< factors of the ranks under rank dropout
 };
 
 /// a b^t for matrices [rows, width] and [columns, width], for use where no gradient is recorded.
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
+
+/// A start tensor: uniform in +-bound, normal with a deviation, or zero; fp32.
+at::Tensor uniform_start(at::IntArrayRef shape, double bound, RandomStream& random);
+at::Tensor normal_start(at::IntArrayRef shape, double deviation, RandomStream& random);
+/// Uniform in +-1/sqrt(fan-in), the Kaiming start of PEFT and kohya; the fan-in is all axes but
+/// the first.
+at::Tensor kaiming_start(at::IntArrayRef shape, RandomStream& random);
 
 }  // namespace ringlet::adapt

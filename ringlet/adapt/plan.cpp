@@ -1,21 +1,50 @@
 #include "ringlet/adapt/plan.h"
 
 namespace ringlet::adapt {
+namespace {
 
-Way choose_way(const Transform& transform, const LayerShape& shape, std::int64_t tokens,
-               bool training) {
-  // One number written costs as much as this many multiply-adds of a matrix product. Few, since a
-  // ring's wide intermediate is made in pieces that stay in the cache (ring.cpp).
-  constexpr double kWrite = 12.0;
+// One number written costs as much as this many multiply-adds of a matrix product. Few, since wide
+// intermediates are made in pieces that stay in the cache (ring.cpp).
+constexpr double kWrite = 12.0;
+
+struct Costs {
+  double through = 0.0;
+  double folded = 0.0;  ///< without the gradient of the whole weight
+};
+
+Costs costs_of(const Transform& transform, const LayerShape& shape, double tokens, double passes) {
   const double each = transform.multiply_adds() + kWrite * transform.written();
+  const std::int64_t weights = shape.out * shape.patch();
+  const auto rows = static_cast<double>(weights / transform.width());
+  return {passes * tokens * each, passes * rows * each + kWrite * static_cast<double>(weights)};
+}
+
+Costs costs_of(const Residual& residual, const LayerShape& shape, double tokens, double passes) {
+  const auto weights = static_cast<double>(shape.out * shape.patch());
+  const double each = residual.multiply_adds() + kWrite * static_cast<double>(shape.out);
+  return {passes * tokens * each, passes * residual.forming() + 2.0 * kWrite * weights};
+}
+
+}  // namespace
+
+Way choose_way(std::span<const std::unique_ptr<Transform>> transforms, const Residual* residual,
+               const LayerShape& shape, std::int64_t tokens, bool training) {
   const auto count = static_cast<double>(tokens);
-  const auto rows = static_cast<double>(shape.out * shape.positions());
-  const auto in = static_cast<double>(shape.in);
   const double passes = training ? 3.0 : 1.0;  // the backward pass has two products for each one
-  const double through = passes * count * each;
-  double folded = passes * rows * each + kWrite * rows * in;
-  if (training) folded += count * rows * in;  // the gradient of W'
-  return folded < through ? Way::folded_into_weight : Way::through_input;
+  Costs transform, rest;
+  for (const auto& each : transforms) {
+    const Costs costs = costs_of(*each, shape, count, passes);
+    transform.through += costs.through;
+    transform.folded += costs.folded;
+  }
+  if (residual != nullptr) rest = costs_of(*residual, shape, count, passes);
+  // Only a folded weight has a gradient, which is one more product of the layer's size.
+  const double gradient = training ? count * static_cast<double>(shape.out * shape.patch()) : 0.0;
+  const double through = transform.through + rest.through;
+  const double half = transform.folded + rest.through + gradient;
+  const double all = transform.folded + rest.folded + gradient;
+  if (through <= half && through <= all) return Way::through_input;
+  return all < half && residual != nullptr ? Way::everything_folded : Way::transform_folded;
 }
 
 }  // namespace ringlet::adapt

@@ -4,7 +4,6 @@
 #include <span>
 
 #include <ATen/ops/einsum.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/ring.h"
@@ -14,16 +13,16 @@ namespace ringlet::adapt {
 namespace {
 
 at::Tensor random_core(std::int64_t size, std::int64_t rank, RandomStream& random) {
-  at::Tensor core = at::empty({size, rank, rank}, at::kFloat);
-  random.fill_normal({core.data_ptr<float>(), static_cast<std::size_t>(core.numel())});
-  return core.mul_(1.0 / (static_cast<double>(size) * std::sqrt(static_cast<double>(rank))));
+  return normal_start({size, rank, rank},
+                      1.0 / (static_cast<double>(size) * std::sqrt(static_cast<double>(rank))),
+                      random);
 }
 
 }  // namespace
 
 TensorRing::TensorRing(const LayerShape& shape, const Factors& out, const Factors& in,
                        std::int64_t rank, RandomStream random)
-    : shape_(shape) {
+    : FactoredResidual(shape, rank * rank) {
   if (rank < 1) throw Error(ErrorCode::invalid_argument, "tr", "the rank must be at least 1");
   for (const std::int64_t factor : out)
     out_.push_back(out_.empty() ? at::zeros({factor, rank, rank})

@@ -26,7 +26,6 @@ class TensorRing final : public FactoredResidual {
   Pair factors() const override;
 
  private:
-  LayerShape shape_;
   std::vector<at::Tensor> out_;  ///< B
   std::vector<at::Tensor> in_;   ///< C
   at::Tensor kernel_;            ///< core of the kernel's positions; undefined for one position

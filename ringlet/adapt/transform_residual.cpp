@@ -1,8 +1,11 @@
 #include "ringlet/adapt/transform_residual.h"
 
+#include <algorithm>
 #include <utility>
 
-#include <c10/core/GradMode.h>
+#include <ATen/ops/empty.h>
+
+#include "ringlet/core/error.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -12,61 +15,210 @@ at::Tensor interpolate(const at::Tensor& a, const at::Tensor& b, double s) {
   return s == 1.0 ? b : a + s * (b - a);
 }
 
+/// The channels of an activation as its last axis: where they are in memory, too, since pictures
+/// are channels-last.
+at::Tensor channels_last(const at::Tensor& x) { return x.dim() == 4 ? x.permute({0, 2, 3, 1}) : x; }
+at::Tensor channels_back(const at::Tensor& x) { return x.dim() == 4 ? x.permute({0, 3, 1, 2}) : x; }
+
+/// A vector over the channels of an activation.
+at::Tensor per_channel(const at::Tensor& vector, const at::Tensor& x) {
+  return x.dim() == 4 ? vector.view({1, -1, 1, 1}) : vector;
+}
+
+at::Tensor without_bias(const nn::Layer& layer, const at::Tensor& x) {
+  // A convolution's own way of computing is faster, so that its bias is taken off again.
+  if (layer.weight().dim() == 2) return layer.operate(layer.weight(), {}, x);
+  const at::Tensor y = layer.base(x);
+  return layer.bias().defined() ? y - per_channel(layer.bias().to(x.scalar_type()), y) : y;
+}
+
+at::Tensor plus(const at::Tensor& y, const at::Tensor& bias) {
+  return bias.defined() ? y + per_channel(bias.to(y.scalar_type()), y) : y;
+}
+
+/// T W or W T.
+at::Tensor apply_to_weight(const Transform& transform, const at::Tensor& w) {
+  if (transform.side() == Side::output) return transform.forward(w.movedim(0, -1)).movedim(-1, 0);
+  if (transform.width() == w.size(1))
+    return transform.right_multiply(w.movedim(1, -1)).movedim(-1, 1);
+  return transform.right_multiply(w.flatten(1)).view(w.sizes());
+}
+
+std::string numbered(const std::string& part, std::size_t number) {
+  return number == 0 ? part : part + "_" + std::to_string(number + 1);
+}
+
 }  // namespace
 
-TransformResidual::TransformResidual(const LayerShape& shape, std::unique_ptr<Transform> transform,
-                                     std::unique_ptr<Residual> residual, std::string spec)
-    : shape_(shape),
-      transform_(std::move(transform)),
-      residual_(std::move(residual)),
-      spec_(std::move(spec)) {}
-
-at::Tensor TransformResidual::transformed_input(const at::Tensor& x) const {
-  if (!shape_.convolution) return interpolate(x, transform_->forward(x), strength);
-  // Input channels are the axis that T mixes; last in memory, since activations are channels-last.
-  const at::Tensor channels_last = x.permute({0, 2, 3, 1});
-  return interpolate(x, transform_->forward(channels_last).permute({0, 3, 1, 2}), strength);
+TransformResidual::TransformResidual(const LayerShape& shape, Parts parts, std::string spec)
+    : shape_(shape), parts_(std::move(parts)), spec_(std::move(spec)) {
+  if (const Parameters all = parameters(); !all.empty()) first_parameter_ = all.front().second;
 }
 
-at::Tensor TransformResidual::transformed_weight(const at::Tensor& w0) const {
-  if (!shape_.convolution) return interpolate(w0, transform_->right_multiply(w0), strength);
-  const at::Tensor rows = w0.permute({0, 2, 3, 1});
-  return interpolate(w0, transform_->right_multiply(rows).permute({0, 3, 1, 2}), strength);
+bool TransformResidual::has(Side side) const {
+  return std::ranges::any_of(parts_.transforms,
+                             [&](const auto& transform) { return transform->side() == side; });
 }
 
-at::Tensor TransformResidual::forward(const nn::Layer& layer, const at::Tensor& x) const {
-  if (strength == 0.0) return layer.base(x);
-  at::Tensor y;
-  if (!transform_) {
-    y = layer.base(x);
-  } else {
-    const std::int64_t tokens = x.numel() / shape_.in;
-    const Way chosen =
-        way ? *way : choose_way(*transform_, shape_, tokens, c10::GradMode::is_enabled());
-    y = chosen == Way::through_input
-            ? layer.base(transformed_input(x))
-            : layer.apply(transformed_weight(layer.weight().to(x.scalar_type())), x);
-  }
-  return residual_ ? residual_->add_to(y, strength, layer, x) : y;
+bool TransformResidual::only_adds() const {
+  return parts_.transforms.empty() && !parts_.magnitude && !parts_.bias.defined();
+}
+
+at::Tensor TransformResidual::changed_weight(const at::Tensor& w0, bool with_residual) const {
+  at::Tensor w = w0;
+  for (const auto& transform : parts_.transforms) w = apply_to_weight(*transform, w);
+  if (with_residual && parts_.residual) w = w + parts_.residual->weight().to(w.scalar_type());
+  return w;
 }
 
 at::Tensor TransformResidual::weight(const at::Tensor& w0) const {
   // In fp32 at least: a merged half-precision weight is rounded once.
   const at::Tensor wide = w0.scalar_type() == at::kDouble ? w0 : w0.to(at::kFloat);
-  at::Tensor w = transform_ ? transformed_weight(wide) : wide;
-  if (residual_) w = w + strength * residual_->weight().to(w.scalar_type());
-  return w.to(w0.scalar_type());
+  at::Tensor w = changed_weight(wide, true);
+  if (parts_.magnitude) w = parts_.magnitude->scale(w, parts_.magnitude->gain(w));
+  return interpolate(wide, w, strength).contiguous().to(w0.scalar_type());
+}
+
+bool TransformResidual::changes_bias() const {
+  return parts_.bias.defined() ||
+         std::ranges::any_of(parts_.transforms, [](const auto& t) { return t->takes_bias(); });
+}
+
+at::Tensor TransformResidual::bias(const at::Tensor& b0) const {
+  if (!b0.defined() || !changes_bias() || strength == 0.0) return b0;
+  const at::Tensor wide = b0.scalar_type() == at::kDouble ? b0 : b0.to(at::kFloat);
+  at::Tensor b = wide;
+  for (const auto& transform : parts_.transforms)
+    if (transform->takes_bias()) b = transform->forward(b);
+  if (parts_.bias.defined()) b = b + (parts_.bias_scale * parts_.bias).to(wide.scalar_type());
+  return interpolate(wide, b, strength).to(b0.scalar_type());
+}
+
+at::Tensor TransformResidual::transformed(const at::Tensor& x, Side side) const {
+  at::Tensor y = channels_last(x);
+  const auto apply = [&](const auto& transform) {
+    if (transform->side() == side) y = transform->forward(y);
+  };
+  // W0 T1 T2 x: the last one that W0 meets is the first that x meets, and T2 T1 (W0 x) not so.
+  if (side == Side::input)
+    std::ranges::for_each(parts_.transforms.rbegin(), parts_.transforms.rend(), apply);
+  else
+    std::ranges::for_each(parts_.transforms, apply);
+  return channels_back(y);
+}
+
+at::Tensor TransformResidual::add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
+                                           const at::Tensor& x) const {
+  if (!parts_.residual) return y;
+  if (!input_draws_) return parts_.residual->add_to(y, s, layer, x);
+  RandomStream draws = *input_draws_;
+  at::Tensor kept = at::empty(x.sizes(), at::kFloat);
+  draws.fill_uniform({kept.data_ptr<float>(), static_cast<std::size_t>(kept.numel())});
+  kept = kept.ge(input_dropout_).to(x.options()).div_(1.0 - input_dropout_);
+  return parts_.residual->add_to(y, s, layer, x * kept);
+}
+
+bool TransformResidual::trainable() const {
+  // Not whether gradients are recorded now: a checkpointed pass must choose as its repetition.
+  return first_parameter_.defined() && first_parameter_.requires_grad();
+}
+
+Way TransformResidual::choose(const at::Tensor& x) const {
+  const auto in_patches = [&](const auto& transform) {
+    return transform->side() == Side::input && transform->width() != shape_.in;
+  };
+  const bool of_patches = std::ranges::any_of(parts_.transforms, in_patches);
+  const bool low_rank = dynamic_cast<const FactoredResidual*>(parts_.residual.get()) != nullptr;
+  // The length of the rows is known without forming them for W0 + up down only.
+  if (parts_.magnitude && (!parts_.transforms.empty() || (parts_.residual && !low_rank)))
+    return Way::everything_folded;
+  Way chosen = way ? *way
+                   : choose_way(parts_.transforms, parts_.residual.get(), shape_,
+                                x.numel() / shape_.in, trainable());
+  if (chosen == Way::through_input && of_patches) chosen = Way::transform_folded;
+  // A half-precision weight would lose a small residual, and dropout needs D's own input.
+  const bool wide = x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble;
+  if (chosen == Way::everything_folded && (!wide || input_draws_)) chosen = Way::transform_folded;
+  if (chosen == Way::transform_folded && parts_.transforms.empty()) chosen = Way::through_input;
+  return chosen;
+}
+
+at::Tensor TransformResidual::without_magnitude(const nn::Layer& layer, const at::Tensor& x,
+                                                double s, Way chosen, bool with_bias) const {
+  if (chosen != Way::through_input) {
+    const bool everything = chosen == Way::everything_folded;
+    const at::Tensor w0 = layer.weight().to(x.scalar_type());
+    const at::Tensor w = interpolate(w0, changed_weight(w0, everything), s).contiguous();
+    const at::Tensor y = layer.operate(w, with_bias ? bias(layer.bias()) : at::Tensor(), x);
+    return everything ? y : add_residual(y, s, layer, x);
+  }
+  const at::Tensor in = has(Side::input) ? interpolate(x, transformed(x, Side::input), s) : x;
+  if (with_bias && !has(Side::output) && !changes_bias())
+    return add_residual(layer.base(in), s, layer, x);
+  at::Tensor y = without_bias(layer, in);
+  if (has(Side::output)) y = transformed(y, Side::output);
+  if (with_bias) y = plus(y, bias(layer.bias()));
+  return add_residual(y, s, layer, x);
+}
+
+at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::Tensor& x) const {
+  const Magnitude& magnitude = *parts_.magnitude;
+  const auto type = x.scalar_type();
+  if (choose(x) == Way::everything_folded) {
+    const at::Tensor w = changed_weight(layer.weight().to(type), true);
+    return layer.operate(magnitude.scale(w, magnitude.gain(w).to(type)).contiguous(),
+                         bias(layer.bias()), x);
+  }
+  const auto* residual = dynamic_cast<const FactoredResidual*>(parts_.residual.get());
+  const at::Tensor gain = (residual != nullptr ? magnitude.gain(layer.weight(), residual->pair())
+                                               : magnitude.gain(layer.weight()))
+                              .to(type);
+  if (magnitude.side() == Side::input)
+    return without_magnitude(layer, x * per_channel(gain, x), 1.0, Way::through_input, true);
+  const at::Tensor y = without_magnitude(layer, x, 1.0, Way::through_input, false);
+  return plus(y * per_channel(gain, y), bias(layer.bias()));
+}
+
+at::Tensor TransformResidual::forward(const nn::Layer& layer, const at::Tensor& x) const {
+  if (strength == 0.0 || left_out_) return layer.base(x);
+  if (!parts_.magnitude && !has(Side::output))
+    return without_magnitude(layer, x, strength, choose(x), true);
+  if (strength != 1.0)  // no way to interpolate inside: the weight of this strength
+    return layer.operate(weight(layer.weight().to(x.scalar_type())), bias(layer.bias()), x);
+  return parts_.magnitude ? with_magnitude(layer, x)
+                          : without_magnitude(layer, x, 1.0, choose(x), true);
 }
 
 Parameters TransformResidual::parameters() const {
   Parameters named;
-  const auto add = [&named](const char* part, const Parameters& parameters) {
-    for (const auto& [name, tensor] : parameters)
-      named.emplace_back(std::string(part) + "." + name, tensor);
+  const auto add = [&named](const std::string& part, const Parameters& parameters) {
+    for (const auto& [name, tensor] : parameters) named.emplace_back(part + "." + name, tensor);
   };
-  if (transform_) add("transform", transform_->parameters());
-  if (residual_) add("residual", residual_->parameters());
+  for (std::size_t i = 0; i < parts_.transforms.size(); ++i)
+    add(numbered("transform", i), parts_.transforms[i]->parameters());
+  if (parts_.residual) add("residual", parts_.residual->parameters());
+  if (parts_.magnitude) add("magnitude", parts_.magnitude->parameters());
+  if (parts_.bias.defined()) add("bias", {{"d", parts_.bias}});
   return named;
+}
+
+Parameters TransformResidual::constants() const {
+  Parameters named;
+  if (parts_.residual)
+    for (const auto& [name, tensor] : parts_.residual->constants())
+      named.emplace_back("residual." + name, tensor);
+  return named;
+}
+
+void TransformResidual::begin_step(const Dropout& rates, RandomStream random) {
+  left_out_ = rates.module > 0.0 && random.uniform() < rates.module;
+  input_dropout_ = rates.input;
+  input_draws_.reset();
+  const std::uint64_t ranks = random.next_u64(), inputs = random.next_u64();
+  if (rates.input > 0.0) input_draws_ = RandomStream(inputs, 0);
+  if (parts_.residual && !parts_.residual->drop_ranks(rates.rank, RandomStream(ranks, 1)))
+    throw Error(ErrorCode::unsupported, spec_, "has no ranks that could be left out",
+                "train without --rank-dropout");
 }
 
 }  // namespace ringlet::adapt

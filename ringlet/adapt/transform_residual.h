@@ -1,46 +1,92 @@
-// W' = W0 T + D, written once for every method.
+// W' = T_out W0 T_in + D, written once for every method.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "ringlet/adapt/magnitude.h"
 #include "ringlet/adapt/part.h"
 #include "ringlet/adapt/plan.h"
 #include "ringlet/nn/adapter.h"
 
 namespace ringlet::adapt {
 
-/// A transform and a residual of one layer, either of which may be missing (identity, zero).
+/// What an adapter consists of; each may be missing.
+struct Parts {
+  std::vector<std::unique_ptr<Transform>> transforms;  ///< in the order in which W0 meets them
+  std::unique_ptr<Residual> residual;
+  std::unique_ptr<Magnitude> magnitude;
+  at::Tensor bias;  ///< [out], added to the layer's bias
+  double bias_scale = 1.0;
+};
+
+/// Chances of leaving something out of one training step; all draws are the caller's.
+struct Dropout {
+  double input = 0.0;   ///< numbers of the residual's input
+  double rank = 0.0;    ///< ranks of the residual
+  double module = 0.0;  ///< the whole adapter of a layer
+
+  bool any() const { return input > 0.0 || rank > 0.0 || module > 0.0; }
+};
+
+/// The transforms, residual, magnitude and bias of one layer:
+///     W' = N(T_n … T_1 W0 T_1 … T_m + D),  b' = b + d
+/// with output-side transforms on the left, input-side ones on the right, and N the rescaling of
+/// a Magnitude.
 ///
-/// Strength s interpolates from the frozen weight to the adapted one:
-///     W_s = W0 (I + s (T - I)) + s D
+/// Strength s interpolates from the frozen weight to the adapted one,
+///     W_s = W0 + s (W' - W0)
 /// so that s = 0 is the base, s = 1 the adapter, for transforms as well as for residuals, and
 /// values outside [0, 1] extrapolate.
 class TransformResidual final : public nn::Adapter {
  public:
-  TransformResidual(const LayerShape& shape, std::unique_ptr<Transform> transform,
-                    std::unique_ptr<Residual> residual, std::string spec);
+  TransformResidual(const LayerShape& shape, Parts parts, std::string spec);
 
   at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const override;
   at::Tensor weight(const at::Tensor& w0) const override;
+  at::Tensor bias(const at::Tensor& b0) const override;
   Parameters parameters() const override;
   std::string spec() const override { return spec_; }
 
-  const Transform* transform() const { return transform_.get(); }  ///< null = identity
-  const Residual* residual() const { return residual_.get(); }     ///< null = zero
+  /// What belongs to the adapter, and to its file, but is not trained.
+  Parameters constants() const;
+
+  const Parts& parts() const { return parts_; }
+  const LayerShape& shape() const { return shape_; }
+
+  /// Nothing but a residual, which needs no output of the frozen layer.
+  bool only_adds() const;
+
+  /// Draws what the coming training step leaves out. The draw stays until the next call, so that a
+  /// step that is computed twice (gradient checkpointing) is the same twice; an empty `rates`
+  /// ends it. Throws Error(unsupported) for rank dropout of a residual without ranks.
+  void begin_step(const Dropout& rates, RandomStream random);
 
   double strength = 1.0;
   std::optional<Way> way;  ///< forces a way of computing; chosen by the planner when empty
 
  private:
-  at::Tensor transformed_input(const at::Tensor& x) const;
-  at::Tensor transformed_weight(const at::Tensor& w0) const;
+  Way choose(const at::Tensor& x) const;
+  at::Tensor changed_weight(const at::Tensor& w0, bool with_residual) const;
+  at::Tensor transformed(const at::Tensor& x, Side side) const;
+  at::Tensor add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
+                          const at::Tensor& x) const;
+  at::Tensor without_magnitude(const nn::Layer& layer, const at::Tensor& x, double s, Way chosen,
+                               bool with_bias) const;
+  at::Tensor with_magnitude(const nn::Layer& layer, const at::Tensor& x) const;
+  bool has(Side side) const;
+  bool changes_bias() const;
+  bool trainable() const;
 
   LayerShape shape_;
-  std::unique_ptr<Transform> transform_;
-  std::unique_ptr<Residual> residual_;
+  Parts parts_;
   std::string spec_;
+  at::Tensor first_parameter_;               ///< stands for all
+  bool left_out_ = false;                    ///< by module dropout
+  double input_dropout_ = 0.0;               ///< in this step
+  std::optional<RandomStream> input_draws_;  ///< where this step's input dropout starts
 };
 
 }  // namespace ringlet::adapt

@@ -26,6 +26,7 @@ class TensorRingMatrix final : public Transform {
   TensorRingMatrix(std::int64_t width, const Factors& factors, std::int64_t rank, TrmStart start,
                    RandomStream random);
 
+  std::int64_t width() const override { return width_; }
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override;
   Parameters parameters() const override;

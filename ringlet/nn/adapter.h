@@ -14,7 +14,7 @@ namespace ringlet::nn {
 class Layer;
 
 /// Changes what a frozen layer computes. Law, tested for every method:
-///   forward(layer, x) == layer.apply(weight(layer.weight()), x)
+///   forward(layer, x) == layer.operate(weight(layer.weight()), bias(layer.bias()), x)
 class Adapter {
  public:
   virtual ~Adapter() = default;
@@ -24,6 +24,9 @@ class Adapter {
 
   /// The adapted weight for the frozen weight w0 (same shape, a new tensor).
   virtual at::Tensor weight(const at::Tensor& w0) const = 0;
+
+  /// The adapted bias for the frozen bias b0, which most adapters leave alone.
+  virtual at::Tensor bias(const at::Tensor& b0) const { return b0; }
 
   /// Trainable tensors with their names inside the adapter.
   virtual std::vector<std::pair<std::string, at::Tensor>> parameters() const = 0;

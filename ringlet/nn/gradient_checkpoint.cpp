@@ -64,7 +64,11 @@ GradientCheckpointing::GradientCheckpointing(bool on) : before_(checkpointing) {
 GradientCheckpointing::~GradientCheckpointing() { checkpointing = before_; }
 
 at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
-  if (!checkpointing || !c10::GradMode::is_enabled()) return function(inputs);
+  return checkpointing ? recomputed(function, inputs) : function(inputs);
+}
+
+at::Tensor recomputed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
+  if (!c10::GradMode::is_enabled()) return function(inputs);
   const at::Tensor trigger = at::zeros({1}).set_requires_grad(true);
   // Autograd's functions take no undefined tensors.
   std::vector<at::Tensor> defined;

@@ -28,4 +28,7 @@ using TensorFunction = std::function<at::Tensor(const std::vector<at::Tensor>&)>
 /// times. Parameters that it uses get their gradients, too. Inputs may be undefined.
 at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs);
 
+/// The same whether checkpointing is on or not: for what is cheap to compute and large to keep.
+at::Tensor recomputed(const TensorFunction& function, const std::vector<at::Tensor>& inputs);
+
 }  // namespace ringlet::nn

@@ -51,9 +51,8 @@ void write_with(const io::SafetensorsFile& base, const nn::TensorStore& store,
   io::save_tensors(out, tensors, base.metadata());
 }
 
-/// The name of a layer's weight in a file, or "".
-std::string weight_name(const nn::FileStore& store, const std::string& layer) {
-  const std::string full = layer + kWeight;
+/// The name in a file of "component.path.weight", with or without the component, or "".
+std::string name_in(const nn::FileStore& store, const std::string& full) {
   if (store.find(full, {}, {})) return full;
   const std::string bare = full.substr(full.find('.') + 1);
   return store.find(bare, {}, {}) ? bare : "";
@@ -65,17 +64,20 @@ std::map<std::string, nn::ModuleIndex> indices_of(const nn::FileStore& store,
   std::map<std::string, nn::ModuleIndex> indices;
   for (const AdapterChoice& choice : choices)
     for (const std::string& layer : adapt::adapted_layers(choice.file)) {
-      const std::string name = weight_name(store, layer);
+      const std::string name = name_in(store, layer + kWeight);
       if (name.empty())
         throw Error(ErrorCode::mismatch, choice.file.string(),
                     "changes layer \"" + layer + "\", but " + store.description() +
                         " has no tensor \"" + layer + kWeight + "\"",
                     "the adapter was made for another model");
       const at::Tensor weight = store.find(name, {}, {}).value();
+      const std::string with_bias = name_in(store, layer + ".bias");
+      const at::Tensor bias =
+          with_bias.empty() ? at::Tensor() : store.find(with_bias, {}, {}).value();
       std::shared_ptr<nn::Layer> made;
-      if (weight.dim() == 2) made = std::make_shared<nn::LinearLayer>(weight, at::Tensor());
+      if (weight.dim() == 2) made = std::make_shared<nn::LinearLayer>(weight, bias);
       if (weight.dim() == 4)
-        made = std::make_shared<nn::Conv2dLayer>(weight, at::Tensor(), nn::Conv2dOptions{});
+        made = std::make_shared<nn::Conv2dLayer>(weight, bias, nn::Conv2dOptions{});
       if (!made)
         throw Error(ErrorCode::mismatch, store.description(),
                     "tensor \"" + name + "\" is neither a matrix nor a convolution kernel");
@@ -100,10 +102,8 @@ void merge_named(const fs::path& base, const std::vector<AdapterChoice>& choices
   }
   for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
   std::map<std::string, at::Tensor> replaced;
-  for (auto& [name, tensor] : adapt::merged_weights(pointers)) {
-    const std::string layer = name.substr(0, name.size() - std::string_view(kWeight).size());
-    replaced.emplace(weight_name(store, layer), tensor);
-  }
+  for (const auto& [name, tensor] : adapt::merged_weights(pointers))
+    replaced.emplace(name_in(store, name), tensor);
   write_with(*file, store, replaced, out);
 }
 

@@ -342,12 +342,12 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
     at::Tensor loss = (*denoising)(micro_batch);
     if (!penalised) return loss;
     for (const auto& entry : adapters_->entries()) {
-      const adapt::Transform* transform = entry.adapter->transform();
-      if (transform == nullptr) continue;
-      if (options_.identity_penalty > 0.0)
-        loss = loss + options_.identity_penalty * transform->identity_penalty();
-      if (options_.orthogonal_penalty > 0.0)
-        loss = loss + options_.orthogonal_penalty * transform->orthogonal_penalty();
+      for (const auto& transform : entry.adapter->parts().transforms) {
+        if (options_.identity_penalty > 0.0)
+          loss = loss + options_.identity_penalty * transform->identity_penalty();
+        if (options_.orthogonal_penalty > 0.0)
+          loss = loss + options_.orthogonal_penalty * transform->orthogonal_penalty();
+      }
     }
     return loss;
   };

@@ -81,9 +81,11 @@ TEST_P(AdapterFileMethods, SavedLoadedAndSavedAgainIsTheSameFile) {
       EXPECT_TRUE(at::equal(actual[i].second, stored)) << actual[i].first;
     }
     if (storage != at::kFloat) continue;
+    set.set_trainable(false);  // what is trained may be computed another way, to rounding
     set.attach();
     const std::vector<at::Tensor> outputs = model.outputs();
     set.detach();
+    set.set_trainable(true);
     loaded.set.attach();
     EXPECT_TRUE(equal(model.outputs(), outputs));
   }

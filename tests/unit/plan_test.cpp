@@ -1,5 +1,6 @@
 #include "ringlet/adapt/plan.h"
 
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/method.h"
@@ -9,9 +10,10 @@ namespace {
 
 Way choose(const LayerShape& shape, std::int64_t tokens, bool training, int rank = 2) {
   FactorTable factors;
-  const auto adapter = build_adapter(parse_method("trm(rank=" + std::to_string(rank) + ")"), shape,
+  const nn::LinearLayer layer(at::zeros(shape.sizes()), {});  // only its shape counts
+  const auto adapter = build_adapter(parse_method("trm(rank=" + std::to_string(rank) + ")"), layer,
                                      factors, Random(1), "layer");
-  return choose_way(*adapter->transform(), shape, tokens, training);
+  return choose_way(adapter->parts().transforms, nullptr, shape, tokens, training);
 }
 
 const std::vector<LayerShape>& shapes() {
@@ -31,10 +33,10 @@ TEST(Plan, FewTokensGoThroughTheInput) {
 TEST(Plan, ManyTokensAreFoldedIntoTheWeight) {
   constexpr std::int64_t kMany = 1 << 20;
   for (const LayerShape& shape : shapes())
-    EXPECT_EQ(choose(shape, kMany, false), Way::folded_into_weight);
+    EXPECT_EQ(choose(shape, kMany, false), Way::transform_folded);
   for (const LayerShape& shape :
        {LayerShape{320, 320}, LayerShape{1280, 1280}, LayerShape{320, 1280}})
-    EXPECT_EQ(choose(shape, kMany, true), Way::folded_into_weight);
+    EXPECT_EQ(choose(shape, kMany, true), Way::transform_folded);
 }
 
 TEST(Plan, TrainingNeverFoldsWhereTheWeightsGradientCostsMoreThanTheRing) {
@@ -48,7 +50,7 @@ TEST(Plan, ChoiceChangesAtMostOnceWithTheTokens) {
     for (const bool training : {false, true}) {
       bool folded = false;
       for (std::int64_t tokens = 1; tokens < 1'000'000; tokens = tokens * 5 / 4 + 1) {
-        const bool here = choose(shape, tokens, training) == Way::folded_into_weight;
+        const bool here = choose(shape, tokens, training) == Way::transform_folded;
         EXPECT_TRUE(here || !folded) << shape.out << "x" << shape.in << ", " << tokens;
         folded = here;
       }
@@ -58,8 +60,8 @@ TEST(Plan, ChoiceChangesAtMostOnceWithTheTokens) {
 TEST(Plan, TrainingFoldsNoEarlierThanInference) {
   for (const LayerShape& shape : shapes())
     for (std::int64_t tokens = 1; tokens < 1'000'000; tokens = tokens * 2)
-      if (choose(shape, tokens, true) == Way::folded_into_weight) {
-        EXPECT_EQ(choose(shape, tokens, false), Way::folded_into_weight);
+      if (choose(shape, tokens, true) == Way::transform_folded) {
+        EXPECT_EQ(choose(shape, tokens, false), Way::transform_folded);
       }
 }
 

@@ -142,13 +142,14 @@ TEST(Ring, ResidualIsTheTraceOfItsCores) {
   factors.set(6, {1, 2, 3});
   factors.set(8, {2, 2, 2});
   const LayerShape shape{6, 8, 2, 3, true};
-  const auto adapter = build_adapter(parse_method("tr(rank=3)"), shape, factors, Random(1), "x");
+  const nn::Conv2dLayer layer(at::zeros(shape.sizes()), {}, {});
+  const auto adapter = build_adapter(parse_method("tr(rank=3)"), layer, factors, Random(1), "x");
   std::map<std::string, at::Tensor> cores;
   for (const auto& [name, tensor] : adapter->parameters()) {
     tensor.set_data(golden::uniform(name, tensor.sizes().vec()).to(at::kDouble));
     cores[name] = tensor.detach();
   }
-  const at::Tensor d = adapter->residual()->weight();
+  const at::Tensor d = adapter->parts().residual->weight();
   for (std::int64_t i = 0; i < 6; ++i)
     for (std::int64_t j = 0; j < 8; ++j)
       for (std::int64_t k = 0; k < 6; ++k) {
@@ -170,15 +171,16 @@ TEST(Residual, PiecesAreTheWhole) {
     nn::Shape size = {512, 48};
     if (convolution) size.insert(size.end(), {1, 1});
     const at::Tensor w0 = golden::uniform("w0", size);
-    const auto adapter = build_adapter(parse_method("lora(rank=20,alpha=10)"), LayerShape::of(w0),
-                                       factors, Random(1), "x");
-    for (const auto& [name, tensor] : adapter->parameters())
-      tensor.set_data(golden::uniform(name, tensor.sizes().vec()));
     std::unique_ptr<nn::Layer> layer;
     if (convolution)
       layer = std::make_unique<nn::Conv2dLayer>(w0, at::zeros({512}), nn::Conv2dOptions{});
     else
       layer = std::make_unique<nn::LinearLayer>(w0, at::zeros({512}));
+    const auto adapter =
+        build_adapter(parse_method("lora(rank=20,alpha=10)"), *layer, factors, Random(1), "x");
+    adapter->way = Way::through_input;
+    for (const auto& [name, tensor] : adapter->parameters())
+      tensor.set_data(golden::uniform(name, tensor.sizes().vec()));
     const nn::Shape input = convolution ? nn::Shape{2, 48, 30, 20} : nn::Shape{2, 600, 48};
     const at::Tensor x = golden::uniform("x", input);
     const at::Tensor probe = golden::uniform("probe", layer->base(x).sizes().vec());

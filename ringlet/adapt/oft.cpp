@@ -1,0 +1,59 @@
+#include "ringlet/adapt/oft.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ops/zeros.h>
+
+#include "ringlet/adapt/block_product.h"
+#include "ringlet/adapt/cayley.h"
+#include "ringlet/core/error.h"
+
+namespace ringlet::adapt {
+
+std::int64_t nearest_divisor(std::int64_t width, std::int64_t wanted) {
+  if (wanted >= width) return width;
+  std::int64_t lower = std::max<std::int64_t>(1, wanted), upper = lower;
+  while (width % lower != 0) --lower;
+  while (width % upper != 0) ++upper;
+  return wanted - lower <= upper - wanted ? lower : upper;
+}
+
+Oft::Oft(std::int64_t width, const OftOptions& options) : width_(width), options_(options) {
+  const std::int64_t b = options.block;
+  if (b < 1 || width % b != 0)
+    throw Error(ErrorCode::invalid_argument, "oft",
+                "blocks of " + std::to_string(b) + " do not divide " + std::to_string(width));
+  const std::int64_t count = options.share ? 1 : width / b;
+  blocks_ = options.triangle ? at::zeros({count, b * (b - 1) / 2}) : at::zeros({count, b, b});
+  blocks_.set_requires_grad(true);
+}
+
+at::Tensor Oft::rotations() const {
+  at::Tensor q =
+      options_.triangle ? skew_from_triangle(blocks_, options_.block) : skew_part(blocks_, 1.0);
+  if (options_.constraint > 0.0) {
+    const double most = options_.constrain_all
+                            ? options_.constraint * static_cast<double>(width_)
+                            : options_.constraint / std::sqrt(static_cast<double>(blocks_.size(0)));
+    q = limit_norm(q, most, !options_.constrain_all);
+  }
+  // The transform of Q transposed is that of Q, transposed.
+  if (options_.transpose) q = -q;
+  const at::Tensor r = options_.neumann > 0 ? cayley_neumann(q, options_.neumann) : cayley(q);
+  return r.expand({width_ / options_.block, -1, -1});
+}
+
+at::Tensor Oft::forward(const at::Tensor& x) const { return block_multiply(rotations(), x); }
+
+at::Tensor Oft::right_multiply(const at::Tensor& w) const {
+  return block_multiply(rotations().transpose(1, 2), w);
+}
+
+double Oft::multiply_adds() const {
+  constexpr std::int64_t kWide = 32;  // small blocks are multiplied together (block_product.cpp)
+  return static_cast<double>(width_) *
+         static_cast<double>(std::max(options_.block, std::min(kWide, width_)));
+}
+
+}  // namespace ringlet::adapt

@@ -1,0 +1,44 @@
+#include "ringlet/adapt/vera.h"
+
+#include <cmath>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+namespace ringlet::adapt {
+namespace {
+
+/// Uniform in +-sqrt(6 / fan-in), the Kaiming bound for a gain of sqrt(2).
+at::Tensor projection(std::int64_t rows, std::int64_t columns, const at::Generator& generator) {
+  const double deviation = std::sqrt(2.0) / std::sqrt(static_cast<double>(columns));
+  const double bound = std::sqrt(3.0) * deviation;
+  return at::empty({rows, columns}, at::kFloat).uniform_(-bound, bound, generator);
+}
+
+}  // namespace
+
+Vera::Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& shared)
+    : FactoredResidual(shape, options.rank) {
+  const std::string key = "vera " + std::to_string(options.rank) + " " +
+                          std::to_string(options.seed) + " " + std::to_string(options.widest_in) +
+                          " " + std::to_string(options.widest_out);
+  if (!shared.contains(key + " A")) {
+    const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(options.seed);
+    shared[key + " A"] = projection(options.rank, options.widest_in, generator);
+    shared[key + " B"] = projection(options.widest_out, options.rank, generator);
+  }
+  a_ = shared.at(key + " A").narrow(1, 0, shape.patch());
+  b_matrix_ = shared.at(key + " B").narrow(0, 0, shape.out);
+  b_ = at::zeros({shape.out}).set_requires_grad(true);
+  d_ = at::full({options.rank}, options.start, at::kFloat).set_requires_grad(true);
+}
+
+FactoredResidual::Pair Vera::factors() const {
+  const at::Tensor down = (d_.unsqueeze(1) * a_.to(d_.options().requires_grad(false)));
+  const at::Tensor up = b_.unsqueeze(1) * b_matrix_.to(b_.options().requires_grad(false));
+  return {down.reshape(shape_.with_rows(down.size(0))), up};
+}
+
+}  // namespace ringlet::adapt
