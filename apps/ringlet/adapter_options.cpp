@@ -5,43 +5,68 @@
 #include <cstdio>
 
 #include "options.h"
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
+#include "ringlet/formats/adapter_reader.h"
+#include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::app {
 namespace {
 
 namespace fs = std::filesystem;
 
+double strength_in(std::string_view text, const char* option, const std::string& example) {
+  double strength = 0.0;
+  const auto [last, problem] = std::from_chars(text.data(), text.data() + text.size(), strength);
+  if (problem != std::errc() || last != text.data() + text.size() || !std::isfinite(strength))
+    throw Error(ErrorCode::invalid_argument, option, "\"" + std::string(text) + "\" is no strength",
+                "write a number, for example " + example);
+  return strength;
+}
+
 pipeline::AdapterChoice parse_adapter(const std::string& text) {
-  if (fs::exists(text)) return {text, 1.0};
+  if (fs::exists(text)) return {text, 1.0, {}};
   const std::size_t colon = text.rfind(':');
   if (colon == std::string::npos || !fs::exists(text.substr(0, colon)))
     throw Error(ErrorCode::not_found, text, "the adapter file does not exist",
                 "give --adapter FILE or --adapter FILE:strength");
-  double strength = 0.0;
-  const char* end = text.data() + text.size();
-  const auto [last, problem] = std::from_chars(text.data() + colon + 1, end, strength);
-  if (problem != std::errc() || last != end || !std::isfinite(strength))
-    throw Error(ErrorCode::invalid_argument, "--adapter",
-                "\"" + text.substr(colon + 1) + "\" is no strength",
-                "write a number behind the colon, for example " + text.substr(0, colon) + ":0.8");
-  return {text.substr(0, colon), strength};
+  const std::string file = text.substr(0, colon);
+  return {
+      file, strength_in(std::string_view(text).substr(colon + 1), "--adapter", file + ":0.8"), {}};
+}
+
+std::pair<std::string, double> parse_block(const std::string& text) {
+  constexpr const char* kExample = "unet.up_blocks.*=0.5";
+  const std::size_t equals = text.rfind('=');
+  if (equals == std::string::npos || equals == 0)
+    throw Error(ErrorCode::invalid_argument, "--block-strength",
+                "\"" + text + "\" lacks a strength",
+                std::string("write PATTERN=strength, for example ") + kExample);
+  return {text.substr(0, equals),
+          strength_in(std::string_view(text).substr(equals + 1), "--block-strength", kExample)};
 }
 
 }  // namespace
 
-void add_adapter_option(CLI::App& app, std::vector<std::string>& adapters) {
+void AdapterOptions::add_to(CLI::App& app) {
   repeatable(
-      app.add_option("--adapter", adapters,
-                     "Adapter file, with :strength where it is not 1; may be given several times"));
+      app.add_option("--adapter", files,
+                     "Adapter file (ringlet, kohya, LyCORIS, diffusers) or PEFT folder, with "
+                     ":strength where it is not 1; may be given several times"));
+  repeatable(app.add_option("--block-strength", blocks,
+                            "PATTERN=strength: the adapters' strength in some layers, as a factor, "
+                            "for example \"unet.up_blocks.*=0.5\"; may be given several times"));
 }
 
-std::vector<pipeline::AdapterChoice> parse_adapters(const std::vector<std::string>& texts) {
+std::vector<pipeline::AdapterChoice> parse_adapters(const AdapterOptions& options) {
+  std::vector<std::pair<std::string, double>> blocks;
+  for (const std::string& text : options.blocks) blocks.push_back(parse_block(text));
   std::vector<pipeline::AdapterChoice> choices;
-  for (const std::string& text : texts) choices.push_back(parse_adapter(text));
+  for (const std::string& text : options.files) {
+    choices.push_back(parse_adapter(text));
+    choices.back().blocks = blocks;
+  }
   return choices;
 }
 
@@ -50,17 +75,36 @@ std::vector<adapt::AdapterSet> load_adapters(const pipeline::StableDiffusion& mo
                                              const std::string& model_hash) {
   std::vector<adapt::AdapterSet> sets;
   for (const pipeline::AdapterChoice& choice : choices) {
-    adapt::LoadedAdapter loaded =
-        adapt::load_adapter(choice.file, pipeline::adaptable(model), model_hash);
+    formats::ReadAdapter loaded =
+        formats::read_adapter(choice.file, pipeline::adaptable(model), model_hash);
     loaded.set.set_strength(choice.strength);
+    loaded.set.set_block_strengths(choice.blocks);
     char strength[32];
     std::snprintf(strength, sizeof strength, "%g", choice.strength);
-    log(LogLevel::info, "adapter " + choice.file.string() + ": " + loaded.set.method().text() +
-                            ", " + human_count(loaded.set.parameter_count()) +
-                            " parameters, strength " + strength);
+    log(LogLevel::info, "adapter " + choice.file.string() + ": " + loaded.report.dialect + ", " +
+                            loaded.set.method().text() + ", " +
+                            human_count(loaded.set.parameter_count()) + " parameters, strength " +
+                            strength);
+    for (const std::string& decision : loaded.report.decisions)
+      log(LogLevel::info, "  " + decision);
     sets.push_back(std::move(loaded.set));
   }
   return sets;
+}
+
+OpenedModel open_for_adapters(const std::string& path, const std::string& variant) {
+  pipeline::LoadOptions load;
+  load.files.variant = variant;
+  load.low_memory = true;
+  auto model = pipeline::StableDiffusion::open(path, load);
+  std::string hash = pipeline::model_hash(model.files());
+  return {std::move(model), std::move(hash)};
+}
+
+std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {
+  std::vector<const adapt::AdapterSet*> pointers;
+  for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
+  return pointers;
 }
 
 std::string describe_adapters(const std::vector<pipeline::AdapterChoice>& choices) {

@@ -11,16 +11,32 @@
 
 namespace ringlet::app {
 
-void add_adapter_option(CLI::App& app, std::vector<std::string>& adapters);
+/// --adapter and --block-strength.
+struct AdapterOptions {
+  std::vector<std::string> files;
+  std::vector<std::string> blocks;
 
-/// Reads FILE or FILE:strength. Throws Error(invalid_argument | not_found).
-std::vector<pipeline::AdapterChoice> parse_adapters(const std::vector<std::string>& texts);
+  void add_to(CLI::App& app);
+};
 
-/// Loads adapters for a model and sets their strengths; they are not attached. `model_hash` may be
-/// empty. Throws as load_adapter.
+/// Reads FILE or FILE:strength, and PATTERN=strength for blocks. Throws Error(invalid_argument |
+/// not_found).
+std::vector<pipeline::AdapterChoice> parse_adapters(const AdapterOptions& options);
+
+/// Loads adapters of any program for a model and sets their strengths; they are not attached.
+/// `model_hash` may be empty. Throws as formats::read_adapter.
 std::vector<adapt::AdapterSet> load_adapters(const pipeline::StableDiffusion& model,
                                              const std::vector<pipeline::AdapterChoice>& choices,
                                              const std::string& model_hash);
+
+/// A model that is opened for its adapters' sake: weights stay in the file until they are needed.
+struct OpenedModel {
+  pipeline::StableDiffusion model;
+  std::string hash;
+};
+OpenedModel open_for_adapters(const std::string& path, const std::string& variant);
+
+std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets);
 
 /// "name:1, other:0.5".
 std::string describe_adapters(const std::vector<pipeline::AdapterChoice>& choices);

@@ -44,13 +44,13 @@ struct GenerateOptions {
   std::string output_type = "png";
   bool grid = false;
   bool low_memory = false;
-  std::vector<std::string> adapters;
+  AdapterOptions adapters;
 };
 
 void add_model_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("--model", o.model, "Model folder (diffusers) or single .safetensors checkpoint")
       ->required();
-  add_adapter_option(app, o.adapters);
+  o.adapters.add_to(app);
   app.add_option("--variant", o.variant, "Weight files to prefer in a folder, for example fp16");
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
   app.add_option("--prediction", o.prediction,

@@ -6,6 +6,8 @@
 
 #include "adapter_options.h"
 #include "options.h"
+#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/arithmetic.h"
 #include "ringlet/core/log.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/nn/torch_errors.h"
@@ -22,15 +24,10 @@ namespace fs = std::filesystem;
 struct MergeOptions {
   CommonOptions common;
   std::string model, variant, tokenizer, out;
-  std::vector<std::string> adapters;
+  AdapterOptions adapters;
   bool no_check = false;
+  bool into_adapter = false;
 };
-
-std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {
-  std::vector<const adapt::AdapterSet*> pointers;
-  for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
-  return pointers;
-}
 
 /// A small picture in few steps: enough to see whether two models agree.
 io::Image test_picture(const pipeline::StableDiffusion& model) {
@@ -76,12 +73,24 @@ bool is_other_file(const MergeOptions& o) {
          !formats::is_single_file_model(*nn::FileStore::open(o.model));
 }
 
+/// One adapter that does what all do together.
+void merge_into_adapter(const MergeOptions& o,
+                        const std::vector<pipeline::AdapterChoice>& choices) {
+  const OpenedModel opened = open_for_adapters(o.model, o.variant);
+  const std::vector<adapt::AdapterSet> sets = load_adapters(opened.model, choices, opened.hash);
+  adapt::AdapterFileInfo info;
+  info.base_hash = opened.hash;
+  adapt::save_adapter(o.out, adapt::combine(pointers_to(sets)), info);
+}
+
 int merge(const MergeOptions& o) {
-  if (o.adapters.empty())
+  if (o.adapters.files.empty())
     throw Error(ErrorCode::invalid_argument, "--adapter", "an adapter file is needed");
   const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
   nlohmann::json result = {{"out", o.out}, {"adapters", describe_adapters(choices)}};
-  if (is_other_file(o)) {
+  if (o.into_adapter) {
+    merge_into_adapter(o, choices);
+  } else if (is_other_file(o)) {
     pipeline::merge_tensor_file(o.model, choices, o.out);
   } else {
     pipeline::LoadOptions load;
@@ -123,16 +132,20 @@ int cmd_merge(int argc, char** argv) {
   MergeOptions options;
   CLI::App app(
       "Write adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
-      "runs/dog/adapter.safetensors --out merged\nMODEL may also be any .safetensors file whose "
+      "runs/dog/adapter.safetensors --out merged\n  ringlet merge --model MODEL --adapter a:0.7 "
+      "--adapter b:-0.3 --into-adapter --out both.safetensors\nMODEL may also be any .safetensors "
+      "file whose "
       "tensors the adapter names.",
       "merge");
   app.add_option("--model", options.model, "Model folder, single checkpoint, or .safetensors file")
       ->required();
-  add_adapter_option(app, options.adapters);
+  options.adapters.add_to(app);
   app.add_option("--out", options.out, "Folder, or .safetensors file for single-file models")
       ->required();
   app.add_option("--variant", options.variant, "Weight files to prefer in a folder, such as fp16");
   app.add_option("--tokenizer", options.tokenizer, "Tokenizer folder, for single-file checkpoints");
+  app.add_flag("--into-adapter", options.into_adapter,
+               "Write one adapter that does what all do together, exactly, instead of a model");
   app.add_flag("--no-check", options.no_check,
                "Do not compare pictures of the merged and the unmerged model");
   options.common.add_to(app);

@@ -53,6 +53,10 @@ void add_model_options(CLI::App& app, TrainOptions& o) {
   repeatable(app.add_option("--factors", o.factors,
                             "Factors of a dimension by hand, for example 320=4x8x10"));
   app.add_flag("--train-text-encoder", o.run.train_text_encoder, "The text encoder learns as well");
+  app.add_option("--dropout", o.run.dropout.input, "Share of the residual's input left out");
+  app.add_option("--rank-dropout", o.run.dropout.rank, "Chance of leaving a rank out of a step");
+  app.add_option("--module-dropout", o.run.dropout.module,
+                 "Chance of leaving a layer's adapter out of a step");
   repeatable(app.add_option("--penalty", o.penalties,
                             "Holds transforms near their start: identity:1e-3, orthogonal:1e-3"));
 }
@@ -169,6 +173,9 @@ void check_not_negative(const char* option, double value) {
 void check_numbers(const train::FineTuneOptions& run) {
   check_share("--ema", run.trainer.ema_decay);
   check_share("--caption-dropout", run.loss.caption_dropout);
+  check_share("--dropout", run.dropout.input);
+  check_share("--rank-dropout", run.dropout.rank);
+  check_share("--module-dropout", run.dropout.module);
   check_not_negative("--prior-weight", run.loss.prior_weight);
   check_not_negative("--weight-decay", run.trainer.adamw.weight_decay);
   check_not_negative("--clip-norm", run.trainer.clip_norm);

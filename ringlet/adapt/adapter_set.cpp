@@ -211,11 +211,29 @@ void AdapterSet::set_strength(double strength) {
   for (const Entry& entry : entries_) entry.adapter->strength = strength;
 }
 
+void AdapterSet::set_block_strengths(const std::vector<std::pair<std::string, double>>& blocks) {
+  constexpr const char* kOption = "--block-strength";
+  for (const auto& [pattern, factor] : blocks) {
+    if (!std::isfinite(factor))
+      throw Error(ErrorCode::invalid_argument, kOption, "must be a finite number");
+    bool any = false;
+    for (const Entry& entry : entries_) {
+      if (!pattern_matches(pattern, entry.target, kOption)) continue;
+      entry.adapter->strength = strength_ * factor;
+      any = true;
+    }
+    if (!any)
+      throw Error(ErrorCode::invalid_argument, kOption,
+                  "\"" + pattern + "\" matches none of the adapter's layers",
+                  "they are named like " + entries_.front().target.full_name());
+  }
+}
+
 void AdapterSet::set_trainable(bool trainable) {
   for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(trainable);
 }
 
-void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step) {
+void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const {
   for (const Entry& entry : entries_)
     entry.adapter->begin_step(rates, random.stream("dropout " + entry.target.full_name(), step));
 }

@@ -64,12 +64,17 @@ class AdapterSet {
   void set_strength(double strength);
   double strength() const { return strength_; }
 
+  /// Strengths of blocks, as factors on that of all: of the entries whose pattern (see
+  /// TargetOptions) matches a layer, the last one counts. Throws Error(invalid_argument) for a
+  /// pattern that matches no layer.
+  void set_block_strengths(const std::vector<std::pair<std::string, double>>& blocks);
+
   /// Whether the parameters ask for gradients.
   void set_trainable(bool trainable);
 
   /// Draws what one training step leaves out, a function of `random`, the step and each layer's
   /// name; rates of zero end it. Throws as TransformResidual::begin_step.
-  void begin_step(const Dropout& rates, const Random& random, std::uint64_t step);
+  void begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const;
 
   /// Every parameter by "component.dotted.path.part", in the order of entries().
   Parameters parameters() const;

@@ -166,6 +166,10 @@ void mark_patterns(const std::vector<Target>& layers, const std::vector<std::str
 
 }  // namespace
 
+bool pattern_matches(const std::string& pattern, const Target& target, const std::string& option) {
+  return matcher(pattern, option)(target);
+}
+
 std::vector<std::string> target_presets() {
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.push_back(preset.name);

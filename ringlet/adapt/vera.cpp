@@ -1,6 +1,7 @@
 #include "ringlet/adapt/vera.h"
 
 #include <cmath>
+#include <tuple>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
@@ -19,16 +20,19 @@ at::Tensor projection(std::int64_t rows, std::int64_t columns, const at::Generat
 
 }  // namespace
 
+std::pair<at::Tensor, at::Tensor> vera_matrices(const VeraOptions& options) {
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(options.seed);
+  const at::Tensor a = projection(options.rank, options.widest_in, generator);
+  return {a, projection(options.widest_out, options.rank, generator)};
+}
+
 Vera::Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& shared)
     : FactoredResidual(shape, options.rank) {
   const std::string key = "vera " + std::to_string(options.rank) + " " +
                           std::to_string(options.seed) + " " + std::to_string(options.widest_in) +
                           " " + std::to_string(options.widest_out);
-  if (!shared.contains(key + " A")) {
-    const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(options.seed);
-    shared[key + " A"] = projection(options.rank, options.widest_in, generator);
-    shared[key + " B"] = projection(options.widest_out, options.rank, generator);
-  }
+  if (!shared.contains(key + " A"))
+    std::tie(shared[key + " A"], shared[key + " B"]) = vera_matrices(options);
   a_ = shared.at(key + " A").narrow(1, 0, shape.patch());
   b_matrix_ = shared.at(key + " B").narrow(0, 0, shape.out);
   b_ = at::zeros({shape.out}).set_requires_grad(true);

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "ringlet/adapt/part.h"
 
@@ -19,9 +20,12 @@ struct VeraOptions {
   std::int64_t widest_in = 0;
 };
 
+/// A [rank, widest in] and B [widest out, rank], drawn as PEFT draws them: by torch's CPU
+/// generator, A first, uniform with the Kaiming bound for a gain of sqrt(2).
+std::pair<at::Tensor, at::Tensor> vera_matrices(const VeraOptions& options);
+
 /// D = diag(b) B diag(d) A, b [out] at zero and d [rank] trainable; A [rank, in] and B [out, rank]
-/// are the corners of random matrices for the widest layers, drawn as PEFT draws them (torch's CPU
-/// generator, A first), so that its files need not hold them.
+/// are corners of the random matrices for the widest layers, which a file need not hold.
 class Vera final : public FactoredResidual {
  public:
   Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& shared);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <cstdio>
 
 namespace ringlet {
@@ -72,6 +73,13 @@ std::string human_count(std::int64_t count) {
   if (value >= 999.5e3) return with_unit(value / 1e6, "M");
   if (value >= 1e3) return with_unit(value / 1e3, "k");
   return std::to_string(count);
+}
+
+std::string exact_number(double value) {
+  std::array<char, 64> text{};
+  const auto [end, problem] = std::to_chars(text.data(), text.data() + text.size(), value);
+  static_cast<void>(problem);  // the longest one has 24 characters
+  return {text.data(), end};
 }
 
 std::string join(std::span<const std::string> words, std::string_view separator) {

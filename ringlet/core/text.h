@@ -16,6 +16,9 @@ std::string nearest_name(std::string_view word, std::span<const std::string> can
 std::string human_bytes(std::uint64_t bytes);  ///< "1.6 GiB"
 std::string human_count(std::int64_t count);   ///< "860 M", "797 k", "12"
 
+/// The shortest text that reads as exactly this number again.
+std::string exact_number(double value);
+
 /// "a, b, c".
 std::string join(std::span<const std::string> words, std::string_view separator = ", ");
 

@@ -88,13 +88,28 @@ std::optional<LdmAddress> address(std::string_view name, std::string_view list) 
   return out;
 }
 
+const NameTable& resnet_names() {
+  static const NameTable table = {
+      {"in_layers.0.", "norm1."},          {"in_layers.2.", "conv1."},
+      {"emb_layers.1.", "time_emb_proj."}, {"out_layers.0.", "norm2."},
+      {"out_layers.3.", "conv2."},         {"skip_connection.", "conv_shortcut."}};
+  return table;
+}
+
+/// What stands outside the lists of blocks.
+const NameTable& outer_names() {
+  static const NameTable table = {{"time_embed.0.", "time_embedding.linear_1."},
+                                  {"time_embed.2.", "time_embedding.linear_2."},
+                                  {"label_emb.0.0.", "add_embedding.linear_1."},
+                                  {"label_emb.0.2.", "add_embedding.linear_2."},
+                                  {"input_blocks.0.0.", "conv_in."},
+                                  {"out.0.", "conv_norm_out."},
+                                  {"out.2.", "conv_out."}};
+  return table;
+}
+
 std::optional<std::string> resnet_name(const std::string& rest) {
-  return replace_prefix(rest, {{"in_layers.0.", "norm1."},
-                               {"in_layers.2.", "conv1."},
-                               {"emb_layers.1.", "time_emb_proj."},
-                               {"out_layers.0.", "norm2."},
-                               {"out_layers.3.", "conv2."},
-                               {"skip_connection.", "conv_shortcut."}});
+  return replace_prefix(rest, resnet_names());
 }
 
 std::string place(const char* list, std::int64_t block, const char* kind, std::int64_t index) {
@@ -142,17 +157,69 @@ std::optional<std::string> middle_block_name(const std::string& name) {
 }
 
 std::optional<std::string> diffusers_name(const std::string& name, const LdmUNet& unet) {
-  if (const auto fixed = replace_prefix(name, {{"time_embed.0.", "time_embedding.linear_1."},
-                                               {"time_embed.2.", "time_embedding.linear_2."},
-                                               {"label_emb.0.0.", "add_embedding.linear_1."},
-                                               {"label_emb.0.2.", "add_embedding.linear_2."},
-                                               {"input_blocks.0.0.", "conv_in."},
-                                               {"out.0.", "conv_norm_out."},
-                                               {"out.2.", "conv_out."}}))
-    return fixed;
+  if (auto outer = replace_prefix(name, outer_names())) return outer;
   if (const auto at = address(name, "input_blocks.")) return input_block_name(*at, unet);
   if (const auto at = address(name, "output_blocks.")) return output_block_name(*at, unet);
   return middle_block_name(name);
+}
+
+/// The blocks of a U-Net under diffusers' names; nothing when LDM's numbering, which counts as many
+/// residual blocks in every level, does not fit.
+std::optional<LdmUNet> structure(const nn::ModuleIndex& index) {
+  LdmUNet unet;
+  for (std::int64_t level = 0;; ++level) {
+    const std::string block = "down_blocks." + std::to_string(level) + ".";
+    const auto convolution = [&](std::int64_t i) {
+      return index.layers.find(block + "resnets." + std::to_string(i) + ".conv1");
+    };
+    if (convolution(0) == index.layers.end()) break;
+    std::int64_t count = 0;
+    for (; convolution(count) != index.layers.end(); ++count)
+      unet.input_blocks.push_back({level, count, false});
+    if (level > 0 && count != unet.layers_per_block) return std::nullopt;
+    unet.layers_per_block = count;
+    unet.channels.push_back(convolution(0)->second->weight().size(0));
+    if (index.layers.contains(block + "downsamplers.0.conv"))
+      unet.input_blocks.push_back({level, 0, true});
+  }
+  return unet.channels.empty() ? std::nullopt : std::optional(unet);
+}
+
+bool has_attention(const nn::ModuleIndex& index, std::size_t up_block) {
+  const std::string prefix = "up_blocks." + std::to_string(up_block) + ".attentions.";
+  const auto first = index.layers.lower_bound(prefix);
+  return first != index.layers.end() && first->first.starts_with(prefix);
+}
+
+/// LDM's names of the parts of such a U-Net, with a dot at the end.
+std::vector<std::string> ldm_places(const LdmUNet& unet, const nn::ModuleIndex& index) {
+  std::vector<std::string> places = {"middle_block.1."};
+  for (const auto& outer : outer_names()) places.push_back(outer.first);
+  const auto add_resnet = [&](const std::string& at) {
+    for (const auto& part : resnet_names()) places.push_back(at + part.first);
+  };
+  add_resnet("middle_block.0.");
+  add_resnet("middle_block.2.");
+  for (std::size_t i = 0; i < unet.input_blocks.size(); ++i) {
+    const std::string at = "input_blocks." + std::to_string(i + 1);
+    if (unet.input_blocks[i].resampler) {
+      places.push_back(at + ".0.op.");
+      continue;
+    }
+    add_resnet(at + ".0.");
+    places.push_back(at + ".1.");
+  }
+  const auto per_level = static_cast<std::size_t>(unet.layers_per_block) + 1;
+  for (std::size_t i = 0; i < per_level * unet.channels.size(); ++i) {
+    const std::string at = "output_blocks." + std::to_string(i);
+    const bool attention = has_attention(index, i / per_level);
+    add_resnet(at + ".0.");
+    // The upsampler is the last part of its level's last block.
+    if (i % per_level == per_level - 1)
+      places.push_back(at + (attention ? ".2.conv." : ".1.conv."));
+    if (attention) places.push_back(at + ".1.");
+  }
+  return places;
 }
 
 }  // namespace
@@ -216,6 +283,21 @@ std::map<std::string, TensorOrigin> unet_origins(const nn::TensorStore& store,
     origins[translated.value_or(name)] = {.name = name};
   }
   return origins;
+}
+
+std::map<std::string, std::string> ldm_layer_names(const nn::ModuleIndex& unet) {
+  const std::optional<LdmUNet> blocks = structure(unet);
+  if (!blocks) return {};
+  NameTable table;
+  for (const std::string& place : ldm_places(*blocks, unet))
+    if (const auto name = diffusers_name(place, *blocks)) table.emplace_back(*name, place);
+  std::map<std::string, std::string> names;
+  for (const auto& layer : unet.layers)
+    if (auto name = replace_prefix(layer.first + ".", table)) {
+      name->pop_back();
+      names.emplace(layer.first, *name);
+    }
+  return names;
 }
 
 }  // namespace ringlet::formats

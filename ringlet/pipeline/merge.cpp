@@ -99,6 +99,7 @@ void merge_named(const fs::path& base, const std::vector<AdapterChoice>& choices
   for (const AdapterChoice& choice : choices) {
     sets.push_back(adapt::load_adapter(choice.file, components).set);
     sets.back().set_strength(choice.strength);
+    sets.back().set_block_strengths(choice.blocks);
   }
   for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
   std::map<std::string, at::Tensor> replaced;

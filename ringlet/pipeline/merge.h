@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ringlet/adapt/adapter_set.h"
@@ -31,6 +32,7 @@ void merge_into_file(const StableDiffusion& model, AdapterSets sets,
 struct AdapterChoice {
   std::filesystem::path file;
   double strength = 1.0;
+  std::vector<std::pair<std::string, double>> blocks = {};  ///< AdapterSet::set_block_strengths
 };
 
 /// Merges into any safetensors file by tensor name: layer "component.path" changes the tensor

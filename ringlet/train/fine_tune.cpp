@@ -186,6 +186,24 @@ void FineTune::build_adapters() {
   }
   adapters_ = adapt::AdapterSet::create(adapt::parse_method(options_.method), targets, factors,
                                         Random(options_.seed));
+  check_adapters();
+}
+
+void FineTune::check_adapters() {
+  adapters_->begin_step(options_.dropout, Random(options_.seed), 0);  // refuses what has no ranks
+  adapters_->begin_step({}, Random(options_.seed), 0);
+  const auto has_penalty = [this](auto penalty) {
+    const auto& transforms = adapters_->entries().front().adapter->parts().transforms;
+    return std::ranges::any_of(
+        transforms, [&](const auto& transform) { return penalty(*transform).defined(); });
+  };
+  const bool identity = options_.identity_penalty > 0.0 &&
+                        !has_penalty([](const auto& t) { return t.identity_penalty(); });
+  const bool orthogonal = options_.orthogonal_penalty > 0.0 &&
+                          !has_penalty([](const auto& t) { return t.orthogonal_penalty(); });
+  if (identity || orthogonal)
+    throw Error(ErrorCode::invalid_argument, "--penalty", options_.method + " has no such penalty",
+                "penalties are those of tensor-ring transforms: trm");
 }
 
 std::vector<Trainable> FineTune::trainables() const {
@@ -277,7 +295,10 @@ Json FineTune::settings() const {
                    {"clip skip", l.clip_skip},
                    {"text encoder", options_.train_text_encoder},
                    {"identity penalty", options_.identity_penalty},
-                   {"orthogonal penalty", options_.orthogonal_penalty}};
+                   {"orthogonal penalty", options_.orthogonal_penalty},
+                   {"dropout", options_.dropout.input},
+                   {"rank dropout", options_.dropout.rank},
+                   {"module dropout", options_.dropout.module}};
   // A schedule that falls to zero at the last step depends on how many there are.
   if (t.learning_rate.decay != Decay::constant) settings["steps"] = t.steps;
   return settings;
@@ -339,14 +360,18 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
   const bool penalised = options_.identity_penalty > 0.0 || options_.orthogonal_penalty > 0.0;
   return [this, denoising, penalised](std::int64_t micro_batch) {
     const nn::GradientCheckpointing checkpointing(options_.gradient_checkpointing);
-    at::Tensor loss = (*denoising)(micro_batch);
+    if (options_.dropout.any())
+      adapters_->begin_step(options_.dropout, Random(options_.seed),
+                            static_cast<std::uint64_t>(micro_batch));
+    at::Tensor loss = (*denoising)(micro_batch);  // the backward pass may compute parts of it again
     if (!penalised) return loss;
     for (const auto& entry : adapters_->entries()) {
       for (const auto& transform : entry.adapter->parts().transforms) {
-        if (options_.identity_penalty > 0.0)
-          loss = loss + options_.identity_penalty * transform->identity_penalty();
-        if (options_.orthogonal_penalty > 0.0)
-          loss = loss + options_.orthogonal_penalty * transform->orthogonal_penalty();
+        const auto add = [&loss](double weight, const at::Tensor& penalty) {
+          if (weight > 0.0 && penalty.defined()) loss = loss + weight * penalty;
+        };
+        add(options_.identity_penalty, transform->identity_penalty());
+        add(options_.orthogonal_penalty, transform->orthogonal_penalty());
       }
     }
     return loss;
@@ -354,6 +379,7 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
 }
 
 io::Image FineTune::samples(Trainer& trainer) const {
+  if (adapters_) adapters_->begin_step({}, Random(options_.seed), 0);  // pictures drop nothing
   trainer.swap_averages();
   io::Image grid;
   try {

@@ -36,6 +36,7 @@ struct FineTuneOptions {
   bool train_text_encoder = false;
   double identity_penalty = 0.0;
   double orthogonal_penalty = 0.0;
+  adapt::Dropout dropout = {};  ///< of the adapters
 
   // From what.
   std::filesystem::path instance_images;
@@ -109,6 +110,7 @@ class FineTune {
   void read_pictures();
   void read_class_pictures();
   void build_adapters();
+  void check_adapters();
   void make_plan();
   std::vector<Trainable> trainables() const;
   Json settings() const;

@@ -1,0 +1,221 @@
+#include "ringlet/formats/adapter_names.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <iterator>
+#include <string_view>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/formats/ldm_unet.h"
+
+namespace ringlet::formats {
+namespace {
+
+constexpr const char* kPeft = "base_model.model.";
+
+std::string text(Naming naming) {
+  switch (naming) {
+    case Naming::peft:
+      return "PEFT";
+    case Naming::diffusers:
+      return "diffusers";
+    case Naming::kohya:
+      return "kohya";
+    case Naming::lycoris:
+      return "LyCORIS";
+    case Naming::cloneofsimo:
+      return "cloneofsimo";
+  }
+  return "";
+}
+
+std::string full_name(const ModuleName& module) { return module.component + "." + module.path; }
+
+std::string underscored(std::string path) {
+  std::ranges::replace(path, '.', '_');
+  return path;
+}
+
+/// diffusers' older spellings. Attention processors held the adapters, in text encoders under the
+/// U-Net's names; a magnitude stands beside "to_out".
+std::vector<std::string> older_spellings(const std::string& path) {
+  static constexpr auto kProjections =
+      std::to_array<std::pair<const char*, const char*>>({{"to_q", "to_q_lora"},
+                                                          {"to_k", "to_k_lora"},
+                                                          {"to_v", "to_v_lora"},
+                                                          {"to_out.0", "to_out_lora"},
+                                                          {"q_proj", "to_q_lora"},
+                                                          {"k_proj", "to_k_lora"},
+                                                          {"v_proj", "to_v_lora"},
+                                                          {"out_proj", "to_out_lora"}});
+  for (const auto& [projection, older] : kProjections) {
+    if (!path.ends_with(std::string(".") + projection)) continue;
+    const std::string attention = path.substr(0, path.size() - std::string_view(projection).size());
+    std::vector<std::string> all = {attention + "processor." + older, attention + older};
+    if (path.ends_with(".to_out.0")) all.push_back(attention + "to_out");
+    return all;
+  }
+  return {};
+}
+
+/// What kohya puts before a path, the one to write first; nothing for other components.
+std::vector<std::string> kohya_prefixes(const std::string& component, bool xl) {
+  if (component == "unet") return {"lora_unet_"};
+  if (component == "text_encoder_2") return {"lora_te2_"};
+  if (component != "text_encoder") return {};
+  return xl ? std::vector<std::string>{"lora_te1_", "lora_te_"}
+            : std::vector<std::string>{"lora_te_", "lora_te1_"};
+}
+
+/// Where a layer stands in the order in which diffusers (2022) and transformers define theirs.
+std::vector<std::int64_t> walk_position(const std::string& path) {
+  static constexpr auto kOrder = std::to_array<std::string_view>(
+      {"down_blocks", "up_blocks", "mid_block", "attn1", "ff", "attn2", "to_q", "to_k", "to_v",
+       "to_out", "k_proj", "v_proj", "q_proj", "out_proj"});
+  std::vector<std::int64_t> position;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    const std::size_t end = std::min(path.find('.', begin), path.size());
+    const std::string part = path.substr(begin, end - begin);
+    const bool number = !part.empty() && part.size() < 10 &&
+                        std::ranges::all_of(part, [](char c) { return c >= '0' && c <= '9'; });
+    position.push_back(number ? std::stoll(part)
+                              : std::ranges::find(kOrder, part) - kOrder.begin());
+    begin = end + 1;
+  }
+  return position;
+}
+
+/// Whether the layer belongs to one of cloneofsimo_classes().
+bool has_position(const std::string& component, const std::string& path) {
+  const auto inside = [&](std::string_view part) { return path.find(part) != std::string::npos; };
+  if (component == "unet")
+    return inside(".attn1.") || inside(".attn2.") || path.ends_with(".ff.net.0.proj");
+  return component == "text_encoder" && inside(".self_attn.");
+}
+
+std::string list(const std::vector<ModuleName>& modules) {
+  std::string names;
+  for (const ModuleName& module : modules)
+    names += (names.empty() ? "\"" : " and \"") + full_name(module) + "\"";
+  return names;
+}
+
+std::vector<ModuleName> of_component(const std::vector<ModuleName>& owners,
+                                     const std::string& component) {
+  std::vector<ModuleName> some;
+  std::ranges::copy_if(owners, std::back_inserter(some),
+                       [&](const ModuleName& owner) { return owner.component == component; });
+  return some;
+}
+
+}  // namespace
+
+std::vector<std::string> cloneofsimo_classes(const std::string& component) {
+  // diffusers renamed CrossAttention to Attention; GEGLU is the first half of a feed-forward.
+  if (component == "unet") return {"CrossAttention", "Attention", "GEGLU"};
+  if (component == "text_encoder") return {"CLIPAttention"};
+  return {};
+}
+
+ModuleNames::ModuleNames(const std::map<std::string, const nn::ModuleIndex*>& components) {
+  const auto unet = components.find("unet");
+  const bool xl =
+      components.contains("text_encoder_2") ||
+      (unet != components.end() && unet->second->layers.contains("add_embedding.linear_1"));
+  for (const auto& [component, index] : components) {
+    add_component(component, *index, xl);
+    add_positions(component, *index);
+  }
+}
+
+void ModuleNames::add_component(const std::string& component, const nn::ModuleIndex& index,
+                                bool xl) {
+  const auto ldm_names =
+      component == "unet" ? ldm_layer_names(index) : std::map<std::string, std::string>();
+  const std::vector<std::string> kohya = kohya_prefixes(component, xl);
+  const auto add = [](Owners& owners, const std::string& spelling, const ModuleName& module) {
+    std::vector<ModuleName>& known = owners[spelling];
+    if (std::ranges::find(known, module) == known.end()) known.push_back(module);
+  };
+  for (const auto& layer : index.layers) {
+    const ModuleName module{component, layer.first};
+    const std::string flat = underscored(module.path);
+    const auto ldm = ldm_names.find(module.path);
+
+    add(full_, full_name(module), module);
+    add(bare_, module.path, module);
+    for (const std::string& older : older_spellings(module.path)) {
+      add(full_, full_name({component, older}), module);
+      add(bare_, older, module);
+    }
+    add(bare_, kPeft + module.path, module);
+    add(bare_, "lycoris_" + flat, module);
+    for (const std::string& prefix : kohya) {
+      add(full_, prefix + flat, module);
+      if (ldm != ldm_names.end()) add(full_, prefix + underscored(ldm->second), module);
+    }
+
+    auto& names = written_[module];
+    names[Naming::peft] = kPeft + module.path;
+    names[Naming::diffusers] = full_name(module);
+    if (!kohya.empty())
+      names[Naming::kohya] =
+          kohya.front() + (xl && ldm != ldm_names.end() ? underscored(ldm->second) : flat);
+    // Readers know "lycoris_" in the U-Net only.
+    const bool text_encoder = component != "unet" && !kohya.empty();
+    names[Naming::lycoris] = (text_encoder ? kohya.front() : "lycoris_") + flat;
+  }
+}
+
+void ModuleNames::add_positions(const std::string& component, const nn::ModuleIndex& index) {
+  std::vector<std::pair<std::vector<std::int64_t>, std::string>> walk;
+  for (const auto& layer : index.layers)
+    if (has_position(component, layer.first))
+      walk.emplace_back(walk_position(layer.first), layer.first);
+  std::ranges::sort(walk);
+  for (std::size_t i = 0; i < walk.size(); ++i) {
+    const ModuleName module{component, walk[i].second};
+    const std::string name = component + ":" + std::to_string(i);
+    full_[name].push_back(module);
+    written_[module][Naming::cloneofsimo] = name;
+  }
+}
+
+std::optional<ModuleName> ModuleNames::find(const std::string& prefix,
+                                            const std::string& component) const {
+  std::vector<ModuleName> owners;
+  if (const auto named = full_.find(prefix); named != full_.end()) {
+    owners = named->second;
+  } else if (const auto bare = bare_.find(prefix); bare != bare_.end()) {
+    owners = of_component(bare->second, component.empty() ? "unet" : component);
+    if (owners.empty() && component.empty()) owners = bare->second;
+  }
+  if (owners.empty()) return std::nullopt;
+  if (owners.size() > 1)
+    throw Error(ErrorCode::mismatch, prefix,
+                "the name fits several layers of the model: " + list(owners));
+  return owners.front();
+}
+
+std::string ModuleNames::prefix(Naming naming, const ModuleName& module) const {
+  const auto names = written_.find(module);
+  if (names == written_.end())
+    throw Error(ErrorCode::not_found, full_name(module), "the model has no such layer");
+  const auto name = names->second.find(naming);
+  if (name == names->second.end())
+    throw Error(ErrorCode::unsupported, full_name(module),
+                text(naming) + " adapter files have no name for this layer",
+                "choose another format, or leave the layer out");
+  const auto named = full_.find(name->second);
+  const auto owners =
+      of_component(named == full_.end() ? bare_.at(name->second) : named->second, module.component);
+  if (owners.size() > 1)
+    throw Error(ErrorCode::unsupported, full_name(module),
+                text(naming) + " adapter files have one name for " + list(owners),
+                "choose a format that keeps the dots, such as PEFT's");
+  return name->second;
+}
+
+}  // namespace ringlet::formats

@@ -1,0 +1,299 @@
+#include "ringlet/formats/adapter_reader.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <c10/util/StringUtil.h>
+
+#include "ringlet/adapt/vera.h"
+#include "ringlet/core/error.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/text.h"
+#include "ringlet/formats/adapter_families.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::formats {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kPeftConfig = "adapter_config.json";
+constexpr const char* kPeftWeights = "adapter_model.safetensors";
+
+const char* dialect_of(Naming naming) {
+  switch (naming) {
+    case Naming::peft:
+      return "PEFT";
+    case Naming::diffusers:
+      return "diffusers";
+    case Naming::kohya:
+      return "kohya";
+    case Naming::lycoris:
+      return "LyCORIS";
+    default:
+      return "cloneofsimo";
+  }
+}
+
+/// A stored tensor for a parameter: the same numbers, perhaps with other axes of size 1 or with a
+/// kernel laid flat.
+bool fits(at::IntArrayRef stored, at::IntArrayRef wanted) {
+  const auto squeezed = [](at::IntArrayRef sizes) {
+    std::vector<std::int64_t> kept;
+    for (const std::int64_t size : sizes)
+      if (size != 1) kept.push_back(size);
+    return kept;
+  };
+  if (squeezed(stored) == squeezed(wanted)) return true;
+  return stored.size() == 2 && !wanted.empty() && stored[0] == wanted[0] &&
+         c10::multiply_integers(stored) == c10::multiply_integers(wanted);
+}
+
+/// The file's tensor type where all have the same that adapters may be stored in, else fp32.
+at::ScalarType common_type(const AdapterTensors& tensors) {
+  std::optional<at::ScalarType> type;
+  for (const LayerTensors& layer : tensors.layers)
+    for (const auto& [what, tensor] : layer.tensors) {
+      if (what == "alpha" || what == "on_input") continue;
+      if (type && *type != tensor.scalar_type()) return at::kFloat;
+      type = tensor.scalar_type();
+    }
+  const bool narrow = type && (*type == at::kHalf || *type == at::kBFloat16);
+  return narrow ? *type : at::kFloat;
+}
+
+/// One component's or a whole file's adapters, step by step.
+class ForeignReader {
+ public:
+  ForeignReader(const adapt::Components& components, const ModuleNames& names)
+      : components_(components), names_(names) {}
+
+  /// `component` is known for PEFT's folders; `config` may be missing for the other programs.
+  void add(const fs::path& file, const std::string& component,
+           const std::optional<PeftConfig>& config) {
+    const auto opened = io::SafetensorsFile::open(file);
+    const AdapterTensors tensors = sort_tensors(opened);
+    if (tensors.naming == Naming::peft && !config)
+      throw Error(ErrorCode::not_found, (file.parent_path() / kPeftConfig).string(),
+                  "is missing, and with it the scale of this PEFT adapter",
+                  "keep " + std::string(kPeftConfig) + " beside " + kPeftWeights);
+    report_.dialect = dialect_of(tensors.naming);
+    storage_ = common_type(tensors);
+    for (const auto& [key, value] : opened->metadata())
+      if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);
+    const std::map<std::string, PeftConfig> saved = diffusers_metadata(*opened);
+    if (tensors.naming == Naming::cloneofsimo) check_classes(*opened);
+    projections_.insert(tensors.projections.begin(), tensors.projections.end());
+    for (const LayerTensors& layer : tensors.layers)
+      add_layer(layer, tensors.naming, component, config, saved, *opened);
+    for (const std::string& name : tensors.unknown)
+      if (!(tensors.naming == Naming::cloneofsimo && name.starts_with("<")))
+        unmatched_.push_back(name);
+  }
+
+  ReadAdapter build(const fs::path& path) {
+    if (!unmatched_.empty()) throw nothing_fits(path);
+    if (assignments_.empty())
+      throw Error(ErrorCode::bad_format, path.string(), "changes no layer", "is it an adapter?");
+    adapt::AdapterSet set =
+        adapt::AdapterSet::create(assignments_, adapt::FactorTable(), Random(0), true);
+    check_projections();
+    fill(set);
+    set.set_trainable(false);
+    for (const auto& entry : set.entries()) ++report_.methods[entry.adapter->spec()];
+    report_.decisions.assign(decisions_.begin(), decisions_.end());
+    adapt::AdapterFileInfo info;
+    info.extra = std::move(metadata_);
+    info.storage = storage_;
+    return {std::move(set), std::move(info), std::move(report_), std::move(file_names_)};
+  }
+
+ private:
+  Error nothing_fits(const fs::path& path) const {
+    constexpr std::size_t kShown = 3;
+    std::vector<std::string> some(
+        unmatched_.begin(),
+        unmatched_.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, unmatched_.size())));
+    return {ErrorCode::mismatch, path.string(),
+            std::to_string(unmatched_.size()) + " of its tensors or layers belong to nothing in " +
+                "the model: " + join(some) + (unmatched_.size() > kShown ? ", …" : ""),
+            "the adapter was made for another kind of model"};
+  }
+
+  /// diffusers' metadata: a PEFT configuration per component, its keys behind "unet.".
+  std::map<std::string, PeftConfig> diffusers_metadata(const io::SafetensorsFile& file) const {
+    const auto found = file.metadata().find("lora_adapter_metadata");
+    if (found == file.metadata().end()) return {};
+    const std::string where = file.path().string() + ": lora_adapter_metadata";
+    const Json all = parse_json(found->second, where);
+    if (!all.is_object()) throw Error(ErrorCode::bad_format, where, "is no JSON object");
+    std::map<std::string, Json> parts;
+    for (const auto& [key, value] : all.items()) {
+      const std::size_t dot = key.find('.');
+      if (dot != std::string::npos) parts[key.substr(0, dot)][key.substr(dot + 1)] = value;
+    }
+    std::map<std::string, PeftConfig> configs;
+    for (auto& [component, fields] : parts) {
+      // diffusers fills the factors in after it has started them, so that a start is no more.
+      fields.erase("init_lora_weights");
+      configs.emplace(component, PeftConfig(fields, where));
+    }
+    return configs;
+  }
+
+  void add_layer(const LayerTensors& layer, Naming naming, const std::string& component,
+                 const std::optional<PeftConfig>& config,
+                 const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file) {
+    const std::optional<ModuleName> module = names_.find(layer.prefix, component);
+    if (!module) {
+      unmatched_.push_back(layer.prefix);
+      return;
+    }
+    const auto& target = components_.at(module->component)->layers.at(module->path);
+    const auto own = saved.find(module->component);
+    const auto network = file.metadata().find("ss_network_module");
+    const ReadingContext context{
+        naming, module->path, target.get(),
+        config               ? &*config
+        : own != saved.end() ? &own->second
+                             : nullptr,
+        network != file.metadata().end() && network->second.starts_with("networks.oft")};
+    LayerReading reading = read_layer(layer, context, decisions_);
+    assignments_.push_back(
+        {{module->component, module->path, target}, adapt::parse_method(reading.method)});
+    const std::string full = module->component + "." + module->path + ".";
+    for (auto& [name, tensor] : reading.tensors) numbers_.emplace(full + name, std::move(tensor));
+    for (auto& [name, in_file] : reading.names)
+      file_names_.emplace(full + name, std::move(in_file));
+  }
+
+  /// cloneofsimo numbers the layers of the classes that its metadata lists.
+  static void check_classes(const io::SafetensorsFile& file) {
+    for (const char* component : {"unet", "text_encoder"}) {
+      const auto listed = file.metadata().find(component);
+      if (listed == file.metadata().end()) continue;
+      const std::string where = file.path().string() + ": " + component;
+      const Json names = parse_json(listed->second, where);
+      std::set<std::string> classes;
+      for (const Json& name : names)
+        if (name.is_string()) classes.insert(name.get<std::string>());
+      const std::vector<std::string> known = cloneofsimo_classes(component);
+      if (classes != std::set<std::string>(known.begin(), known.end()))
+        throw Error(ErrorCode::unsupported, where,
+                    "numbers the layers of other classes than " + join(known),
+                    "convert the file with the program that made it");
+    }
+  }
+
+  /// VeRA's matrices, where a file holds them, must be those that its seed gives.
+  void check_projections() const {
+    const auto a = projections_.find("base_model.vera_A"),
+               b = projections_.find("base_model.vera_B");
+    if (a == projections_.end() && b == projections_.end()) return;
+    adapt::VeraOptions options;
+    for (const adapt::Assignment& one : assignments_) {
+      const adapt::PartSpec& part = one.method.parts.front();
+      if (part.name != "vera") continue;
+      options.rank = part.integer("rank");
+      options.seed = static_cast<std::uint64_t>(part.integer("seed"));
+      const auto shape = adapt::LayerShape::of(one.target.layer->weight());
+      options.widest_in = std::max(options.widest_in, shape.patch());
+      options.widest_out = std::max(options.widest_out, shape.out);
+    }
+    const auto [expected_a, expected_b] = adapt::vera_matrices(options);
+    if (a == projections_.end() || b == projections_.end() || !at::equal(a->second, expected_a) ||
+        !at::equal(b->second, expected_b))
+      throw Error(ErrorCode::unsupported, "base_model.vera_A",
+                  "and vera_B are not the matrices that the adapter's seed gives",
+                  "merge the adapter with PEFT and use the merged model");
+  }
+
+  void fill(const adapt::AdapterSet& set) {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, parameter] : set.stored()) {
+      const auto found = numbers_.find(name);
+      if (found == numbers_.end())
+        throw Error(ErrorCode::bad_format, name, "has no numbers in the file",
+                    "the file is incomplete; download it again");
+      const at::Tensor& stored = found->second;
+      if (!fits(stored.sizes(), parameter.sizes())) {
+        const auto in_file = file_names_.find(name);
+        throw Error(ErrorCode::mismatch, in_file != file_names_.end() ? in_file->second : name,
+                    "has shape " + c10::str(stored.sizes()) + ", the model's layer needs " +
+                        c10::str(parameter.sizes()),
+                    "the adapter was made for a model of another size");
+      }
+      parameter.copy_(stored.reshape(parameter.sizes()));
+      numbers_.erase(found);
+    }
+    if (!numbers_.empty())
+      throw Error(ErrorCode::internal, numbers_.begin()->first, "was read but not used");
+  }
+
+  const adapt::Components& components_;
+  const ModuleNames& names_;
+  std::vector<adapt::Assignment> assignments_;
+  std::map<std::string, at::Tensor> numbers_;  // by ringlet's full parameter names
+  std::map<std::string, std::string> file_names_;
+  std::map<std::string, at::Tensor> projections_;
+  std::set<std::string> decisions_;
+  std::vector<std::string> unmatched_;
+  io::Metadata metadata_;
+  at::ScalarType storage_ = at::kFloat;
+  AdapterReport report_;
+};
+
+PeftConfig read_config(const fs::path& folder) {
+  const fs::path file = folder / kPeftConfig;
+  return {read_json_file(file), file.string()};
+}
+
+ReadAdapter read_own(const fs::path& path, const adapt::Components& components,
+                     const std::string& expected_base_hash) {
+  adapt::LoadedAdapter loaded = adapt::load_adapter(path, components, expected_base_hash);
+  AdapterReport report{"ringlet", {}, {}};
+  for (const auto& entry : loaded.set.entries()) ++report.methods[entry.adapter->spec()];
+  return {std::move(loaded.set), std::move(loaded.info), std::move(report), {}};
+}
+
+ReadAdapter read_folder(const fs::path& folder, ForeignReader& reader,
+                        const adapt::Components& components) {
+  if (fs::exists(folder / kPeftConfig)) {
+    reader.add(folder / kPeftWeights, "", read_config(folder));
+    return reader.build(folder);
+  }
+  bool any = false;
+  for (const auto& [component, index] : components)
+    if (const fs::path own = folder / component; fs::exists(own / kPeftConfig)) {
+      reader.add(own / kPeftWeights, component, read_config(own));
+      any = true;
+    }
+  if (!any)
+    throw Error(ErrorCode::not_found, (folder / kPeftConfig).string(), "does not exist",
+                "a folder is taken for a PEFT adapter; name the .safetensors file of another one");
+  return reader.build(folder);
+}
+
+}  // namespace
+
+ReadAdapter read_adapter(const fs::path& path, const adapt::Components& components,
+                         const std::string& expected_base_hash) {
+  return nn::with_ringlet_errors(path.string(), [&] {
+    const bool folder = fs::is_directory(path);
+    if (!folder && io::SafetensorsFile::open(path)->metadata().contains("ringlet.method"))
+      return read_own(path, components, expected_base_hash);
+    const ModuleNames names(components);
+    ForeignReader reader(components, names);
+    if (folder) return read_folder(path, reader, components);
+    std::optional<PeftConfig> config;
+    if (fs::exists(path.parent_path() / kPeftConfig) && path.filename() == kPeftWeights)
+      config = read_config(path.parent_path());
+    reader.add(path, "", config);
+    return reader.build(path);
+  });
+}
+
+}  // namespace ringlet::formats

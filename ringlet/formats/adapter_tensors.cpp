@@ -1,0 +1,188 @@
+#include "ringlet/formats/adapter_tensors.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/io/tensor_file.h"
+
+namespace ringlet::formats {
+namespace {
+
+struct Ending {
+  const char* text;
+  const char* what;
+};
+
+/// Longer ones first where one ends another. The first of each meaning is what is written.
+constexpr std::array kPeft = {Ending{".lora_A.weight", "down"},
+                              Ending{".lora_B.weight", "up"},
+                              Ending{".lora_B.bias", "up_bias"},
+                              Ending{".lora_magnitude_vector", "magnitude"},
+                              Ending{".lora_magnitude_vector.weight", "magnitude"},
+                              Ending{".lora_A", "down"},
+                              Ending{".lora_E", "rank_scale"},
+                              Ending{".lora_B", "up"},
+                              Ending{".oft_R.weight", "oft_r"},
+                              Ending{".boft_R", "boft_r"},
+                              Ending{".boft_s", "boft_s"},
+                              Ending{".hra_u", "hra_u"},
+                              Ending{".ia3_l", "ia3"},
+                              Ending{".fourierft_spectrum", "spectrum"},
+                              Ending{".vera_lambda_b", "vera_b"},
+                              Ending{".vera_lambda_d", "vera_d"},
+                              Ending{".hada_w1_a", "hada_w1_a"},
+                              Ending{".hada_w1_b", "hada_w1_b"},
+                              Ending{".hada_w2_a", "hada_w2_a"},
+                              Ending{".hada_w2_b", "hada_w2_b"},
+                              Ending{".hada_t1", "hada_t1"},
+                              Ending{".hada_t2", "hada_t2"},
+                              Ending{".lokr_w1", "lokr_w1"},
+                              Ending{".lokr_w1_a", "lokr_w1_a"},
+                              Ending{".lokr_w1_b", "lokr_w1_b"},
+                              Ending{".lokr_w2", "lokr_w2"},
+                              Ending{".lokr_w2_a", "lokr_w2_a"},
+                              Ending{".lokr_w2_b", "lokr_w2_b"},
+                              Ending{".lokr_t2", "lokr_t2"}};
+
+constexpr std::array kDiffusers = {Ending{".lora_A.weight", "down"},
+                                   Ending{".lora_B.weight", "up"},
+                                   Ending{".lora_B.bias", "up_bias"},
+                                   Ending{".lora_magnitude_vector", "magnitude"},
+                                   Ending{".lora_linear_layer.down.weight", "down"},
+                                   Ending{".lora_linear_layer.up.weight", "up"},
+                                   Ending{".lora.down.weight", "down"},
+                                   Ending{".lora.up.weight", "up"},
+                                   Ending{".down.weight", "down"},
+                                   Ending{".up.weight", "up"},
+                                   Ending{".alpha", "alpha"}};
+
+constexpr std::array kKohya = {
+    Ending{".lora_down.weight", "down"}, Ending{".lora_up.weight", "up"},
+    Ending{".lora_mid.weight", "mid"},   Ending{".alpha", "alpha"},
+    Ending{".dora_scale", "magnitude"},  Ending{".hada_w1_a", "hada_w1_a"},
+    Ending{".hada_w1_b", "hada_w1_b"},   Ending{".hada_w2_a", "hada_w2_a"},
+    Ending{".hada_w2_b", "hada_w2_b"},   Ending{".hada_t1", "hada_t1"},
+    Ending{".hada_t2", "hada_t2"},       Ending{".lokr_w1", "lokr_w1"},
+    Ending{".lokr_w1_a", "lokr_w1_a"},   Ending{".lokr_w1_b", "lokr_w1_b"},
+    Ending{".lokr_w2", "lokr_w2"},       Ending{".lokr_w2_a", "lokr_w2_a"},
+    Ending{".lokr_w2_b", "lokr_w2_b"},   Ending{".lokr_t2", "lokr_t2"},
+    Ending{".oft_blocks", "oft_blocks"}, Ending{".rescale", "rescale"},
+    Ending{".a1.weight", "a1"},          Ending{".a2.weight", "a2"},
+    Ending{".b1.weight", "b1"},          Ending{".b2.weight", "b2"},
+    Ending{".bm.weight", "bm"},          Ending{".weight", "ia3"},
+    Ending{".on_input", "on_input"},     Ending{".diff", "diff"},
+    Ending{".diff_b", "diff_b"},         Ending{".w_norm", "w_norm"},
+    Ending{".b_norm", "b_norm"}};
+
+constexpr std::array kCloneofsimo = {Ending{":down", "down"}, Ending{":up", "up"}};
+
+std::span<const Ending> endings(Naming naming) {
+  switch (naming) {
+    case Naming::peft:
+      return kPeft;
+    case Naming::diffusers:
+      return kDiffusers;
+    case Naming::cloneofsimo:
+      return kCloneofsimo;
+    default:
+      return kKohya;
+  }
+}
+
+const char* program(Naming naming) {
+  switch (naming) {
+    case Naming::peft:
+      return "PEFT";
+    case Naming::diffusers:
+      return "diffusers";
+    case Naming::kohya:
+      return "kohya";
+    case Naming::lycoris:
+      return "LyCORIS";
+    default:
+      return "cloneofsimo";
+  }
+}
+
+constexpr const char* kPeftPrefix = "base_model.model.";
+
+/// Who names tensors like this one.
+Naming naming_of(const std::string& name) {
+  if (name.starts_with("base_model.")) return Naming::peft;
+  if (name.starts_with("lycoris_")) return Naming::lycoris;
+  if (name.starts_with("lora_unet_") || name.starts_with("lora_te")) return Naming::kohya;
+  if (name.find(':') != std::string::npos) return Naming::cloneofsimo;
+  return Naming::diffusers;
+}
+
+std::optional<Ending> ending_of(Naming naming, const std::string& name) {
+  std::optional<Ending> best;
+  for (const Ending& one : endings(naming))
+    if (name.ends_with(one.text) &&
+        (!best || std::string_view(one.text).size() > std::string_view(best->text).size()))
+      best = one;
+  return best;
+}
+
+/// The one dialect of a file.
+Naming file_naming(const io::SafetensorsFile& file) {
+  std::map<Naming, std::string> seen;
+  for (const io::TensorInfo& info : file.tensors()) seen.emplace(naming_of(info.name), info.name);
+  if (seen.empty())
+    throw Error(ErrorCode::bad_format, file.path().string(), "holds no tensor",
+                "the file is empty; save or download it again");
+  // LyCORIS names text encoders as kohya does.
+  if (seen.contains(Naming::lycoris)) seen.erase(Naming::kohya);
+  if (seen.size() > 1) {
+    const auto& [first, second] = std::pair{*seen.begin(), *std::next(seen.begin())};
+    throw Error(ErrorCode::bad_format, file.path().string(),
+                std::string("mixes the names of two programs: \"") + first.second + "\" (" +
+                    program(first.first) + ") and \"" + second.second + "\" (" +
+                    program(second.first) + ")",
+                "an adapter file has the names of one program; split it");
+  }
+  return seen.begin()->first;
+}
+
+}  // namespace
+
+AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& file) {
+  AdapterTensors sorted{file_naming(*file), {}, {}, {}};
+  std::map<std::string, LayerTensors> layers;
+  for (const io::TensorInfo& info : file->tensors()) {
+    const std::optional<Ending> end = ending_of(sorted.naming, info.name);
+    if (sorted.naming == Naming::peft && !info.name.starts_with(kPeftPrefix)) {
+      sorted.projections.emplace(info.name, io::view_tensor(file, info));
+      continue;
+    }
+    // cloneofsimo keeps the rows of new tokens beside its layers: "<s1>".
+    if (!end) {
+      sorted.unknown.push_back(info.name);
+      continue;
+    }
+    const std::string prefix =
+        info.name.substr(0, info.name.size() - std::string_view(end->text).size());
+    LayerTensors& layer = layers[prefix];
+    layer.prefix = prefix;
+    if (!layer.tensors.emplace(end->what, io::view_tensor(file, info)).second)
+      throw Error(
+          ErrorCode::bad_format, file->path().string(),
+          "says the same twice: \"" + layer.names[end->what] + "\" and \"" + info.name + "\"",
+          "the file is damaged or was put together wrongly");
+    layer.names[end->what] = info.name;
+  }
+  for (auto& [prefix, layer] : layers) sorted.layers.push_back(std::move(layer));
+  std::ranges::sort(sorted.unknown);
+  return sorted;
+}
+
+std::string ending(Naming naming, const std::string& what) {
+  for (const Ending& one : endings(naming))
+    if (what == one.what) return one.text;
+  throw Error(ErrorCode::internal, what, std::string("has no name in ") + program(naming));
+}
+
+}  // namespace ringlet::formats

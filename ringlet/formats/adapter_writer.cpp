@@ -1,0 +1,371 @@
+#include "ringlet/formats/adapter_writer.h"
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "ringlet/adapt/oft.h"
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/error.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/core/text.h"
+#include "ringlet/formats/adapter_families.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::formats {
+namespace {
+
+namespace fs = std::filesystem;
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+constexpr std::array<std::pair<const char*, AdapterFormat>, 5> kFormats = {
+    {{"ringlet", AdapterFormat::ringlet},
+     {"peft", AdapterFormat::peft},
+     {"diffusers", AdapterFormat::diffusers},
+     {"kohya", AdapterFormat::kohya},
+     {"lycoris", AdapterFormat::lycoris}}};
+
+const char* name_of(AdapterFormat format) {
+  for (const auto& [name, one] : kFormats)
+    if (one == format) return name;
+  return "";
+}
+
+/// LyCORIS' methods live under kohya's names, which is where programs look for them.
+Naming naming_of(AdapterFormat format) {
+  if (format == AdapterFormat::peft) return Naming::peft;
+  if (format == AdapterFormat::diffusers) return Naming::diffusers;
+  return Naming::kohya;
+}
+
+/// One adapted layer in the program's form.
+struct Written {
+  ModuleName module;
+  std::string family;  ///< the first part's name: "lora", "oft", …
+  LayerWriting layer;
+};
+
+at::Tensor stored(const at::Tensor& tensor, at::ScalarType storage) {
+  return at::isFloatingType(tensor.scalar_type()) ? tensor.to(storage) : tensor;
+}
+
+class AdapterWriter {
+ public:
+  AdapterWriter(const adapt::AdapterSet& set, const adapt::AdapterFileInfo& info,
+                const adapt::Components& components, const AdapterWriteOptions& options)
+      : set_(set),
+        info_(info),
+        components_(components),
+        options_(options),
+        names_(components),
+        naming_(naming_of(options.format)) {}
+
+  void write(const fs::path& path) {
+    for (const auto& entry : set_.entries()) collect(entry);
+    if (options_.format == AdapterFormat::peft) return write_peft(path);
+    Tensors tensors;
+    for (const Written& one : written_) add_tensors(one, tensors);
+    if (options_.format == AdapterFormat::diffusers)
+      return io::save_tensors(path, tensors, diffusers_metadata());
+    write_kohya(path, tensors);
+  }
+
+ private:
+  void collect(const adapt::AdapterSet::Entry& entry) {
+    Written one{{entry.target.component, entry.target.name},
+                adapt::parse_method(entry.adapter->spec()).parts.front().name,
+                write_layer(naming_, *entry.target.layer, *entry.adapter)};
+    const bool plain = one.family == "lora" || one.family == "diff" || one.family == "bias" ||
+                       one.family == "magnitude";
+    if (one.layer.refused.empty() && options_.format == AdapterFormat::kohya && !plain)
+      one.layer.refused = "has no form for " + entry.adapter->spec() + "; LyCORIS may have";
+    if (!one.layer.refused.empty()) refuse(entry.target.full_name(), one.layer.refused);
+    written_.push_back(std::move(one));
+  }
+
+  [[noreturn]] void refuse(const std::string& layer, const std::string& why) const {
+    throw Error(ErrorCode::unsupported, layer, std::string(name_of(options_.format)) + " " + why,
+                "choose --as lora --rank R (the nearest low rank, its error is printed), --as diff "
+                "(whole differences, for kohya and lycoris), --to ringlet, or merge the adapter");
+  }
+
+  void add_tensors(const Written& one, Tensors& tensors) const {
+    const std::string prefix = names_.prefix(naming_, one.module);
+    for (const auto& [what, tensor] : one.layer.tensors) {
+      const at::Tensor finished = stored(tensor, info_.storage);
+      if (!finished.isfinite().all().item<bool>())
+        throw Error(ErrorCode::non_finite, prefix + ending(naming_, what),
+                    "holds numbers that are not finite as stored", "store fp32 or bf16");
+      tensors.emplace(prefix + ending(naming_, what), finished);
+    }
+  }
+
+  /// The rank or alpha that most layers have.
+  static double most_common(const std::vector<const Written*>& layers, double LayerWriting::*what) {
+    std::map<double, int> counts;
+    for (const Written* one : layers) ++counts[one->layer.*what];
+    return std::ranges::max_element(counts, {}, &std::pair<const double, int>::second)->first;
+  }
+
+  static std::string exactly(const std::string& path) {
+    std::string pattern = "^";
+    for (const char c : path) pattern += c == '.' ? "\\." : std::string(1, c);
+    return pattern + "$";
+  }
+
+  static Json as_number(double value) {
+    const auto whole = static_cast<std::int64_t>(value);
+    return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+  }
+
+  /// r and alpha with their exceptions.
+  static void add_ranks(const std::vector<const Written*>& layers, const char* alpha_field,
+                        Json& config) {
+    const double rank = most_common(layers, &LayerWriting::rank);
+    const double alpha = most_common(layers, &LayerWriting::alpha);
+    if (rank == 0.0) return;
+    config["r"] = as_number(rank);
+    config[alpha_field] = as_number(alpha);
+    config["rank_pattern"] = config["alpha_pattern"] = Json::object();
+    for (const Written* one : layers) {
+      const std::string key = exactly(one->module.path);
+      if (one->layer.rank != rank) config["rank_pattern"][key] = as_number(one->layer.rank);
+      if (one->layer.alpha != alpha) config["alpha_pattern"][key] = as_number(one->layer.alpha);
+    }
+  }
+
+  std::map<std::string, std::vector<const Written*>> by_component() const {
+    std::map<std::string, std::vector<const Written*>> parts;
+    for (const Written& one : written_) parts[one.module.component].push_back(&one);
+    return parts;
+  }
+
+  /// The fields that all layers must have alike.
+  Json common_config(const std::vector<const Written*>& layers) const {
+    Json config = Json::object();
+    Json feedforward = Json::array();
+    for (const Written* one : layers) {
+      if (one->layer.of_input) feedforward.push_back(one->module.path);
+      if (one->family != layers.front()->family)
+        refuse(one->module.path, "has one method for all layers, not " + one->family + " beside " +
+                                     layers.front()->family);
+      for (const auto& [field, value] : one->layer.config.items()) {
+        if (config.contains(field) && config[field] != value) {
+          refuse(one->module.path, "has one \"" + field + "\" for all layers, and they differ");
+        } else {
+          config[field] = value;
+        }
+      }
+    }
+    if (layers.front()->family == "diagonal") config["feedforward_modules"] = feedforward;
+    if (layers.front()->family == "oft") add_blocks(layers, "oft_block_size", "r", config);
+    if (layers.front()->family == "boft")
+      add_blocks(layers, "boft_block_size", "boft_block_num", config);
+    return config;
+  }
+
+  /// PEFT makes each layer's blocks from one size, or one number, of blocks: the nearest divisor of
+  /// the layer's inputs. One that gives the blocks that there are.
+  void add_blocks(const std::vector<const Written*>& layers, const char* size_field,
+                  const char* number_field, Json& config) const {
+    std::set<std::pair<std::int64_t, std::int64_t>> shapes;
+    std::int64_t widest = 0;
+    for (const Written* one : layers) {
+      shapes.emplace(one->layer.width, one->layer.block);
+      widest = std::max(widest, one->layer.width);
+    }
+    const auto all = [&](const auto& gives) { return std::ranges::all_of(shapes, gives); };
+    for (std::int64_t n = 1; n <= widest; ++n) {
+      const bool by_size =
+          all([n](const auto& one) { return adapt::nearest_divisor(one.first, n) == one.second; });
+      const bool by_number = all([n](const auto& one) {
+        return one.first / adapt::nearest_divisor(one.first, n) == one.second;
+      });
+      if (!by_size && !by_number) continue;
+      config[size_field] = by_size ? n : 0;
+      config[number_field] = by_size ? 0 : n;
+      return;
+    }
+    refuse(layers.front()->module.path, "has one size or number of blocks for all layers");
+  }
+
+  Json peft_config(const std::vector<const Written*>& layers) const {
+    static const std::map<std::string, const char*> kTypes = {
+        {"lora", "LORA"}, {"magnitude", "LORA"}, {"oft", "OFT"},
+        {"boft", "BOFT"}, {"hra", "HRA"},        {"diagonal", "IA3"},
+        {"loha", "LOHA"}, {"lokr", "LOKR"},      {"fourierft", "FOURIERFT"},
+        {"vera", "VERA"}};
+    const std::string& family = layers.front()->family;
+    Json config = common_config(layers);
+    const bool lora = family == "lora" || family == "magnitude";
+    add_ranks(layers, lora ? "lora_alpha" : "alpha", config);
+    config["peft_type"] = kTypes.at(family);
+    config["task_type"] = nullptr;
+    config["base_model_name_or_path"] = nullptr;
+    config["inference_mode"] = true;
+    config["target_modules"] = Json::array();
+    for (const Written* one : layers) config["target_modules"].push_back(one->module.path);
+    return config;
+  }
+
+  void write_peft(const fs::path& path) const {
+    const auto parts = by_component();
+    std::map<std::string, std::pair<Json, Tensors>>
+        folders;  // all of it before anything is written
+    for (const auto& [component, layers] : parts) {
+      auto& [config, tensors] = folders[component];
+      config = peft_config(layers);
+      for (const Written* one : layers) add_tensors(*one, tensors);
+    }
+    for (const auto& [component, content] : folders) {
+      const fs::path folder = parts.size() > 1 ? path / component : path;
+      std::error_code problem;
+      fs::create_directories(folder, problem);
+      if (problem)
+        throw Error(ErrorCode::io, folder.string(), "cannot be made: " + problem.message());
+      io::save_tensors(folder / "adapter_model.safetensors", content.second, {{"format", "pt"}});
+      write_file_atomically(folder / "adapter_config.json", content.first.dump(2) + "\n");
+    }
+  }
+
+  io::Metadata diffusers_metadata() const {
+    if (options_.metadata == MetadataLevel::none && all_unscaled()) return {{"format", "pt"}};
+    Json all = Json::object();
+    for (const auto& [component, layers] : by_component()) {
+      Json config = common_config(layers);
+      add_ranks(layers, "lora_alpha", config);
+      config["target_modules"] = Json::array();
+      for (const Written* one : layers) config["target_modules"].push_back(one->module.path);
+      for (const Written* one : layers)
+        if (one->layer.tensors.contains("magnitude")) config["use_dora"] = true;
+      config["bias"] = "none";
+      for (const auto& [field, value] : config.items()) all[component + "." + field] = value;
+    }
+    return {{"format", "pt"}, {"lora_adapter_metadata", all.dump(2)}};
+  }
+
+  bool all_unscaled() const {
+    return std::ranges::all_of(
+        written_, [](const Written& one) { return one.layer.alpha == one.layer.rank; });
+  }
+
+  /// sd-scripts' description of the network.
+  io::Metadata kohya_metadata() const {
+    io::Metadata metadata;
+    if (options_.metadata == MetadataLevel::full) metadata = info_.extra;
+    std::vector<const Written*> layers;
+    for (const Written& one : written_) layers.push_back(&one);
+    const bool plain = options_.format == AdapterFormat::kohya;
+    const double rank = most_common(layers, &LayerWriting::rank);
+    const double alpha = most_common(layers, &LayerWriting::alpha);
+    const bool mixed =
+        std::ranges::any_of(written_, [&](const Written& one) { return one.layer.rank != rank; });
+    metadata["ss_network_module"] = plain ? "networks.lora" : "lycoris.kohya";
+    metadata["ss_network_dim"] = mixed ? "Dynamic" : exact_number(rank);
+    metadata["ss_network_alpha"] = mixed ? "Dynamic" : exact_number(alpha);
+    Json arguments = Json::object();
+    if (!plain) arguments["algo"] = algorithm(layers.front()->family);
+    metadata["ss_network_args"] = arguments.dump();
+    const bool xl = components_.contains("text_encoder_2"), two = !xl && is_version_2();
+    metadata["ss_v2"] = two ? "True" : "False";
+    metadata["ss_base_model_version"] = xl ? "sdxl_base_v1-0" : two ? "sd_v2" : "sd_v1";
+    metadata["modelspec.sai_model_spec"] = "1.0.1";
+    metadata["modelspec.architecture"] = xl    ? "stable-diffusion-xl-v1-base/lora"
+                                         : two ? "stable-diffusion-v2-512/lora"
+                                               : "stable-diffusion-v1/lora";
+    metadata["modelspec.implementation"] =
+        xl ? "https://github.com/Stability-AI/generative-models" : "diffusers";
+    if (!options_.title.empty()) metadata["modelspec.title"] = options_.title;
+    return metadata;
+  }
+
+  static std::string algorithm(const std::string& family) {
+    if (family == "oft") return "diag-oft";
+    if (family == "diagonal") return "ia3";
+    if (family == "lowrank") return "glora";
+    if (family == "diff") return "full";
+    return family;
+  }
+
+  /// Stable Diffusion 2 by the width of its text: 1024 instead of 768.
+  bool is_version_2() const {
+    const auto unet = components_.find("unet");
+    if (unet == components_.end()) return false;
+    for (const auto& [name, layer] : unet->second->layers)
+      if (name.ends_with("attn2.to_k")) return layer->weight().size(1) == 1024;
+    return false;
+  }
+
+  void write_kohya(const fs::path& path, const Tensors& tensors) const {
+    if (options_.metadata == MetadataLevel::none) return io::save_tensors(path, tensors, {});
+    io::Metadata metadata = kohya_metadata(), training;
+    for (const auto& [key, value] : metadata)
+      if (key.starts_with("ss_")) training.emplace(key, value);
+    // The hashes are those of the file with its ss_ fields alone, so that later edits of other
+    // fields keep them.
+    io::save_tensors(path, tensors, training);
+    metadata["sshs_model_hash"] = model_hash(path);
+    metadata["sshs_legacy_hash"] = legacy_hash(path);
+    io::save_tensors(path, tensors, metadata);
+  }
+
+  /// SHA-256 of the tensors' bytes.
+  static std::string model_hash(const fs::path& path) {
+    return Sha256().update(io::SafetensorsFile::open(path)->all_tensor_bytes()).hex();
+  }
+
+  /// The first 8 digits of the SHA-256 of 64 KiB from 1 MiB on; of nothing in shorter files.
+  static std::string legacy_hash(const fs::path& path) {
+    constexpr std::streamoff kBegin = 0x100000;
+    constexpr std::size_t kLength = 0x10000, kDigits = 8;
+    std::ifstream file(path, std::ios::binary);
+    file.seekg(kBegin);
+    std::vector<char> bytes(kLength);
+    file.read(bytes.data(), static_cast<std::streamsize>(kLength));
+    bytes.resize(static_cast<std::size_t>(std::max<std::streamsize>(0, file.gcount())));
+    return Sha256().update(std::as_bytes(std::span(bytes))).hex().substr(0, kDigits);
+  }
+
+  const adapt::AdapterSet& set_;
+  const adapt::AdapterFileInfo& info_;
+  const adapt::Components& components_;
+  const AdapterWriteOptions& options_;
+  ModuleNames names_;
+  Naming naming_;
+  std::vector<Written> written_;
+};
+
+}  // namespace
+
+AdapterFormat parse_adapter_format(const std::string& name) {
+  std::vector<std::string> known;
+  for (const auto& [text, format] : kFormats) {
+    if (name == text) return format;
+    known.emplace_back(text);
+  }
+  throw Error(ErrorCode::invalid_argument, "--to", "\"" + name + "\" is no format of adapters",
+              "known: " + join(known));
+}
+
+void write_adapter(const fs::path& path, const adapt::AdapterSet& set,
+                   const adapt::AdapterFileInfo& info, const adapt::Components& components,
+                   const AdapterWriteOptions& options) {
+  nn::with_ringlet_errors(path.string(), [&] {
+    if (options.format != AdapterFormat::ringlet)
+      return AdapterWriter(set, info, components, options).write(path);
+    adapt::AdapterFileInfo own = info;
+    if (options.metadata == MetadataLevel::none) own.extra.clear();
+    if (options.metadata != MetadataLevel::full) own.training.clear();
+    adapt::save_adapter(path, set, own);
+  });
+}
+
+}  // namespace ringlet::formats

@@ -1,0 +1,35 @@
+// An AdapterSet into the adapter files of other programs.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "ringlet/adapt/adapter_file.h"
+
+namespace ringlet::formats {
+
+enum class AdapterFormat { ringlet, peft, diffusers, kohya, lycoris };
+
+/// "ringlet", "peft", … Throws Error(invalid_argument) with the known ones.
+AdapterFormat parse_adapter_format(const std::string& name);
+
+/// What of a training goes into the file beside the numbers. Captions and folder names are in
+/// "full".
+enum class MetadataLevel { none, minimum, full };
+
+struct AdapterWriteOptions {
+  AdapterFormat format = AdapterFormat::ringlet;
+  MetadataLevel metadata = MetadataLevel::minimum;
+  std::string title = {};         ///< modelspec.title
+  std::string architecture = {};  ///< modelspec.architecture: "stable-diffusion-v1/lora", …
+};
+
+/// Writes the set for another program: a file, or for PEFT a folder (with a folder per component
+/// when there are several). Nothing is written unless all of it can be. Throws Error(unsupported)
+/// that names the first layer whose method the program has no form for, with the choices; and as
+/// adapt::save_adapter.
+void write_adapter(const std::filesystem::path& path, const adapt::AdapterSet& set,
+                   const adapt::AdapterFileInfo& info, const adapt::Components& components,
+                   const AdapterWriteOptions& options);
+
+}  // namespace ringlet::formats

@@ -1,0 +1,115 @@
+#include "ringlet/formats/peft_config.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns falsely inside std::regex when it is compiled with sanitizers (GCC bug 105562).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include <regex>
+#include <set>
+#include <utility>
+
+namespace ringlet::formats {
+namespace {
+
+/// Fields that only select layers, or that only matter while training.
+const std::set<std::string, std::less<>>& harmless() {
+  static const std::set<std::string, std::less<>> fields = {
+      "peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision",
+      "inference_mode", "peft_version", "target_modules", "exclude_modules", "layers_to_transform",
+      "layers_pattern", "lora_dropout", "module_dropout", "rank_dropout", "rank_dropout_scale",
+      "boft_dropout", "vera_dropout", "megatron_core", "qalora_group_size", "loftq_config",
+      "init_weights", "init_ia3_weights", "save_projection", "d_initial", "oft_block_size",
+      "boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "decompose_both",
+      "decompose_factor", "use_effective_conv2d", "n_frequency", "n_frequency_pattern", "beta1",
+      "beta2", "deltaT", "tinit", "tfinal", "total_step", "orth_reg_weight", "target_r",
+      "ensure_weight_tying", "eva_config", "corda_config", "lora_ga_config",
+      // read elsewhere
+      "r", "init_r", "alpha", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+      "use_dora", "lora_bias", "init_lora_weights", "coft", "eps", "block_share",
+      "use_cayley_neumann", "num_cayley_neumann_terms", "apply_GS", "feedforward_modules",
+      "projection_prng_key", "scaling", "random_loc_seed"};
+  return fields;
+}
+
+bool is_unset(const Json& value) {
+  return value.is_null() || (value.is_boolean() && !value.get<bool>()) ||
+         (value.is_number() && value.get<double>() == 0.0) ||
+         (value.is_string() && (value.get<std::string>().empty() || value == "none")) ||
+         (value.is_structured() && value.empty());
+}
+
+/// PEFT's rule: the key as a regular expression for the end of the path.
+bool matches(const std::string& key, const std::string& path, const std::string& where) {
+  if (path == key || path.ends_with("." + key)) return true;
+  try {
+    return std::regex_match(path, std::regex("(.*\\.)?(" + key + ")$"));
+  } catch (const std::regex_error& problem) {
+    throw Error(ErrorCode::bad_format, where,
+                "\"" + key + "\" is no regular expression: " + problem.what());
+  }
+}
+
+}  // namespace
+
+PeftConfig::PeftConfig(Json config, std::string where)
+    : config_(std::move(config)), where_(std::move(where)) {
+  if (!config_.is_object()) throw Error(ErrorCode::bad_format, where_, "is no JSON object");
+  type_ = json_value<std::string>(config_, "peft_type", "LORA", where_);
+  static const std::set<std::string, std::less<>> kTypes = {
+      "LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "IA3", "FOURIERFT", "VERA"};
+  if (!kTypes.contains(type_))
+    throw Error(ErrorCode::unsupported, where_, "PEFT's method \"" + type_ + "\" is not known here",
+                "merge the adapter with PEFT and use the merged model");
+  for (const auto& [field, value] : config_.items())
+    if (!harmless().contains(field) && !is_unset(value))
+      throw Error(ErrorCode::unsupported, where_,
+                  "field \"" + field + "\" is set to " + value.dump() +
+                      ", which may change what the adapter computes and is not known here",
+                  "merge the adapter with PEFT and use the merged model");
+}
+
+bool PeftConfig::flag(const char* field, bool fallback) const {
+  return json_value<bool>(config_, field, fallback, where_);
+}
+
+std::int64_t PeftConfig::integer(const char* field, std::int64_t fallback) const {
+  return json_value<std::int64_t>(config_, field, fallback, where_);
+}
+
+double PeftConfig::number(const char* field, double fallback) const {
+  return json_value<double>(config_, field, fallback, where_);
+}
+
+std::string PeftConfig::word(const char* field, const std::string& fallback) const {
+  const auto found = config_.find(field);
+  if (found == config_.end() || !found->is_string()) return fallback;
+  return found->get<std::string>();
+}
+
+double PeftConfig::for_layer(const char* pattern_field, const std::string& path,
+                             double fallback) const {
+  const auto patterns = config_.find(pattern_field);
+  if (patterns == config_.end() || !patterns->is_object()) return fallback;
+  for (const auto& [key, value] : patterns->items()) {
+    if (!value.is_number())
+      throw Error(ErrorCode::bad_format, where_,
+                  std::string(pattern_field) + ": \"" + key + "\" is no number");
+    if (matches(key, path, where_)) return value.get<double>();
+  }
+  return fallback;
+}
+
+bool PeftConfig::selects(const char* field, const std::string& path) const {
+  const auto found = config_.find(field);
+  if (found == config_.end() || found->is_null()) return false;
+  if (found->is_string()) return matches(found->get<std::string>(), path, where_);
+  for (const auto& name : *found)
+    if (name.is_string()) {
+      const std::string text = name.get<std::string>();
+      if (path == text || path.ends_with("." + text)) return true;
+    }
+  return false;
+}
+
+}  // namespace ringlet::formats
