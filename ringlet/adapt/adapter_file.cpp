@@ -46,6 +46,8 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
     factors[std::to_string(n)] = to_string(split);
   for (const AdapterSet::Entry& entry : set.entries())
     shapes[entry.target.full_name()] = entry.target.layer->weight().sizes().vec();
+  for (const auto& [target, difference] : set.tensor_changes())
+    shapes[target.full_name()] = difference.sizes().vec();
   metadata["ringlet.format"] = std::to_string(kFormat);
   metadata["ringlet.method"] = set.method().text();
   metadata["ringlet.modes"] = std::to_string(set.factors().modes());
@@ -70,10 +72,11 @@ class Reader {
   LoadedAdapter read() const {
     check_format();
     FactorTable factors = read_factors();
-    const std::vector<Assignment> assignments =
-        with_methods(find_targets(read_base_shapes()), read_methods());
+    const BaseShapes shapes = read_base_shapes();
+    const std::vector<Assignment> assignments = with_methods(find_targets(shapes), read_methods());
     check_size(assignments, factors);
-    AdapterSet set = AdapterSet::create(assignments, std::move(factors), Random(0), true);
+    const std::vector<TensorTarget> tensors = find_tensors(shapes);
+    AdapterSet set = AdapterSet::create(assignments, std::move(factors), Random(0), true, tensors);
     AdapterFileInfo info = read_info();
     fill(set, info.storage);
     set.set_trainable(false);
@@ -180,7 +183,7 @@ class Reader {
     const Json json = object("ringlet.base_shapes");
     for (const auto& item : json.items()) {
       Shape shape = json_require<Shape>(json, item.key().c_str(), where);
-      const bool layer = shape.size() == 2 || shape.size() == 4;
+      const bool layer = shape.size() == 2 || shape.size() == 4 || is_small(shape);
       if (!layer || std::ranges::any_of(shape, [](std::int64_t n) { return n < 1; }))
         throw bad("layer \"" + item.key() + "\" has shape " + item.value().dump() +
                   ", which no layer has");
@@ -198,7 +201,29 @@ class Reader {
   /// The networks' layers that the file names.
   std::vector<Target> find_targets(const BaseShapes& shapes) const {
     std::vector<Target> targets;
-    for (const auto& [layer, shape] : shapes) targets.push_back(find_target(layer, shape));
+    for (const auto& [layer, shape] : shapes)
+      if (!is_small(shape)) targets.push_back(find_target(layer, shape));
+    return targets;
+  }
+
+  /// A norm's tensor, not a layer.
+  static bool is_small(const Shape& shape) { return shape.size() == 1; }
+
+  std::vector<TensorTarget> find_tensors(const BaseShapes& shapes) const {
+    std::vector<TensorTarget> targets;
+    for (const auto& [full, shape] : shapes) {
+      if (!is_small(shape)) continue;
+      const std::string component = full.substr(0, full.find('.'));
+      const std::string name = full.substr(std::min(component.size() + 1, full.size()));
+      const auto index = components_.find(component);
+      if (index == components_.end() || !index->second->tensors.contains(name))
+        throw wrong_base("changes the tensor \"" + full + "\", which the model does not have");
+      const at::Tensor& tensor = index->second->tensors.at(name);
+      if (tensor.sizes() != at::IntArrayRef(shape))
+        throw wrong_base("tensor \"" + full + "\" has shape " + c10::str(shape) + " in the file, " +
+                         c10::str(tensor.sizes()) + " in the model");
+      targets.push_back({component, name, tensor, index->second->slots});
+    }
     return targets;
   }
 

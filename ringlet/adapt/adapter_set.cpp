@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
@@ -129,8 +130,9 @@ AdapterSet AdapterSet::create(const Method& method, std::span<const Target> targ
 }
 
 AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTable factors,
-                              const Random& random, bool load) {
-  if (assignments.empty())
+                              const Random& random, bool load,
+                              std::span<const TensorTarget> tensors) {
+  if (assignments.empty() && tensors.empty())
     throw Error(ErrorCode::invalid_argument, "adapter", "there is no layer to adapt");
   std::vector<Assignment> sorted(assignments.begin(), assignments.end());
   const auto key = [](const Assignment& one) {
@@ -162,6 +164,9 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
           if (tensor.device() != device) tensor.set_data(tensor.to(device));
       set.entries_.push_back({std::move(target), std::move(adapter)});
     }
+    for (const TensorTarget& target : tensors)
+      set.tensor_changes_.push_back(
+          {target, at::zeros_like(target.tensor, at::TensorOptions(at::kFloat))});
   });
   return set;
 }
@@ -170,6 +175,8 @@ AdapterSet::AdapterSet(AdapterSet&& other) noexcept
     : method_(std::move(other.method_)),
       factors_(std::move(other.factors_)),
       entries_(std::exchange(other.entries_, {})),
+      tensor_changes_(std::exchange(other.tensor_changes_, {})),
+      identity_(std::move(other.identity_)),
       strength_(other.strength_),
       attached_(std::exchange(other.attached_, false)) {}
 
@@ -179,6 +186,8 @@ AdapterSet& AdapterSet::operator=(AdapterSet&& other) noexcept {
   method_ = std::move(other.method_);
   factors_ = std::move(other.factors_);
   entries_ = std::exchange(other.entries_, {});
+  tensor_changes_ = std::exchange(other.tensor_changes_, {});
+  identity_ = std::move(other.identity_);
   strength_ = other.strength_;
   attached_ = std::exchange(other.attached_, false);
   return *this;
@@ -191,14 +200,22 @@ void AdapterSet::attach() {
   attached_ = true;  // first, so that detach() clears up when an allocation fails half-way
   try {
     for (const Entry& entry : entries_) add_to_slot(entry.target.layer->adapter, entry.adapter);
+    show_tensor_changes();
   } catch (const std::exception& problem) {
     detach();
     throw nn::to_error(problem, "adapter");
   }
 }
 
+void AdapterSet::show_tensor_changes() const {
+  for (const auto& [target, difference] : tensor_changes_)
+    target.slots->set(target.tensor, identity_.get(), strength_ * difference);
+}
+
 void AdapterSet::detach() noexcept {
   if (!attached_) return;
+  for (const auto& [target, difference] : tensor_changes_)
+    target.slots->remove(target.tensor, identity_.get());
   for (const Entry& entry : entries_)
     remove_from_slot(entry.target.layer->adapter, entry.adapter.get());
   attached_ = false;
@@ -209,6 +226,7 @@ void AdapterSet::set_strength(double strength) {
     throw Error(ErrorCode::invalid_argument, "strength", "must be a finite number");
   strength_ = strength;
   for (const Entry& entry : entries_) entry.adapter->strength = strength;
+  if (attached_) show_tensor_changes();
 }
 
 void AdapterSet::set_block_strengths(const std::vector<std::pair<std::string, double>>& blocks) {
@@ -243,6 +261,8 @@ Parameters AdapterSet::stored() const {
   for (const Entry& entry : entries_)
     for (const auto& [name, tensor] : entry.adapter->constants())
       all.emplace_back(entry.target.full_name() + "." + name, tensor);
+  for (const auto& [target, difference] : tensor_changes_)
+    all.emplace_back(target.full_name() + ".difference", difference);
   return all;
 }
 
@@ -265,6 +285,23 @@ std::map<std::string, at::Tensor> AdapterSet::merged_weights() const {
   return adapt::merged_weights({&self, 1});
 }
 
+namespace {
+
+void merge_tensor_changes(std::span<const AdapterSet* const> sets,
+                          std::map<std::string, at::Tensor>& merged) {
+  std::map<std::string, std::pair<at::Tensor, at::Tensor>> sums;  // base, fp32 sum
+  for (const AdapterSet* set : sets)
+    for (const auto& [target, difference] : set->tensor_changes()) {
+      auto& [base, sum] = sums[target.full_name()];
+      if (!base.defined()) sum = (base = target.slots->base(target.tensor)).to(at::kFloat);
+      sum = sum + set->strength() * difference;
+    }
+  for (const auto& [name, pair] : sums)
+    merged.emplace(name, pair.second.to(pair.first.scalar_type()));
+}
+
+}  // namespace
+
 std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* const> sets) {
   return nn::with_ringlet_errors("merge", [&] {
     const at::NoGradGuard no_grad;
@@ -283,6 +320,7 @@ std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* con
       const at::Tensor bias = adapter->bias(layer->bias());
       if (!bias.is_same(layer->bias())) merged.emplace(name + ".bias", bias);
     }
+    merge_tensor_changes(sets, merged);
     return merged;
   });
 }

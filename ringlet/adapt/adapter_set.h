@@ -38,6 +38,12 @@ class AdapterSet {
     std::shared_ptr<TransformResidual> adapter;
   };
 
+  /// What the set adds to a small tensor.
+  struct TensorChange {
+    TensorTarget target;
+    at::Tensor difference;  ///< fp32
+  };
+
   /// One adapter per target at its neutral start, trainable and not attached; parameters are fp32
   /// and on their layer's device. An adapter's random numbers depend on the seed and on its layer's
   /// full name. Throws Error(invalid_argument) for no target or the same one twice.
@@ -46,8 +52,10 @@ class AdapterSet {
 
   /// The same with a method for each layer. With `load` the parameters will be overwritten by those
   /// of a file: they need not be a start, and methods without a neutral one are allowed.
+  /// `tensors` may be changed besides, by differences that start at zero; they are not trained.
   static AdapterSet create(std::span<const Assignment> assignments, FactorTable factors,
-                           const Random& random, bool load = false);
+                           const Random& random, bool load = false,
+                           std::span<const TensorTarget> tensors = {});
 
   AdapterSet(AdapterSet&& other) noexcept;
   AdapterSet& operator=(AdapterSet&& other) noexcept;
@@ -89,13 +97,19 @@ class AdapterSet {
   const Method& method() const { return method_; }  ///< of most layers
   const FactorTable& factors() const { return factors_; }
   const std::vector<Entry>& entries() const { return entries_; }  ///< by component, then name
+  const std::vector<TensorChange>& tensor_changes() const { return tensor_changes_; }
 
  private:
   explicit AdapterSet(FactorTable factors) : factors_(std::move(factors)) {}
 
   Method method_;
   FactorTable factors_;
+  void show_tensor_changes() const;
+
   std::vector<Entry> entries_;
+  std::vector<TensorChange> tensor_changes_;
+  // Its address tells this set's changes from those of others, wherever the set is moved.
+  std::unique_ptr<char> identity_ = std::make_unique<char>();
   double strength_ = 1.0;
   bool attached_ = false;
 };

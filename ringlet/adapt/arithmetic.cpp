@@ -26,14 +26,23 @@ struct Stack {
   std::vector<const TransformResidual*> adapters;
 };
 
+Error no_sum(const std::string& layer, const std::string& why) {
+  return {ErrorCode::unsupported, layer, why,
+          "choose --as lora --rank R or --as diff, or merge the adapters into the model"};
+}
+
 std::map<std::string, Stack> stacks_of(std::span<const AdapterSet* const> sets) {
   std::map<std::string, Stack> stacks;
-  for (const AdapterSet* set : sets)
+  for (const AdapterSet* set : sets) {
+    if (!set->tensor_changes().empty())
+      throw no_sum(set->tensor_changes().front().target.full_name(),
+                   "is a norm that the adapter changes, which only LyCORIS' own form can hold");
     for (const AdapterSet::Entry& entry : set->entries()) {
       Stack& stack = stacks[entry.target.full_name()];
       stack.target = entry.target;
       if (entry.adapter->strength != 0.0) stack.adapters.push_back(entry.adapter.get());
     }
+  }
   std::erase_if(stacks, [](const auto& one) { return one.second.adapters.empty(); });
   if (stacks.empty())
     throw Error(ErrorCode::invalid_argument, "--adapter", "no adapter changes anything",
@@ -79,11 +88,6 @@ std::int64_t rank_for(const at::Tensor& values, double error) {
     tail -= squares[rank].item<double>();
   }
   return values.numel();
-}
-
-Error no_sum(const std::string& layer, const std::string& why) {
-  return {ErrorCode::unsupported, layer, why,
-          "choose --as lora --rank R or --as diff, or merge the adapters into the model"};
 }
 
 /// [f, …, R1, R1] and [f, …, R2, R2] -> [f, …, R1 + R2, R1 + R2], one block beside the other.

@@ -24,6 +24,16 @@ struct Target {
   std::string full_name() const { return component + "." + name; }
 };
 
+/// A small tensor of a network, such as a norm's scale, that an adapter adds to.
+struct TensorTarget {
+  std::string component;
+  std::string name;  ///< "mid_block.resnets.0.norm1.weight"
+  at::Tensor tensor;
+  std::shared_ptr<nn::TensorSlots> slots;
+
+  std::string full_name() const { return component + "." + name; }
+};
+
 /// What to select: the union of presets and include patterns, without what exclude patterns match.
 /// A pattern is a glob over the full name (`*` any characters, dots included, `?` one), or after
 /// "re:" a regular expression (ECMAScript) that may match anywhere in it.

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <iterator>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -95,6 +96,17 @@ bool has_position(const std::string& component, const std::string& path) {
   return component == "text_encoder" && inside(".self_attn.");
 }
 
+/// Layers, and what else has a weight with one axis: norms.
+std::set<std::string> module_paths(const nn::ModuleIndex& index) {
+  constexpr std::string_view kWeight = ".weight";
+  std::set<std::string> paths;
+  for (const auto& layer : index.layers) paths.insert(layer.first);
+  for (const auto& [name, tensor] : index.tensors)
+    if (name.ends_with(kWeight) && tensor.dim() == 1)
+      paths.insert(name.substr(0, name.size() - kWeight.size()));
+  return paths;
+}
+
 std::string list(const std::vector<ModuleName>& modules) {
   std::string names;
   for (const ModuleName& module : modules)
@@ -139,8 +151,8 @@ void ModuleNames::add_component(const std::string& component, const nn::ModuleIn
     std::vector<ModuleName>& known = owners[spelling];
     if (std::ranges::find(known, module) == known.end()) known.push_back(module);
   };
-  for (const auto& layer : index.layers) {
-    const ModuleName module{component, layer.first};
+  for (const std::string& path : module_paths(index)) {
+    const ModuleName module{component, path};
     const std::string flat = underscored(module.path);
     const auto ldm = ldm_names.find(module.path);
 

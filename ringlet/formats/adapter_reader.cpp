@@ -96,14 +96,15 @@ class ForeignReader {
 
   ReadAdapter build(const fs::path& path) {
     if (!unmatched_.empty()) throw nothing_fits(path);
-    if (assignments_.empty())
+    if (assignments_.empty() && norms_.empty())
       throw Error(ErrorCode::bad_format, path.string(), "changes no layer", "is it an adapter?");
     adapt::AdapterSet set =
-        adapt::AdapterSet::create(assignments_, adapt::FactorTable(), Random(0), true);
+        adapt::AdapterSet::create(assignments_, adapt::FactorTable(), Random(0), true, norms_);
     check_projections();
     fill(set);
     set.set_trainable(false);
     for (const auto& entry : set.entries()) ++report_.methods[entry.adapter->spec()];
+    if (!norms_.empty()) report_.methods["differences of norms"] = static_cast<int>(norms_.size());
     report_.decisions.assign(decisions_.begin(), decisions_.end());
     adapt::AdapterFileInfo info;
     info.extra = std::move(metadata_);
@@ -152,7 +153,14 @@ class ForeignReader {
       unmatched_.push_back(layer.prefix);
       return;
     }
-    const auto& target = components_.at(module->component)->layers.at(module->path);
+    if (layer.tensors.contains("w_norm") || layer.tensors.contains("b_norm"))
+      return add_norm(layer, *module);
+    const auto& layers = components_.at(module->component)->layers;
+    if (!layers.contains(module->path)) {
+      unmatched_.push_back(layer.prefix);
+      return;
+    }
+    const auto& target = layers.at(module->path);
     const auto own = saved.find(module->component);
     const auto network = file.metadata().find("ss_network_module");
     const ReadingContext context{
@@ -211,6 +219,27 @@ class ForeignReader {
                   "merge the adapter with PEFT and use the merged model");
   }
 
+  /// LyCORIS's norms: differences of their scale and offset.
+  void add_norm(const LayerTensors& layer, const ModuleName& module) {
+    const nn::ModuleIndex& index = *components_.at(module.component);
+    for (const auto& [what, tensor] : layer.tensors) {
+      const std::string& in_file = layer.names.at(what);
+      if (what != "w_norm" && what != "b_norm")
+        throw Error(ErrorCode::bad_format, in_file, "does not belong to a norm");
+      const std::string name = module.path + (what == "w_norm" ? ".weight" : ".bias");
+      const auto found = index.tensors.find(name);
+      if (found == index.tensors.end() || found->second.numel() != tensor.numel())
+        throw Error(ErrorCode::mismatch, in_file, "does not fit the model's norm",
+                    "the adapter was made for another model");
+      if (!at::isFloatingType(tensor.scalar_type()) || !tensor.isfinite().all().item<bool>())
+        throw Error(ErrorCode::non_finite, in_file, "holds something else than finite numbers");
+      norms_.push_back({module.component, name, found->second, index.slots});
+      const std::string full = norms_.back().full_name() + ".difference";
+      numbers_.emplace(full, tensor);
+      file_names_.emplace(full, in_file);
+    }
+  }
+
   void fill(const adapt::AdapterSet& set) {
     const at::NoGradGuard no_grad;
     for (const auto& [name, parameter] : set.stored()) {
@@ -236,6 +265,7 @@ class ForeignReader {
   const adapt::Components& components_;
   const ModuleNames& names_;
   std::vector<adapt::Assignment> assignments_;
+  std::vector<adapt::TensorTarget> norms_;
   std::map<std::string, at::Tensor> numbers_;  // by ringlet's full parameter names
   std::map<std::string, std::string> file_names_;
   std::map<std::string, at::Tensor> projections_;

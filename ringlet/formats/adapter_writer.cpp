@@ -70,9 +70,12 @@ class AdapterWriter {
 
   void write(const fs::path& path) {
     for (const auto& entry : set_.entries()) collect(entry);
+    if (!set_.tensor_changes().empty() && options_.format != AdapterFormat::lycoris)
+      refuse(set_.tensor_changes().front().target.full_name(), "has no form for changes of norms");
     if (options_.format == AdapterFormat::peft) return write_peft(path);
     Tensors tensors;
     for (const Written& one : written_) add_tensors(one, tensors);
+    add_norms(tensors);
     if (options_.format == AdapterFormat::diffusers)
       return io::save_tensors(path, tensors, diffusers_metadata());
     write_kohya(path, tensors);
@@ -108,8 +111,19 @@ class AdapterWriter {
     }
   }
 
+  void add_norms(Tensors& tensors) const {
+    for (const auto& [target, difference] : set_.tensor_changes()) {
+      const std::size_t dot = target.name.rfind('.');
+      const char* what = target.name.substr(dot) == ".bias" ? "b_norm" : "w_norm";
+      tensors.emplace(names_.prefix(naming_, {target.component, target.name.substr(0, dot)}) +
+                          ending(naming_, what),
+                      stored(difference, info_.storage));
+    }
+  }
+
   /// The rank or alpha that most layers have.
   static double most_common(const std::vector<const Written*>& layers, double LayerWriting::*what) {
+    if (layers.empty()) return 0.0;
     std::map<double, int> counts;
     for (const Written* one : layers) ++counts[one->layer.*what];
     return std::ranges::max_element(counts, {}, &std::pair<const double, int>::second)->first;
@@ -272,7 +286,7 @@ class AdapterWriter {
     metadata["ss_network_dim"] = mixed ? "Dynamic" : exact_number(rank);
     metadata["ss_network_alpha"] = mixed ? "Dynamic" : exact_number(alpha);
     Json arguments = Json::object();
-    if (!plain) arguments["algo"] = algorithm(layers.front()->family);
+    if (!plain) arguments["algo"] = algorithm(layers.empty() ? "diff" : layers.front()->family);
     metadata["ss_network_args"] = arguments.dump();
     const bool xl = components_.contains("text_encoder_2"), two = !xl && is_version_2();
     metadata["ss_v2"] = two ? "True" : "False";

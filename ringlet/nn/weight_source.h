@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/layer.h"
+#include "ringlet/nn/tensor_slots.h"
 
 namespace ringlet::nn {
 
@@ -57,6 +58,7 @@ struct WeightOptions {
 struct ModuleIndex {
   std::map<std::string, std::shared_ptr<Layer>> layers;  ///< linear and convolution layers
   std::map<std::string, at::Tensor> tensors;             ///< every parameter
+  std::shared_ptr<TensorSlots> slots = std::make_shared<TensorSlots>();  ///< their changes
 
   /// Lays all layers out for speed (Layer::pack). `source`, where they came from, gives its memory
   /// back on the way, so that no weight is in memory twice.
