@@ -45,12 +45,16 @@ struct GenerateOptions {
   bool grid = false;
   bool low_memory = false;
   AdapterOptions adapters;
+  std::vector<std::string> embeddings;
 };
 
 void add_model_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("--model", o.model, "Model folder (diffusers) or single .safetensors checkpoint")
       ->required();
   o.adapters.add_to(app);
+  repeatable(app.add_option("--embedding", o.embeddings,
+                            "Textual-inversion file, :word where its own name is not wanted; "
+                            "may be given several times"));
   app.add_option("--variant", o.variant, "Weight files to prefer in a folder, for example fp16");
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
   app.add_option("--prediction", o.prediction,
@@ -202,6 +206,20 @@ at::Tensor sample_with_progress(const pipeline::StableDiffusion& model,
   });
 }
 
+/// FILE or FILE:word.
+void add_embeddings(const std::vector<std::string>& texts, pipeline::StableDiffusion& model) {
+  for (const std::string& text : texts) {
+    const std::size_t colon = text.rfind(':');
+    const bool whole = fs::exists(text) || colon == std::string::npos;
+    const fs::path file = whole ? text : text.substr(0, colon);
+    if (!fs::exists(file))
+      throw Error(ErrorCode::not_found, file.string(), "the embedding file does not exist",
+                  "give --embedding FILE or --embedding FILE:word");
+    for (const std::string& word : model.add_embeddings(file, whole ? "" : text.substr(colon + 1)))
+      log(LogLevel::info, "embedding " + file.string() + ": the word \"" + word + "\"");
+  }
+}
+
 int generate(const GenerateOptions& o) {
   check(o);
   const std::vector<std::string> prompts = read_prompts(o);
@@ -211,7 +229,8 @@ int generate(const GenerateOptions& o) {
                        prompts.size() * static_cast<std::size_t>(o.images));
   const pipeline::LoadOptions options = load_options(o);
   const auto begin = std::chrono::steady_clock::now();
-  const auto model = pipeline::StableDiffusion::open(o.model, options);
+  auto model = pipeline::StableDiffusion::open(o.model, options);
+  add_embeddings(o.embeddings, model);
   log(LogLevel::info, model.files().kind + " on " + options.device.str() + " in " +
                           nn::precision_name(options.precision));
   auto hash =

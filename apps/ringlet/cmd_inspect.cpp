@@ -1,12 +1,16 @@
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 
 #include <nlohmann/json.hpp>
 
+#include "adapter_options.h"
 #include "options.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/text.h"
+#include "ringlet/formats/adapter_reader.h"
 #include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/describe.h"
 #include "ringlet/pipeline/model_files.h"
 #include "verbs.h"
@@ -21,6 +25,7 @@ struct InspectOptions {
   std::string path;
   std::optional<std::string> tokens;
   std::string tokens_file;
+  std::string model;
 };
 
 void print_json(const Json& json) {
@@ -104,20 +109,59 @@ int inspect_tokens(const InspectOptions& o) {
   return 0;
 }
 
+/// How an adapter is read for a model: dialect, methods, what had to be decided.
+int inspect_adapter(const InspectOptions& o) {
+  const OpenedModel opened = open_for_adapters(o.model, "");
+  const formats::ReadAdapter read =
+      formats::read_adapter(o.path, pipeline::adaptable(opened.model), opened.hash);
+  const formats::AdapterReport& report = read.report;
+  if (o.common.json) {
+    print_json({{"path", o.path},
+                {"dialect", report.dialect},
+                {"methods", report.methods},
+                {"decisions", report.decisions},
+                {"layers", read.set.entries().size()},
+                {"parameters", read.set.parameter_count()}});
+    return 0;
+  }
+  std::printf("%s\n  written by  %s\n  layers      %zu, %s parameters\n", o.path.c_str(),
+              report.dialect.c_str(), read.set.entries().size(),
+              human_count(read.set.parameter_count()).c_str());
+  std::printf("\n  methods\n");
+  std::vector<std::pair<int, std::string>> methods;
+  for (const auto& [method, count] : report.methods) methods.emplace_back(count, method);
+  std::ranges::sort(methods, std::greater());
+  constexpr std::size_t kShown = 12;
+  for (std::size_t i = 0; i < std::min(kShown, methods.size()); ++i)
+    std::printf("  %5d  %s\n", methods[i].first, methods[i].second.c_str());
+  if (methods.size() > kShown)
+    std::printf("         … and %zu more (--json shows all)\n", methods.size() - kShown);
+  for (const std::string& decision : report.decisions)
+    std::printf("\n  understood: %s", decision.c_str());
+  std::printf("\n  every tensor of the file belongs to a layer of the model\n");
+  return 0;
+}
+
 }  // namespace
 
 int cmd_inspect(int argc, char** argv) {
   InspectOptions options;
   CLI::App app(
       "Say what a model, checkpoint, adapter or tokenizer holds.\nExamples:\n  ringlet "
-      "inspect model.safetensors\n  ringlet inspect MODEL --tokens \"a photo of sks dog\"",
+      "inspect model.safetensors\n  ringlet inspect MODEL --tokens \"a photo of sks dog\"\n  "
+      "ringlet inspect lora.safetensors --model MODEL",
       "inspect");
   app.add_option("path", options.path, "File or folder")->required();
   app.add_option("--tokens", options.tokens, "Show how the tokenizer splits this text");
   app.add_option("--tokens-file", options.tokens_file, "The same for every line of a text file");
+  app.add_option("--model", options.model,
+                 "For an adapter: how it is understood for this model (program, methods, axes, "
+                 "scales)");
   options.common.add_to(app);
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
+  if (!options.model.empty())
+    return nn::with_ringlet_errors("inspect", [&] { return inspect_adapter(options); });
   if (options.tokens || !options.tokens_file.empty()) return inspect_tokens(options);
   const Json description = pipeline::describe(options.path);
   if (options.common.json)

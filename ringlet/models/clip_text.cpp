@@ -93,6 +93,13 @@ at::Tensor ClipTextModel::end_of_text_positions(const at::Tensor& ids) const {
   return ids.eq(config_.eos_token_id).to(at::kInt).argmax(-1);
 }
 
+std::int64_t ClipTextModel::add_tokens(const at::Tensor& rows) {
+  token_embedding_.append(rows);
+  const std::int64_t first = config_.vocab_size;
+  config_.vocab_size += rows.size(0);
+  return first;
+}
+
 ClipTextOutput ClipTextModel::forward(const at::Tensor& ids) const {
   if (ids.size(1) > config_.max_position_embeddings)
     throw Error(ErrorCode::invalid_argument, "text encoder",

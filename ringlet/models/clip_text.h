@@ -49,6 +49,10 @@ class ClipTextModel {
   /// The final layer norm, for `--clip-skip`: applied to an earlier hidden state.
   at::Tensor final_layer_norm(const at::Tensor& hidden) const { return final_layer_norm_(hidden); }
 
+  /// Appends rows [n, hidden] to the token embeddings (textual inversion) and returns the first
+  /// one's id.
+  std::int64_t add_tokens(const at::Tensor& rows);
+
   const ClipTextConfig& config() const { return config_; }
 
  private:

@@ -162,7 +162,8 @@ struct ClipTokenizer::Tables {
   std::unordered_map<std::string, std::int64_t> ids;
   std::map<std::int64_t, std::string> tokens;
   std::unordered_map<std::pair<std::int64_t, std::int64_t>, Merge, PairHash> merges;
-  std::vector<std::pair<std::string, std::int64_t>> specials;  // found in the raw text
+  // Found in the raw text; the longest wins where two begin at the same place.
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> specials;
   std::int64_t begin, end, pad, unknown;
   std::int64_t max_length;
   std::string where;
@@ -172,6 +173,10 @@ struct ClipTokenizer::Tables {
     if (found == ids.end())
       throw Error(ErrorCode::bad_format, where, "the vocabulary lacks \"" + token + "\"");
     return found->second;
+  }
+  void sort_specials() {
+    std::ranges::stable_sort(specials, std::greater<>{},
+                             [](const auto& entry) { return entry.first.size(); });
   }
   void read_vocabulary(const Source& source);
   void append_word(std::string_view word, std::vector<std::int64_t>& out) const;
@@ -268,10 +273,24 @@ ClipTokenizer ClipTokenizer::open(const fs::path& folder, const std::string& pad
   tables->unknown = tables->id_of(special.unknown);
   tables->max_length = special.max_length;
   for (const std::string& text : {special.begin, special.end, special.pad, special.unknown})
-    tables->specials.emplace_back(text, tables->id_of(text));
-  // The longest wins where two begin at the same place.
-  std::ranges::stable_sort(tables->specials, std::greater<>{},
-                           [](const auto& entry) { return entry.first.size(); });
+    tables->specials.emplace_back(text, std::vector{tables->id_of(text)});
+  tables->sort_specials();
+  return ClipTokenizer(std::move(tables));
+}
+
+ClipTokenizer ClipTokenizer::with_word(const std::string& word,
+                                       const std::vector<std::int64_t>& ids) const {
+  auto tables = std::make_shared<Tables>(*tables_);
+  const bool taken =
+      std::ranges::any_of(tables->specials, [&](const auto& entry) { return entry.first == word; });
+  if (word.empty() || ids.empty() || taken)
+    throw Error(ErrorCode::invalid_argument, "\"" + word + "\"",
+                taken ? "is a word of the tokenizer already" : "is no word for an embedding",
+                "choose another word");
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    tables->tokens[ids[i]] = i == 0 ? word : word + "_" + std::to_string(i);
+  tables->specials.emplace_back(word, ids);
+  tables->sort_specials();
   return ClipTokenizer(std::move(tables));
 }
 
@@ -290,7 +309,7 @@ std::vector<std::int64_t> ClipTokenizer::tokenize(std::string_view text) const {
       continue;
     }
     tables_->append_segment(text.substr(segment, i - segment), ids);
-    ids.push_back(special->second);
+    ids.insert(ids.end(), special->second.begin(), special->second.end());
     segment = i += special->first.size();
   }
   tables_->append_segment(text.substr(segment), ids);

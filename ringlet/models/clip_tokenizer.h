@@ -27,6 +27,11 @@ class ClipTokenizer {
   /// Throws Error(not_found | bad_format | unsupported).
   static ClipTokenizer open(const std::filesystem::path& folder, const std::string& pad_token = {});
 
+  /// The same with a word of its own, found in the raw text as the special tokens are, that stands
+  /// for these ids (textual inversion). Throws Error(invalid_argument) for a word that is empty or
+  /// taken.
+  ClipTokenizer with_word(const std::string& word, const std::vector<std::int64_t>& ids) const;
+
   /// All ids of a text with begin and end, not cut. Throws Error(invalid_argument) when the text is
   /// not UTF-8.
   std::vector<std::int64_t> tokenize(std::string_view text) const;

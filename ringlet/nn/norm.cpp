@@ -1,5 +1,6 @@
 #include "ringlet/nn/norm.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/layer_norm.h>
@@ -36,6 +37,10 @@ Embedding::Embedding(const WeightSource& source, std::int64_t count, std::int64_
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
   return at::embedding(weight_, ids).to(dtype_);
+}
+
+void Embedding::append(const at::Tensor& rows) {
+  weight_ = at::cat({weight_, rows.to(weight_.options())});
 }
 
 }  // namespace ringlet::nn

@@ -42,6 +42,9 @@ class Embedding {
   Embedding(const WeightSource& source, std::int64_t count, std::int64_t width);
   at::Tensor operator()(const at::Tensor& ids) const;
 
+  /// More rows [n, width], in the weight's type.
+  void append(const at::Tensor& rows);
+
  private:
   at::Tensor weight_;
   at::ScalarType dtype_;

@@ -17,6 +17,7 @@
 #include "ringlet/io/image.h"
 #include "ringlet/models/unet.h"
 #include "ringlet/models/vae.h"
+#include "ringlet/pipeline/embedding.h"
 #include "ringlet/pipeline/model_files.h"
 #include "ringlet/pipeline/text_conditioning.h"
 
@@ -57,6 +58,13 @@ class StableDiffusion {
   /// wrong-shaped tensors.
   static StableDiffusion open(const std::filesystem::path& path, const LoadOptions& options = {});
 
+  /// Teaches the text encoders the words of a textual-inversion file (see pipeline/embedding.h) and
+  /// returns them; `word` replaces the file's only one. Throws as read_embeddings, Error(mismatch)
+  /// when the file is for other text encoders, and Error(invalid_argument) for a word that is
+  /// taken.
+  std::vector<std::string> add_embeddings(const std::filesystem::path& file,
+                                          const std::string& word = {});
+
   /// Clean latents [B, 4, h/8, w/8], scaled as the U-Net sees them.
   at::Tensor sample(const GenerateRequest& request, const diffusion::StepCallback& callback) const;
 
@@ -84,6 +92,8 @@ class StableDiffusion {
 
  private:
   StableDiffusion(ModelFiles files, const LoadOptions& options);
+
+  void add_embedding(const std::filesystem::path& file, const TextEmbedding& embedding);
 
   /// Conditions of the whole batch; with guidance the negative prompt's come first.
   struct Conditions {

@@ -1,0 +1,95 @@
+#include "ringlet/pipeline/embedding.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+
+Error bad(const fs::path& file, const std::string& what) {
+  return {ErrorCode::bad_format, file.string(), what,
+          "a textual-inversion file holds \"emb_params\", \"clip_l\" and \"clip_g\", or one tensor "
+          "under the word's own name"};
+}
+
+at::Tensor rows_of(const std::shared_ptr<const io::SafetensorsFile>& file,
+                   const io::TensorInfo& info) {
+  const at::Tensor stored = io::view_tensor(file, info);
+  constexpr std::int64_t kMostVectors = 75;  // what a prompt holds
+  const bool fits = (stored.dim() == 1 || stored.dim() == 2) && stored.numel() > 0 &&
+                    at::isFloatingType(stored.scalar_type());
+  const at::Tensor rows = fits && stored.dim() == 1 ? stored.unsqueeze(0) : stored;
+  if (!fits || rows.size(0) > kMostVectors)
+    throw bad(file->path(), "tensor \"" + info.name + "\" is no list of 1 to 75 vectors");
+  if (!rows.isfinite().all().item<bool>())
+    throw Error(ErrorCode::non_finite, file->path().string(),
+                "tensor \"" + info.name + "\" holds a NaN or an infinity", "the file is damaged");
+  return rows.to(at::kFloat);
+}
+
+}  // namespace
+
+std::vector<TextEmbedding> read_embeddings(const fs::path& path) {
+  const auto file = io::SafetensorsFile::open(path);
+  const std::string name = path.stem().string();
+  if (const io::TensorInfo* first = file->find("clip_l"); first != nullptr) {
+    const io::TensorInfo* second = file->find("clip_g");
+    if (second == nullptr) throw bad(path, "has \"clip_l\" but no \"clip_g\"");
+    return {{name, {rows_of(file, *first), rows_of(file, *second)}}};
+  }
+  if (const io::TensorInfo* only = file->find("emb_params"); only != nullptr)
+    return {{name, {rows_of(file, *only)}}};
+  std::vector<TextEmbedding> words;
+  for (const io::TensorInfo& info : file->tensors())
+    if (file->tensors().size() == 1 || info.name.starts_with('<'))
+      words.push_back({info.name, {rows_of(file, info)}});
+  if (words.empty()) throw bad(path, "holds no embedding");
+  return words;
+}
+
+std::vector<std::string> StableDiffusion::add_embeddings(const fs::path& file,
+                                                         const std::string& word) {
+  std::vector<TextEmbedding> embeddings = read_embeddings(file);
+  if (!word.empty() && embeddings.size() > 1)
+    throw Error(ErrorCode::invalid_argument, file.string(),
+                "holds several words, which cannot all be called \"" + word + "\"",
+                "leave the word out");
+  std::vector<std::string> added;
+  for (TextEmbedding& embedding : embeddings) {
+    if (!word.empty()) embedding.word = word;
+    add_embedding(file, embedding);
+    added.push_back(embedding.word);
+  }
+  return added;
+}
+
+void StableDiffusion::add_embedding(const fs::path& file, const TextEmbedding& embedding) {
+  if (embedding.rows.size() != text_.size())
+    throw Error(ErrorCode::mismatch, file.string(),
+                "is for " + std::to_string(embedding.rows.size()) +
+                    " text encoder(s), the model has " + std::to_string(text_.size()),
+                "use an embedding that was made for this kind of model");
+  for (std::size_t i = 0; i < text_.size(); ++i)
+    if (embedding.rows[i].size(1) != text_[i].encoder.config().hidden_size)
+      throw Error(ErrorCode::mismatch, file.string(),
+                  "has vectors of " + std::to_string(embedding.rows[i].size(1)) +
+                      " numbers, the model's text encoder takes " +
+                      std::to_string(text_[i].encoder.config().hidden_size),
+                  "use an embedding that was made for this kind of model");
+  for (std::size_t i = 0; i < text_.size(); ++i) {
+    std::vector<std::int64_t> ids(static_cast<std::size_t>(embedding.rows[i].size(0)));
+    std::iota(ids.begin(), ids.end(), text_[i].encoder.config().vocab_size);
+    // The tokenizer first: it may refuse the word.
+    text_[i].tokenizer = text_[i].tokenizer.with_word(embedding.word, ids);
+    text_[i].encoder.add_tokens(embedding.rows[i]);
+  }
+}
+
+}  // namespace ringlet::pipeline
