@@ -2,7 +2,7 @@
 # Makes the starter model of assets/starter from nothing: pictures, autoencoder, text encoder, U-Net.
 # Takes hours of one core; every stage goes on where it was stopped.
 #
-#   examples/starter/train.sh WORK_FOLDER [U-NET_STEPS [FINAL_STEPS]]
+#   examples/starter/train.sh WORK_FOLDER [U-NET_STEPS [SECOND_STEPS [FINAL_STEPS]]]
 #
 # The result is WORK_FOLDER/unet-final/model in fp16, a folder that ringlet and diffusers read.
 set -euo pipefail
@@ -10,9 +10,10 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 bin=$root/build/release/bin
-work=${1:?usage: train.sh WORK_FOLDER [U-NET_STEPS [FINAL_STEPS]]}
+work=${1:?usage: train.sh WORK_FOLDER [U-NET_STEPS [SECOND_STEPS [FINAL_STEPS]]]}
 steps=${2:-3250}
-final_steps=${3:-2400}
+second_steps=${3:-2400}
+final_steps=${4:-9000}
 mkdir -p "$work"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # small tensors: one thread is nearly as fast as two
 
@@ -41,7 +42,7 @@ if [ ! -f "$work/text/model/model_index.json" ]; then
 fi
 cp "$work/text/model/text_encoder/model.safetensors" "$work/base/text_encoder/"
 
-# 4. U-Net from random weights, together with the text encoder; then once more with a rate that falls to zero.
+# 4. U-Net from random weights, together with the text encoder; then twice more with a rate that falls to zero.
 train_unet() {  # train_unet OUT SEED STEPS MODEL_OPTION MODEL ...
   local out=$1 seed=$2 steps=$3
   shift 3
@@ -55,6 +56,8 @@ train_unet() {  # train_unet OUT SEED STEPS MODEL_OPTION MODEL ...
     --save-precision fp16 --out "$out" --resume
 }
 train_unet "$work/unet" 1 "$steps" --init "$work/base" --warmup-steps 200 --ema 0.999
-train_unet "$work/unet-final" 2 "$final_steps" --model "$work/unet/model" --warmup-steps 100 --ema 0.995 \
+train_unet "$work/unet-second" 2 "$second_steps" --model "$work/unet/model" --warmup-steps 100 --ema 0.995 \
+  --learning-rate-schedule cosine
+train_unet "$work/unet-final" 3 "$final_steps" --model "$work/unet-second/model" --warmup-steps 100 --ema 0.995 \
   --learning-rate-schedule cosine
 echo "$work/unet-final/model"

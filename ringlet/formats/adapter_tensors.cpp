@@ -130,7 +130,9 @@ std::optional<Ending> ending_of(Naming naming, const std::string& name) {
 /// The one dialect of a file.
 Naming file_naming(const io::SafetensorsFile& file) {
   std::map<Naming, std::string> seen;
-  for (const io::TensorInfo& info : file.tensors()) seen.emplace(naming_of(info.name), info.name);
+  for (const io::TensorInfo& info : file.tensors())
+    if (!info.name.starts_with('<'))  // rows of new tokens, which cloneofsimo keeps with the layers
+      seen.emplace(naming_of(info.name), info.name);
   if (seen.empty())
     throw Error(ErrorCode::bad_format, file.path().string(), "holds no tensor",
                 "the file is empty; save or download it again");
@@ -158,7 +160,6 @@ AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& fi
       sorted.projections.emplace(info.name, io::view_tensor(file, info));
       continue;
     }
-    // cloneofsimo keeps the rows of new tokens beside its layers: "<s1>".
     if (!end) {
       sorted.unknown.push_back(info.name);
       continue;

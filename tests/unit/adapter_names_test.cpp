@@ -6,9 +6,10 @@
 #include <set>
 #include <utility>
 
-#include <ATen/ops/zeros.h>
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/ldm_unet.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/models/clip_text.h"
@@ -413,6 +414,35 @@ TEST_F(RealAdapters, KohyaNamesFitTheirLayers) {
       EXPECT_EQ(parts.at(".lokr_w1_a")[0] * parts.at(".lokr_w2_a")[0], shape[0]) << module.path;
       EXPECT_EQ(parts.at(".lokr_w1_b")[1] * parts.at(".lokr_w2_b")[1], in) << module.path;
     }
+  }
+}
+
+// Weights and biases of every layer from the real files, for models of the real shapes.
+TEST_F(RealAdapters, EveryFileIsReadWhole) {
+  const Indices first = stable_diffusion_1(), second = stable_diffusion_2();
+  struct Expected {
+    const char* file;
+    const Indices& model;
+    const char* dialect;
+    std::size_t layers;
+    const char* method;  ///< of some layer
+  };
+  for (const Expected& one : std::vector<Expected>{
+           {"cloneofsimo_analog_svd_rank4.safetensors", first, "cloneofsimo", 192,
+            "lora(alpha=4,rank=4)"},
+           {"cloneofsimo_lora_disney.safetensors", first, "cloneofsimo", 192,
+            "lora(alpha=1,rank=1)"},
+           {"diffusers_sd21base_whale_r4.safetensors", second, "diffusers", 128,
+            "lora(alpha=4,rank=4)"},
+           {"lycoris_smart_falcon_4_lokr.safetensors", first, "kohya", 350, "lokr("},
+           {"lycoris_smart_falcon_8_lokr.safetensors", first, "kohya", 350, "lokr("}}) {
+    const ReadAdapter read = read_adapter(folder() / one.file, components(one.model));
+    EXPECT_EQ(read.report.dialect, one.dialect);
+    EXPECT_EQ(read.set.entries().size(), one.layers);
+    EXPECT_TRUE(read.report.methods.lower_bound(one.method)->first.starts_with(one.method));
+    const auto& entry = read.set.entries().front();
+    const at::Tensor w0 = entry.target.layer->weight();
+    EXPECT_GT((entry.adapter->weight(w0) - w0).abs().max().item<double>(), 0.0) << one.file;
   }
 }
 
