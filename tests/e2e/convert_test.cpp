@@ -1,0 +1,180 @@
+// `ringlet convert`, `merge --into-adapter`, `inspect --model` and adapters of other programs in
+// `generate`, on the tiny model.
+#include "ringlet/core/json.h"
+#include "ringlet/io/safetensors.h"
+#include "ringlet/io/tensor_file.h"
+#include "tests/e2e/tiny_program_test.h"
+#include "tests/tiny_training.h"
+
+namespace ringlet::e2e {
+namespace {
+
+class Convert : public TinyProgram {
+ protected:
+  Convert() {
+    write_model("sd1");
+    train::write_pictures(folder_ / "pictures");
+  }
+
+  /// Trains an adapter for two steps.
+  std::string adapter(const std::string& method, const std::string& name,
+                      Arguments more = {}) const {
+    Arguments all = {"train",
+                     "--model",
+                     path("model"),
+                     "--instance-images",
+                     path("pictures"),
+                     "--instance-prompt",
+                     "a dog",
+                     "--out",
+                     path("run-" + name),
+                     "--method",
+                     method,
+                     "--steps",
+                     "2",
+                     "--resolution",
+                     "16",
+                     "--seed",
+                     "5",
+                     "--learning-rate",
+                     "0.1",
+                     "--quiet"};
+    all.insert(all.end(), more.begin(), more.end());
+    expect_success(all);
+    return path("run-" + name) + "/adapter.safetensors";
+  }
+
+  ProgramResult convert(const std::string& from, const std::string& to, const std::string& out,
+                        Arguments more = {}) const {
+    Arguments all = {"convert", "--model", path("model"), "--adapter", from,
+                     "--to",    to,        "--out",       path(out)};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_program(all);
+  }
+
+  at::Tensor latents(const Arguments& adapters) const {
+    Arguments all = {"generate", "--model",   path("model"),
+                     "--prompt", "a dog",     "--steps",
+                     "2",        "--sampler", "ddim",
+                     "--seed",   "3",         "--output-type",
+                     "latent",   "--out",     path("latents.safetensors"),
+                     "--quiet"};
+    all.insert(all.end(), adapters.begin(), adapters.end());
+    fs::remove(path("latents.safetensors"));
+    expect_success(all);
+    return io::load_tensors(path("latents.safetensors")).at("latents").clone();
+  }
+
+  static void expect_close(const at::Tensor& a, const at::Tensor& b, double relative = 1e-4) {
+    EXPECT_LE((a - b).abs().max().item<double>(), relative * b.abs().max().item<double>());
+  }
+};
+
+TEST_F(Convert, EveryFormatGivesTheSamePictures) {
+  const at::Tensor base = latents({});
+  for (const auto& [method, formats] :
+       std::vector<std::pair<std::string, std::vector<std::string>>>{
+           {"lora(rank=2,alpha=3)", {"ringlet", "peft", "diffusers", "kohya", "lycoris"}},
+           {"dora(rank=2)", {"ringlet", "peft", "diffusers", "kohya", "lycoris"}},
+           {"oft(block=4)", {"peft"}},
+           {"lokr(rank=2)", {"peft", "lycoris"}},
+           {"loha(rank=2)", {"peft", "lycoris"}},
+           {"glora(rank=2)", {"lycoris"}},
+           {"vera(rank=4)", {"peft"}}}) {
+    const std::string own = adapter(method, method);
+    const at::Tensor expected = latents({"--adapter", own});
+    EXPECT_GT((expected - base).abs().max().item<double>(), 1e-3) << method;
+    for (const std::string& format : formats) {
+      const std::string out = method + "." + format;
+      const ProgramResult result = convert(own, format, out);
+      ASSERT_EQ(result.status, 0) << result.err;
+      EXPECT_EQ(result.out, path(out) + "\n");
+      expect_close(latents({"--adapter", path(out)}), expected);
+    }
+  }
+}
+
+TEST_F(Convert, WhatAFormatHasNoFormForIsRefusedWithTheChoices) {
+  const std::string own = adapter("trm(rank=2)+tr(rank=2)", "own");
+  for (const std::string format : {"peft", "diffusers", "kohya", "lycoris"}) {
+    const ProgramResult result = convert(own, format, "out");
+    EXPECT_NE(result.status, 0);
+    for (const char* words : {"has no form for trm", "--as lora", "--as diff", "merge"})
+      EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
+    EXPECT_FALSE(fs::exists(path("out")));
+  }
+  const at::Tensor expected = latents({"--adapter", own});
+  ASSERT_EQ(convert(own, "kohya", "diff", {"--as", "diff"}).status, 0);
+  expect_close(latents({"--adapter", path("diff")}), expected);
+  const ProgramResult low = convert(own, "peft", "low", {"--as", "lora", "--rank", "64"});
+  ASSERT_EQ(low.status, 0) << low.err;
+  EXPECT_NE(low.out.find("of the change is lost"), std::string::npos) << low.out;
+  expect_close(latents({"--adapter", path("low")}), expected);
+  const ProgramResult chosen =
+      convert(own, "diffusers", "chosen", {"--as", "lora", "--max-error", "0.1", "--json"});
+  ASSERT_EQ(chosen.status, 0) << chosen.err;
+  const Json json = Json::parse(chosen.out);
+  EXPECT_LE(json.at("approximation").at("relative_error").get<double>(), 0.1);
+}
+
+TEST_F(Convert, SeveralAdaptersBecomeOne) {
+  const std::string a = adapter("lora(rank=2)", "a"),
+                    b = adapter("lora(rank=3)", "b", {"--targets", "all"});
+  const at::Tensor expected = latents({"--adapter", a + ":0.7", "--adapter", b + ":-0.3"});
+  expect_success({"merge", "--model", path("model"), "--adapter", a + ":0.7", "--adapter",
+                  b + ":-0.3", "--into-adapter", "--out", path("both.safetensors")});
+  expect_close(latents({"--adapter", path("both.safetensors")}), expected);
+  const at::Tensor blocks = latents({"--adapter", a, "--block-strength", "unet.*=0.7"});
+  expect_close(blocks, latents({"--adapter", a + ":0.7"}));
+}
+
+TEST_F(Convert, MetadataIsWhatWasAskedFor) {
+  const std::string own = adapter("lora(rank=2)", "own");
+  for (const auto& [level, fields] : std::map<std::string, std::vector<std::string>>{
+           {"none", {}},
+           {"minimum",
+            {"ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_v2",
+             "ss_base_model_version", "sshs_model_hash", "sshs_legacy_hash",
+             "modelspec.architecture"}}}) {
+    ASSERT_EQ(convert(own, "kohya", level, {"--metadata", level}).status, 0);
+    const auto metadata = io::SafetensorsFile::open(path(level))->metadata();
+    EXPECT_EQ(metadata.empty(), fields.empty());
+    for (const std::string& field : fields) EXPECT_TRUE(metadata.contains(field)) << field;
+    if (fields.empty()) continue;
+    EXPECT_EQ(metadata.at("ss_network_dim"), "2");
+    EXPECT_EQ(metadata.at("sshs_legacy_hash"), "e3b0c442");  // of nothing: the file is small
+  }
+}
+
+TEST_F(Convert, InspectSaysHowAnAdapterIsUnderstood) {
+  const std::string own = adapter("dora(rank=2)", "own");
+  ASSERT_EQ(convert(own, "kohya", "k.safetensors").status, 0);
+  const ProgramResult result =
+      expect_success({"inspect", path("k.safetensors"), "--model", path("model"), "--json"});
+  const Json json = Json::parse(result.out);
+  EXPECT_EQ(json.at("dialect"), "kohya");
+  EXPECT_NE(result.out.find("output rows"), std::string::npos) << result.out;
+}
+
+TEST_F(Convert, WrongCallsAreExplained) {
+  const std::string own = adapter("lora(rank=2)", "own");
+  const auto expect_failure = [&](const Arguments& more, const std::string& words,
+                                  const std::string& to = "kohya") {
+    const ProgramResult result = convert(own, to, "out", more);
+    EXPECT_NE(result.status, 0);
+    EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
+    EXPECT_FALSE(fs::exists(path("out")));
+  };
+  expect_failure({}, "is no format of adapters", "onetrainer");
+  expect_failure({"--as", "svd"}, "\"svd\" is not known");
+  expect_failure({"--as", "lora"}, "--rank and --max-error");
+  expect_failure({"--rank", "4"}, "--rank and --max-error");
+  expect_failure({"--as", "lora", "--rank", "4", "--max-error", "0.1"}, "--rank and --max-error");
+  expect_failure({"--metadata", "some"}, "use none, minimum or full");
+  expect_failure({"--adapter", path("nothing")}, "does not exist");
+  expect_failure({"--block-strength", "unet.nothing=1"}, "matches none");
+  expect_failure({"--block-strength", "unet.*"}, "lacks a strength");
+}
+
+}  // namespace
+}  // namespace ringlet::e2e
