@@ -30,7 +30,8 @@ def main():
     unet = work / "unet"
     run(python, ROOT / "bench/peer_unet.py", "--make", unet)
     tail = [options.side, options.steps] + (["checkpointing"] if options.checkpointing else [])
-    commands = {"PEFT LoRA r=4": [python, ROOT / "bench/peer_train.py", unet, *tail]}
+    commands = {"PEFT LoRA r=4": [python, ROOT / "bench/peer_train.py", unet, options.side, options.steps, "peft-lora",
+                                  *tail[2:]]}
     commands |= {method: [BIN / "ringlet_bench_train", unet, method, *tail] for method in METHODS}
     runs = {name: [] for name in commands}
     for _ in range(options.rounds):

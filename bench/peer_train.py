@@ -1,6 +1,9 @@
-"""Training steps of a LoRA with diffusers and PEFT, timed: the peer's side of compare_train.py.
+"""Training steps of an adapter with diffusers and PEFT or LyCORIS, timed: the peers' side of
+compare_train.py and compare_methods.py.
 
-    python peer_train.py UNET_FOLDER [SIDE] [STEPS] [checkpointing]
+    python peer_train.py UNET_FOLDER [SIDE] [STEPS] [METHOD] [checkpointing]
+
+METHOD is a key of PEERS, "peft-lora" unless given.
 """
 import json
 import sys
@@ -8,19 +11,54 @@ import time
 
 from peer_unet import peak_mib
 
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+PEERS = {
+    "peft-lora": ("LoraConfig", dict(r=4, lora_alpha=4)),
+    "peft-dora": ("LoraConfig", dict(r=4, lora_alpha=4, use_dora=True)),
+    "peft-oft": ("OFTConfig", dict(oft_block_size=32, use_cayley_neumann=False)),
+    "peft-coft": ("OFTConfig", dict(oft_block_size=32, use_cayley_neumann=False, coft=True)),
+    "peft-boft": ("BOFTConfig", dict(boft_block_size=4, boft_n_butterfly_factor=2)),  # runs with 1 on a CPU
+    "peft-hra": ("HRAConfig", dict(r=8)),
+    "peft-ia3": ("IA3Config", dict(feedforward_modules=TARGETS)),
+    "peft-loha": ("LoHaConfig", dict(r=4, alpha=4)),
+    "peft-lokr": ("LoKrConfig", dict(r=4, alpha=4)),
+    "peft-fourierft": ("FourierFTConfig", dict(n_frequency=1000)),
+    "peft-vera": ("VeraConfig", dict(r=256)),
+    "lycoris-locon": ("locon", dict(linear_dim=4, linear_alpha=4)),
+    "lycoris-loha": ("loha", dict(linear_dim=4, linear_alpha=4)),
+    "lycoris-lokr": ("lokr", dict(linear_dim=4, linear_alpha=4)),
+    "lycoris-glora": ("glora", dict(linear_dim=4, linear_alpha=4)),
+    "lycoris-ia3": ("ia3", dict(linear_dim=4, linear_alpha=4)),
+    "lycoris-oft": ("diag-oft", dict(linear_dim=32, linear_alpha=0)),
+    "lycoris-boft": ("boft", dict(linear_dim=10, linear_alpha=0)),
+}
 
-def measure(folder, side=64, steps=3, checkpointing=False):
+
+def adapt(unet, method):
+    """Puts the adapter into the network; returns what is trained."""
+    kind, options = PEERS[method]
+    if method.startswith("peft-"):
+        import peft
+        peft.get_peft_model(unet, getattr(peft, kind)(target_modules=TARGETS, **options))
+        return [p for p in unet.parameters() if p.requires_grad]
+    from lycoris import LycorisNetwork, create_lycoris
+    LycorisNetwork.apply_preset({"target_name": [f"*.{name}" for name in TARGETS], "target_module": []})
+    network = create_lycoris(unet, 1.0, algo=kind, **options)
+    network.apply_to()
+    unet.lycoris = network  # trained, and kept alive, with the network
+    return list(network.parameters())
+
+
+def measure(folder, side=64, steps=3, method="peft-lora", checkpointing=False):
     import torch
     from diffusers import DDPMScheduler, UNet2DConditionModel
-    from peft import LoraConfig
 
     unet = UNet2DConditionModel.from_pretrained(folder)
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    parameters = adapt(unet, method)
     unet.train()
     if checkpointing:
         unet.enable_gradient_checkpointing()
-    parameters = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     latents, text = torch.randn(1, 4, side, side), torch.randn(1, 77, unet.config.cross_attention_dim)
@@ -39,5 +77,9 @@ def measure(folder, side=64, steps=3, checkpointing=False):
 
 
 if __name__ == "__main__":
-    numbers = [int(word) for word in sys.argv[2:4]]
-    print(json.dumps(measure(sys.argv[1], *numbers, checkpointing=len(sys.argv) > 4)))
+    words = sys.argv[1:]
+    checkpointing = words[-1] == "checkpointing"
+    if checkpointing:
+        words.pop()
+    numbers = [int(word) for word in words[1:3]]
+    print(json.dumps(measure(words[0], *numbers, *words[3:4], checkpointing=checkpointing)))

@@ -192,6 +192,9 @@ Method parse_method(std::string_view text) {
       rest.insert(0, rest.empty() ? whole : whole + "+");
       continue;
     }
+    constexpr std::size_t kMostParts = 16;
+    if (method.parts.size() == kMostParts)
+      invalid("the method has more than 16 parts", "write fewer");
     method.parts.push_back(read_part(piece));
     ++counts[find_part(method.parts.back().name).kind];
   } while (!rest.empty());

@@ -24,6 +24,10 @@ Oft::Oft(std::int64_t width, const OftOptions& options) : width_(width), options
   if (b < 1 || width % b != 0)
     throw Error(ErrorCode::invalid_argument, "oft",
                 "blocks of " + std::to_string(b) + " do not divide " + std::to_string(width));
+  constexpr std::int64_t kMostTerms = 64;
+  if (options.neumann > kMostTerms)
+    throw Error(ErrorCode::unsupported, "oft(terms=" + std::to_string(options.neumann) + ")",
+                "a series has at most 64 terms", "use cayley=exact");
   const std::int64_t count = options.share ? 1 : width / b;
   blocks_ = options.triangle ? at::zeros({count, b * (b - 1) / 2}) : at::zeros({count, b, b});
   blocks_.set_requires_grad(true);

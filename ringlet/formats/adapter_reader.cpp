@@ -171,7 +171,7 @@ class ForeignReader {
         network != file.metadata().end() && network->second.starts_with("networks.oft")};
     LayerReading reading = read_layer(layer, context, decisions_);
     assignments_.push_back(
-        {{module->component, module->path, target}, adapt::parse_method(reading.method)});
+        {{module->component, module->path, target}, to_method(reading.method, layer.prefix)});
     const std::string full = module->component + "." + module->path + ".";
     for (auto& [name, tensor] : reading.tensors) numbers_.emplace(full + name, std::move(tensor));
     for (auto& [name, in_file] : reading.names)
@@ -217,6 +217,16 @@ class ForeignReader {
       throw Error(ErrorCode::unsupported, "base_model.vera_A",
                   "and vera_B are not the matrices that the adapter's seed gives",
                   "merge the adapter with PEFT and use the merged model");
+  }
+
+  /// A method text whose numbers come from the file.
+  static adapt::Method to_method(const std::string& text, const std::string& layer) {
+    try {
+      return adapt::parse_method(text);
+    } catch (const Error& error) {
+      throw Error(ErrorCode::unsupported, layer, "asks for what cannot be: " + error.message(),
+                  "the adapter is damaged, or of a kind that is not known here");
+    }
   }
 
   /// LyCORIS's norms: differences of their scale and offset.

@@ -157,6 +157,8 @@ class Reader {
     std::string more;
     const bool mid = has("mid");
     if (mid) {
+      if (shape_.positions() == 1)
+        throw bad("mid", "is a core for a kernel, which the layer lacks");
       give("mid", "residual.mid");
       more += ",tucker=yes";
     }
@@ -368,6 +370,8 @@ class Reader {
     const at::Tensor& u = give("hra_u", "transform.u");
     if (u.dim() != 2 || u.size(0) != shape_.patch())
       throw bad("hra_u", "does not have one row per input");
+    if ((u.to(at::kFloat).norm(2, 0) == 0).any().item<bool>())
+      throw bad("hra_u", "has a vector of length zero, which reflects nothing");
     reading_.method = "hra(rank=" + std::to_string(u.size(1)) + over_patches(u.size(0)) +
                       (configured("apply_GS") ? ",orthogonal=yes)" : ")");
   }
