@@ -1,9 +1,10 @@
 #include "ringlet/adapt/cayley.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include <ATen/ops/eye.h>
-#include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/linalg_solve_ex.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/triu_indices.h>
 #include <ATen/ops/where.h>
@@ -34,7 +35,9 @@ at::Tensor skew_part(const at::Tensor& m, double scale) {
 
 at::Tensor cayley(const at::Tensor& q) {
   const at::Tensor one = identity_like(q);
-  return at::linalg_solve(one - q, one + q, false);  // X (I - Q) = I + Q
+  // X (I - Q) = I + Q. I - Q is never singular, but a Q too large for its type looks so: the result
+  // is then not finite, which merging and training notice, instead of an error from inside.
+  return std::get<0>(at::linalg_solve_ex(one - q, one + q, false, /*check_errors=*/false));
 }
 
 at::Tensor cayley_neumann(const at::Tensor& q, std::int64_t terms) {

@@ -211,6 +211,9 @@ class ForeignReader {
       options.widest_in = std::max(options.widest_in, shape.patch());
       options.widest_out = std::max(options.widest_out, shape.out);
     }
+    if (options.widest_in == 0)
+      throw Error(ErrorCode::bad_format, "base_model.vera_A",
+                  "stands in a file without VeRA layers", "the file is damaged");
     const auto [expected_a, expected_b] = adapt::vera_matrices(options);
     if (a == projections_.end() || b == projections_.end() || !at::equal(a->second, expected_a) ||
         !at::equal(b->second, expected_b))

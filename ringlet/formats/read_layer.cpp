@@ -72,12 +72,17 @@ class Reader {
     reading_.tensors[parameter] = tensor;
   }
 
+  /// A tensor of one number.
+  double scalar(const char* what) {
+    const at::Tensor& stored = take(what);
+    if (stored.numel() != 1) throw bad(what, "is not one number");
+    return stored.to(at::kDouble).item<double>();
+  }
+
   /// alpha, from the file, the configuration, or the rank.
   double alpha(std::int64_t rank) {
     if (has("alpha")) {
-      const at::Tensor& stored = take("alpha");
-      if (stored.numel() != 1) throw bad("alpha", "is not one number");
-      const double value = stored.to(at::kDouble).item<double>();
+      const double value = scalar("alpha");
       if (value < 0.0) throw bad("alpha", "is " + exact_number(value) + ", below zero");
       if (value == 0.0) {
         decisions_.insert("alpha 0 means alpha = rank (scale 1), as in kohya and LyCORIS");
@@ -266,7 +271,7 @@ class Reader {
       return ranked("lokr", r, alpha(r), form);
     }
     // LyCORIS gives alpha the rank's value when neither factor is of low rank.
-    const double stored = has("alpha") ? take("alpha").to(at::kDouble).item<double>() : 1.0;
+    const double stored = has("alpha") ? scalar("alpha") : 1.0;
     const auto whole = static_cast<std::int64_t>(stored);
     const bool keeps = stored >= 1.0 && stored < 1e6 && static_cast<double>(whole) == stored;
     decisions_.insert("LoKr of two whole factors: scale 1, whatever alpha the file states");
@@ -331,7 +336,7 @@ class Reader {
       throw bad("oft_blocks",
                 "are not square blocks of " + std::to_string(shape_.out) + " outputs");
     double constraint = 0.0;
-    if (has("alpha")) constraint = take("alpha").to(at::kDouble).item<double>();
+    if (has("alpha")) constraint = scalar("alpha");
     if (!(constraint >= 0.0)) throw bad("alpha", "is a constraint below zero");
     if (context_.kohya_oft && constraint == 0.0)
       throw Error(ErrorCode::unsupported, file_.names.at("oft_blocks"),
@@ -401,7 +406,7 @@ class Reader {
                                : "diagonal(side=output)";
       if (bias) decisions_.insert("IA3 on the output scales the bias, too (PEFT)");
     } else {
-      input = take("on_input").to(at::kDouble).item<double>() != 0.0;
+      input = scalar("on_input") != 0.0;
       reading_.method = std::string("diagonal(form=offset,side=") + (input ? "input)" : "output)");
     }
     decisions_.insert(input ? "IA3 on the input" : "IA3 on the output");
