@@ -6,6 +6,7 @@ compare_train.py and compare_methods.py.
 METHOD is a key of PEERS, "peft-lora" unless given.
 """
 import json
+import logging
 import sys
 import time
 
@@ -42,7 +43,9 @@ def adapt(unet, method):
         peft.get_peft_model(unet, getattr(peft, kind)(target_modules=TARGETS, **options))
         return [p for p in unet.parameters() if p.requires_grad]
     from lycoris import LycorisNetwork, create_lycoris
-    LycorisNetwork.apply_preset({"target_name": [f"*.{name}" for name in TARGETS], "target_module": []})
+    logging.getLogger("LyCORIS").setLevel(logging.ERROR)  # it writes to stdout, where the JSON goes
+    LycorisNetwork.apply_preset(
+        {"target_name": [f"*.{name}" for name in TARGETS], "use_fnmatch": True, "target_module": []})
     network = create_lycoris(unet, 1.0, algo=kind, **options)
     network.apply_to()
     unet.lycoris = network  # trained, and kept alive, with the network

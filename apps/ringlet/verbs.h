@@ -4,7 +4,9 @@
 
 namespace ringlet::app {
 
+int cmd_convert(int argc, char** argv);
 int cmd_doctor(int argc, char** argv);
+int cmd_extract(int argc, char** argv);
 int cmd_generate(int argc, char** argv);
 int cmd_inspect(int argc, char** argv);
 int cmd_merge(int argc, char** argv);

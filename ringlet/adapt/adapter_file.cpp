@@ -12,6 +12,8 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/ones.h>
+#include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 
 #include "ringlet/core/error.h"
@@ -25,6 +27,7 @@ namespace {
 
 constexpr std::string_view kPrefix = "ringlet.";
 constexpr std::int64_t kFormat = 1;
+constexpr std::size_t kShown = 200;  ///< of a file's texts, in messages
 constexpr std::array kStorageTypes = {at::kFloat, at::kHalf, at::kBFloat16};
 
 using Shape = std::vector<std::int64_t>;
@@ -73,12 +76,11 @@ class Reader {
     check_format();
     FactorTable factors = read_factors();
     const BaseShapes shapes = read_base_shapes();
-    const std::vector<Assignment> assignments = with_methods(find_targets(shapes), read_methods());
-    check_size(assignments, factors);
-    const std::vector<TensorTarget> tensors = find_tensors(shapes);
-    AdapterSet set = AdapterSet::create(assignments, std::move(factors), Random(0), true, tensors);
+    const std::vector<Assignment> assignments = with_methods(find_targets(shapes));
+    AdapterSet set = build(assignments, std::move(factors), find_tensors(shapes));
     AdapterFileInfo info = read_info();
     fill(set, info.storage);
+    check_transforms(set, where_);
     set.set_trainable(false);
     return {std::move(set), std::move(info)};
   }
@@ -104,7 +106,7 @@ class Reader {
     const char* const end = written.data() + written.size();
     const auto [next, problem] = std::from_chars(written.data(), end, value);
     if (problem != std::errc() || next != end || value < 1)
-      throw bad(what + " is \"" + written + "\", not a whole number above 0");
+      throw bad(what + " is \"" + written.substr(0, kShown) + "\", not a whole number above 0");
     return value;
   }
 
@@ -127,6 +129,10 @@ class Reader {
   }
 
   Method to_method(const std::string& written) const {
+    constexpr std::size_t kLongest = 4096;
+    if (written.size() > kLongest)
+      throw Error(ErrorCode::unsupported, where_,
+                  "its method is a text of " + std::to_string(written.size()) + " letters");
     try {
       return parse_method(written);
     } catch (const Error& error) {
@@ -134,29 +140,44 @@ class Reader {
     }
   }
 
-  /// Methods of the layers that have another one than the rest, which is under "".
-  std::map<std::string, Method> read_methods() const {
-    std::map<std::string, Method> methods = {{"", to_method(text("ringlet.method"))}};
+  /// Methods of the layers that have another one than the rest.
+  std::map<std::string, Method> read_exceptions() const {
+    std::map<std::string, Method> methods;
     if (!file_->metadata().contains("ringlet.layer_methods")) return methods;
     const Json exceptions = object("ringlet.layer_methods");  // must outlive items()
     for (const auto& [layer, method] : exceptions.items()) {
-      if (!method.is_string()) throw bad("the method of layer \"" + layer + "\" is no text");
+      if (!method.is_string()) throw bad("the method of a layer is no text");
       methods.emplace(layer, to_method(method.get<std::string>()));
     }
     return methods;
   }
 
-  std::vector<Assignment> with_methods(const std::vector<Target>& targets,
-                                       const std::map<std::string, Method>& methods) const {
+  std::vector<Assignment> with_methods(const std::vector<Target>& targets) const {
+    const Method method = to_method(text("ringlet.method"));
+    const std::map<std::string, Method> exceptions = read_exceptions();
     std::vector<Assignment> assignments;
-    std::size_t used = 1;
+    std::size_t used = 0;
     for (const Target& target : targets) {
-      const auto own = methods.find(target.full_name());
-      used += own != methods.end() ? 1 : 0;
-      assignments.push_back({target, own != methods.end() ? own->second : methods.at("")});
+      const auto own = exceptions.find(target.full_name());
+      used += own != exceptions.end() ? 1 : 0;
+      assignments.push_back({target, own != exceptions.end() ? own->second : method});
     }
-    if (used != methods.size()) throw bad("has a method for a layer that it does not change");
+    if (used != exceptions.size()) throw bad("has a method for a layer that it does not change");
     return assignments;
+  }
+
+  AdapterSet build(const std::vector<Assignment>& assignments, FactorTable factors,
+                   const std::vector<TensorTarget>& tensors) const {
+    try {
+      check_size(assignments, factors);
+      return AdapterSet::create(assignments, std::move(factors), Random(0), true, tensors);
+    } catch (const Error& error) {
+      // What a method cannot be on a layer is an argument of the file's.
+      if (error.code() != ErrorCode::invalid_argument && error.code() != ErrorCode::unsupported)
+        throw;
+      throw Error(error.code() == ErrorCode::unsupported ? error.code() : ErrorCode::bad_format,
+                  where_, error.where() + " " + error.message(), error.hint());
+    }
   }
 
   FactorTable read_factors() const {
@@ -166,8 +187,9 @@ class Reader {
     FactorTable table(static_cast<int>(modes));
     const Json factors = object("ringlet.factors");  // must outlive items()
     for (const auto& [n, split] : factors.items()) {
-      if (!split.is_string()) throw bad("its factors of " + n + " are no text");
       const std::int64_t dimension = whole_number(n, "a dimension among its factors");
+      if (!split.is_string() || split.get_ref<const std::string&>().size() > kShown)
+        throw bad("its factors of " + n + " are no text, or a long one");
       try {
         table.set(dimension, parse_factors(split.get<std::string>()));
       } catch (const Error& error) {
@@ -178,10 +200,16 @@ class Reader {
   }
 
   BaseShapes read_base_shapes() const {
+    constexpr std::size_t kLongestName = 1024, kMostAxes = 4;
     const std::string where = where_ + ": ringlet.base_shapes";
     BaseShapes shapes;
     const Json json = object("ringlet.base_shapes");
     for (const auto& item : json.items()) {
+      if (item.key().size() > kLongestName)
+        throw bad("names a layer by " + std::to_string(item.key().size()) + " letters");
+      if (item.value().size() > kMostAxes)
+        throw bad("layer \"" + item.key() + "\" has a shape of " +
+                  std::to_string(item.value().size()) + " numbers, which no layer has");
       Shape shape = json_require<Shape>(json, item.key().c_str(), where);
       const bool layer = shape.size() == 2 || shape.size() == 4 || is_small(shape);
       if (!layer || std::ranges::any_of(shape, [](std::int64_t n) { return n < 1; }))
@@ -220,8 +248,8 @@ class Reader {
         throw wrong_base("changes the tensor \"" + full + "\", which the model does not have");
       const at::Tensor& tensor = index->second->tensors.at(name);
       if (tensor.sizes() != at::IntArrayRef(shape))
-        throw wrong_base("tensor \"" + full + "\" has shape " + c10::str(shape) + " in the file, " +
-                         c10::str(tensor.sizes()) + " in the model");
+        throw wrong_base("tensor \"" + full + "\" has shape " + c10::str(at::IntArrayRef(shape)) +
+                         " in the file, " + c10::str(tensor.sizes()) + " in the model");
       targets.push_back({component, name, tensor, index->second->slots});
     }
     return targets;
@@ -258,14 +286,18 @@ class Reader {
     }
   }
 
-  /// The formulas for the numbers of parameters, which grow with the squares of ranks and factors,
-  /// must not overflow.
+  /// The formulas for the numbers of parameters, which grow with the squares of ranks and factors
+  /// and with the products of splits, must not overflow.
   void check_ranks(const Method& method, const LayerShape& shape) const {
     constexpr double kMost = 4e18;
     const double width = 4.0 * static_cast<double>(std::max(shape.in, shape.out));
     for (const PartSpec& part : method.parts) {
       const auto entry = std::ranges::find(part_registry(), part.name, &PartEntry::name);
       for (const OptionEntry& option : entry->options) {
+        if (option.kind == OptionKind::split && !part.word(option.name).empty())
+          for (const std::int64_t factor : parse_factors(part.word(option.name)))
+            if (factor > std::max(shape.out, shape.patch()))
+              throw bad("its method " + method.text() + " is too large for its layers");
         if (option.kind != OptionKind::positive_integer) continue;
         const double rank = part.number(option.name) * width;
         if (rank * rank * static_cast<double>(shape.positions()) > kMost)
@@ -315,7 +347,7 @@ class Reader {
     std::ranges::sort(known);
     for (const io::TensorInfo& info : file_->tensors())
       if (!std::ranges::binary_search(known, info.name))
-        throw bad("tensor \"" + info.name + "\" belongs to none of its layers");
+        throw bad("tensor \"" + info.name.substr(0, kShown) + "\" belongs to none of its layers");
   }
 
   std::string where_;
@@ -343,6 +375,29 @@ void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
     }
     io::save_tensors(path, tensors, metadata_of(set, info));
   });
+}
+
+void check_transforms(const AdapterSet& set, const std::string& where) {
+  // Nothing in a transform is far from the range of 1, where all of them start. Rotations of larger
+  // numbers are lost to rounding.
+  constexpr double kMost = 1e4;
+  const at::NoGradGuard no_grad;
+  const auto is_usable = [&](const Transform& transform, const at::Device& device) {
+    for (const auto& [name, numbers] : transform.parameters())
+      if (numbers.numel() > 0 && numbers.abs().max().item<double>() > kMost) return false;
+    try {
+      return is_finite(transform.forward(at::ones({1, transform.width()}, device)));
+    } catch (const c10::Error&) {  // a matrix without an inverse
+      return false;
+    }
+  };
+  for (const AdapterSet::Entry& entry : set.entries())
+    for (const auto& transform : entry.adapter->parts().transforms)
+      if (!is_usable(*transform, entry.target.layer->weight().device()))
+        throw Error(ErrorCode::non_finite, where,
+                    "the transform of " + entry.target.full_name() + ", " + entry.adapter->spec() +
+                        ", has numbers from which no weight follows",
+                    "the file is damaged, or its training diverged");
 }
 
 std::vector<std::string> adapted_layers(const std::filesystem::path& path) {

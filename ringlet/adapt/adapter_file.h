@@ -56,4 +56,8 @@ struct LoadedAdapter {
 LoadedAdapter load_adapter(const std::filesystem::path& path, const Components& components,
                            const std::string& expected_base_hash = {});
 
+/// Refuses numbers of transforms from which no weight follows: reflections along zero, rotations
+/// whose matrix has no inverse. Throws Error(non_finite) that names `where` and the layer.
+void check_transforms(const AdapterSet& set, const std::string& where);
+
 }  // namespace ringlet::adapt

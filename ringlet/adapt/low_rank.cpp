@@ -28,14 +28,14 @@ LowRank::LowRank(const at::Tensor& w0, const LowRankOptions& options, RandomStre
     : FactoredResidual(LayerShape::of(w0), width_of(options)), scale_(options.scale) {
   const std::int64_t rank = options.rank;
   if (rank < 1) throw Error(ErrorCode::invalid_argument, "lora", "the rank must be at least 1");
+  if (reads_weight(options.start) && rank > std::min(shape_.out, shape_.patch()))
+    throw Error(ErrorCode::unsupported, "lora(rank=" + std::to_string(rank) + ")",
+                "a start from the weight has no more ranks than the weight, " +
+                    std::to_string(std::min(shape_.out, shape_.patch())),
+                "use a smaller rank or init=kaiming");
   const std::vector<std::int64_t> down = shape_.with_rows(rank);
   up_ = at::zeros({shape_.out, rank});
   if (reads_weight(options.start)) {
-    if (rank > std::min(shape_.out, shape_.patch()))
-      throw Error(ErrorCode::unsupported, "lora(rank=" + std::to_string(rank) + ")",
-                  "a start from the weight has no more ranks than the weight, " +
-                      std::to_string(std::min(shape_.out, shape_.patch())),
-                  "use a smaller rank or init=kaiming");
     down_ = at::zeros(down);
     if (!options.load) start_from_weight(w0, options.start);
     down_start_ = down_.clone();

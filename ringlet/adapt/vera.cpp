@@ -1,5 +1,6 @@
 #include "ringlet/adapt/vera.h"
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
 
@@ -7,6 +8,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
+
+#include "ringlet/core/error.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -28,9 +31,20 @@ std::pair<at::Tensor, at::Tensor> vera_matrices(const VeraOptions& options) {
 
 Vera::Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& shared)
     : FactoredResidual(shape, options.rank) {
+  // A file holds little more than the rank's number for matrices of its size.
+  constexpr std::int64_t kMostRank = 1024;
+  constexpr std::size_t kMostMatrices = 8;
+  const std::int64_t most = std::max(kMostRank, std::min(options.widest_in, options.widest_out));
+  if (options.rank > most)
+    throw Error(ErrorCode::unsupported, "vera(rank=" + std::to_string(options.rank) + ")",
+                "has more ranks than " + std::to_string(most), "use a smaller rank");
   const std::string key = "vera " + std::to_string(options.rank) + " " +
                           std::to_string(options.seed) + " " + std::to_string(options.widest_in) +
                           " " + std::to_string(options.widest_out);
+  if (!shared.contains(key + " A") && shared.size() >= kMostMatrices)
+    throw Error(ErrorCode::unsupported, "vera",
+                "the layers ask for more than 4 different random matrices",
+                "use one rank and one seed for all layers");
   if (!shared.contains(key + " A"))
     std::tie(shared[key + " A"], shared[key + " B"]) = vera_matrices(options);
   a_ = shared.at(key + " A").narrow(1, 0, shape.patch());

@@ -34,6 +34,9 @@ struct ReadingContext {
 LayerReading read_layer(const LayerTensors& file, const ReadingContext& context,
                         std::set<std::string>& decisions);
 
+/// A method text whose numbers come from a file. Throws Error(unsupported) that names the layer.
+adapt::Method to_method(const std::string& text, const std::string& layer);
+
 /// One layer in another program's form: tensors by what they are (see ending()), and for PEFT the
 /// fields of its configuration.
 struct LayerWriting {

@@ -141,8 +141,8 @@ Naming file_naming(const io::SafetensorsFile& file) {
   if (seen.size() > 1) {
     const auto& [first, second] = std::pair{*seen.begin(), *std::next(seen.begin())};
     throw Error(ErrorCode::bad_format, file.path().string(),
-                std::string("mixes the names of two programs: \"") + first.second + "\" (" +
-                    program(first.first) + ") and \"" + second.second + "\" (" +
+                std::string("mixes the names of two programs: \"") + shown(first.second) + "\" (" +
+                    program(first.first) + ") and \"" + shown(second.second) + "\" (" +
                     program(second.first) + ")",
                 "an adapter file has the names of one program; split it");
   }
@@ -156,11 +156,11 @@ AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& fi
   std::map<std::string, LayerTensors> layers;
   for (const io::TensorInfo& info : file->tensors()) {
     const std::optional<Ending> end = ending_of(sorted.naming, info.name);
-    if (sorted.naming == Naming::peft && !info.name.starts_with(kPeftPrefix)) {
+    if (info.name == "base_model.vera_A" || info.name == "base_model.vera_B") {
       sorted.projections.emplace(info.name, io::view_tensor(file, info));
       continue;
     }
-    if (!end) {
+    if (!end || (sorted.naming == Naming::peft && !info.name.starts_with(kPeftPrefix))) {
       sorted.unknown.push_back(info.name);
       continue;
     }
@@ -169,15 +169,27 @@ AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& fi
     LayerTensors& layer = layers[prefix];
     layer.prefix = prefix;
     if (!layer.tensors.emplace(end->what, io::view_tensor(file, info)).second)
-      throw Error(
-          ErrorCode::bad_format, file->path().string(),
-          "says the same twice: \"" + layer.names[end->what] + "\" and \"" + info.name + "\"",
-          "the file is damaged or was put together wrongly");
+      throw Error(ErrorCode::bad_format, file->path().string(),
+                  "says the same twice: \"" + shown(layer.names[end->what]) + "\" and \"" +
+                      shown(info.name) + "\"",
+                  "the file is damaged or was put together wrongly");
     layer.names[end->what] = info.name;
   }
   for (auto& [prefix, layer] : layers) sorted.layers.push_back(std::move(layer));
   std::ranges::sort(sorted.unknown);
   return sorted;
+}
+
+bool is_factor_type(at::ScalarType type) {
+  return type == at::kFloat || type == at::kHalf || type == at::kBFloat16 || type == at::kDouble;
+}
+
+std::string shown(const std::string& text) {
+  constexpr std::size_t kMost = 120;
+  if (text.size() <= kMost) return text;
+  std::size_t length = kMost;
+  while ((static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;  // whole letters
+  return text.substr(0, length) + "…";
 }
 
 std::string ending(Naming naming, const std::string& what) {

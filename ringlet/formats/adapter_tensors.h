@@ -32,6 +32,12 @@ struct AdapterTensors {
 /// says one thing twice in two spellings.
 AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& file);
 
+/// The types that factors may have: F64, F32, F16, BF16.
+bool is_factor_type(at::ScalarType type);
+
+/// A name or value of the file for a message: its first letters.
+std::string shown(const std::string& text);
+
 /// A dialect's ending for what a tensor is: (kohya, "down") -> ".lora_down.weight".
 std::string ending(Naming naming, const std::string& what);
 

@@ -5,9 +5,13 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include <algorithm>
+#include <cmath>
 #include <regex>
 #include <set>
 #include <utility>
+
+#include "ringlet/formats/adapter_tensors.h"
 
 namespace ringlet::formats {
 namespace {
@@ -39,14 +43,56 @@ bool is_unset(const Json& value) {
          (value.is_structured() && value.empty());
 }
 
+/// Names of modules are expressions, too, whose dots stand for any letter.
+bool is_plain(const std::string& key) {
+  return std::ranges::all_of(key, [](char c) {
+    return c == '.' || c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+           (c >= 'A' && c <= 'Z');
+  });
+}
+
+bool plain_matches(const std::string& key, const std::string& path) {
+  if (key.size() > path.size()) return false;
+  const std::size_t begin = path.size() - key.size();
+  return (begin == 0 || path[begin - 1] == '.') &&
+         std::equal(key.begin(), key.end(), path.begin() + static_cast<std::ptrdiff_t>(begin),
+                    [](char a, char b) { return a == b || a == '.'; });
+}
+
+/// Refuses what makes matching slow whatever the way: an expression that is written out many times,
+/// and one that is tried at every letter.
+void check_expression(const std::string& key, const std::string& where) {
+  constexpr std::size_t kLongest = 256;
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::unsupported, where,
+                "the regular expression \"" + shown(key) + "\" " + why,
+                "name the layers in full instead");
+  };
+  if (key.size() > kLongest) refuse("is longer than " + std::to_string(kLongest) + " letters");
+  for (std::size_t i = 0; i < key.size(); ++i) {
+    if (key[i] == '\\') {
+      ++i;
+      continue;
+    }
+    if (key[i] == '{') refuse("has repeat counts, which are not followed here");
+    if (key.compare(i, 2, "(?") == 0 && key.compare(i, 3, "(?:") != 0)
+      refuse("looks ahead or has another extension, which is not followed here");
+  }
+}
+
 /// PEFT's rule: the key as a regular expression for the end of the path.
 bool matches(const std::string& key, const std::string& path, const std::string& where) {
-  if (path == key || path.ends_with("." + key)) return true;
+  if (is_plain(key)) return plain_matches(key, path);
+  check_expression(key, where);
+  auto flags = std::regex::ECMAScript;
+#ifdef __GLIBCXX__
+  flags |= std::regex_constants::__polynomial;  // no backtracking, which may take 2^n steps
+#endif
   try {
-    return std::regex_match(path, std::regex("(.*\\.)?(" + key + ")$"));
+    return std::regex_match(path, std::regex("(.*\\.)?(" + key + ")$", flags));
   } catch (const std::regex_error& problem) {
     throw Error(ErrorCode::bad_format, where,
-                "\"" + key + "\" is no regular expression: " + problem.what());
+                "\"" + shown(key) + "\" is no regular expression: " + problem.what());
   }
 }
 
@@ -59,12 +105,13 @@ PeftConfig::PeftConfig(Json config, std::string where)
   static const std::set<std::string, std::less<>> kTypes = {
       "LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "IA3", "FOURIERFT", "VERA"};
   if (!kTypes.contains(type_))
-    throw Error(ErrorCode::unsupported, where_, "PEFT's method \"" + type_ + "\" is not known here",
+    throw Error(ErrorCode::unsupported, where_,
+                "PEFT's method \"" + shown(type_) + "\" is not known here",
                 "merge the adapter with PEFT and use the merged model");
   for (const auto& [field, value] : config_.items())
     if (!harmless().contains(field) && !is_unset(value))
       throw Error(ErrorCode::unsupported, where_,
-                  "field \"" + field + "\" is set to " + value.dump() +
+                  "field \"" + shown(field) + "\" is set to " + shown(value.dump()) +
                       ", which may change what the adapter computes and is not known here",
                   "merge the adapter with PEFT and use the merged model");
 }
@@ -90,26 +137,41 @@ std::string PeftConfig::word(const char* field, const std::string& fallback) con
 double PeftConfig::for_layer(const char* pattern_field, const std::string& path,
                              double fallback) const {
   const auto patterns = config_.find(pattern_field);
-  if (patterns == config_.end() || !patterns->is_object()) return fallback;
+  if (patterns == config_.end() || patterns->is_null()) return fallback;
+  if (!patterns->is_object())
+    throw Error(ErrorCode::bad_format, where_, std::string(pattern_field) + " is no JSON object");
+  constexpr int kMostExpressions = 64;
+  int expressions = 0;
   for (const auto& [key, value] : patterns->items()) {
     if (!value.is_number())
       throw Error(ErrorCode::bad_format, where_,
-                  std::string(pattern_field) + ": \"" + key + "\" is no number");
+                  std::string(pattern_field) + ": \"" + shown(key) + "\" is no number");
+    if (!is_plain(key) && ++expressions > kMostExpressions)
+      throw Error(ErrorCode::unsupported, where_,
+                  std::string(pattern_field) + " has more than " +
+                      std::to_string(kMostExpressions) + " regular expressions",
+                  "name the layers in full instead");
     if (matches(key, path, where_)) return value.get<double>();
   }
   return fallback;
+}
+
+std::int64_t PeftConfig::rank(const std::string& path, std::int64_t fallback) const {
+  constexpr double kMost = 4294967296.0;
+  const double stated =
+      for_layer("rank_pattern", path, static_cast<double>(integer("r", fallback)));
+  if (!(std::abs(stated) <= kMost) || stated != std::floor(stated))
+    throw Error(ErrorCode::bad_format, where_, "states a rank that is not a whole number");
+  return static_cast<std::int64_t>(stated);
 }
 
 bool PeftConfig::selects(const char* field, const std::string& path) const {
   const auto found = config_.find(field);
   if (found == config_.end() || found->is_null()) return false;
   if (found->is_string()) return matches(found->get<std::string>(), path, where_);
-  for (const auto& name : *found)
-    if (name.is_string()) {
-      const std::string text = name.get<std::string>();
-      if (path == text || path.ends_with("." + text)) return true;
-    }
-  return false;
+  const auto names = json_value<std::vector<std::string>>(config_, field, {}, where_);
+  return std::ranges::any_of(
+      names, [&](const std::string& name) { return path == name || path.ends_with("." + name); });
 }
 
 }  // namespace ringlet::formats

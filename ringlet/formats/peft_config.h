@@ -23,8 +23,12 @@ class PeftConfig {
   std::string word(const char* field, const std::string& fallback) const;
 
   /// The value for a layer: that of the first key of `pattern_field` that the layer's path ends
-  /// with or matches as a regular expression, else `fallback`.
+  /// with or matches as a regular expression, else `fallback`. Throws Error(unsupported) for
+  /// expressions whose matching could take long.
   double for_layer(const char* pattern_field, const std::string& path, double fallback) const;
+
+  /// The rank that `r` and `rank_pattern` state for a layer, else `fallback`.
+  std::int64_t rank(const std::string& path, std::int64_t fallback) const;
 
   /// Whether a list of names, or a regular expression, selects the layer (IA3's
   /// feedforward_modules).

@@ -1,0 +1,342 @@
+#include <algorithm>
+#include <cstdio>
+
+#include <nlohmann/json.hpp>
+
+#include "options.h"
+#include "ringlet/adapt/budget.h"
+#include "ringlet/adapt/scale_method.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/text.h"
+#include "ringlet/io/plot.h"
+#include "ringlet/nn/device.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/extract.h"
+#include "verbs.h"
+
+namespace ringlet::app {
+namespace {
+
+namespace fs = std::filesystem;
+using Difference = pipeline::ModelDifference;
+
+struct ExtractOptions {
+  CommonOptions common;
+  pipeline::ExtractSource source;
+  adapt::FitOptions fit;
+  std::string base, tuned, tokenizer, out;
+  std::string method, budget, compare, budgets;
+  std::optional<double> max_error;
+  std::string save_precision = "fp32";
+  std::size_t rows = 20;
+};
+
+void add_options(CLI::App& app, ExtractOptions& o) {
+  app.add_option("--base", o.base, "The model before: folder, checkpoint, or .safetensors file")
+      ->required();
+  app.add_option("--tuned", o.tuned, "The model after fine-tuning or merging")->required();
+  app.add_option("--out", o.out, "Adapter file, or folder for --compare")->required();
+  app.add_option("--method", o.method,
+                 "Parts such as lora(rank=8), trm(rank=2), tr(rank=6) joined by +, or an alias "
+                 "[lora(rank=8)]");
+  app.add_option("--budget", o.budget,
+                 "Parameters to spend, for example 0.4M: makes the residual, or without one the "
+                 "transform, as large as that allows");
+  app.add_option("--max-error", o.max_error,
+                 "For lora: the smallest rank of each layer within this relative error");
+  app.add_option("--compare", o.compare,
+                 "Several methods, separated by commas: error against parameters as table, CSV and "
+                 "picture");
+  app.add_option("--budgets", o.budgets, "Parameters to compare at, for example 0.1M,0.2M,0.4M");
+  repeatable(app.add_option("--targets", o.source.targets.presets,
+                            "Layers: attention, attention+ff, all-linear, all, text-encoder; may "
+                            "be given several times [attention; all of other files]"));
+  repeatable(app.add_option("--include", o.source.targets.include,
+                            "More layers, by glob over \"unet.down_blocks…\" or re:REGEX"));
+  repeatable(
+      app.add_option("--exclude", o.source.targets.exclude, "Fewer layers, by glob or re:REGEX"));
+  app.add_option("--component", o.source.component,
+                 "What the layers of a .safetensors file that is no model belong to, such as unet")
+      ->capture_default_str();
+  app.add_option("--steps", o.fit.steps, "Optimiser steps per layer, at most")
+      ->capture_default_str();
+  app.add_option("--tolerance", o.fit.tolerance,
+                 "A fit has converged when 50 steps lower its squared error by a smaller share")
+      ->capture_default_str();
+  app.add_option("--seed", o.fit.seed, "Seed of the adapters' start")
+      ->transform(whole_number())
+      ->capture_default_str();
+  app.add_option("--layers", o.rows, "Layers to list, worst first; 0 = all")
+      ->transform(whole_number())
+      ->capture_default_str();
+  app.add_option("--save-precision", o.save_precision, "fp32, fp16 or bf16: type of what is saved")
+      ->capture_default_str();
+  app.add_option("--variant", o.source.files.variant, "Weight files to prefer, for example fp16");
+  app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
+}
+
+/// The texts between commas that no bracket encloses.
+std::vector<std::string> split_list(const std::string& text, const std::string& option) {
+  std::vector<std::string> items(1);
+  int depth = 0;
+  for (const char c : text) {
+    depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+    if (c == ',' && depth == 0)
+      items.emplace_back();
+    else if (c != ' ')
+      items.back() += c;
+  }
+  if (std::ranges::find(items, "") != items.end())
+    throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" has an empty entry",
+                "write a,b,c");
+  return items;
+}
+
+void refuse(const char* option, bool given, const std::string& why, const std::string& hint) {
+  if (given) throw Error(ErrorCode::invalid_argument, option, why, hint);
+}
+
+void check_output(const ExtractOptions& o) {
+  const fs::path out = o.out;
+  if (o.compare.empty()) {
+    refuse("--out", out.extension() != ".safetensors", "\"" + o.out + "\" is no .safetensors file",
+           "adapters are written as one .safetensors file");
+    const fs::path folder = out.has_parent_path() ? out.parent_path() : ".";
+    if (!fs::is_directory(folder))
+      throw Error(ErrorCode::not_found, folder.string(), "the folder does not exist",
+                  "make it first, or choose another --out");
+    return;
+  }
+  std::error_code problem;
+  fs::create_directories(out, problem);
+  if (problem || !fs::is_directory(out))
+    throw Error(ErrorCode::io, o.out, "is no folder that can be written to",
+                "choose another --out");
+}
+
+void check(ExtractOptions& o) {
+  const bool compares = !o.compare.empty();
+  refuse("--compare", compares && (!o.method.empty() || !o.budget.empty() || o.max_error),
+         "stands in place of --method, --budget and --max-error", "give only one of them");
+  refuse("--budgets", compares && o.budgets.empty(), "is needed with --compare",
+         "for example --budgets 0.1M,0.2M,0.4M");
+  refuse("--budgets", !compares && !o.budgets.empty(), "goes with --compare",
+         "for one adapter give --budget");
+  refuse("--max-error", o.max_error && !o.budget.empty(), "and --budget exclude each other",
+         "give one of them");
+  refuse("--max-error", o.max_error && !(*o.max_error > 0.0 && *o.max_error < 1.0),
+         "must lie between 0 and 1", "0.02 keeps 98 % of each layer's change");
+  refuse("--steps", o.fit.steps < 1, "must be at least 1", "");
+  refuse("--tolerance", !(o.fit.tolerance >= 0.0 && o.fit.tolerance < 1.0), "must lie in [0, 1)",
+         "");
+  refuse("--component",
+         o.source.component.empty() || o.source.component.find('.') != std::string::npos,
+         "must be a name without dots", "for example --component unet");
+  refuse("--save-precision", o.save_precision == "auto", "must be known", "use fp32, fp16 or bf16");
+  if (o.method.empty()) o.method = "lora(rank=8)";
+  if (!compares) adapt::parse_method(o.method);  // before the models are read
+  if (!o.budget.empty()) adapt::parse_budget(o.budget);
+  o.source.base = o.base;
+  o.source.tuned = o.tuned;
+  o.source.files.tokenizer = o.tokenizer;
+  check_output(o);
+}
+
+nlohmann::json report_json(const adapt::FitReport& report) {
+  return {{"relative_error", report.relative_error},
+          {"parameters", report.parameters},
+          {"steps", report.steps},
+          {"seconds", report.seconds},
+          {"closed_form", report.closed_form},
+          {"converged", report.converged}};
+}
+
+void print_json(const nlohmann::json& json) {
+  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+void print_row(const std::string& name, const std::string& change, const adapt::FitReport& report) {
+  std::printf("  %-68s %7s %8.4f %11lld %6lld %8.2f%s\n", printable(name).c_str(), change.c_str(),
+              report.relative_error, static_cast<long long>(report.parameters),
+              static_cast<long long>(report.steps), report.seconds,
+              report.converged ? "" : "  not converged");
+}
+
+void print_layers(const pipeline::Extraction& found, std::size_t rows) {
+  std::vector<pipeline::LayerFit> layers = found.layers;
+  std::ranges::stable_sort(layers, std::ranges::greater(), [](const pipeline::LayerFit& layer) {
+    return layer.report.relative_error;
+  });
+  const std::size_t shown = rows == 0 ? layers.size() : std::min(rows, layers.size());
+  std::printf("  %-68s %7s %8s %11s %6s %8s\n", "layer, worst first", "change", "error",
+              "parameters", "steps", "seconds");
+  for (std::size_t i = 0; i < shown; ++i) {
+    char change[16];
+    std::snprintf(change, sizeof change, "%.4f", layers[i].change);
+    print_row(layers[i].name, change, layers[i].report);
+  }
+  if (shown < layers.size())
+    std::printf("  … %zu more (--layers 0 shows all)\n", layers.size() - shown);
+  print_row("total of " + std::to_string(layers.size()) + " layers", "", found.total);
+}
+
+/// Beside the table; the JSON has it all.
+void say(const ExtractOptions& o, const std::string& message) {
+  if (!o.common.json) log(LogLevel::info, message);
+}
+
+/// What the numbers are about.
+void describe(const ExtractOptions& o, const Difference& difference) {
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "%zu of %zu selected layers differ; they hold %.1f %% of the squared difference of "
+                "all weights",
+                difference.layers.size(), difference.layers.size() + difference.unchanged.size(),
+                100.0 * difference.share);
+  say(o, text);
+}
+
+adapt::Method chosen_method(const ExtractOptions& o, const Difference& difference) {
+  if (o.budget.empty()) return adapt::parse_method(o.method);
+  const adapt::ScaledMethod scaled = adapt::scale_to_budget(
+      o.method, adapt::parse_budget(o.budget), difference.targets(), adapt::FactorTable());
+  say(o,
+      "budget: " + scaled.method.text() + ", " + std::to_string(scaled.parameters) + " parameters");
+  return scaled.method;
+}
+
+int extract_one(const ExtractOptions& o, const Difference& difference) {
+  const adapt::Method method = chosen_method(o, difference);
+  const auto methods = o.max_error ? pipeline::methods_for_error(difference, method, *o.max_error)
+                                   : pipeline::same_method(difference, method);
+  pipeline::Extraction found = [&] {
+    Progress progress("fitting", methods.size(), o.common.quiet || o.common.json);
+    return pipeline::extract(difference, methods, adapt::FactorTable(), o.fit,
+                             [&](const std::string&) {
+                               progress.advance();
+                               return !interrupted();
+                             });
+  }();
+  pipeline::save_extraction(o.out, found, difference,
+                            nn::select_precision(o.save_precision, c10::kCPU));
+  if (!o.common.json) {
+    print_layers(found, o.rows);
+    std::printf("%s\n", o.out.c_str());
+    return 0;
+  }
+  nlohmann::json layers = nlohmann::json::array();
+  for (const pipeline::LayerFit& layer : found.layers) {
+    nlohmann::json row = report_json(layer.report);
+    row.update({{"layer", layer.name}, {"method", layer.method}, {"change", layer.change}});
+    layers.push_back(std::move(row));
+  }
+  print_json({{"out", o.out},
+              {"method", found.set.method().text()},
+              {"share", difference.share},
+              {"unchanged", difference.unchanged},
+              {"layers", layers},
+              {"total", report_json(found.total)}});
+  return 0;
+}
+
+void write_plot(const fs::path& file, const pipeline::Comparison& comparison) {
+  io::Plot plot;
+  plot.title = "Relative error of W* - W0 against parameters";
+  plot.x_label = "parameters";
+  plot.y_label = "|W' - W*| / |W* - W0|";
+  plot.logarithmic_x = true;
+  plot.zero_y = true;
+  for (const pipeline::ComparedFit& fit : comparison.fits) {
+    if (plot.curves.empty() || plot.curves.back().name != fit.curve)
+      plot.curves.push_back({fit.curve, {}});
+    plot.curves.back().points.emplace_back(static_cast<double>(fit.total.parameters),
+                                           fit.total.relative_error);
+  }
+  io::write_png(file, io::draw_plot(plot));
+}
+
+void print_comparison(const pipeline::Comparison& comparison) {
+  std::printf("  %-52s %11s %8s %8s %10s\n", "method", "parameters", "error", "seconds",
+              "converged");
+  for (const pipeline::ComparedFit& fit : comparison.fits)
+    std::printf("  %-52s %11lld %8.4f %8.2f %5zu of %zu\n", printable(fit.method).c_str(),
+                static_cast<long long>(fit.total.parameters), fit.total.relative_error,
+                fit.total.seconds, fit.converged, fit.layers);
+}
+
+int compare(const ExtractOptions& o, const Difference& difference,
+            const std::vector<std::string>& methods, const std::vector<std::int64_t>& budgets) {
+  const pipeline::Comparison found = [&] {
+    Progress progress("fitting", methods.size() * budgets.size() * difference.layers.size(),
+                      o.common.quiet || o.common.json);
+    return pipeline::compare_methods(difference, methods, budgets, adapt::FactorTable(), o.fit,
+                                     [&](const std::string& layer) {
+                                       progress.advance(layer);
+                                       return !interrupted();
+                                     });
+  }();
+  for (const std::string& point : found.left_out) say(o, "left out: " + point);
+  if (found.fits.empty())
+    throw Error(ErrorCode::invalid_argument, "--budgets", "no method fits into any of them",
+                found.left_out.front());
+  const fs::path csv = fs::path(o.out) / "compare.csv", png = fs::path(o.out) / "compare.png";
+  pipeline::write_comparison(csv, found);
+  write_plot(png, found);
+  if (!o.common.json) {
+    print_comparison(found);
+    std::printf("%s\n%s\n", csv.c_str(), png.c_str());
+    return 0;
+  }
+  nlohmann::json fits = nlohmann::json::array();
+  for (const pipeline::ComparedFit& fit : found.fits) {
+    nlohmann::json row = report_json(fit.total);
+    row.update({{"curve", fit.curve},
+                {"method", fit.method},
+                {"budget", fit.budget},
+                {"converged_layers", fit.converged}});
+    fits.push_back(std::move(row));
+  }
+  print_json({{"csv", csv.string()},
+              {"plot", png.string()},
+              {"share", difference.share},
+              {"layers", difference.layers.size()},
+              {"fits", fits},
+              {"left_out", found.left_out}});
+  return 0;
+}
+
+int extract_run(ExtractOptions& o) {
+  std::vector<std::string> methods;
+  std::vector<std::int64_t> budgets;
+  if (!o.compare.empty()) {
+    methods = split_list(o.compare, "--compare");
+    for (const std::string& text : methods) adapt::parse_method(text);
+    if (!o.budgets.empty())
+      for (const std::string& text : split_list(o.budgets, "--budgets"))
+        budgets.push_back(adapt::parse_budget(text));
+  }
+  check(o);
+  const Difference difference = pipeline::compare_models(o.source);
+  describe(o, difference);
+  return o.compare.empty() ? extract_one(o, difference) : compare(o, difference, methods, budgets);
+}
+
+}  // namespace
+
+int cmd_extract(int argc, char** argv) {
+  ExtractOptions options;
+  CLI::App app(
+      "Turn the difference of two models into an adapter of any method, and say how near it comes."
+      "\nExamples:\n  ringlet extract --base MODEL --tuned FINE_TUNED --method \"lora(rank=8)\" "
+      "--out adapter.safetensors\n  ringlet extract --base MODEL --tuned FINE_TUNED --compare "
+      "lora,trm+lora,oft --budgets 0.1M,0.4M --out comparison",
+      "extract");
+  add_options(app, options);
+  options.common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  options.common.apply();
+  catch_interrupts();
+  return nn::with_ringlet_errors("extract", [&] { return extract_run(options); });
+}
+
+}  // namespace ringlet::app

@@ -1,0 +1,393 @@
+#include "ringlet/adapt/fit.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/StringUtil.h>
+
+#include "ringlet/adapt/fit_closed_form.h"
+#include "ringlet/adapt/lbfgs.h"
+#include "ringlet/adapt/method.h"
+#include "ringlet/core/error.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::adapt {
+namespace {
+
+constexpr double kSmallError = 1e-12;  // squared; what is below is rounding of fp32
+
+/// How the best residual is found for what the transforms leave over.
+enum class Solver { none, low_rank, train, ring, whole };
+
+Solver solver_of(const Method& method) {
+  for (const PartSpec& part : method.parts) {
+    if (part.name == "lora" && !part.yes("tucker")) return Solver::low_rank;
+    if (part.name == "tt") return Solver::train;
+    if (part.name == "tr") return Solver::ring;
+    if (part.name == "diff") return Solver::whole;
+  }
+  return Solver::none;
+}
+
+/// The parts that change the weight.
+std::vector<const PartSpec*> weight_parts(const Method& method) {
+  std::vector<const PartSpec*> parts;
+  for (const PartSpec& part : method.parts)
+    if (find_part(part.name).kind != PartKind::bias) parts.push_back(&part);
+  return parts;
+}
+
+at::Tensor find(const Parameters& parameters, const std::string& name) {
+  return std::ranges::find(parameters, name, &Parameters::value_type::first)->second;
+}
+
+/// One fit, from the adapter's start to its best parameters.
+class Fitter {
+ public:
+  Fitter(TransformResidual& adapter, const at::Tensor& w0, const at::Tensor& wanted,
+         const FitOptions& options)
+      : adapter_(adapter),
+        options_(options),
+        w0_(w0.detach().to(at::kFloat)),
+        wanted_(wanted.detach().to(w0_.options())),
+        method_(parse_method(adapter.spec())),
+        solver_(solver_of(method_)),
+        parameters_(adapter.parameters()),
+        squared_norm_((wanted_ - w0_).to(at::kDouble).square().sum().item<double>()) {
+    for (const auto& [name, tensor] : parameters_) trainable_.push_back(tensor.requires_grad());
+    set_trainable({});
+    strength_ = std::exchange(adapter_.strength, 1.0);
+    keep_if_better();
+  }
+
+  ~Fitter() {
+    adapter_.strength = strength_;
+    for (std::size_t i = 0; i < parameters_.size(); ++i)
+      parameters_[i].second.set_requires_grad(trainable_[i]);
+  }
+  Fitter(const Fitter&) = delete;
+  Fitter& operator=(const Fitter&) = delete;
+
+  FitReport run() {
+    const auto begin = std::chrono::steady_clock::now();
+    report_.closed_form = closed_form();
+    if (report_.closed_form)
+      report_.converged = true;
+    else
+      search();
+    keep_if_better();
+    restore();
+    report_.relative_error = std::sqrt(best_error_);
+    for (const auto& [name, tensor] : parameters_) report_.parameters += tensor.numel();
+    report_.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return report_;
+  }
+
+ private:
+  at::Tensor weight() const {
+    const at::NoGradGuard no_grad;
+    return adapter_.weight(w0_);
+  }
+
+  /// Squared, relative to the difference.
+  double error() const {
+    return (weight() - wanted_).to(at::kDouble).square().sum().item<double>() / squared_norm_;
+  }
+
+  void keep_if_better() {
+    const double now = error();
+    if (!best_.empty() && !(now < best_error_)) return;
+    best_error_ = now;
+    best_.clear();
+    for (const auto& [name, tensor] : parameters_) best_.push_back(tensor.detach().clone());
+  }
+
+  void restore() {
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].second.copy_(best_[i]);
+  }
+
+  const Magnitude* magnitude() const { return adapter_.parts().magnitude.get(); }
+  Parameters residual() const { return adapter_.parts().residual->parameters(); }
+
+  /// The residual is a chain of cores that makes more numbers than the weight has. Its solvers take
+  /// those for zero, where a search may leave them free.
+  bool padded() const {
+    if (solver_ != Solver::ring && solver_ != Solver::train) return false;
+    std::int64_t out = 1, in = 1;
+    for (const auto& [name, core] : residual()) {
+      if (name.starts_with("out_")) out *= core.size(0);
+      if (name.starts_with("in_")) in *= core.size(0);
+    }
+    return out > w0_.size(0) || in > w0_.size(1);
+  }
+
+  /// The best residual can be found for the transforms as they are.
+  bool can_solve() const { return solver_ != Solver::none && !magnitude() && !padded(); }
+
+  /// W* less the weight without the residual's trainable part.
+  at::Tensor left_over() const {
+    const at::NoGradGuard no_grad;
+    const char* const name = solver_ == Solver::low_rank ? "up"
+                             : solver_ == Solver::whole  ? "diff"
+                                                         : "out_0";
+    find(residual(), name).zero_();
+    return wanted_ - weight();
+  }
+
+  /// The best residual for the transforms as they are. Needs a weight that the magnitude, where
+  /// there is one, does not change: at the start, or none.
+  void solve_residual(std::int64_t most_sweeps) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor rest = left_over();
+    const Parameters parts = residual();
+    if (solver_ == Solver::whole) find(parts, "diff").copy_(rest);
+    if (solver_ == Solver::train) set_tensor_train(parts, rest);
+    if (solver_ == Solver::low_rank) {
+      const auto* low_rank = dynamic_cast<const FactoredResidual*>(adapter_.parts().residual.get());
+      const at::Tensor up = find(parts, "up"), down = find(parts, "down");
+      const double scale = low_rank->pair().scale;
+      const LowRankProduct product = best_low_rank(rest.flatten(1) / scale, up.size(1));
+      up.copy_(product.left);
+      down.copy_(product.right.reshape(down.sizes()));
+    }
+    if (solver_ == Solver::ring) {
+      const SweepResult result = sweep_tensor_ring(parts, rest, most_sweeps, options_.tolerance);
+      report_.steps += result.sweeps;
+      report_.converged = result.converged;
+    }
+  }
+
+  bool closed_form() {
+    const std::vector<const PartSpec*> parts = weight_parts(method_);
+    if (parts.empty()) return true;
+    if (solver_ == Solver::whole && !magnitude()) {
+      solve_residual(0);
+      return true;
+    }
+    if (parts.size() > 1) return false;
+    if (magnitude()) {
+      project_magnitude();
+      return true;
+    }
+    if (parts.front()->name == "diagonal") {
+      const Transform& transform = *adapter_.parts().transforms.front();
+      const at::Tensor scales = best_scales(w0_, wanted_, transform.side());
+      const at::Tensor parameter = find(transform.parameters(), "scale");
+      parameter.copy_(parts.front()->word("form") == "offset" ? scales - 1.0 : scales);
+      return true;
+    }
+    if (padded() || (solver_ != Solver::low_rank && solver_ != Solver::train)) return false;
+    solve_residual(0);
+    return true;
+  }
+
+  void search() {
+    if (solver_ != Solver::none) {
+      constexpr std::int64_t kFirstSweeps = 20;
+      const bool alone = weight_parts(method_).size() == 1;  // a ring, or it had a closed form
+      solve_residual(alone ? options_.steps : std::min(options_.steps, kFirstSweeps));
+      keep_if_better();
+      if (alone && !padded()) return;
+    }
+    report_.converged = false;
+    push_rings();
+    if (solver_ == Solver::low_rank && !magnitude())
+      search_transforms();
+    else
+      search_jointly();
+  }
+
+  /// The gradient at a tensor ring's identity start is that of a Kronecker product of single modes,
+  /// whatever the rank is: a stationary point of its own, which only a step off the start leaves.
+  void push_rings() {
+    constexpr double kPush = 0.05;
+    RandomStream random = Random(options_.seed).stream("fit");
+    std::size_t next = 0;
+    for (const PartSpec& part : method_.parts) {
+      if (find_part(part.name).kind != PartKind::transform) continue;
+      const Transform& transform = *adapter_.parts().transforms.at(next++);
+      if (part.name != "trm") continue;
+      for (const auto& [name, core] : transform.parameters())
+        core.add_(
+            normal_start(core.sizes(), kPush / part.number("rank"), random).to(core.device()));
+    }
+  }
+
+  /// The best transforms when every T is judged with the best low rank beside it (variable
+  /// projection; Golub and Pereyra 1973).
+  void search_transforms() {
+    left_over();  // takes D away
+    LowRankTracker tracker(find(residual(), "up").size(1), options_.seed);
+    std::vector<std::string> learning;
+    for (const auto& [name, tensor] : parameters_)
+      if (name.starts_with("transform")) learning.push_back(name);
+    const Minimum minimum = descend(learning, options_.steps, [&](const at::Tensor& gap) {
+      const at::NoGradGuard no_grad;
+      return tracker.approximate(gap.flatten(1)).view_as(gap);
+    });
+    report_.converged = minimum.converged;
+    solve_residual(0);
+  }
+
+  /// All parameters at once; a ring gets sweeps in between, which gradients are a poor match for.
+  void search_jointly() {
+    constexpr std::int64_t kRound = 200, kSweeps = 20;
+    const bool rounds = solver_ == Solver::ring && can_solve();
+    std::vector<std::string> learning;
+    for (const auto& [name, tensor] : parameters_)
+      if (!name.starts_with("magnitude") && !name.starts_with("bias")) learning.push_back(name);
+    double before = 0.0;
+    do {
+      before = best_error_;
+      const std::int64_t left = options_.steps - report_.steps;
+      const Minimum minimum = descend(learning, rounds ? std::min(left, kRound) : left, {});
+      report_.converged = minimum.converged;
+      keep_if_better();
+      if (!can_solve()) return;
+      solve_residual(std::min(options_.steps - report_.steps, kSweeps));
+      if (!rounds) return;
+      keep_if_better();
+      report_.converged = before - best_error_ <= 4.0 * options_.tolerance * before;
+    } while (!report_.converged && report_.steps < options_.steps);
+  }
+
+  /// The magnitude that is best for the direction of the weight. With it the gradient that takes
+  /// the length of W for a constant is the true one.
+  void project_magnitude() {
+    const at::NoGradGuard no_grad;
+    const at::Tensor m = find(magnitude()->parameters(), "m");
+    const at::Tensor product = weight() * wanted_;
+    const at::Tensor three = product.dim() == 2 ? product.unsqueeze(-1) : product.flatten(2);
+    const at::Tensor along = three.sum(magnitude()->side() == Side::output ? at::IntArrayRef{1, 2}
+                                                                           : at::IntArrayRef{0, 2});
+    m.copy_(at::where(m == 0, m, along / at::where(m == 0, 1.0, m)));
+  }
+
+  void set_trainable(const std::vector<std::string>& names) {
+    for (const auto& [name, tensor] : parameters_)
+      tensor.set_requires_grad(std::ranges::find(names, name) != names.end());
+  }
+
+  /// L-BFGS over the named parameters. `residual_for`, where given, makes the best residual for a
+  /// gap W* - W'.
+  Minimum descend(const std::vector<std::string>& names, std::int64_t steps,
+                  const std::function<at::Tensor(const at::Tensor&)>& residual_for) {
+    std::vector<at::Tensor> tensors, flat;
+    for (const std::string& name : names) tensors.push_back(find(parameters_, name));
+    for (const at::Tensor& tensor : tensors) flat.push_back(tensor.detach().flatten());
+    if (tensors.empty()) return {error(), 0, true};
+    at::Tensor x = at::cat(flat).to(at::kDouble);
+    set_trainable(names);
+    const Minimum minimum = minimise(
+        [&](const at::Tensor& point, at::Tensor& gradient) {
+          write(point, tensors);
+          if (magnitude()) project_magnitude();
+          const c10::AutoGradMode with_gradient(true);
+          at::Tensor gap = wanted_ - adapter_.weight(w0_);
+          if (residual_for) gap = gap - residual_for(gap.detach());
+          const at::Tensor loss = gap.square().sum() / squared_norm_;
+          loss.backward();
+          gradient = take_gradients(tensors);
+          return loss.item<double>();
+        },
+        x, {.steps = steps, .tolerance = options_.tolerance, .small = kSmallError});
+    set_trainable({});
+    write(x, tensors);
+    if (magnitude()) project_magnitude();
+    report_.steps += minimum.steps;
+    return minimum;
+  }
+
+  static void write(const at::Tensor& point, const std::vector<at::Tensor>& tensors) {
+    const at::NoGradGuard no_grad;
+    std::int64_t first = 0;
+    for (const at::Tensor& tensor : tensors) {
+      tensor.copy_(point.narrow(0, first, tensor.numel()).view(tensor.sizes()));
+      first += tensor.numel();
+    }
+  }
+
+  static at::Tensor take_gradients(const std::vector<at::Tensor>& tensors) {
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor& tensor : tensors) {
+      const at::Tensor& gradient = tensor.grad();
+      flat.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).detach().flatten());
+      tensor.mutable_grad() = at::Tensor();
+    }
+    return at::cat(flat).to(at::kDouble);
+  }
+
+  TransformResidual& adapter_;
+  const FitOptions& options_;
+  at::Tensor w0_, wanted_;
+  Method method_;
+  Solver solver_;
+  Parameters parameters_;
+  std::vector<bool> trainable_;  ///< as they were
+  double squared_norm_;
+  double strength_ = 1.0;  ///< as it was
+  std::vector<at::Tensor> best_;
+  double best_error_ = 0.0;
+  FitReport report_;
+};
+
+void check(const at::Tensor& w0, const at::Tensor& wanted) {
+  if (w0.sizes() != wanted.sizes())
+    throw Error(ErrorCode::mismatch, "fit",
+                "the wanted weight has shape " + c10::str(wanted.sizes()) + " instead of " +
+                    c10::str(w0.sizes()));
+  for (const at::Tensor& weight : {w0, wanted})
+    if (!at::isfinite(weight).all().item<bool>())
+      throw Error(ErrorCode::non_finite, "fit", "a weight holds NaN or infinite values");
+  if (at::equal(w0.to(at::kFloat), wanted.to(w0.device(), at::kFloat)))
+    throw Error(ErrorCode::invalid_argument, "fit", "the wanted weight is the layer's own",
+                "there is nothing to fit");
+}
+
+void fit_bias(const TransformResidual& adapter, const at::Tensor& bias, const at::Tensor& wanted) {
+  const at::NoGradGuard no_grad;
+  const Parts& parts = adapter.parts();
+  if (!parts.bias.defined() || !bias.defined() || !wanted.defined()) return;
+  parts.bias.copy_((wanted.to(bias.device(), at::kFloat) - bias.to(at::kFloat)) / parts.bias_scale);
+}
+
+}  // namespace
+
+FitReport fit(TransformResidual& adapter, const nn::Layer& layer, const at::Tensor& wanted,
+              const FitOptions& options, const at::Tensor& wanted_bias) {
+  return nn::with_ringlet_errors("fit", [&] {
+    check(layer.weight(), wanted);
+    const FitReport report = Fitter(adapter, layer.weight(), wanted, options).run();
+    fit_bias(adapter, layer.bias(), wanted_bias);
+    return report;
+  });
+}
+
+std::int64_t rank_for_error(const at::Tensor& difference, double relative_error) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor squares =
+      at::linalg_svdvals(difference.to(at::kFloat).flatten(1)).to(at::kDouble).square().cpu();
+  const double all = squares.sum().item<double>();
+  double kept = 0.0;
+  std::int64_t rank = 0;
+  while (rank < squares.size(0) && all - kept > relative_error * relative_error * all)
+    kept += squares[rank++].item<double>();
+  return std::max<std::int64_t>(1, rank);
+}
+
+}  // namespace ringlet::adapt

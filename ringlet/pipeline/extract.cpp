@@ -1,0 +1,324 @@
+#include "ringlet/pipeline/extract.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+#include <c10/util/StringUtil.h>
+
+#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/scale_method.h"
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/error.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/version.h"
+#include "ringlet/formats/single_file.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/picture_text.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+using Indices = std::map<std::string, nn::ModuleIndex>;  // by component
+
+constexpr std::string_view kWeight = ".weight";
+
+struct OpenedModel {
+  Indices indices;
+  std::string hash, name;
+
+  adapt::Components components() const {
+    adapt::Components all;
+    for (const auto& [component, index] : indices) all.emplace(component, &index);
+    return all;
+  }
+};
+
+std::string full_name(const std::string& component, const std::string& name) {
+  return component + "." + name;
+}
+
+bool is_other_file(const fs::path& path) {
+  return fs::is_regular_file(path) && path.extension() == ".safetensors" &&
+         !formats::is_single_file_model(*nn::FileStore::open(path));
+}
+
+/// Any file's tensors: those that may be a linear layer's or a convolution's weight as layers.
+OpenedModel open_tensors(const fs::path& path, const std::string& component) {
+  const auto store = nn::FileStore::open(path);
+  OpenedModel model{{}, "", path.filename().string()};
+  nn::ModuleIndex& index = model.indices[component];
+  for (const std::string& name : store->names()) {
+    const at::Tensor tensor = store->find(name, {}, {}).value();
+    if (!tensor.is_floating_point()) continue;
+    index.tensors.emplace(name, tensor);
+    if (!name.ends_with(kWeight) || (tensor.dim() != 2 && tensor.dim() != 4)) continue;
+    const std::string layer = name.substr(0, name.size() - kWeight.size());
+    const auto bias = store->find(layer + ".bias", {}, {}).value_or(at::Tensor());
+    if (tensor.dim() == 2)
+      index.layers.emplace(layer, std::make_shared<nn::LinearLayer>(tensor, bias));
+    else
+      index.layers.emplace(layer,
+                           std::make_shared<nn::Conv2dLayer>(tensor, bias, nn::Conv2dOptions{}));
+  }
+  return model;
+}
+
+OpenedModel open_model(const fs::path& path, const ModelFileOptions& files, bool with_hash) {
+  LoadOptions load;
+  load.files = files;
+  load.low_memory = true;
+  const StableDiffusion model = StableDiffusion::open(path, load);
+  OpenedModel opened{{}, "", model.files().name};
+  for (const auto& [name, index] : adaptable(model)) opened.indices.emplace(name, *index);
+  if (with_hash && !model.files().unet_files.empty()) opened.hash = model_hash(model.files());
+  return opened;
+}
+
+void check_same_shapes(const OpenedModel& base, const OpenedModel& tuned, const fs::path& where) {
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::mismatch, where.string(), what,
+                "give a model and what was made from it by fine-tuning or merging");
+  };
+  for (const auto& [component, index] : base.indices) {
+    const auto other = tuned.indices.find(component);
+    if (other == tuned.indices.end()) fail("has no \"" + component + "\", which the base has");
+    for (const auto& [name, tensor] : index.tensors) {
+      const auto found = other->second.tensors.find(name);
+      const std::string full = full_name(component, name);
+      if (found == other->second.tensors.end()) fail("lacks tensor \"" + full + "\" of the base");
+      if (found->second.sizes() != tensor.sizes())
+        fail("tensor \"" + full + "\" has shape " + c10::str(found->second.sizes()) + ", " +
+             c10::str(tensor.sizes()) + " in the base");
+    }
+    for (const auto& [name, tensor] : other->second.tensors)
+      if (!index.tensors.contains(name))
+        fail("has tensor \"" + full_name(component, name) + "\", which the base lacks");
+  }
+}
+
+double squared_difference(const at::Tensor& a, const at::Tensor& b, const std::string& name) {
+  const double sum =
+      (a.to(at::kFloat) - b.to(at::kFloat)).to(at::kDouble).square().sum().item<double>();
+  if (!std::isfinite(sum))
+    throw Error(ErrorCode::non_finite, name, "holds NaN or infinite values in one of the models",
+                "the file is damaged, or its training diverged");
+  return sum;
+}
+
+/// Of all tensors; fills in the names of those that differ.
+double whole_difference(const OpenedModel& base, const OpenedModel& tuned,
+                        std::vector<std::string>& changed) {
+  double sum = 0.0;
+  for (const auto& [component, index] : base.indices)
+    for (const auto& [name, tensor] : index.tensors) {
+      const std::string full = full_name(component, name);
+      const double own =
+          squared_difference(tensor, tuned.indices.at(component).tensors.at(name), full);
+      if (own > 0.0) changed.push_back(full);
+      sum += own;
+    }
+  return sum;
+}
+
+[[noreturn]] void nothing_differs(const ExtractSource& source,
+                                  const std::vector<std::string>& changed) {
+  if (changed.empty())
+    throw Error(ErrorCode::invalid_argument, source.tuned.string(),
+                "has the same weights as " + source.base.string(),
+                "give a model and what was made from it by fine-tuning or merging");
+  throw Error(ErrorCode::invalid_argument, source.tuned.string(),
+              "differs from " + source.base.string() + " in none of the selected layers",
+              std::to_string(changed.size()) + " other tensors differ, such as " + changed.front() +
+                  "; select more with --targets or --include");
+}
+
+ModelDifference difference_of(const ExtractSource& source) {
+  const bool other = is_other_file(source.base);
+  if (other != is_other_file(source.tuned))
+    throw Error(ErrorCode::mismatch, source.tuned.string(),
+                other ? "is not a file like the base" : "is no model, but the base is",
+                "give two models, or two .safetensors files with the same tensors");
+  const OpenedModel base = other ? open_tensors(source.base, source.component)
+                                 : open_model(source.base, source.files, true);
+  const OpenedModel tuned = other ? open_tensors(source.tuned, source.component)
+                                  : open_model(source.tuned, source.files, false);
+  check_same_shapes(base, tuned, source.tuned);
+  adapt::TargetOptions targets = source.targets;
+  if (other && targets.presets.empty() && targets.include.empty()) targets.include = {"*"};
+  ModelDifference difference;
+  difference.base_hash = base.hash;
+  difference.tuned_name = tuned.name;
+  double selected = 0.0;
+  for (const adapt::Target& target : adapt::select_targets(base.components(), targets)) {
+    const nn::Layer& layer = *tuned.indices.at(target.component).layers.at(target.name);
+    const double squared =
+        squared_difference(target.layer->weight(), layer.weight(), target.full_name());
+    if (squared > 0.0)
+      difference.layers.push_back({target, layer.weight(), layer.bias(), std::sqrt(squared)});
+    else
+      difference.unchanged.push_back(target.full_name());
+    selected += squared;
+  }
+  std::vector<std::string> changed;
+  const double all = whole_difference(base, tuned, changed);
+  if (difference.layers.empty()) nothing_differs(source, changed);
+  difference.share = selected / all;
+  return difference;
+}
+
+void add_to(adapt::FitReport& total, const adapt::FitReport& one) {
+  total.parameters += one.parameters;
+  total.steps += one.steps;
+  total.seconds += one.seconds;
+  total.closed_form = total.closed_form && one.closed_form;
+  total.converged = total.converged && one.converged;
+}
+
+}  // namespace
+
+std::vector<adapt::Target> ModelDifference::targets() const {
+  std::vector<adapt::Target> targets;
+  for (const LayerDifference& layer : layers) targets.push_back(layer.target);
+  return targets;
+}
+
+ModelDifference compare_models(const ExtractSource& source) {
+  return nn::with_ringlet_errors(source.tuned.string(), [&] {
+    const at::NoGradGuard no_grad;
+    return difference_of(source);
+  });
+}
+
+Extraction extract(const ModelDifference& difference, std::span<const adapt::Method> methods,
+                   const adapt::FactorTable& factors, const adapt::FitOptions& options,
+                   const LayerObserver& observer) {
+  std::map<std::string, const LayerDifference*> by_name;
+  std::vector<adapt::Assignment> assignments;
+  for (std::size_t i = 0; i < difference.layers.size(); ++i) {
+    const LayerDifference& layer = difference.layers[i];
+    by_name[layer.target.full_name()] = &layer;
+    assignments.push_back({layer.target, methods[i]});
+  }
+  Extraction extraction{
+      adapt::AdapterSet::create(assignments, factors, Random(options.seed)), {}, {}};
+  adapt::FitReport& total = extraction.total;
+  total.closed_form = total.converged = true;
+  double missed = 0.0, all = 0.0;
+  for (const adapt::AdapterSet::Entry& entry : extraction.set.entries()) {
+    const std::string name = entry.target.full_name();
+    const LayerDifference& layer = *by_name.at(name);
+    const at::Tensor& w0 = entry.target.layer->weight();
+    LayerFit fitted{name, entry.adapter->spec(), 0.0, {}};
+    fitted.change = layer.norm / w0.to(at::kFloat).norm().item<double>();
+    try {
+      fitted.report =
+          adapt::fit(*entry.adapter, *entry.target.layer, layer.weight, options, layer.bias);
+    } catch (const Error& error) {
+      throw Error(error.code(), name, error.message(), error.hint());
+    }
+    add_to(total, fitted.report);
+    const double own = fitted.report.relative_error * layer.norm;
+    missed += own * own;
+    all += layer.norm * layer.norm;
+    extraction.layers.push_back(std::move(fitted));
+    if (observer && !observer(name))
+      throw Error(ErrorCode::cancelled, "extract", "stopped", "nothing was written");
+  }
+  total.relative_error = std::sqrt(missed / all);
+  return extraction;
+}
+
+std::vector<adapt::Method> same_method(const ModelDifference& difference,
+                                       const adapt::Method& method) {
+  return {difference.layers.size(), method};
+}
+
+std::vector<adapt::Method> methods_for_error(const ModelDifference& difference,
+                                             const adapt::Method& method, double error) {
+  const bool lora = method.parts.size() == 1 && method.parts.front().name == "lora" &&
+                    !method.parts.front().yes("tucker");
+  if (!lora)
+    throw Error(ErrorCode::invalid_argument, "--max-error",
+                "chooses ranks of lora alone, not of " + method.text(),
+                "give --method lora, or a size in the method, or --budget");
+  const auto& options = method.parts.front().options;
+  const bool follows = options.at("alpha") == options.at("rank");
+  std::vector<adapt::Method> methods;
+  for (const LayerDifference& layer : difference.layers) {
+    const at::Tensor change =
+        layer.weight.to(at::kFloat) - layer.target.layer->weight().to(at::kFloat);
+    adapt::Method own = method;
+    auto& chosen = own.parts.front().options;
+    chosen["rank"] = std::to_string(adapt::rank_for_error(change, error));
+    if (follows) chosen["alpha"] = chosen["rank"];
+    methods.push_back(std::move(own));
+  }
+  return methods;
+}
+
+void save_extraction(const fs::path& path, const Extraction& extraction,
+                     const ModelDifference& difference, at::ScalarType storage) {
+  const Json training = {{"extracted from", difference.tuned_name},
+                         {"relative error", extraction.total.relative_error},
+                         {"ringlet", kVersion}};
+  adapt::save_adapter(path, extraction.set,
+                      {.base_hash = difference.base_hash,
+                       .training = training.dump(-1, ' ', false, Json::error_handler_t::replace),
+                       .extra = {},
+                       .storage = storage});
+}
+
+Comparison compare_methods(const ModelDifference& difference,
+                           const std::vector<std::string>& methods,
+                           std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
+                           const adapt::FitOptions& options, const LayerObserver& observer) {
+  std::ranges::sort(budgets);
+  for (const std::string& text : methods) adapt::parse_method(text);  // before hours of work
+  const std::vector<adapt::Target> targets = difference.targets();
+  Comparison comparison;
+  for (const std::string& text : methods) {
+    std::string last;
+    for (const std::int64_t budget : budgets) {
+      adapt::ScaledMethod scaled;
+      try {
+        scaled = adapt::scale_to_budget(text, budget, targets, factors);
+      } catch (const Error& error) {
+        comparison.left_out.push_back(text + " at " + std::to_string(budget) + ": " +
+                                      error.message());
+        continue;
+      }
+      if (std::exchange(last, scaled.method.text()) == scaled.method.text()) continue;
+      const Extraction found =
+          extract(difference, same_method(difference, scaled.method), factors, options, observer);
+      ComparedFit fit{text, scaled.method.text(), budget, found.total, 0, found.layers.size()};
+      for (const LayerFit& layer : found.layers) fit.converged += layer.report.converged ? 1 : 0;
+      comparison.fits.push_back(std::move(fit));
+    }
+  }
+  return comparison;
+}
+
+void write_comparison(const fs::path& csv, const Comparison& comparison) {
+  std::string text =
+      "curve,method,budget,parameters,relative_error,steps,seconds,converged_layers,layers\n";
+  for (const ComparedFit& fit : comparison.fits) {
+    char numbers[160];
+    std::snprintf(numbers, sizeof numbers, ",%lld,%lld,%.6f,%lld,%.2f,%zu,%zu\n",
+                  static_cast<long long>(fit.budget), static_cast<long long>(fit.total.parameters),
+                  fit.total.relative_error, static_cast<long long>(fit.total.steps),
+                  fit.total.seconds, fit.converged, fit.layers);
+    text += "\"" + fit.curve + "\",\"" + fit.method + "\"" + numbers;
+  }
+  write_file_atomically(csv, text);
+}
+
+}  // namespace ringlet::pipeline

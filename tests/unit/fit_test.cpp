@@ -1,0 +1,319 @@
+// Adapters fitted to known weights.
+#include "ringlet/adapt/fit.h"
+
+#include <cmath>
+
+#include "ringlet/adapt/lbfgs.h"
+#include "ringlet/adapt/scale_method.h"
+#include "ringlet/core/error.h"
+#include "tests/expect_error.h"
+#include "tests/tiny_adapted_model.h"
+
+namespace ringlet::adapt {
+namespace {
+
+constexpr double kRounding = 2e-5;
+
+std::shared_ptr<nn::Layer> linear(std::int64_t out, std::int64_t in,
+                                  const std::string& name = "w") {
+  return std::make_shared<nn::LinearLayer>(golden::weight(name, {out, in}),
+                                           golden::uniform("bias", {out}));
+}
+
+std::shared_ptr<nn::Layer> convolution(std::int64_t out, std::int64_t in) {
+  return std::make_shared<nn::Conv2dLayer>(golden::weight("conv", {out, in, 3, 3}),
+                                           golden::uniform("bias", {out}),
+                                           nn::Conv2dOptions{.stride = 1, .padding = 1});
+}
+
+std::shared_ptr<TransformResidual> adapter_of(const std::string& method, const nn::Layer& layer,
+                                              std::uint64_t seed = 3) {
+  FactorTable factors;
+  return build_adapter(parse_method(method), layer, factors, Random(seed), "layer");
+}
+
+/// W0 plus a full-rank difference.
+at::Tensor other_weight(const nn::Layer& layer, double size = 0.05) {
+  return layer.weight() + size * golden::uniform("other", layer.weight().sizes().vec());
+}
+
+/// The weight of the method itself with disturbed parameters, which a fit should find again.
+at::Tensor reachable_weight(const std::string& method, const nn::Layer& layer) {
+  const at::NoGradGuard no_grad;
+  const auto adapter = adapter_of(method, layer, 11);
+  for (const auto& [name, tensor] : adapter->parameters())
+    tensor.add_(golden::uniform("reach" + name, tensor.sizes().vec()), 0.1);
+  return adapter->weight(layer.weight());
+}
+
+double measured_error(const TransformResidual& adapter, const nn::Layer& layer,
+                      const at::Tensor& wanted) {
+  const at::NoGradGuard no_grad;
+  return ((adapter.weight(layer.weight()) - wanted).norm() / (wanted - layer.weight()).norm())
+      .item<double>();
+}
+
+FitReport expect_fit(const std::string& method, const nn::Layer& layer, const at::Tensor& wanted,
+                     double error, const FitOptions& options = {}) {
+  const auto adapter = adapter_of(method, layer);
+  const FitReport report = fit(*adapter, layer, wanted, options);
+  EXPECT_LE(report.relative_error, error) << method;
+  EXPECT_NEAR(report.relative_error, measured_error(*adapter, layer, wanted), 1e-5) << method;
+  return report;
+}
+
+/// Square root of what the singular values beyond a rank hold.
+double tail(const at::Tensor& difference, std::int64_t rank) {
+  const at::Tensor squares = at::linalg_svdvals(difference.flatten(1)).square();
+  return (squares.slice(0, rank).sum() / squares.sum()).sqrt().item<double>();
+}
+
+TEST(Fit, LowRankIsTheBestApproximation) {
+  for (const auto& layer : {linear(12, 10), linear(9, 20), convolution(6, 8)}) {
+    const at::Tensor wanted = other_weight(*layer);
+    for (const std::int64_t rank : {1, 3}) {
+      const double best = tail(wanted - layer->weight(), rank);
+      for (const char* more : {"", ",alpha=1", ",scaling=sqrt", ",init=gaussian"}) {
+        const FitReport report =
+            expect_fit("lora(rank=" + std::to_string(rank) + more + ")", *layer, wanted, 1.0);
+        EXPECT_NEAR(report.relative_error, best, 1e-5) << more;
+        EXPECT_TRUE(report.closed_form && report.converged);
+        EXPECT_EQ(report.steps, 0);
+      }
+    }
+    expect_fit("lora(rank=200)", *layer, wanted, kRounding);  // more than the matrix has
+  }
+}
+
+TEST(Fit, ClosedFormsFindTheirOwnWeights) {
+  for (const auto& layer : {linear(12, 8), linear(18, 16), convolution(8, 12)})
+    for (const char* method :
+         {"lora(rank=2)", "lora(rank=2,init=pissa)", "tt(rank=3)", "diagonal", "diff", "magnitude",
+          "diagonal(side=output)", "diagonal(side=output,form=offset)", "magnitude(axis=input)",
+          "diff+trm(rank=2)"}) {
+      const FitReport report =
+          expect_fit(method, *layer, reachable_weight(method, *layer), 5 * kRounding);
+      EXPECT_TRUE(report.closed_form && report.converged) << method;
+    }
+}
+
+// The chain makes more numbers than the weight has, and what the others are is free.
+TEST(Fit, PaddedChainsAreSearched) {
+  const auto layer = linear(20, 7);
+  for (const auto& [method, error] :
+       {std::pair{"tt(rank=3)", 0.02}, std::pair{"tr(rank=2)", 0.1}}) {
+    const FitReport report =
+        expect_fit(method, *layer, reachable_weight(method, *layer), error, {.tolerance = 1e-5});
+    EXPECT_FALSE(report.closed_form) << method;
+  }
+}
+
+TEST(Fit, SearchesFindTheirOwnWeights) {
+  for (const char* method :
+       {"oft(block=4)", "oft(block=4,side=output,share=yes)", "boft(block=4,factors=2)",
+        "hra(rank=2)", "fourierft(n=40)", "vera(rank=6)", "lowrank(rank=2)", "trm(rank=1)",
+        "trm(rank=1)+lora(rank=2)", "oft(block=4)+lora(rank=2)", "diagonal+lora(rank=2)"}) {
+    const auto layer = linear(12, 16);
+    const FitReport report = expect_fit(method, *layer, reachable_weight(method, *layer), 0.02,
+                                        {.steps = 2000, .tolerance = 1e-5});
+    EXPECT_FALSE(report.closed_form) << method;
+    EXPECT_GT(report.steps, 0) << method;
+  }
+}
+
+TEST(Fit, ATensorRingFindsItsOwnWeight) {
+  for (const auto& layer : {linear(12, 16), convolution(6, 8)}) {
+    const FitReport report = expect_fit(
+        "tr(rank=2)", *layer, reachable_weight("tr(rank=2)", *layer), 1e-2, {.tolerance = 1e-5});
+    EXPECT_FALSE(report.closed_form);
+  }
+}
+
+TEST(Fit, ATransformBesideALowRankIsNeverWorseThanTheLowRank) {
+  for (const auto& layer : {linear(16, 12), convolution(6, 8)}) {
+    const at::Tensor wanted = other_weight(*layer);
+    const double alone = tail(wanted - layer->weight(), 2);
+    for (const char* method : {"trm(rank=2)+lora(rank=2)", "trm(rank=2,init=paper)+lora(rank=2)",
+                               "oft(block=2)+lora(rank=2)", "lora(rank=2)+magnitude",
+                               "lora(rank=2)+magnitude(axis=input)",
+                               "diagonal(side=output)+lora(rank=2)", "glora(rank=2)"})
+      EXPECT_LT(expect_fit(method, *layer, wanted, alone).relative_error, alone) << method;
+  }
+}
+
+// The paper's start keeps all slices of a core equal; the fit has to leave it to be of use.
+TEST(Fit, TheRankOfARingCounts) {
+  const auto layer = linear(16, 16);
+  const at::Tensor wanted = other_weight(*layer);
+  const double one = expect_fit("trm(rank=1)", *layer, wanted, 1.0).relative_error;
+  for (const char* method : {"trm(rank=2)", "trm(rank=2,init=paper)"})
+    EXPECT_LT(expect_fit(method, *layer, wanted, 1.0).relative_error, 0.95 * one) << method;
+}
+
+class FitEveryMethod : public testing::TestWithParam<std::string> {};
+
+TEST_P(FitEveryMethod, IsNoWorseThanTheStart) {
+  const TinyModel model;
+  const AdapterSet set = model.adapters(GetParam());
+  for (const AdapterSet::Entry& entry : set.entries()) {
+    const at::Tensor wanted = other_weight(*entry.target.layer);
+    entry.adapter->strength = 0.5;
+    const FitReport report =
+        fit(*entry.adapter, *entry.target.layer, wanted, {.steps = 20}, entry.target.layer->bias());
+    EXPECT_EQ(entry.adapter->strength, 0.5);
+    EXPECT_LE(report.relative_error, 1.0 + 1e-6) << entry.target.full_name();
+    EXPECT_LE(report.steps, 20);
+    std::int64_t count = 0;
+    for (const auto& [name, tensor] : entry.adapter->parameters()) {
+      EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
+      EXPECT_TRUE(tensor.requires_grad()) << name;
+      EXPECT_FALSE(tensor.grad().defined()) << name;
+      count += tensor.numel();
+    }
+    EXPECT_EQ(report.parameters, count);
+    EXPECT_TRUE(GetParam() == "bias" || report.relative_error < 1.0) << entry.target.full_name();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FitEveryMethod, testing::ValuesIn(all_methods()), method_name);
+
+TEST(Fit, IsDeterministic) {
+  const auto layer = linear(12, 16);
+  const at::Tensor wanted = other_weight(*layer);
+  for (const char* method : {"trm(rank=2)+lora(rank=1)", "trm(rank=2)+tr(rank=2)"}) {
+    const auto a = adapter_of(method, *layer), b = adapter_of(method, *layer);
+    fit(*a, *layer, wanted, {.steps = 30});
+    fit(*b, *layer, wanted, {.steps = 30});
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(a->weight(layer->weight()), b->weight(layer->weight()))) << method;
+  }
+}
+
+TEST(Fit, HalfPrecisionWeights) {
+  const nn::LinearLayer layer(golden::weight("w", {12, 10}).to(at::kHalf), {});
+  const at::Tensor wanted = other_weight(layer).to(at::kBFloat16);
+  const auto adapter = adapter_of("diff", layer);
+  EXPECT_LT(fit(*adapter, layer, wanted).relative_error, 1e-6);
+}
+
+TEST(Fit, TheBiasIsTakenOver) {
+  const auto layer = linear(12, 10);
+  const at::Tensor wanted = golden::uniform("wanted bias", {12});
+  const auto adapter = adapter_of("lora(rank=1)+bias(scale=2)", *layer);
+  fit(*adapter, *layer, other_weight(*layer), {}, wanted);
+  const at::NoGradGuard no_grad;
+  EXPECT_LT((adapter->bias(layer->bias()) - wanted).abs().max().item<double>(), 1e-6);
+}
+
+TEST(Fit, WrongInputIsExplained) {
+  const auto layer = linear(12, 10);
+  const auto adapter = adapter_of("lora(rank=1)", *layer);
+  expect_error(ErrorCode::mismatch, "shape", [&] { fit(*adapter, *layer, at::zeros({12, 11})); });
+  expect_error(ErrorCode::invalid_argument, "the layer's own",
+               [&] { fit(*adapter, *layer, layer->weight().clone()); });
+  expect_error(ErrorCode::non_finite, "NaN", [&] {
+    fit(*adapter, *layer, at::full({12, 10}, NAN));
+  });
+}
+
+TEST(Fit, RankForError) {
+  const at::Tensor difference = golden::uniform("d", {12, 10});
+  for (std::int64_t rank = 1; rank < 10; ++rank) {
+    EXPECT_EQ(rank_for_error(difference, tail(difference, rank) + 1e-4), rank);
+    EXPECT_EQ(rank_for_error(difference, tail(difference, rank) - 1e-4), rank + 1);
+  }
+  EXPECT_EQ(rank_for_error(difference, 0.999), 1);
+  EXPECT_EQ(rank_for_error(golden::uniform("k", {4, 2, 3, 3}), 1e-9), 4);
+}
+
+TEST(Lbfgs, FindsTheMinimumOfRosenbrocksValley) {
+  at::Tensor x = at::tensor({-1.2, 1.0}, at::kDouble);
+  const Minimum minimum = minimise(
+      [](const at::Tensor& at_point, at::Tensor& gradient) {
+        const double a = at_point[0].item<double>(), b = at_point[1].item<double>();
+        gradient = at::tensor({-400.0 * a * (b - a * a) - 2.0 * (1.0 - a), 200.0 * (b - a * a)},
+                              at::kDouble);
+        return 100.0 * (b - a * a) * (b - a * a) + (1.0 - a) * (1.0 - a);
+      },
+      x, {.steps = 200, .tolerance = 0.0, .small = 1e-14});
+  EXPECT_TRUE(minimum.converged);
+  EXPECT_LT(minimum.steps, 60);
+  EXPECT_LT((x - 1.0).abs().max().item<double>(), 1e-5);
+}
+
+TEST(Lbfgs, StopsWhereNothingFallsAnyMore) {
+  at::Tensor x = at::zeros({3}, at::kDouble);
+  const auto flat = [](const at::Tensor& at_point, at::Tensor& gradient) {
+    gradient = at::zeros_like(at_point);
+    return 1.0;
+  };
+  EXPECT_TRUE(minimise(flat, x, {}).converged);
+  const auto wrong = [](const at::Tensor& at_point, at::Tensor& gradient) {
+    gradient = at::ones_like(at_point);  // of another function
+    return 1.0;
+  };
+  const Minimum minimum = minimise(wrong, x, {});
+  EXPECT_TRUE(minimum.converged);
+  EXPECT_EQ(minimum.steps, 0);
+  EXPECT_TRUE(at::equal(x, at::zeros({3}, at::kDouble)));
+}
+
+class ScaleMethod : public testing::Test {
+ protected:
+  ScaledMethod scale(const std::string& text, std::int64_t budget) const {
+    return scale_to_budget(text, budget, targets_, FactorTable());
+  }
+  void expect(const std::string& text, std::int64_t budget, const std::string& method) const {
+    const ScaledMethod scaled = scale(text, budget);
+    EXPECT_EQ(scaled.method.text(), parse_method(method).text());
+    EXPECT_LE(scaled.parameters, budget);
+    std::int64_t count = 0;
+    FactorTable factors;
+    for (const Target& target : targets_)
+      count += parameter_count(scaled.method, LayerShape::of(target.layer->weight()), factors);
+    EXPECT_EQ(scaled.parameters, count);
+  }
+
+  std::vector<Target> targets_ = {
+      {"unet", "a", linear(64, 64)}, {"unet", "b", linear(64, 64)}, {"unet", "c", linear(128, 64)}};
+};
+
+TEST_F(ScaleMethod, TheResidualGrows) {
+  // lora: 128 + 128 + 192 a rank; trm: 48 R^2 each
+  expect("lora", 448 * 3 + 447, "lora(rank=3)");
+  expect("lora(rank=9,alpha=2)", 448 * 3, "lora(rank=3,alpha=2)");
+  expect("trm+lora", 3 * 192 + 448 * 2, "trm(rank=2)+lora(rank=2)");
+  expect("trm+lora", 3 * 192 + 447, "trm(rank=1)+lora(rank=1)");
+  expect("trm(rank=1,init=paper)+lora", 3 * 48 + 448, "trm(rank=1,init=paper)+lora(rank=1)");
+  expect("lora+magnitude", 256 + 448, "lora(rank=1)+magnitude");
+  expect("fourierft", 3 * 777, "fourierft(n=777)");
+  expect("loha", 2 * 448 * 2, "loha(rank=2)");
+}
+
+TEST_F(ScaleMethod, TheTransformGrowsAlone) {
+  expect("trm", 3 * 48 * 9, "trm(rank=3)");
+  expect("oft", 3 * 64 * 7 / 2, "oft(block=8)");
+  expect("boft", 3 * 2 * 64 * 9, "boft(block=8)");  // 9 is odd
+  expect("hra", 3 * 64 * 5, "hra(rank=4)");         // 5 is odd
+  EXPECT_EQ(scale("oft", 1000000).method.text(), "oft(block=64)");
+}
+
+TEST_F(ScaleMethod, WithoutASizeItStays) { expect("diagonal", 500, "diagonal"); }
+
+TEST_F(ScaleMethod, ABudgetIsNeverMoreThanTheWeights) {
+  EXPECT_LE(scale("lora", 1000000000).parameters, 64 * 64 * 4);
+}
+
+TEST_F(ScaleMethod, WrongBudgetsAreExplained) {
+  expect_error(ErrorCode::invalid_argument, "448 parameters; the budget is 447",
+               [&] { scale("lora", 447); });
+  expect_error(ErrorCode::invalid_argument, "has 1024 parameters; the budget is 700",
+               [&] { scale("trm(rank=2)+lora", 700); });
+  expect_error(ErrorCode::invalid_argument, "no method", [&] { scale("lorra", 1000); });
+  expect_error(ErrorCode::unsupported, "", [&] { scale("hra", 3 * 64); });
+  expect_error(ErrorCode::invalid_argument, "nothing to spend",
+               [&] { scale_to_budget("lora", 1000, {}, FactorTable()); });
+}
+
+}  // namespace
+}  // namespace ringlet::adapt

@@ -1,0 +1,83 @@
+// Line plots.
+#include "ringlet/io/plot.h"
+
+#include <cmath>
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "tests/expect_error.h"
+
+namespace ringlet::io {
+namespace {
+
+Plot plot_of(std::vector<std::vector<std::pair<double, double>>> curves) {
+  Plot plot;
+  plot.title = "title";
+  plot.x_label = "x";
+  plot.y_label = "y";
+  for (std::size_t i = 0; i < curves.size(); ++i)
+    plot.curves.push_back({"curve " + std::to_string(i), std::move(curves[i])});
+  return plot;
+}
+
+std::set<std::uint32_t> colours_of(const Image& image) {
+  std::set<std::uint32_t> colours;
+  for (std::size_t i = 0; i < image.pixels.size(); i += 3)
+    colours.insert((image.pixels[i] << 16U) | (image.pixels[i + 1] << 8U) | image.pixels[i + 2]);
+  return colours;
+}
+
+TEST(Plot, DrawsEveryCurveInItsColour) {
+  const Image image = draw_plot(plot_of({{{1e3, 0.9}, {1e4, 0.5}}, {{2e3, 0.8}, {2e4, 0.4}}}));
+  EXPECT_EQ(image.width, 960);
+  EXPECT_EQ(image.height, 640);
+  const std::set<std::uint32_t> colours = colours_of(image);
+  for (const std::uint32_t colour : {0x0072B2U, 0xD55E00U, 0xFFFFFFU})
+    EXPECT_TRUE(colours.contains(colour)) << std::hex << colour;
+  EXPECT_FALSE(colours.contains(0x009E73U));  // of a third curve
+}
+
+TEST(Plot, TheAxesMoveTheCurve) {
+  Plot plot = plot_of({{{1, 0.2}, {10, 0.3}, {100, 0.25}}});
+  const Image linear = draw_plot(plot);
+  plot.logarithmic_x = true;
+  const Image logarithmic = draw_plot(plot);
+  EXPECT_NE(linear.pixels, logarithmic.pixels);
+  plot.zero_y = true;
+  EXPECT_NE(draw_plot(plot).pixels, logarithmic.pixels);
+  plot.logarithmic_y = true;  // has no zero
+  EXPECT_FALSE(draw_plot(plot).pixels.empty());
+}
+
+TEST(Plot, OddDataIsDrawn) {
+  for (const bool logarithmic : {false, true})
+    for (const auto& points : std::vector<std::vector<std::pair<double, double>>>{
+             {{5, 5}},                          // one point: no range
+             {{1e-9, 1e-9}, {1e12, 1e12}},      // very long axes
+             {{1, 1}, {1.0000001, 1.0000001}},  // very short ones
+             {{3, 1}, {2, 2}, {4, 1}}}) {       // backwards
+      Plot plot = plot_of({points, {}});
+      plot.logarithmic_x = plot.logarithmic_y = logarithmic;
+      plot.curves.front().name = std::string(300, 'x') + "\xc3\xa4";
+      EXPECT_EQ(draw_plot(plot).pixels.size(), 960U * 640U * 3U);
+    }
+}
+
+TEST(Plot, WrongDataIsExplained) {
+  const auto fails = [](const Plot& plot, const char* words) {
+    expect_error(ErrorCode::invalid_argument, words, [&] { draw_plot(plot); });
+  };
+  fails(plot_of({}), "no points");
+  fails(plot_of({{}}), "no points");
+  fails(plot_of({{{1, NAN}}}), "\"curve 0\" is not finite");
+  Plot plot = plot_of({{{0, 1}}});
+  plot.logarithmic_x = true;
+  fails(plot, "logarithmic");
+  plot = plot_of({{{1, 1}}});
+  plot.width = 100;
+  fails(plot, "320 x 240");
+}
+
+}  // namespace
+}  // namespace ringlet::io
