@@ -132,7 +132,8 @@ class Reader {
     constexpr std::size_t kLongest = 4096;
     if (written.size() > kLongest)
       throw Error(ErrorCode::unsupported, where_,
-                  "its method is a text of " + std::to_string(written.size()) + " letters");
+                  "its method is a text of " + std::to_string(written.size()) +
+                      " letters, which no 16 parts have");
     try {
       return parse_method(written);
     } catch (const Error& error) {
@@ -244,6 +245,9 @@ class Reader {
       const std::string component = full.substr(0, full.find('.'));
       const std::string name = full.substr(std::min(component.size() + 1, full.size()));
       const auto index = components_.find(component);
+      if (index != components_.end() && index->second->layers.contains(name))
+        throw bad("layer \"" + full + "\" has shape " + c10::str(at::IntArrayRef(shape)) +
+                  ", which no layer has");
       if (index == components_.end() || !index->second->tensors.contains(name))
         throw wrong_base("changes the tensor \"" + full + "\", which the model does not have");
       const at::Tensor& tensor = index->second->tensors.at(name);

@@ -144,20 +144,20 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
     throw Error(ErrorCode::invalid_argument, twice->target.full_name(), "is to be adapted twice");
 
   AdapterSet set(std::move(factors));
-  SharedContext shared;
-  shared.load = load;
+  std::map<std::string, SharedContext> shared;  // by component, as PEFT, which adapts one at a time
   std::map<std::string, std::int64_t> counts;
   std::int64_t most = 0;
   for (const auto& [target, method] : sorted) {
-    shared.include(LayerShape::of(target.layer->weight()));
+    shared[target.component].include(LayerShape::of(target.layer->weight()));
+    shared[target.component].load = load;
     const std::int64_t count = ++counts[method.text()];
     if (count > most) set.method_ = method;
     most = std::max(most, count);
   }
   nn::with_ringlet_errors("adapter", [&] {
     for (auto& [target, method] : sorted) {
-      auto adapter =
-          build_adapter(method, *target.layer, set.factors_, random, target.full_name(), shared);
+      auto adapter = build_adapter(method, *target.layer, set.factors_, random, target.full_name(),
+                                   shared.at(target.component));
       const at::Device device = target.layer->weight().device();
       for (const Parameters& some : {adapter->parameters(), adapter->constants()})
         for (const auto& [name, tensor] : some)

@@ -86,7 +86,7 @@ class ForeignReader {
       if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);
     const std::map<std::string, PeftConfig> saved = diffusers_metadata(*opened);
     if (tensors.naming == Naming::cloneofsimo) check_classes(*opened);
-    projections_.insert(tensors.projections.begin(), tensors.projections.end());
+    if (!tensors.projections.empty()) projections_[component] = tensors.projections;
     for (const LayerTensors& layer : tensors.layers)
       add_layer(layer, tensors.naming, component, config, saved, *opened);
     for (const std::string& name : tensors.unknown)
@@ -102,6 +102,7 @@ class ForeignReader {
         adapt::AdapterSet::create(assignments_, adapt::FactorTable(), Random(0), true, norms_);
     check_projections();
     fill(set);
+    adapt::check_transforms(set, path.string());
     set.set_trainable(false);
     for (const auto& entry : set.entries()) ++report_.methods[entry.adapter->spec()];
     if (!norms_.empty()) report_.methods["differences of norms"] = static_cast<int>(norms_.size());
@@ -115,9 +116,9 @@ class ForeignReader {
  private:
   Error nothing_fits(const fs::path& path) const {
     constexpr std::size_t kShown = 3;
-    std::vector<std::string> some(
-        unmatched_.begin(),
-        unmatched_.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, unmatched_.size())));
+    std::vector<std::string> some;
+    for (std::size_t i = 0; i < std::min(kShown, unmatched_.size()); ++i)
+      some.push_back(shown(unmatched_[i]));
     return {ErrorCode::mismatch, path.string(),
             std::to_string(unmatched_.size()) + " of its tensors or layers belong to nothing in " +
                 "the model: " + join(some) + (unmatched_.size() > kShown ? ", …" : ""),
@@ -134,7 +135,11 @@ class ForeignReader {
     std::map<std::string, Json> parts;
     for (const auto& [key, value] : all.items()) {
       const std::size_t dot = key.find('.');
-      if (dot != std::string::npos) parts[key.substr(0, dot)][key.substr(dot + 1)] = value;
+      if (dot == std::string::npos)
+        throw Error(ErrorCode::unsupported, where,
+                    "its field \"" + shown(key) + "\" is no component's",
+                    "the names of its fields start with a component, as \"unet.r\" does");
+      parts[key.substr(0, dot)][key.substr(dot + 1)] = value;
     }
     std::map<std::string, PeftConfig> configs;
     for (auto& [component, fields] : parts) {
@@ -153,6 +158,11 @@ class ForeignReader {
       unmatched_.push_back(layer.prefix);
       return;
     }
+    const auto [seen, is_new] = seen_.emplace(*module, layer.prefix);
+    if (!is_new)
+      throw Error(ErrorCode::bad_format, file.path().string(),
+                  "has the same layer twice: \"" + seen->second + "\" and \"" + layer.prefix + "\"",
+                  "the file was put together wrongly");
     if (layer.tensors.contains("w_norm") || layer.tensors.contains("b_norm"))
       return add_norm(layer, *module);
     const auto& layers = components_.at(module->component)->layers;
@@ -172,6 +182,7 @@ class ForeignReader {
     LayerReading reading = read_layer(layer, context, decisions_);
     assignments_.push_back(
         {{module->component, module->path, target}, to_method(reading.method, layer.prefix)});
+    check_size(assignments_.back(), reading, layer.prefix);
     const std::string full = module->component + "." + module->path + ".";
     for (auto& [name, tensor] : reading.tensors) numbers_.emplace(full + name, std::move(tensor));
     for (auto& [name, in_file] : reading.names)
@@ -198,13 +209,17 @@ class ForeignReader {
 
   /// VeRA's matrices, where a file holds them, must be those that its seed gives.
   void check_projections() const {
-    const auto a = projections_.find("base_model.vera_A"),
-               b = projections_.find("base_model.vera_B");
-    if (a == projections_.end() && b == projections_.end()) return;
+    for (const auto& [component, stored] : projections_) check_projections(component, stored);
+  }
+
+  void check_projections(const std::string& component,
+                         const std::map<std::string, at::Tensor>& stored) const {
+    const auto a = stored.find("base_model.vera_A"), b = stored.find("base_model.vera_B");
     adapt::VeraOptions options;
     for (const adapt::Assignment& one : assignments_) {
       const adapt::PartSpec& part = one.method.parts.front();
-      if (part.name != "vera") continue;
+      if (part.name != "vera" || (!component.empty() && one.target.component != component))
+        continue;
       options.rank = part.integer("rank");
       options.seed = static_cast<std::uint64_t>(part.integer("seed"));
       const auto shape = adapt::LayerShape::of(one.target.layer->weight());
@@ -214,22 +229,33 @@ class ForeignReader {
     if (options.widest_in == 0)
       throw Error(ErrorCode::bad_format, "base_model.vera_A",
                   "stands in a file without VeRA layers", "the file is damaged");
+    const auto equal = [](const at::Tensor& saved, const at::Tensor& expected) {
+      return is_factor_type(saved.scalar_type()) && saved.sizes() == expected.sizes() &&
+             at::equal(saved, expected.to(saved.scalar_type()));
+    };
     const auto [expected_a, expected_b] = adapt::vera_matrices(options);
-    if (a == projections_.end() || b == projections_.end() || !at::equal(a->second, expected_a) ||
-        !at::equal(b->second, expected_b))
+    if (a == stored.end() || b == stored.end() || !equal(a->second, expected_a) ||
+        !equal(b->second, expected_b))
       throw Error(ErrorCode::unsupported, "base_model.vera_A",
                   "and vera_B are not the matrices that the adapter's seed gives",
                   "merge the adapter with PEFT and use the merged model");
   }
 
-  /// A method text whose numbers come from the file.
-  static adapt::Method to_method(const std::string& text, const std::string& layer) {
-    try {
-      return adapt::parse_method(text);
-    } catch (const Error& error) {
-      throw Error(ErrorCode::unsupported, layer, "asks for what cannot be: " + error.message(),
-                  "the adapter is damaged, or of a kind that is not known here");
-    }
+  /// Refuses what would be much larger than the file and the layer, before it is built. Smaller
+  /// differences show in the shapes.
+  static void check_size(const adapt::Assignment& one, const LayerReading& reading,
+                         const std::string& prefix) {
+    const at::Tensor& weight = one.target.layer->weight();
+    std::int64_t available = 0;
+    for (const auto& [name, tensor] : reading.tensors) available += tensor.numel();
+    adapt::FactorTable factors;
+    const std::int64_t needed =
+        adapt::parameter_count(one.method, adapt::LayerShape::of(weight), factors);
+    if (needed > available + weight.numel())
+      throw Error(ErrorCode::mismatch, prefix,
+                  "holds " + std::to_string(available) + " numbers, fewer than " +
+                      one.method.text() + " needs on the model's layer",
+                  "the adapter was made for another model, or is damaged");
   }
 
   /// LyCORIS's norms: differences of their scale and offset.
@@ -241,10 +267,11 @@ class ForeignReader {
         throw Error(ErrorCode::bad_format, in_file, "does not belong to a norm");
       const std::string name = module.path + (what == "w_norm" ? ".weight" : ".bias");
       const auto found = index.tensors.find(name);
-      if (found == index.tensors.end() || found->second.numel() != tensor.numel())
+      if (found == index.tensors.end() || found->second.dim() != 1 ||
+          found->second.numel() != tensor.numel())
         throw Error(ErrorCode::mismatch, in_file, "does not fit the model's norm",
                     "the adapter was made for another model");
-      if (!at::isFloatingType(tensor.scalar_type()) || !tensor.isfinite().all().item<bool>())
+      if (!is_factor_type(tensor.scalar_type()) || !tensor.isfinite().all().item<bool>())
         throw Error(ErrorCode::non_finite, in_file, "holds something else than finite numbers");
       norms_.push_back({module.component, name, found->second, index.slots});
       const std::string full = norms_.back().full_name() + ".difference";
@@ -262,17 +289,27 @@ class ForeignReader {
                     "the file is incomplete; download it again");
       const at::Tensor& stored = found->second;
       if (!fits(stored.sizes(), parameter.sizes())) {
-        const auto in_file = file_names_.find(name);
-        throw Error(ErrorCode::mismatch, in_file != file_names_.end() ? in_file->second : name,
+        throw Error(ErrorCode::mismatch, in_file(name),
                     "has shape " + c10::str(stored.sizes()) + ", the model's layer needs " +
                         c10::str(parameter.sizes()),
                     "the adapter was made for a model of another size");
       }
       parameter.copy_(stored.reshape(parameter.sizes()));
+      if (!parameter.isfinite().all().item<bool>())
+        throw Error(ErrorCode::non_finite, in_file(name), "has numbers that are too large for fp32",
+                    "the file is damaged, or its training diverged");
       numbers_.erase(found);
     }
     if (!numbers_.empty())
-      throw Error(ErrorCode::internal, numbers_.begin()->first, "was read but not used");
+      throw Error(ErrorCode::bad_format, in_file(numbers_.begin()->first),
+                  "is not used by its layer's method",
+                  "the file is damaged, or of a method that is not known here");
+  }
+
+  /// How the file calls a parameter, for messages.
+  const std::string& in_file(const std::string& name) const {
+    const auto found = file_names_.find(name);
+    return found != file_names_.end() ? found->second : name;
   }
 
   const adapt::Components& components_;
@@ -281,7 +318,8 @@ class ForeignReader {
   std::vector<adapt::TensorTarget> norms_;
   std::map<std::string, at::Tensor> numbers_;  // by ringlet's full parameter names
   std::map<std::string, std::string> file_names_;
-  std::map<std::string, at::Tensor> projections_;
+  std::map<ModuleName, std::string> seen_;  // layers by how the file calls them
+  std::map<std::string, std::map<std::string, at::Tensor>> projections_;  // by component
   std::set<std::string> decisions_;
   std::vector<std::string> unmatched_;
   io::Metadata metadata_;

@@ -129,8 +129,18 @@ class AdapterWriter {
     return std::ranges::max_element(counts, {}, &std::pair<const double, int>::second)->first;
   }
 
-  static std::string exactly(const std::string& path) {
-    std::string pattern = "^";
+  /// A layer's path for PEFT's lists, which compare ends. transformers 5 leaves the "text_model."
+  /// of older versions out.
+  static std::string listed(const ModuleName& module) {
+    constexpr std::string_view kOld = "text_model.";
+    const bool text = module.component.starts_with("text_encoder");
+    return text && module.path.starts_with(kOld) ? module.path.substr(kOld.size()) : module.path;
+  }
+
+  /// The same as a regular expression, for rank_pattern and alpha_pattern.
+  static std::string exactly(const ModuleName& module) {
+    const std::string path = listed(module);
+    std::string pattern = path == module.path ? "^" : "";
     for (const char c : path) pattern += c == '.' ? "\\." : std::string(1, c);
     return pattern + "$";
   }
@@ -150,7 +160,7 @@ class AdapterWriter {
     config[alpha_field] = as_number(alpha);
     config["rank_pattern"] = config["alpha_pattern"] = Json::object();
     for (const Written* one : layers) {
-      const std::string key = exactly(one->module.path);
+      const std::string key = exactly(one->module);
       if (one->layer.rank != rank) config["rank_pattern"][key] = as_number(one->layer.rank);
       if (one->layer.alpha != alpha) config["alpha_pattern"][key] = as_number(one->layer.alpha);
     }
@@ -226,7 +236,7 @@ class AdapterWriter {
     config["base_model_name_or_path"] = nullptr;
     config["inference_mode"] = true;
     config["target_modules"] = Json::array();
-    for (const Written* one : layers) config["target_modules"].push_back(one->module.path);
+    for (const Written* one : layers) config["target_modules"].push_back(listed(one->module));
     return config;
   }
 
@@ -257,7 +267,7 @@ class AdapterWriter {
       Json config = common_config(layers);
       add_ranks(layers, "lora_alpha", config);
       config["target_modules"] = Json::array();
-      for (const Written* one : layers) config["target_modules"].push_back(one->module.path);
+      for (const Written* one : layers) config["target_modules"].push_back(listed(one->module));
       for (const Written* one : layers)
         if (one->layer.tensors.contains("magnitude")) config["use_dora"] = true;
       config["bias"] = "none";

@@ -42,9 +42,11 @@ class Reader {
   }
 
   void check_finite(const std::string& what, const at::Tensor& tensor) const {
-    if (!at::isFloatingType(tensor.scalar_type()) && what != "alpha" && what != "on_input")
-      throw bad(what.c_str(),
-                std::string("has numbers of type ") + at::toString(tensor.scalar_type()));
+    const at::ScalarType type = tensor.scalar_type();
+    const bool setting = what == "alpha" || what == "on_input";
+    const bool whole = at::isIntegralType(type, false) && !at::isBarebonesUnsignedType(type);
+    if (!is_factor_type(type) && !(setting && whole))
+      throw bad(what.c_str(), std::string("has numbers of type ") + at::toString(type));
     if (tensor.numel() == 0) throw bad(what.c_str(), "is empty");
     if (!tensor.isfinite().all().item<bool>())
       throw Error(ErrorCode::non_finite, file_.names.at(what), "holds a NaN or an infinity",
@@ -101,6 +103,24 @@ class Reader {
     return static_cast<double>(rank);
   }
 
+  /// A PEFT configuration must be one of what the tensors are.
+  void check_type(const char* type) const {
+    if (context_.naming == Naming::peft && context_.config->type() != type)
+      throw Error(ErrorCode::bad_format, context_.config->where(),
+                  "says peft_type \"" + context_.config->type() + "\", but " + file_.prefix +
+                      " has tensors of " + type,
+                  "the folder was put together wrongly");
+  }
+
+  /// And of their rank.
+  void check_rank(const char* what, std::int64_t rank) const {
+    if (context_.config == nullptr) return;
+    const std::int64_t stated = context_.config->rank(context_.path, rank);
+    if (stated != rank)
+      throw bad(what, "is of rank " + std::to_string(rank) + ", the configuration says rank " +
+                          std::to_string(stated));
+  }
+
   bool configured(const char* flag) const {
     return context_.config != nullptr && context_.config->flag(flag);
   }
@@ -117,7 +137,7 @@ class Reader {
 
   /// "+magnitude(…)" where the file has one.
   std::string magnitude() {
-    if (!has("magnitude")) return "";
+    if (!configured("use_dora") && !has("magnitude")) return "";
     const at::Tensor& m = give("magnitude", "magnitude.m");
     const bool peft = context_.naming == Naming::peft || context_.naming == Naming::diffusers;
     // [1, in] is the axis of LyCORIS before 3.2; PEFT's convolutions are [1, out, 1, 1].
@@ -153,12 +173,14 @@ class Reader {
   }
 
   void read_lora() {
+    check_type("LORA");
     const at::Tensor& down = give("down", "residual.down");
     const at::Tensor& up = give("up", "residual.up");
     const std::int64_t rank = rank_of("down", down, 0);
     if (rank_of("up", up, 1) != rank)
       throw bad("up", "has " + std::to_string(up.size(1)) + " ranks, the other factor " +
                           std::to_string(rank));
+    check_rank("down", rank);
     std::string more;
     const bool mid = has("mid");
     if (mid) {
@@ -171,18 +193,30 @@ class Reader {
       more += ",scaling=sqrt";
       decisions_.insert("rsLoRA: scale = alpha / sqrt(rank)");
     }
-    const std::string start =
-        context_.config != nullptr ? context_.config->word("init_lora_weights", "") : "";
-    double of_alpha = alpha(rank);
-    if (start == "pissa" || start.starts_with("pissa_niter") || start == "olora")
-      more += start_from_weight(start == "olora" ? "olora" : "pissa", rank, of_alpha, more);
+    const std::string start = start_from();
+    const double of_alpha = alpha(rank);
+    if (!start.empty()) more += start_from_weight(start, rank, of_alpha, more);
     std::string bias;
-    if (has("up_bias")) {
+    if (configured("lora_bias") || has("up_bias")) {
       const double root = more.find("sqrt") != std::string::npos ? std::sqrt(rank) : rank;
       give("up_bias", "bias.d");
       bias = "+bias(scale=" + exact_number(of_alpha / root) + ")";
     }
     reading_.method = ranked("lora", rank, of_alpha, more) + magnitude() + bias;
+  }
+
+  /// "pissa" or "olora" where PEFT's start changes the layer's weight.
+  std::string start_from() const {
+    if (context_.config == nullptr) return "";
+    const std::string word = context_.config->word("init_lora_weights", "");
+    if (word.starts_with("pissa")) return "pissa";
+    if (word == "olora") return word;
+    for (const char* harmless : {"", "gaussian", "orthogonal", "eva", "mica", "lora_ga"})
+      if (word == harmless) return "";
+    throw Error(ErrorCode::unsupported, context_.config->where(),
+                "init_lora_weights is \"" + shown(word) +
+                    "\", which may change the model's weight and is not known here",
+                "merge the adapter with PEFT and use the merged model");
   }
 
   /// PEFT starts such adapters again when it loads them, and so the start has to be found again.
@@ -191,18 +225,29 @@ class Reader {
     const std::string option = ",init=" + start;
     adapt::FactorTable factors;
     const auto fresh =
-        adapt::build_adapter(adapt::parse_method(ranked("lora", rank, of_alpha, more + option)),
+        adapt::build_adapter(to_method(ranked("lora", rank, of_alpha, more + option), file_.prefix),
                              *context_.layer, factors, Random(0), file_.prefix);
-    for (const auto& [name, tensor] : fresh->constants()) give(name, tensor);
+    for (const auto& [name, tensor] : fresh->constants()) {
+      if (!tensor.isfinite().all().item<bool>())
+        throw Error(ErrorCode::non_finite, file_.prefix,
+                    "has no finite start of \"" + start + "\" with alpha " + exact_number(of_alpha),
+                    "the configuration is damaged, or the model's weight not finite");
+      give(name, tensor);
+    }
     decisions_.insert(start + ": the start is taken from the model's own weight, as PEFT does");
     return option;
   }
 
   void read_adalora() {
+    check_type("ADALORA");
     const at::Tensor& down = take("down");
     const at::Tensor& scale = take("rank_scale");
-    const std::int64_t rank = rank_of("down", down, 0);
-    const double initial = static_cast<double>(context_.config->integer("init_r", 12)) + 1e-5;
+    rank_of("down", down, 1);
+    const std::int64_t rank = down.size(0), first_rank = context_.config->integer("init_r", 12);
+    if (first_rank < 1)
+      throw Error(ErrorCode::unsupported, context_.config->where(),
+                  "init_r is " + std::to_string(first_rank) + ", not a rank");
+    const double initial = static_cast<double>(first_rank) + 1e-5;
     if (scale.numel() != rank) throw bad("rank_scale", "does not have one number per rank");
     give("residual.down", down.to(at::kFloat).flatten(1) * scale.to(at::kFloat).view({-1, 1}));
     give("up", "residual.up");
@@ -213,6 +258,7 @@ class Reader {
   }
 
   void read_loha() {
+    check_type("LOHA");
     for (const char* name : {"w1_a", "w1_b", "w2_a", "w2_b"})
       give((std::string("hada_") + name).c_str(), std::string("residual.") + name);
     const bool tucker = has("hada_t1") || has("hada_t2");
@@ -221,10 +267,12 @@ class Reader {
       give("hada_t2", "residual.t2");
     }
     const std::int64_t rank = rank_of("hada_w1_b", file_.tensors.at("hada_w1_b"), 0);
+    check_rank("hada_w1_b", rank);
     reading_.method = ranked("loha", rank, alpha(rank), tucker ? ",tucker=yes" : "") + magnitude();
   }
 
   void read_lokr() {
+    check_type("LOKR");
     const bool whole_1 = has("lokr_w1"), whole_2 = has("lokr_w2"), tucker = has("lokr_t2");
     std::int64_t rank = 0, a = 0, b = 0, c = 0, d = 0;
     if (whole_1) {
@@ -264,18 +312,20 @@ class Reader {
   }
 
   std::string lokr_scale(std::int64_t rank, const std::string& form) {
-    if (rank > 0) return ranked("lokr", rank, alpha(rank), form);
+    if (rank > 0) {
+      check_rank(has("lokr_w2_b") ? "lokr_w2_b" : "lokr_w1_b", rank);
+      return ranked("lokr", rank, alpha(rank), form);
+    }
     if (context_.config != nullptr) {
-      const auto r = static_cast<std::int64_t>(context_.config->for_layer(
-          "rank_pattern", context_.path, static_cast<double>(context_.config->integer("r", 8))));
+      const std::int64_t r = context_.config->rank(context_.path, 8);
       return ranked("lokr", r, alpha(r), form);
     }
     // LyCORIS gives alpha the rank's value when neither factor is of low rank.
     const double stored = has("alpha") ? scalar("alpha") : 1.0;
-    const auto whole = static_cast<std::int64_t>(stored);
-    const bool keeps = stored >= 1.0 && stored < 1e6 && static_cast<double>(whole) == stored;
+    const bool keeps = stored >= 1.0 && stored < 1e6 && std::floor(stored) == stored;
     decisions_.insert("LoKr of two whole factors: scale 1, whatever alpha the file states");
-    return ranked("lokr", keeps ? whole : 1, keeps ? stored : 1.0, form);
+    return ranked("lokr", keeps ? static_cast<std::int64_t>(stored) : 1, keeps ? stored : 1.0,
+                  form);
   }
 
   /// d of a factor [rows, d(, kh, kw)], which may be flat.
@@ -291,6 +341,7 @@ class Reader {
   }
 
   void read_peft_oft() {
+    check_type("OFT");
     const at::Tensor& v = give("oft_r", "transform.blocks");
     const std::int64_t numbers = rank_of("oft_r", v, 1);
     const auto b = static_cast<std::int64_t>(
@@ -313,9 +364,13 @@ class Reader {
     } else {
       decisions_.insert("OFT on the input side, exact Cayley transform");
     }
-    if (configured("coft"))
-      more +=
-          ",constraint=" + exact_number(context_.config->number("eps", 6e-5)) + ",constrain=block";
+    if (configured("coft")) {
+      const double eps = context_.config->number("eps", 6e-5);
+      if (!(eps > 0.0))
+        throw Error(ErrorCode::unsupported, context_.config->where(),
+                    "eps is " + exact_number(eps) + ", which limits the rotation to nothing");
+      more += ",constraint=" + exact_number(eps) + ",constrain=block";
+    }
     reading_.method = "oft(block=" + std::to_string(b) + more + ")";
   }
 
@@ -329,14 +384,13 @@ class Reader {
 
   void read_lycoris_oft() {
     const at::Tensor& blocks = give("oft_blocks", "transform.blocks");
-    const bool butterfly = blocks.dim() == 4;
-    const std::int64_t b = blocks.size(-1);
-    const std::int64_t count = blocks.dim() > 2 ? blocks.size(-3) : 0;
-    if ((blocks.dim() != 3 && !butterfly) || blocks.size(-2) != b || count * b != shape_.out)
+    const bool butterfly = blocks.dim() == 4, has_blocks = butterfly || blocks.dim() == 3;
+    if (!has_blocks || blocks.size(-1) != blocks.size(-2) ||
+        blocks.size(-3) * blocks.size(-1) != shape_.out)
       throw bad("oft_blocks",
                 "are not square blocks of " + std::to_string(shape_.out) + " outputs");
-    double constraint = 0.0;
-    if (has("alpha")) constraint = scalar("alpha");
+    const std::int64_t b = blocks.size(-1);
+    const double constraint = has("alpha") ? scalar("alpha") : 0.0;
     if (!(constraint >= 0.0)) throw bad("alpha", "is a constraint below zero");
     if (context_.kohya_oft && constraint == 0.0)
       throw Error(ErrorCode::unsupported, file_.names.at("oft_blocks"),
@@ -359,6 +413,7 @@ class Reader {
   }
 
   void read_peft_boft() {
+    check_type("BOFT");
     const at::Tensor& blocks = give("boft_r", "transform.blocks");
     const std::int64_t width = shape_.patch();
     if (blocks.dim() != 4 || blocks.size(2) != blocks.size(3) ||
@@ -372,11 +427,15 @@ class Reader {
   }
 
   void read_hra() {
+    check_type("HRA");
     const at::Tensor& u = give("hra_u", "transform.u");
     if (u.dim() != 2 || u.size(0) != shape_.patch())
       throw bad("hra_u", "does not have one row per input");
     if ((u.to(at::kFloat).norm(2, 0) == 0).any().item<bool>())
       throw bad("hra_u", "has a vector of length zero, which reflects nothing");
+    check_rank("hra_u", u.size(1));
+    if (configured("apply_GS") && u.size(1) > u.size(0))
+      throw bad("hra_u", "has more vectors than can be orthogonal to each other");
     reading_.method = "hra(rank=" + std::to_string(u.size(1)) + over_patches(u.size(0)) +
                       (configured("apply_GS") ? ",orthogonal=yes)" : ")");
   }
@@ -398,6 +457,7 @@ class Reader {
     const at::Tensor& scale = give("ia3", "transform.scale");
     bool input = false;
     if (context_.naming == Naming::peft) {
+      check_type("IA3");
       input = context_.config != nullptr &&
               context_.config->selects("feedforward_modules", context_.path);
       const bool bias = !input && context_.layer->bias().defined();
@@ -415,9 +475,8 @@ class Reader {
   }
 
   void read_fourier() {
+    check_type("FOURIERFT");
     const at::Tensor& spectrum = give("spectrum", "residual.spectrum");
-    if (context_.config == nullptr)
-      throw bad("spectrum", "needs its configuration for the places of its numbers");
     reading_.method = "fourierft(n=" + std::to_string(spectrum.numel()) +
                       ",scale=" + exact_number(context_.config->number("scaling", 150.0)) +
                       ",seed=" + std::to_string(context_.config->integer("random_loc_seed", 777)) +
@@ -425,10 +484,10 @@ class Reader {
   }
 
   void read_vera() {
+    check_type("VERA");
     give("vera_b", "residual.b");
     const at::Tensor& d = give("vera_d", "residual.d");
-    if (context_.config == nullptr)
-      throw bad("vera_b", "needs its configuration for the seed of its matrices");
+    check_rank("vera_d", d.numel());
     reading_.method = "vera(rank=" + std::to_string(d.numel()) + ",seed=" +
                       std::to_string(context_.config->integer("projection_prng_key", 0)) + ")";
   }
@@ -456,6 +515,15 @@ class Reader {
 };
 
 }  // namespace
+
+adapt::Method to_method(const std::string& text, const std::string& layer) {
+  try {
+    return adapt::parse_method(text);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::unsupported, layer, "asks for what cannot be: " + error.message(),
+                "the adapter is damaged, or of a kind that is not known here");
+  }
+}
 
 LayerReading read_layer(const LayerTensors& file, const ReadingContext& context,
                         std::set<std::string>& decisions) {
