@@ -31,6 +31,9 @@ if [ "$full" = yes ]; then
     # One thread, as under ctest: some fault tests fork, and a child has no worker threads.
     OMP_NUM_THREADS=1 "build/asan/bin/ringlet_${label}_tests" --gtest_brief=1
   done
+  # Adapter files mutated for a minute.
+  OMP_NUM_THREADS=1 RINGLET_MUTATIONS=1000000000 RINGLET_MUTATION_SECONDS=60 RINGLET_MUTATION_SEED=2 \
+    build/asan/bin/ringlet_fault_tests --gtest_brief=1 --gtest_filter='AdapterMutations*'
 fi
 
 cmake --preset release

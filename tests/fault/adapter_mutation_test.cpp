@@ -1,6 +1,6 @@
 // Adapter files of all dialects, changed at random where it hurts: names, shapes, types, numbers,
 // metadata, configurations. Whatever comes, the reader takes it or throws Error; with sanitizers
-// this is a fuzzer that knows the format (scripts/fuzz.sh runs it for a minute).
+// this is a fuzzer that knows the format (scripts/test.sh --full runs it for a minute).
 //
 // RINGLET_MUTATIONS sets the number of files, RINGLET_MUTATION_SECONDS the time, and
 // RINGLET_MUTATION_SEED where they begin.
