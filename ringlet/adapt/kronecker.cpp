@@ -30,7 +30,7 @@ std::pair<std::int64_t, std::int64_t> Kronecker::split(std::int64_t n, std::int6
 Kronecker::Kronecker(const LayerShape& shape, const KroneckerOptions& options, RandomStream random)
     : shape_(shape), options_(options) {
   const auto [a, b] = options.out;
-  const auto [c, d] = options.in;
+  const std::int64_t c = options.in.first, d = options.in.second;
   if (a * b != shape.out || (c * d != shape.in && c * d != shape.patch()))
     throw Error(ErrorCode::invalid_argument, "lokr",
                 std::to_string(a) + "x" + std::to_string(b) + " and " + std::to_string(c) + "x" +
