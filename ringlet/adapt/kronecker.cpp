@@ -36,6 +36,10 @@ Kronecker::Kronecker(const LayerShape& shape, const KroneckerOptions& options, R
                 std::to_string(a) + "x" + std::to_string(b) + " and " + std::to_string(c) + "x" +
                     std::to_string(d) + " do not make a weight of " + std::to_string(shape.out) +
                     "x" + std::to_string(shape.in));
+  if (options.tucker && flat())
+    throw Error(ErrorCode::invalid_argument, "lokr",
+                "a Tucker core has the kernel's positions already; in=" + std::to_string(c) + "x" +
+                    std::to_string(d) + " counts them again");
   const std::int64_t r = options.rank;
   const bool kernel = shape.convolution && !flat();
   const auto with_kernel = [&](std::int64_t rows) -> std::vector<std::int64_t> {

@@ -297,7 +297,9 @@ class Reader {
       rank = rank_of("lokr_w2_b", second, 0);
       d = tucker ? rank_of("lokr_w2_b", second, 1) : columns("lokr_w2_b", second, c);
     }
-    if (a * b != shape_.out || (c * d != shape_.in && c * d != shape_.patch()))
+    // A core has the kernel's positions, so that the columns beside it are channels.
+    const bool fits = c * d == shape_.in || (!tucker && c * d == shape_.patch());
+    if (a * b != shape_.out || !fits)
       throw bad(whole_1 ? "lokr_w1" : "lokr_w1_a",
                 "and its partner make " + std::to_string(a * b) + "x" + std::to_string(c * d) +
                     ", the layer is " + std::to_string(shape_.out) + "x" +

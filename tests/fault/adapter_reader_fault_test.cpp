@@ -336,6 +336,8 @@ std::vector<Case> lycoris_cases() {
        mismatch, "the model's layer needs"},
       {"LokrCoreOnALinearLayer", "lycoris_lokr_tucker", set(l + "lokr_t2", at::ones({2, 2, 1, 1})),
        mismatch, "make"},
+      {"LokrCoreAndPositions", "lycoris_lokr_tucker", set(c + "lokr_w2_b", at::ones({2, 36})),
+       mismatch, "make"},
       {"LokrWholeAndCore", "lycoris_lokr_full", set(c + "lokr_t2", at::ones({2, 2, 3, 3})),
        bad_format, "does not belong to the rest"},
       {"LokrProductOverflows", "lycoris_lokr",
