@@ -70,10 +70,10 @@ std::vector<pipeline::AdapterChoice> parse_adapters(const AdapterOptions& option
   return choices;
 }
 
-std::vector<adapt::AdapterSet> load_adapters(const pipeline::StableDiffusion& model,
-                                             const std::vector<pipeline::AdapterChoice>& choices,
-                                             const std::string& model_hash) {
-  std::vector<adapt::AdapterSet> sets;
+LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
+                             const std::vector<pipeline::AdapterChoice>& choices,
+                             const std::string& model_hash) {
+  LoadedAdapters adapters;
   for (const pipeline::AdapterChoice& choice : choices) {
     formats::ReadAdapter loaded =
         formats::read_adapter(choice.file, pipeline::adaptable(model), model_hash);
@@ -87,9 +87,22 @@ std::vector<adapt::AdapterSet> load_adapters(const pipeline::StableDiffusion& mo
                             strength);
     for (const std::string& decision : loaded.report.decisions)
       log(LogLevel::info, "  " + decision);
-    sets.push_back(std::move(loaded.set));
+    adapters.sets.push_back(std::move(loaded.set));
+    adapters.infos.push_back(std::move(loaded.info));
   }
-  return sets;
+  return adapters;
+}
+
+const adapt::AdapterFileInfo* with_control(const LoadedAdapters& adapters) {
+  const adapt::AdapterFileInfo* found = nullptr;
+  for (const adapt::AdapterFileInfo& info : adapters.infos) {
+    if (info.control.empty()) continue;
+    if (found != nullptr)
+      throw Error(ErrorCode::invalid_argument, "--adapter",
+                  "two of the adapters hold a control encoder", "give at most one of them");
+    found = &info;
+  }
+  return found;
 }
 
 OpenedModel open_for_adapters(const std::string& path, const std::string& variant) {

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/pipeline/merge.h"
 
@@ -23,11 +24,20 @@ struct AdapterOptions {
 /// not_found).
 std::vector<pipeline::AdapterChoice> parse_adapters(const AdapterOptions& options);
 
+struct LoadedAdapters {
+  std::vector<adapt::AdapterSet> sets;
+  std::vector<adapt::AdapterFileInfo> infos;  ///< of the files, in the same order
+};
+
 /// Loads adapters of any program for a model and sets their strengths; they are not attached.
 /// `model_hash` may be empty. Throws as formats::read_adapter.
-std::vector<adapt::AdapterSet> load_adapters(const pipeline::StableDiffusion& model,
-                                             const std::vector<pipeline::AdapterChoice>& choices,
-                                             const std::string& model_hash);
+LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
+                             const std::vector<pipeline::AdapterChoice>& choices,
+                             const std::string& model_hash);
+
+/// The one file among them that holds a control encoder, or null. Throws Error(invalid_argument)
+/// when there are several.
+const adapt::AdapterFileInfo* with_control(const LoadedAdapters& adapters);
 
 /// A model that is opened for its adapters' sake: weights stay in the file until they are needed.
 struct OpenedModel {

@@ -10,6 +10,7 @@
 #include "picture_output.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
+#include "ringlet/data/control_signal.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
@@ -46,6 +47,9 @@ struct GenerateOptions {
   bool low_memory = false;
   AdapterOptions adapters;
   std::vector<std::string> embeddings;
+  std::string control_image, control, controlnet;
+  std::optional<double> control_strength;
+  data::CannyThresholds canny;
 };
 
 void add_model_options(CLI::App& app, GenerateOptions& o) {
@@ -94,6 +98,19 @@ void add_start_and_output_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("--strength", o.strength, "How much of it is made anew, 0 to 1 [0.8]");
   app.add_option("--mask-image", o.mask_image,
                  "Inpainting models: white parts of --init-image are painted anew");
+  app.add_option("--control-image", o.control_image,
+                 "Edges, map or landmarks that the picture is to follow, for an adapter that was "
+                 "trained with --control, or for --controlnet");
+  app.add_option("--control", o.control,
+                 "canny or segmentation: --control-image is a plain picture, from which the signal "
+                 "is made [it is the signal]");
+  app.add_option("--canny-low", o.canny.low, "Lower threshold of --control canny")
+      ->capture_default_str();
+  app.add_option("--canny-high", o.canny.high, "Upper threshold of --control canny")
+      ->capture_default_str();
+  app.add_option("--controlnet", o.controlnet,
+                 "ControlNet folder (diffusers) that sees --control-image");
+  app.add_option("--control-strength", o.control_strength, "Of --control-image, 0 to 2 [1]");
   app.add_option("--latents", o.latents,
                  "Start noise: a safetensors file with \"latents\" [images, 4, h/8, w/8]");
   app.add_option("--out", o.out, "File (one image), or folder")->capture_default_str();
@@ -143,6 +160,15 @@ void check(const GenerateOptions& o) {
   if (o.strength) check_range("--strength", *o.strength, 0, 1);
   if (o.strength && o.init_image.empty())
     throw Error(ErrorCode::invalid_argument, "--strength", "it needs --init-image");
+  if (o.control_strength) check_range("--control-strength", *o.control_strength, 0, 2);
+  for (const bool given :
+       {o.control_strength.has_value(), !o.control.empty(), !o.controlnet.empty()})
+    if (given && o.control_image.empty())
+      throw Error(ErrorCode::invalid_argument, "--control-image",
+                  "--control, --control-strength and --controlnet need it");
+  if (!o.control.empty() && o.control != "canny" && o.control != "segmentation")
+    throw Error(ErrorCode::invalid_argument, "--control",
+                "\"" + o.control + "\" cannot be made from a picture", "use canny or segmentation");
   if (o.output_type != "png" && o.output_type != "latent")
     throw Error(ErrorCode::invalid_argument, "--output-type",
                 "\"" + o.output_type + "\" is not known", "use png or latent");
@@ -195,6 +221,29 @@ pipeline::GenerateRequest base_request(const GenerateOptions& o,
   return request;
 }
 
+/// The signal in the picture's size: edges are found at the size that they are used in.
+io::Image control_image(const GenerateOptions& o, const pipeline::GenerateRequest& request) {
+  const io::Image given =
+      io::resize_and_crop(*request.control_image, request.width, request.height);
+  if (o.control == "canny") return data::canny_edges(given, o.canny);
+  if (o.control == "segmentation") return data::draw_segmentation(data::segment_colours(given));
+  return given;
+}
+
+/// The network that looks at --control-image: --controlnet's, or the encoder in an adapter file.
+std::optional<pipeline::ControlNetwork> control_network(const GenerateOptions& o,
+                                                        const pipeline::StableDiffusion& model,
+                                                        const LoadedAdapters& adapters) {
+  const adapt::AdapterFileInfo* info = with_control(adapters);
+  if (info != nullptr && o.control_image.empty())
+    log(LogLevel::warning, "the adapter was trained with control pictures: give --control-image");
+  if (o.control_image.empty()) return std::nullopt;
+  if (!o.controlnet.empty()) return pipeline::ControlNetwork::open(o.controlnet, model);
+  if (info == nullptr) return std::nullopt;
+  log(LogLevel::info, "control: " + info->control);
+  return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
+}
+
 at::Tensor sample_with_progress(const pipeline::StableDiffusion& model,
                                 const pipeline::GenerateRequest& request, bool silent) {
   const diffusion::SamplingPlan plan = request.sampler.plan(model.schedule(), request.steps);
@@ -235,11 +284,14 @@ int generate(const GenerateOptions& o) {
                           nn::precision_name(options.precision));
   auto hash =
       std::async(std::launch::async, [&] { return pipeline::model_hash(model.files()); }).share();
-  std::vector<adapt::AdapterSet> adapters =
-      load_adapters(model, choices, choices.empty() ? "" : hash.get());
-  for (adapt::AdapterSet& adapter : adapters) adapter.attach();
+  LoadedAdapters adapters = load_adapters(model, choices, choices.empty() ? "" : hash.get());
+  for (adapt::AdapterSet& adapter : adapters.sets) adapter.attach();
+  const std::optional<pipeline::ControlNetwork> control = control_network(o, model, adapters);
 
   pipeline::GenerateRequest request = base_request(o, model);
+  if (control) request.control = &*control;
+  if (!o.control_image.empty()) request.control_image = io::read_image(o.control_image);
+  request.control_strength = o.control_strength.value_or(1.0);
   request.adapters = describe_adapters(choices);
   const std::uint64_t first_seed = o.seed.value_or(std::random_device{}());
   request.prompt = prompts.front();
@@ -249,6 +301,7 @@ int generate(const GenerateOptions& o) {
     request.seeds.assign(static_cast<std::size_t>(o.images), 0);
   }
   request = model.checked(request);
+  if (!o.control_image.empty()) request.control_image = control_image(o, request);
 
   const bool silent = o.common.quiet || o.common.json;
   for (const std::string& prompt : prompts) {

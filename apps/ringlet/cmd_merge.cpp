@@ -53,7 +53,7 @@ double difference(const io::Image& a, const io::Image& b) {
 double check_agreement(const MergeOptions& o, const std::vector<pipeline::AdapterChoice>& choices,
                        const pipeline::LoadOptions& load) {
   const auto unmerged = pipeline::StableDiffusion::open(o.model, load);
-  std::vector<adapt::AdapterSet> sets = load_adapters(unmerged, choices, "");
+  std::vector<adapt::AdapterSet> sets = load_adapters(unmerged, choices, "").sets;
   for (adapt::AdapterSet& set : sets) set.attach();
   const io::Image expected = test_picture(unmerged);
   for (adapt::AdapterSet& set : sets) set.detach();
@@ -77,10 +77,14 @@ bool is_other_file(const MergeOptions& o) {
 void merge_into_adapter(const MergeOptions& o,
                         const std::vector<pipeline::AdapterChoice>& choices) {
   const OpenedModel opened = open_for_adapters(o.model, o.variant);
-  const std::vector<adapt::AdapterSet> sets = load_adapters(opened.model, choices, opened.hash);
+  const LoadedAdapters adapters = load_adapters(opened.model, choices, opened.hash);
   adapt::AdapterFileInfo info;
   info.base_hash = opened.hash;
-  adapt::save_adapter(o.out, adapt::combine(pointers_to(sets)), info);
+  if (const auto* control = with_control(adapters)) {
+    info.control = control->control;
+    info.control_tensors = control->control_tensors;
+  }
+  adapt::save_adapter(o.out, adapt::combine(pointers_to(adapters.sets)), info);
 }
 
 int merge(const MergeOptions& o) {
@@ -99,8 +103,12 @@ int merge(const MergeOptions& o) {
     load.low_memory = true;
     {
       const auto model = pipeline::StableDiffusion::open(o.model, load);
-      const std::vector<adapt::AdapterSet> sets =
+      const LoadedAdapters adapters =
           load_adapters(model, choices, pipeline::model_hash(model.files()));
+      if (with_control(adapters) != nullptr)
+        log(LogLevel::warning,
+            "the control encoder of the adapter is no part of a model and is left out");
+      const std::vector<adapt::AdapterSet>& sets = adapters.sets;
       if (fs::path(o.out).extension() == ".safetensors")
         pipeline::merge_into_file(model, pointers_to(sets), o.out);
       else

@@ -27,6 +27,9 @@ struct TrainOptions {
   std::optional<std::uint64_t> seed;
   std::string save_precision = "fp32";
   bool dry_run = false;
+  std::string control, control_images, control_network = "encoder";
+  data::CannyThresholds canny;
+  std::int64_t validation_pictures = 0;
 };
 
 void add_model_options(CLI::App& app, TrainOptions& o) {
@@ -39,7 +42,8 @@ void add_model_options(CLI::App& app, TrainOptions& o) {
                  "epsilon or v: what the model predicts, when its files say it wrongly");
   app.add_option("--method", o.run.method,
                  "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined "
-                 "by +, an alias (tlora, tlora-star), or full for all weights")
+                 "by +, an alias (tlora, tlora-star), full for all weights, or none for a "
+                 "ControlNet alone")
       ->capture_default_str();
   app.add_option("--budget", o.run.budget,
                  "Parameters to spend, for example 0.4M: chooses the ranks of the method's parts");
@@ -81,6 +85,24 @@ void add_data_options(CLI::App& app, TrainOptions& o) {
       ->capture_default_str();
   app.add_flag("--flip", o.run.crop.flip, "Also show pictures mirrored");
   app.add_option("--cache", o.cache, "Folder that keeps encoded pictures for later runs");
+}
+
+void add_control_options(CLI::App& app, TrainOptions& o) {
+  app.add_option("--control", o.control,
+                 "Pictures that follow a signal: canny, segmentation, landmark or map");
+  app.add_option("--control-images", o.control_images,
+                 "Folder with the signals, one file per picture, of the same name: maps, or "
+                 ".json/.pts landmarks; canny and segmentation are computed without it");
+  app.add_option("--control-network", o.control_network,
+                 "encoder: a small one that is trained with the adapter and saved in its file; "
+                 "controlnet: a ControlNet, saved beside it as diffusers reads it")
+      ->capture_default_str();
+  app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
+  app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
+  app.add_option("--validation-pictures", o.validation_pictures,
+                 "Pictures held out to measure, with every sample grid, whether the signal is "
+                 "followed")
+      ->capture_default_str();
 }
 
 void add_loop_options(CLI::App& app, TrainOptions& o) {
@@ -241,6 +263,14 @@ void translate(TrainOptions& o) {
     (name == "identity" ? run.identity_penalty : run.orthogonal_penalty) =
         number_in(weight, "--penalty");
   }
+  if (o.control.empty() && (!o.control_images.empty() || o.validation_pictures != 0))
+    throw Error(ErrorCode::invalid_argument, "--control",
+                "--control-images and --validation-pictures need it");
+  if (!o.control.empty())
+    run.control = {{data::control_signal_from_name(o.control), o.canny, o.control_images},
+                   pipeline::control_kind_from_name(o.control_network),
+                   o.validation_pictures,
+                   {}};
   check_numbers(run);
 }
 
@@ -257,6 +287,8 @@ nlohmann::json plan_json(const train::FineTunePlan& plan) {
           {"method", plan.method},
           {"layers", plan.layers},
           {"parameters", plan.parameters},
+          {"control_parameters", plan.control_parameters},
+          {"validation_pictures", plan.validation},
           {"resolution", plan.resolution},
           {"steps", plan.steps},
           {"first_step", plan.first_step},
@@ -290,6 +322,10 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
                   adapt::to_string(row.in).c_str(), static_cast<long long>(row.parameters));
     line("budget", text);
   }
+  if (o.run.control)
+    line("control", o.control + " through " + o.control_network + ", " +
+                        human_count(plan.control_parameters) + " parameters, " +
+                        std::to_string(plan.validation) + " pictures held out");
   line("parameters", human_count(plan.parameters) + " (" + std::to_string(plan.parameters) + ")");
   std::snprintf(text, sizeof text, "%lld of batch %lld x %lld at %lld pixels, %.1f epochs%s",
                 static_cast<long long>(plan.steps), static_cast<long long>(o.run.loss.batch_size),
@@ -393,6 +429,7 @@ int cmd_train(int argc, char** argv) {
       "train");
   add_model_options(app, options);
   add_data_options(app, options);
+  add_control_options(app, options);
   add_loop_options(app, options);
   add_output_options(app, options);
   options.common.add_to(app);

@@ -26,6 +26,7 @@ namespace ringlet::adapt {
 namespace {
 
 constexpr std::string_view kPrefix = "ringlet.";
+constexpr std::string_view kControl = "control.";  ///< of a control encoder's tensors
 constexpr std::int64_t kFormat = 1;
 constexpr std::size_t kShown = 200;  ///< of a file's texts, in messages
 constexpr std::array kStorageTypes = {at::kFloat, at::kHalf, at::kBFloat16};
@@ -58,6 +59,7 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
   metadata["ringlet.base_hash"] = info.base_hash;
   metadata["ringlet.base_shapes"] = shapes.dump();
   metadata["ringlet.training"] = info.training;
+  if (!info.control.empty()) metadata["ringlet.control"] = info.control;
   Json exceptions = Json::object();
   for (const AdapterSet::Entry& entry : set.entries())
     if (entry.adapter->spec() != set.method().text())
@@ -316,9 +318,29 @@ class Reader {
       if (!key.starts_with(kPrefix)) info.extra.emplace(key, value);
     info.base_hash = text("ringlet.base_hash");
     info.training = text("ringlet.training");
-    if (!file_->tensors().empty())
-      info.storage = io::view_tensor(file_, file_->tensors().front()).scalar_type();
+    if (has_control()) read_control(info);
+    const auto first = std::ranges::find_if(file_->tensors(), [](const io::TensorInfo& tensor) {
+      return !tensor.name.starts_with(kControl);
+    });
+    if (first != file_->tensors().end())
+      info.storage = io::view_tensor(file_, *first).scalar_type();
     return info;
+  }
+
+  bool has_control() const { return file_->metadata().contains("ringlet.control"); }
+
+  void read_control(AdapterFileInfo& info) const {
+    info.control = text("ringlet.control");
+    object("ringlet.control");
+    for (const io::TensorInfo& tensor : file_->tensors()) {
+      if (!tensor.name.starts_with(kControl)) continue;
+      const at::Tensor stored = io::view_tensor(file_, tensor);
+      if (!is_storage_type(stored.scalar_type()) || !is_finite(stored))
+        throw bad("tensor \"" + tensor.name.substr(0, kShown) + "\" holds no finite numbers");
+      info.control_tensors.emplace(tensor.name.substr(kControl.size()), stored.to(at::kFloat));
+    }
+    if (info.control_tensors.empty())
+      throw bad("speaks of a control encoder that it does not hold");
   }
 
   void fill(const AdapterSet& set, at::ScalarType storage) const {
@@ -350,7 +372,8 @@ class Reader {
     for (const auto& parameter : parameters) known.push_back(parameter.first);
     std::ranges::sort(known);
     for (const io::TensorInfo& info : file_->tensors())
-      if (!std::ranges::binary_search(known, info.name))
+      if (!std::ranges::binary_search(known, info.name) &&
+          !(has_control() && info.name.starts_with(kControl)))
         throw bad("tensor \"" + info.name.substr(0, kShown) + "\" belongs to none of its layers");
   }
 
@@ -369,14 +392,17 @@ void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
                 "use fp32, fp16 or bf16");
   nn::with_ringlet_errors(path.string(), [&] {
     std::map<std::string, at::Tensor> tensors;
-    for (const auto& [name, parameter] : set.stored()) {
+    const auto add = [&](const std::string& name, const at::Tensor& parameter) {
       at::Tensor stored = parameter.detach().to(info.storage);
       if (!is_finite(stored))
         throw Error(ErrorCode::non_finite, name, "holds numbers that are not finite as stored",
                     is_finite(parameter.detach()) ? "too large for fp16; store fp32 or bf16"
                                                   : "the training diverged; nothing was written");
       tensors.emplace(name, std::move(stored));
-    }
+    };
+    for (const auto& [name, parameter] : set.stored()) add(name, parameter);
+    for (const auto& [name, tensor] : info.control_tensors)
+      add(std::string(kControl) + name, tensor);
     io::save_tensors(path, tensors, metadata_of(set, info));
   });
 }

@@ -10,10 +10,12 @@
 //   ringlet.base_hash    what the caller knows the base model by, or empty
 //   ringlet.base_shapes  {"unet.….to_q": [320, 320], …}: the adapted layers' weights
 //   ringlet.training     JSON of the training run, or empty
+//   ringlet.control      JSON about a control encoder, whose tensors are "control.…", or missing
 // and the caller's own keys (modelspec.*, ss_*).
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -31,6 +33,10 @@ struct AdapterFileInfo {
   std::string training = {};            ///< JSON text, kept as it is
   io::Metadata extra = {};              ///< more metadata; keys may not start with "ringlet."
   at::ScalarType storage = at::kFloat;  ///< fp32, fp16 or bf16
+  /// A network that was trained with the adapters and works with them: what is known of it, as JSON
+  /// text (empty = there is none), and its tensors by their own names.
+  std::string control = {};
+  std::map<std::string, at::Tensor> control_tensors = {};
 };
 
 /// Writes the set atomically; equal content gives equal bytes. Only finite numbers are written:

@@ -13,24 +13,37 @@ std::int64_t scaled(std::int64_t side, double factor, std::int64_t least) {
   return std::max<std::int64_t>(least, std::llround(static_cast<double>(side) * factor));
 }
 
+/// The picture scaled until it just covers size x size.
+io::Image covering(const io::Image& image, std::int64_t picture_width, std::int64_t picture_height,
+                   std::int64_t size) {
+  const double factor =
+      static_cast<double>(size) / static_cast<double>(std::min(picture_width, picture_height));
+  return io::resize_image(image, scaled(picture_width, factor, size),
+                          scaled(picture_height, factor, size));
+}
+
+io::Image cut(const io::Image& image, std::int64_t size, std::int64_t left, std::int64_t top) {
+  io::Image part{size, size, {}};
+  part.pixels.reserve(static_cast<std::size_t>(size * size * kChannels));
+  for (std::int64_t row = 0; row < size; ++row) {
+    const auto begin = image.pixels.begin() + ((top + row) * image.width + left) * kChannels;
+    part.pixels.insert(part.pixels.end(), begin, begin + size * kChannels);
+  }
+  return part;
+}
+
 }  // namespace
 
 Crop square_crop(const io::Image& image, std::int64_t size, CropPlace place) {
-  const double factor =
-      static_cast<double>(size) / static_cast<double>(std::min(image.width, image.height));
-  const io::Image covering = io::resize_image(image, scaled(image.width, factor, size),
-                                              scaled(image.height, factor, size));
-  Crop crop;
-  crop.left = std::llround(place.x * static_cast<double>(covering.width - size));
-  crop.top = std::llround(place.y * static_cast<double>(covering.height - size));
-  crop.image = {size, size, {}};
-  crop.image.pixels.reserve(static_cast<std::size_t>(size * size * kChannels));
-  for (std::int64_t row = 0; row < size; ++row) {
-    const auto begin =
-        covering.pixels.begin() + ((crop.top + row) * covering.width + crop.left) * kChannels;
-    crop.image.pixels.insert(crop.image.pixels.end(), begin, begin + size * kChannels);
-  }
-  return crop;
+  const io::Image whole = covering(image, image.width, image.height, size);
+  const std::int64_t left = std::llround(place.x * static_cast<double>(whole.width - size));
+  const std::int64_t top = std::llround(place.y * static_cast<double>(whole.height - size));
+  return {cut(whole, size, left, top), left, top};
+}
+
+io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop) {
+  const std::int64_t size = crop.image.width;
+  return cut(covering(map, picture.width, picture.height, size), size, crop.left, crop.top);
 }
 
 io::Image mirrored(const io::Image& image) {

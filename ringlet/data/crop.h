@@ -23,6 +23,9 @@ struct Crop {
 /// Scales the picture until it just covers size x size, then cuts that square out of it.
 Crop square_crop(const io::Image& image, std::int64_t size, CropPlace place = {});
 
+/// The part of a map of the whole `picture` (of any size, in its proportions) that a crop shows.
+io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop);
+
 /// Left and right exchanged.
 io::Image mirrored(const io::Image& image);
 

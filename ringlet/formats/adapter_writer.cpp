@@ -383,6 +383,10 @@ void write_adapter(const fs::path& path, const adapt::AdapterSet& set,
                    const adapt::AdapterFileInfo& info, const adapt::Components& components,
                    const AdapterWriteOptions& options) {
   nn::with_ringlet_errors(path.string(), [&] {
+    if (options.format != AdapterFormat::ringlet && !info.control.empty())
+      throw Error(ErrorCode::unsupported, path.string(),
+                  "the adapter holds a control encoder, which no other program's file can hold",
+                  "use --to ringlet");
     if (options.format != AdapterFormat::ringlet)
       return AdapterWriter(set, info, components, options).write(path);
     adapt::AdapterFileInfo own = info;

@@ -6,6 +6,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
+#include <ATen/ops/tensor.h>
 
 namespace ringlet::models {
 namespace {
@@ -32,6 +33,17 @@ Transformer2DConfig transformer_config(const UNetConfig& c, const UNetLevel& lev
           .upcast_attention = c.upcast_attention};
 }
 
+/// ControlNet's part: to every skip and to the middle, but not to what flows down.
+void add_to_skips(const UNetResiduals& residuals, std::vector<at::Tensor>& skips, at::Tensor& x) {
+  if (!residuals.skips.empty() && residuals.skips.size() != skips.size())
+    throw Error(ErrorCode::mismatch, "U-Net",
+                std::to_string(residuals.skips.size()) + " residuals for " +
+                    std::to_string(skips.size()) + " skips",
+                "the ControlNet was made for another U-Net");
+  for (std::size_t i = 0; i < residuals.skips.size(); ++i) skips[i] = skips[i] + residuals.skips[i];
+  if (residuals.middle.defined()) x = x + residuals.middle;
+}
+
 at::Tensor take_last(std::vector<at::Tensor>& tensors) {
   at::Tensor last = std::move(tensors.back());
   tensors.pop_back();
@@ -49,6 +61,17 @@ at::Tensor sinusoidal_embedding(const at::Tensor& t, std::int64_t width, bool fl
   const at::Tensor angles = t.to(at::kFloat).unsqueeze(-1) * frequencies;
   return flip_sin_to_cos ? at::cat({angles.cos(), angles.sin()}, -1)
                          : at::cat({angles.sin(), angles.cos()}, -1);
+}
+
+at::Tensor size_conditions(std::int64_t original_height, std::int64_t original_width,
+                           std::int64_t crop_top, std::int64_t crop_left,
+                           std::int64_t target_height, std::int64_t target_width,
+                           at::Device device) {
+  return at::tensor(
+             {original_height, original_width, crop_top, crop_left, target_height, target_width},
+             at::kLong)
+      .to(device, at::kFloat)
+      .unsqueeze(0);
 }
 
 TimestepEmbedding::TimestepEmbedding(const nn::WeightSource& s, std::int64_t in, std::int64_t out)
@@ -125,27 +148,15 @@ at::Tensor UNetUpBlock::forward(at::Tensor x, const UNetContext& context,
   return upsampler_ ? upsampler_->forward(x, skips.back().size(2), skips.back().size(3)) : x;
 }
 
-UNet::UNet(const nn::WeightSource& s, const UNetConfig& c)
+UNetTimeEmbedding::UNetTimeEmbedding(const nn::WeightSource& s, const UNetConfig& c)
     : config_(c),
-      conv_in_(s.at("conv_in"), c.in_channels, c.levels.front().channels, c.conv_in_kernel,
-               {.padding = (c.conv_in_kernel - 1) / 2}),
-      time_embedding_(s.at("time_embedding"), c.levels.front().channels, time_channels(c)),
-      mid_block_(s.at("mid_block"), c),
-      conv_norm_out_(s.at("conv_norm_out"), c.groups, c.levels.front().channels, c.norm_eps),
-      conv_out_(s.at("conv_out"), c.levels.front().channels, c.out_channels, c.conv_out_kernel,
-                {.padding = (c.conv_out_kernel - 1) / 2}) {
+      time_embedding_(s.at("time_embedding"), c.levels.front().channels, time_channels(c)) {
   if (c.text_time)
     add_embedding_.emplace(s.at("add_embedding"), c.projection_input_dim, time_channels(c));
-  const std::size_t levels = c.levels.size();
-  for (std::size_t i = 0; i < levels; ++i) {
-    const auto index = static_cast<std::int64_t>(i);
-    down_blocks_.emplace_back(s.at("down_blocks").at(index), c, i);
-    up_blocks_.emplace_back(s.at("up_blocks").at(index), c, levels - 1 - i);
-  }
 }
 
-at::Tensor UNet::embed_time(const at::Tensor& timesteps, const AddedConditions* added,
-                            at::ScalarType dtype) const {
+at::Tensor UNetTimeEmbedding::forward(const at::Tensor& timesteps, const AddedConditions* added,
+                                      at::ScalarType dtype) const {
   const auto embed = [this, dtype](const at::Tensor& numbers, std::int64_t width) {
     return sinusoidal_embedding(numbers, width, config_.flip_sin_to_cos, config_.freq_shift)
         .to(dtype);
@@ -159,16 +170,36 @@ at::Tensor UNet::embed_time(const at::Tensor& timesteps, const AddedConditions* 
   return time + add_embedding_->forward(at::cat({added->pooled_text.to(dtype), sizes}, -1));
 }
 
+UNet::UNet(const nn::WeightSource& s, const UNetConfig& c)
+    : config_(c),
+      conv_in_(s.at("conv_in"), c.in_channels, c.levels.front().channels, c.conv_in_kernel,
+               {.padding = (c.conv_in_kernel - 1) / 2}),
+      time_(s, c),
+      mid_block_(s.at("mid_block"), c),
+      conv_norm_out_(s.at("conv_norm_out"), c.groups, c.levels.front().channels, c.norm_eps),
+      conv_out_(s.at("conv_out"), c.levels.front().channels, c.out_channels, c.conv_out_kernel,
+                {.padding = (c.conv_out_kernel - 1) / 2}) {
+  const std::size_t levels = c.levels.size();
+  for (std::size_t i = 0; i < levels; ++i) {
+    const auto index = static_cast<std::int64_t>(i);
+    down_blocks_.emplace_back(s.at("down_blocks").at(index), c, i);
+    up_blocks_.emplace_back(s.at("up_blocks").at(index), c, levels - 1 - i);
+  }
+}
+
 at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& timesteps,
-                         const at::Tensor& text, const AddedConditions* added) const {
-  const UNetContext context{embed_time(timesteps, added, latents.scalar_type()), text};
+                         const at::Tensor& text, const AddedConditions* added,
+                         const UNetResiduals* residuals) const {
+  const UNetContext context{time_.forward(timesteps, added, latents.scalar_type()), text};
 
   // Channels last: what convolutions are fastest on, and tokens become a view of it.
   at::Tensor x = latents.contiguous(at::MemoryFormat::ChannelsLast);
   x = conv_in_(config_.center_input_sample ? 2.0 * x - 1.0 : x);
+  if (residuals && residuals->conv_in.defined()) x = x + residuals->conv_in;
   std::vector<at::Tensor> skips{x};
   for (const UNetDownBlock& block : down_blocks_) x = block.forward(x, context, skips);
   x = mid_block_.forward(x, context);
+  if (residuals) add_to_skips(*residuals, skips, x);
   for (const UNetUpBlock& block : up_blocks_) x = block.forward(x, context, skips);
   return conv_out_(nn::silu(conv_norm_out_(x)));
 }

@@ -81,6 +81,33 @@ struct AddedConditions {
   at::Tensor time_ids;     ///< [B, 6]: original h, w; crop top, left; target h, w (pixels)
 };
 
+/// SDXL's size conditioning as one row [1, 6], in pixels.
+at::Tensor size_conditions(std::int64_t original_height, std::int64_t original_width,
+                           std::int64_t crop_top, std::int64_t crop_left,
+                           std::int64_t target_height, std::int64_t target_width,
+                           at::Device device);
+
+/// What the U-Net's blocks know of time: a timestep, and with SDXL sizes and pooled text, too.
+class UNetTimeEmbedding {
+ public:
+  UNetTimeEmbedding(const nn::WeightSource& source, const UNetConfig& config);
+  /// timesteps [B] -> [B, 4 * first channels]. Throws Error(invalid_argument) where `added` lacks.
+  at::Tensor forward(const at::Tensor& timesteps, const AddedConditions* added,
+                     at::ScalarType dtype) const;
+
+ private:
+  UNetConfig config_;
+  TimestepEmbedding time_embedding_;
+  std::optional<TimestepEmbedding> add_embedding_;
+};
+
+/// What control networks add inside the U-Net; what is undefined or empty adds nothing.
+struct UNetResiduals {
+  at::Tensor conv_in;             ///< to the first features, [B, channels, h, w]
+  std::vector<at::Tensor> skips;  ///< to every skip, in the order of the way down
+  at::Tensor middle;              ///< to the middle block's output
+};
+
 class UNet {
  public:
   UNet(const nn::WeightSource& source, const UNetConfig& config);
@@ -88,18 +115,15 @@ class UNet {
   /// latents [B, in_channels, h, w], timesteps [B], text [B, T, context width]; `added` is needed
   /// exactly when the configuration says text_time. Returns [B, out_channels, h, w].
   at::Tensor forward(const at::Tensor& latents, const at::Tensor& timesteps, const at::Tensor& text,
-                     const AddedConditions* added = nullptr) const;
+                     const AddedConditions* added = nullptr,
+                     const UNetResiduals* residuals = nullptr) const;
 
   const UNetConfig& config() const { return config_; }
 
  private:
-  at::Tensor embed_time(const at::Tensor& timesteps, const AddedConditions* added,
-                        at::ScalarType dtype) const;
-
   UNetConfig config_;
   nn::Conv2d conv_in_;
-  TimestepEmbedding time_embedding_;
-  std::optional<TimestepEmbedding> add_embedding_;
+  UNetTimeEmbedding time_;
   std::vector<UNetDownBlock> down_blocks_;
   UNetMidBlock mid_block_;
   std::vector<UNetUpBlock> up_blocks_;

@@ -161,6 +161,13 @@ GenerateRequest StableDiffusion::checked(GenerateRequest request) const {
             "use a model whose U-Net has 9 input channels");
   if (request.mask_image && !request.init_image)
     invalid("--mask-image", "a mask needs the picture that it belongs to", "give --init-image");
+  if (request.control_image && request.control == nullptr)
+    invalid("--control-image", "nothing looks at it",
+            "give an adapter that was trained with --control, or --controlnet FOLDER");
+  if (request.control != nullptr && !request.control_image)
+    invalid("--control-image", "the control network needs a picture");
+  if (request.control != nullptr && files_.inpainting)
+    invalid("--control-image", "inpainting models take no control network");
   if (request.seeds.empty()) invalid("--images", "must be at least 1");
   if (request.clip_skip < 1) invalid("--clip-skip", "must be at least 1 (the last layer)");
   if (request.sampler.entry == nullptr) request.sampler = default_sampler();
@@ -192,11 +199,9 @@ StableDiffusion::Conditions StableDiffusion::conditions(const GenerateRequest& r
   }
   Conditions out{at::cat(text), {}};
   if (files_.sdxl()) {
-    const auto h = static_cast<double>(request.height);
-    const auto w = static_cast<double>(request.width);
     out.added.pooled_text = at::cat(pooled);
-    out.added.time_ids = at::tensor({h, w, 0.0, 0.0, h, w}, at::kFloat)
-                             .to(options_.device)
+    out.added.time_ids = models::size_conditions(request.height, request.width, 0, 0,
+                                                 request.height, request.width, options_.device)
                              .expand({out.text.size(0), -1});
   }
   return out;
@@ -242,12 +247,23 @@ diffusion::Denoiser StableDiffusion::denoiser(const GenerateRequest& request) co
     extra = inpainting_channels(request);
     if (guided) extra = at::cat({extra, extra});
   }
-  diffusion::Denoiser network = [this, condition, extra](const at::Tensor& x,
-                                                         const diffusion::NoiseLevel& level) {
+  at::Tensor picture;
+  if (request.control)
+    picture =
+        control_tensor(io::resize_and_crop(*request.control_image, request.width, request.height))
+            .to(options_.device);
+  const ControlNetwork* const control = request.control;
+  const double strength = request.control_strength;
+  diffusion::Denoiser network = [=, this](const at::Tensor& x, const diffusion::NoiseLevel& level) {
     const at::Tensor input = extra.defined() ? at::cat({x, extra}, 1) : x;
     const at::Tensor timesteps =
         at::full({x.size(0)}, level.timestep, at::TensorOptions(at::kFloat).device(x.device()));
-    return unet_->forward(input.to(options_.precision), timesteps, condition.text, &condition.added)
+    const at::Tensor latents = input.to(options_.precision);
+    models::UNetResiduals residuals;
+    if (control)
+      residuals =
+          (*control)(latents, timesteps, condition.text, &condition.added, picture, strength);
+    return unet_->forward(latents, timesteps, condition.text, &condition.added, &residuals)
         .to(at::kFloat);
   };
   return guided ? diffusion::classifier_free_guidance(std::move(network), request.guidance)

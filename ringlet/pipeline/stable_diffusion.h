@@ -17,6 +17,7 @@
 #include "ringlet/io/image.h"
 #include "ringlet/models/unet.h"
 #include "ringlet/models/vae.h"
+#include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/embedding.h"
 #include "ringlet/pipeline/model_files.h"
 #include "ringlet/pipeline/text_conditioning.h"
@@ -45,11 +46,14 @@ struct GenerateRequest {
   diffusion::Guidance guidance;
   double eta = 0.0;  ///< DDIM only
   std::int64_t clip_skip = 1;
-  at::Tensor latents;                   ///< start noise [B, 4, h/8, w/8] in place of the seeds'
-  std::optional<io::Image> init_image;  ///< image-to-image
-  std::optional<io::Image> mask_image;  ///< inpainting models: white is painted anew
-  double strength = 0.8;                ///< of image-to-image, in (0, 1]
-  std::string adapters;                 ///< "name:1, other:0.5", for the picture's text only
+  at::Tensor latents;                       ///< start noise [B, 4, h/8, w/8] in place of the seeds'
+  std::optional<io::Image> init_image;      ///< image-to-image
+  std::optional<io::Image> mask_image;      ///< inpainting models: white is painted anew
+  double strength = 0.8;                    ///< of image-to-image, in (0, 1]
+  const ControlNetwork* control = nullptr;  ///< sees control_image; must outlive the request
+  std::optional<io::Image> control_image;  ///< edges, a map, …; scaled and cropped to the picture
+  double control_strength = 1.0;           ///< 0 = as without control
+  std::string adapters;                    ///< "name:1, other:0.5", for the picture's text only
 };
 
 class StableDiffusion {

@@ -46,7 +46,8 @@ double min_snr_weight(diffusion::Prediction prediction, const diffusion::NoiseLe
 }  // namespace
 
 at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
-                            const NoisyBatch& batch, double min_snr_gamma) {
+                            const NoisyBatch& batch, double min_snr_gamma,
+                            const pipeline::ControlNetwork* control) {
   std::vector<at::Tensor> noisy, targets;
   std::vector<double> weights, timesteps;
   for (std::size_t i = 0; i < batch.timesteps.size(); ++i) {
@@ -62,8 +63,11 @@ at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule&
   const auto on_device = [&](const std::vector<double>& numbers) {
     return at::tensor(numbers, at::kFloat).to(batch.latents.device());
   };
-  const at::Tensor said = unet.forward(at::stack(noisy).to(batch.text.scalar_type()),
-                                       on_device(timesteps), batch.text, &batch.added);
+  const at::Tensor latents = at::stack(noisy).to(batch.text.scalar_type());
+  const at::Tensor times = on_device(timesteps);
+  models::UNetResiduals residuals;
+  if (control) residuals = (*control)(latents, times, batch.text, &batch.added, batch.control);
+  const at::Tensor said = unet.forward(latents, times, batch.text, &batch.added, &residuals);
   const at::Tensor error = (said.to(at::kFloat) - at::stack(targets)).pow(2).mean({1, 2, 3});
   return min_snr_gamma > 0.0 ? error * on_device(weights) : error;
 }
@@ -117,7 +121,7 @@ void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t 
 NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const {
   const Random random(options_.seed);
   const auto step = static_cast<std::uint64_t>(micro_batch);
-  std::vector<at::Tensor> latents, noises;
+  std::vector<at::Tensor> latents, noises, controls;
   NoisyBatch batch;
   for (const Row& row : rows) {
     const at::Tensor& mean = row.crop->mean;
@@ -128,12 +132,14 @@ NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro
       noise += options_.noise_offset * normal_like(mean.slice(1, 0, 1).slice(2, 0, 1),
                                                    random.stream("noise offset", step, row.number));
     noises.push_back(std::move(noise));
+    if (options_.control) controls.push_back(row.crop->control);
     batch.timesteps.push_back(static_cast<std::int64_t>(
         random.stream("timestep", step, row.number)
             .uniform_int(static_cast<std::uint64_t>(model_.schedule().training_steps()))));
   }
   batch.latents = at::stack(latents);
   batch.noise = at::stack(noises);
+  if (options_.control) batch.control = at::stack(controls).to(batch.latents.device());
   return batch;
 }
 
@@ -155,13 +161,11 @@ void DiffusionLoss::add_text(const std::vector<Row>& rows, NoisyBatch& batch) co
   batch.text = text.embeddings.to(model_.options().precision);
   if (!model_.files().sdxl()) return;
   std::vector<at::Tensor> sizes;
-  const auto size = static_cast<double>(batch.latents.size(2) * model_.vae().config().downscale());
+  const std::int64_t size = batch.latents.size(2) * model_.vae().config().downscale();
   for (const Row& row : rows)
-    sizes.push_back(at::tensor(
-        {static_cast<double>(row.picture->height), static_cast<double>(row.picture->width),
-         static_cast<double>(row.crop->top), static_cast<double>(row.crop->left), size, size},
-        at::kFloat));
-  batch.added = {text.pooled, at::stack(sizes).to(batch.latents.device())};
+    sizes.push_back(models::size_conditions(row.picture->height, row.picture->width, row.crop->top,
+                                            row.crop->left, size, size, batch.latents.device()));
+  batch.added = {text.pooled, at::cat(sizes)};
 }
 
 at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
@@ -170,9 +174,9 @@ at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);
   NoisyBatch batch = noisy(rows, micro_batch);
   add_text(rows, batch);
-  return combine_errors(
-      denoising_errors(model_.unet(), model_.schedule(), batch, options_.min_snr_gamma),
-      options_.batch_size, options_.prior_weight);
+  return combine_errors(denoising_errors(model_.unet(), model_.schedule(), batch,
+                                         options_.min_snr_gamma, options_.control),
+                        options_.batch_size, options_.prior_weight);
 }
 
 }  // namespace ringlet::train

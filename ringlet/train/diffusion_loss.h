@@ -22,13 +22,15 @@ struct NoisyBatch {
   std::vector<std::int64_t> timesteps;
   at::Tensor text;                ///< [B, tokens, width]
   models::AddedConditions added;  ///< SDXL
+  at::Tensor control = {};        ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
 };
 
 /// Mean squared error per row, [B] in fp32, between the U-Net's prediction and what it should say.
 /// With `min_snr_gamma` > 0 rows are weighted by min(SNR, gamma) / SNR, or / (SNR + 1) for v
-/// (Hang et al. 2023).
+/// (Hang et al. 2023). `control` sees the batch's control pictures.
 at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
-                            const NoisyBatch& batch, double min_snr_gamma = 0.0);
+                            const NoisyBatch& batch, double min_snr_gamma = 0.0,
+                            const pipeline::ControlNetwork* control = nullptr);
 
 /// The loss of a batch from its rows' errors [B]: the mean over the first `instance_rows`, plus
 /// `prior_weight` times the mean over the class rows behind them, if there are any.
@@ -44,6 +46,7 @@ struct DiffusionLossOptions {
   double caption_dropout = 0.0;  ///< share of rows with an empty caption
   std::int64_t clip_skip = 1;
   bool train_text = false;  ///< text encoders learn, so that their outputs cannot be kept
+  const pipeline::ControlNetwork* control = nullptr;  ///< sees the crops' control pictures
 };
 
 /// The loss of micro-batch n as a function of n alone: which pictures, crops, captions, timesteps

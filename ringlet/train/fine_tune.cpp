@@ -4,51 +4,26 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <limits>
 #include <utility>
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
-#include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
-#include "ringlet/nn/device.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_folder.h"
 #include "ringlet/pipeline/picture_text.h"
-#include "ringlet/train/memory_estimate.h"
+#include "ringlet/train/fine_tune_internal.h"
 
 namespace ringlet::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kClassFolder = "class_images";
-constexpr const char* kCheckpoints = "checkpoints";
-
-/// Settings that run() adds.
-constexpr std::array kLaterSettings = {"model", "class pictures"};
-
-/// Names, sizes and captions of pictures: what a resumed run must find unchanged.
-std::string fingerprint(const std::vector<data::Picture>& pictures) {
-  std::string text;
-  for (const data::Picture& picture : pictures)
-    text += picture.path.filename().string() + "\n" + std::to_string(fs::file_size(picture.path)) +
-            "\n" + picture.caption + "\n" + std::to_string(picture.repeats) + "\n";
-  return Sha256().update(std::as_bytes(std::span(text))).hex();
-}
-
-void check_positive(const char* option, double value) {
-  if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
-    throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
-}
-
-void check_penalty(double weight) {
-  if (!(weight >= 0.0 && weight <= std::numeric_limits<double>::max()))
-    throw Error(ErrorCode::invalid_argument, "--penalty", "the weight must not be negative");
-}
+constexpr const char* kControlNet = "controlnet";
+constexpr const char* kScores = "control.csv";
 
 /// What people call the run: the name of its folder.
 std::string title_of(const fs::path& out) {
@@ -56,35 +31,6 @@ std::string title_of(const fs::path& out) {
   constexpr auto kOutsideAscii = [](char c) { return (c & 0x80) != 0; };
   if (!is_utf8(name)) std::ranges::replace_if(name, kOutsideAscii, '?');
   return name;
-}
-
-void check_options(const FineTuneOptions& o) {
-  if (o.instance_images.empty())
-    throw Error(ErrorCode::invalid_argument, "--instance-images",
-                "the folder with the training pictures is needed");
-  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, "--out", "a folder is needed");
-  check_positive("--steps", static_cast<double>(o.trainer.steps));
-  check_positive("--batch-size", static_cast<double>(o.loss.batch_size));
-  check_positive("--gradient-accumulation", static_cast<double>(o.trainer.gradient_accumulation));
-  check_positive("--repeats", static_cast<double>(o.repeats));
-  check_positive("--learning-rate", o.trainer.learning_rate.peak);
-  if (!o.class_prompt.empty()) check_positive("--class-count", static_cast<double>(o.class_count));
-  check_penalty(o.identity_penalty);
-  check_penalty(o.orthogonal_penalty);
-  if (o.class_prompt.empty() && !o.class_images.empty())
-    throw Error(ErrorCode::invalid_argument, "--class-images",
-                "prior preservation needs --class-prompt as well",
-                "for example --class-prompt \"a photo of a dog\"");
-  if (o.method == "full" && (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0))
-    throw Error(ErrorCode::invalid_argument, "--penalty",
-                "penalties hold transforms near the identity, and --method full has none");
-  if (o.method == "full" && !o.budget.empty())
-    throw Error(ErrorCode::invalid_argument, "--budget", "--method full trains all weights",
-                "name the parts to spend it on, for example --method \"trm+tr\"");
-  const bool has_run = fs::is_directory(o.out / kCheckpoints) || fs::exists(o.out / "metrics.csv");
-  if (has_run && !o.resume)
-    throw Error(ErrorCode::invalid_argument, o.out.string(), "the folder holds a training run",
-                "give --resume to go on with it, or another --out");
 }
 
 }  // namespace
@@ -98,7 +44,7 @@ std::optional<std::uint64_t> recorded_seed(const fs::path& out) {
 
 FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
   check_options(options_);
-  if (!full()) adapt::parse_method(options_.method);  // before the model is loaded
+  if (adapts()) adapt::parse_method(options_.method);  // before the model is loaded
   read_pictures();
   options_.load.for_training = true;
   if (full()) {
@@ -127,35 +73,12 @@ FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
   options_.samples.size = options_.crop.size;
   options_.crop.seed = options_.loss.seed = options_.seed;
   options_.loss.train_text = options_.train_text_encoder;
-  if (!full()) build_adapters();
+  if (adapts()) build_adapters();
+  if (options_.control) {
+    control_ = pipeline::ControlNetwork::create(options_.control->network, *model_, options_.seed);
+    options_.loss.control = &*control_;
+  }
   make_plan();
-}
-
-void FineTune::read_pictures() {
-  instance_ = data::read_picture_folder(options_.instance_images);
-  for (data::Picture& picture : instance_.pictures) {
-    picture.repeats *= options_.repeats;
-    if (picture.caption.empty()) picture.caption = options_.instance_prompt;
-    if (picture.caption.empty())
-      throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
-                  "give --instance-prompt \"a photo of sks dog\", or write the caption into " +
-                      picture.path.stem().string() + ".txt");
-  }
-  if (options_.class_prompt.empty()) return;
-  if (options_.class_images.empty()) options_.class_images = options_.out / kClassFolder;
-  read_class_pictures();
-}
-
-void FineTune::read_class_pictures() {
-  if (!fs::is_directory(options_.class_images)) return;
-  try {
-    class_pictures_ = data::read_picture_folder(options_.class_images).pictures;
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::not_found) throw;  // none yet: they will be made
-  }
-  const auto wanted = static_cast<std::size_t>(options_.class_count);
-  if (class_pictures_.size() > wanted) class_pictures_.resize(wanted);
-  for (data::Picture& picture : class_pictures_) picture.caption = options_.class_prompt;
 }
 
 void FineTune::build_adapters() {
@@ -215,93 +138,15 @@ std::vector<Trainable> FineTune::trainables() const {
           found.push_back({component + "." + name, tensor, {}});
     return found;
   }
-  for (const auto& [name, tensor] : adapters_->parameters()) {
-    const bool transform = name.find(".transform.") != std::string::npos;
-    found.push_back({name, tensor, transform ? tensor.detach().clone() : at::Tensor()});
-  }
+  if (adapters_)
+    for (const auto& [name, tensor] : adapters_->parameters()) {
+      const bool transform = name.find(".transform.") != std::string::npos;
+      found.push_back({name, tensor, transform ? tensor.detach().clone() : at::Tensor()});
+    }
+  if (control_)
+    for (const auto& [name, tensor] : control_->tensors())
+      found.push_back({"control." + name, tensor, {}});
   return found;
-}
-
-void FineTune::make_plan() {
-  plan_.model_kind = model_->files().kind;
-  plan_.folder_rule = instance_.rule;
-  plan_.pictures = instance_.pictures.size();
-  plan_.captions = instance_.captions;
-  plan_.class_pictures = class_pictures_.size();
-  if (!options_.class_prompt.empty())
-    plan_.class_to_make = static_cast<std::size_t>(options_.class_count) - class_pictures_.size();
-  const auto& stage = model_->text().front();
-  for (const data::Picture& picture : instance_.pictures) {
-    const auto same = [&](const auto& example) { return example.first == picture.caption; };
-    if (plan_.examples.size() < 3 && std::ranges::none_of(plan_.examples, same))
-      plan_.examples.emplace_back(
-          picture.caption,
-          stage.tokenizer.encode(picture.caption, stage.encoder.config().max_position_embeddings)
-              .used);
-  }
-  plan_.method = full() ? "full" : adapters_->method().text();
-  plan_.layers = full() ? 0 : adapters_->entries().size();
-  for (const Trainable& trainable : trainables()) plan_.parameters += trainable.value.numel();
-  plan_.resolution = options_.crop.size;
-  plan_.steps = options_.trainer.steps;
-  std::int64_t shown = 0;
-  for (const data::Picture& picture : instance_.pictures) shown += picture.repeats;
-  plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
-                                     options_.loss.batch_size) /
-                 static_cast<double>(shown);
-  const std::int64_t rows = options_.loss.batch_size * (options_.class_prompt.empty() ? 1 : 2);
-  plan_.expected_bytes = expected_training_bytes(*model_, plan_.parameters, options_.crop.size,
-                                                 rows, options_.gradient_checkpointing);
-  if (!options_.resume) return;
-  const CheckpointFolder folder(options_.out / kCheckpoints, 1);
-  const auto latest = folder.latest();
-  if (!latest) return;
-  const TrainState state = CheckpointFolder::load(*latest);
-  plan_.first_step = state.step;
-  // Before anything is made. run() compares the rest, which takes time to find out.
-  const Json now = settings();
-  Json before = state.settings;
-  for (const char* later : kLaterSettings) before.erase(later);
-  check_settings(before, now, latest->string());
-}
-
-Json FineTune::settings() const {
-  const TrainerOptions& t = options_.trainer;
-  const DiffusionLossOptions& l = options_.loss;
-  Json settings = {{"method", plan_.method},
-                   {"parameters", plan_.parameters},
-                   {"pictures", fingerprint(instance_.pictures)},
-                   {"class prompt", options_.class_prompt},
-                   {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
-                   {"prediction", static_cast<int>(model_->schedule().prediction())},
-                   {"precision", nn::precision_name(options_.load.precision)},
-                   {"resolution", options_.crop.size},
-                   {"crop", options_.crop.random ? "random" : "centre"},
-                   {"flip", options_.crop.flip},
-                   {"seed", options_.seed},
-                   {"batch size", l.batch_size},
-                   {"gradient accumulation", t.gradient_accumulation},
-                   {"learning rate", t.learning_rate.peak},
-                   {"learning rate warm-up", t.learning_rate.warmup},
-                   {"learning rate decay", static_cast<int>(t.learning_rate.decay)},
-                   {"clip norm", t.clip_norm},
-                   {"betas", {t.adamw.beta1, t.adamw.beta2}},
-                   {"weight decay", t.adamw.weight_decay},
-                   {"moving average", t.ema_decay},
-                   {"prior weight", l.prior_weight},
-                   {"min-SNR gamma", l.min_snr_gamma},
-                   {"noise offset", l.noise_offset},
-                   {"caption dropout", l.caption_dropout},
-                   {"clip skip", l.clip_skip},
-                   {"text encoder", options_.train_text_encoder},
-                   {"identity penalty", options_.identity_penalty},
-                   {"orthogonal penalty", options_.orthogonal_penalty},
-                   {"dropout", options_.dropout.input},
-                   {"rank dropout", options_.dropout.rank},
-                   {"module dropout", options_.dropout.module}};
-  // A schedule that falls to zero at the last step depends on how many there are.
-  if (t.learning_rate.decay != Decay::constant) settings["steps"] = t.steps;
-  return settings;
 }
 
 void FineTune::make_class_pictures(const FineTuneObserver& observer) {
@@ -344,10 +189,33 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
 TrainingSet FineTune::encode(const std::vector<data::Picture>& pictures, const std::string& stage,
                              const FineTuneObserver& observer) const {
   std::size_t done = 0;
-  return encode_pictures(*model_, pictures, options_.crop, options_.cache, [&] {
-    ++done;
-    return !observer.progress || observer.progress(stage, done, pictures.size());
-  });
+  return encode_pictures(
+      *model_, pictures, options_.crop, options_.cache,
+      [&] {
+        ++done;
+        return !observer.progress || observer.progress(stage, done, pictures.size());
+      },
+      options_.control ? &options_.control->settings : nullptr);
+}
+
+std::unique_ptr<ControlValidation> FineTune::control_validation(
+    const FineTuneObserver& observer) const {
+  std::vector<io::Image> sources;
+  for (const data::Picture& picture : validation_pictures_)
+    sources.push_back(data::square_crop(io::read_image(picture.path), options_.crop.size).image);
+  CropOptions centre{.size = options_.crop.size};
+  std::size_t done = 0;
+  TrainingSet encoded = encode_pictures(
+      *model_, validation_pictures_, centre, options_.cache,
+      [&] {
+        ++done;
+        return !observer.progress ||
+               observer.progress("encoding validation pictures", done, validation_pictures_.size());
+      },
+      &options_.control->settings);
+  return std::make_unique<ControlValidation>(*model_, *control_, std::move(encoded),
+                                             std::move(sources), options_.control->metric,
+                                             options_.samples);
 }
 
 LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
@@ -364,7 +232,7 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
       adapters_->begin_step(options_.dropout, Random(options_.seed),
                             static_cast<std::uint64_t>(micro_batch));
     at::Tensor loss = (*denoising)(micro_batch);  // the backward pass may compute parts of it again
-    if (!penalised) return loss;
+    if (!penalised || !adapters_) return loss;
     for (const auto& entry : adapters_->entries()) {
       for (const auto& transform : entry.adapter->parts().transforms) {
         const auto add = [&loss](double weight, const at::Tensor& penalty) {
@@ -378,12 +246,15 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
   };
 }
 
-io::Image FineTune::samples(Trainer& trainer) const {
+io::Image FineTune::samples(Trainer& trainer, std::int64_t step) {
   if (adapters_) adapters_->begin_step({}, Random(options_.seed), 0);  // pictures drop nothing
   trainer.swap_averages();
   io::Image grid;
   try {
-    grid = sample_sheet(*model_, options_.samples);
+    if (validation_)
+      scores_->add(validation_->measure(step, grid));
+    else
+      grid = sample_sheet(*model_, options_.samples);
   } catch (...) {
     trainer.swap_averages();
     throw;
@@ -394,14 +265,14 @@ io::Image FineTune::samples(Trainer& trainer) const {
 
 bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& observer) {
   const std::int64_t steps = options_.trainer.steps, every = options_.sample_every;
-  const bool sampling = !options_.samples.prompts.empty();
+  const bool sampling = validation_ || !options_.samples.prompts.empty();
   const auto due = [&](std::int64_t step) {
     return sampling && (step == steps || (every > 0 && step % every == 0));
   };
   // A failing picture must not end a run whose state is sound.
   const auto add_samples = [&](std::int64_t step) {
     try {
-      log.add_samples(step, samples(trainer));
+      log.add_samples(step, samples(trainer, step));
     } catch (const Error& error) {
       ringlet::log(LogLevel::warning, std::string("no sample pictures: ") + error.what());
     }
@@ -426,7 +297,8 @@ bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& obse
 }
 
 fs::path FineTune::result() const {
-  return options_.out / (full() ? "model" : "adapter.safetensors");
+  if (adapts()) return options_.out / "adapter.safetensors";
+  return options_.out / (full() ? "model" : kControlNet);
 }
 
 void FineTune::save_result(Trainer& trainer) const {
@@ -435,24 +307,34 @@ void FineTune::save_result(Trainer& trainer) const {
     pipeline::save_model(
         *model_, result(),
         {.replacements = pipeline::trained_tensors(*model_), .dtype = options_.save_precision});
-  } else {
-    Json training = options_.trainer.settings;
-    training["steps"] = trainer.steps_done();
-    training["ringlet"] = kVersion;
-    adapt::save_adapter(
-        result(), *adapters_,
-        {.base_hash = training.at("model").get<std::string>(),
-         .training = training.dump(),
-         .extra = {{"modelspec.title", title_of(options_.out)},
-                   {"modelspec.resolution",
-                    std::to_string(options_.crop.size) + "x" + std::to_string(options_.crop.size)}},
-         .storage = options_.save_precision});
   }
+  if (control_ && control_->kind() == pipeline::ControlKind::controlnet)
+    control_->save(options_.out / kControlNet);
+  if (adapters_) save_adapters(trainer);
   trainer.swap_averages();
 }
 
+void FineTune::save_adapters(Trainer& trainer) const {
+  Json training = options_.trainer.settings;
+  training["steps"] = trainer.steps_done();
+  training["ringlet"] = kVersion;
+  const std::string size = std::to_string(options_.crop.size);
+  adapt::AdapterFileInfo info = {.base_hash = training.at("model").get<std::string>(),
+                                 .training = training.dump(),
+                                 .extra = {{"modelspec.title", title_of(options_.out)},
+                                           {"modelspec.resolution", size + "x" + size}},
+                                 .storage = options_.save_precision};
+  if (control_ && control_->kind() == pipeline::ControlKind::encoder) {
+    info.control =
+        Json{{"network", "encoder"}, {"signal", data::name_of(options_.control->settings.signal)}}
+            .dump();
+    info.control_tensors = control_->tensors();
+  }
+  adapt::save_adapter(result(), *adapters_, info);
+}
+
 bool FineTune::run(const FineTuneObserver& observer) {
-  if (options_.samples.prompts.empty())
+  if (options_.samples.prompts.empty() && !options_.control)
     for (const auto& example : plan_.examples) options_.samples.prompts.push_back(example.first);
   make_class_pictures(observer);
   options_.trainer.checkpoint_folder = options_.out / kCheckpoints;
@@ -465,6 +347,10 @@ bool FineTune::run(const FineTuneObserver& observer) {
   if (options_.resume)
     if (const auto latest = folder.latest()) trainer.resume(*latest);
   RunLog log(options_.out, trainer.steps_done());
+  if (!validation_pictures_.empty()) {
+    validation_ = control_validation(observer);
+    scores_.emplace(options_.out / kScores, trainer.steps_done());
+  }
   const bool finished = train(trainer, log, observer);
   if (finished) save_result(trainer);
 
@@ -478,7 +364,9 @@ bool FineTune::run(const FineTuneObserver& observer) {
                     {"model", plan_.model_kind + ", " + model_->files().name}};
   for (const auto& [key, value] : options_.trainer.settings.items())
     report.settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
-  log.write_report(std::move(report), join(options_.samples.prompts, "\n"));
+  if (scores_) add_scores(report, *scores_, options_.control->metric.name);
+  log.write_report(std::move(report), validation_ ? "per row: source, control signal, result"
+                                                  : join(options_.samples.prompts, "\n"));
   return finished;
 }
 

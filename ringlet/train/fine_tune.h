@@ -13,6 +13,7 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/budget.h"
 #include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/train/control_validation.h"
 #include "ringlet/train/diffusion_loss.h"
 #include "ringlet/train/run_log.h"
 #include "ringlet/train/sample_sheet.h"
@@ -20,6 +21,14 @@
 #include "ringlet/train/training_set.h"
 
 namespace ringlet::train {
+
+/// Controllable generation: pictures are to follow a signal.
+struct ControlTraining {
+  data::ControlSettings settings;
+  pipeline::ControlKind network = pipeline::ControlKind::encoder;
+  std::int64_t validation_pictures = 0;  ///< held out of the training pictures, evenly spread
+  ControlMetric metric = {};             ///< measured on them
+};
 
 struct FineTuneOptions {
   std::filesystem::path model;
@@ -29,7 +38,8 @@ struct FineTuneOptions {
   std::uint64_t seed = 0;
 
   // What learns.
-  std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full"
+  std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full", or "none": a ControlNet alone
+  std::optional<ControlTraining> control = {};
   std::string budget;  ///< "0.4M": ranks of the method's parts are chosen for so many parameters
   adapt::TargetOptions targets;
   std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
@@ -65,6 +75,7 @@ struct FineTunePlan {
   std::string folder_rule;
   std::size_t pictures = 0;
   std::size_t captions = 0;        ///< pictures with a text file of their own
+  std::size_t validation = 0;      ///< pictures held out, which are not among `pictures`
   std::size_t class_pictures = 0;  ///< found; class_count of them are used
   std::size_t class_to_make = 0;
   std::vector<std::pair<std::string, std::int64_t>> examples;  ///< final captions, tokens used
@@ -72,6 +83,7 @@ struct FineTunePlan {
   std::size_t layers = 0;                ///< adapted layers; 0 for "full"
   std::vector<adapt::BudgetRow> budget;  ///< how a budget was spent, by shape
   std::int64_t parameters = 0;
+  std::int64_t control_parameters = 0;  ///< of them, a control network's
   std::int64_t resolution = 0;
   double epochs = 0.0;
   std::int64_t steps = 0;
@@ -102,15 +114,18 @@ class FineTune {
   /// observer stopped it; a checkpoint to resume from has been written then.
   bool run(const FineTuneObserver& observer);
 
-  /// What the run made: OUT/adapter.safetensors, or OUT/model for "full".
+  /// What the run made: OUT/adapter.safetensors, OUT/model for "full", or OUT/controlnet for
+  /// "none".
   std::filesystem::path result() const;
 
  private:
   bool full() const { return options_.method == "full"; }
+  bool adapts() const { return !full() && options_.method != "none"; }
   void read_pictures();
   void read_class_pictures();
   void build_adapters();
   void check_adapters();
+  void hold_out_pictures();
   void make_plan();
   std::vector<Trainable> trainables() const;
   Json settings() const;
@@ -118,15 +133,21 @@ class FineTune {
   TrainingSet encode(const std::vector<data::Picture>& pictures, const std::string& stage,
                      const FineTuneObserver& observer) const;
   LossFunction loss_function(const FineTuneObserver& observer) const;
-  io::Image samples(Trainer& trainer) const;
+  std::unique_ptr<ControlValidation> control_validation(const FineTuneObserver& observer) const;
+  io::Image samples(Trainer& trainer, std::int64_t step);
   bool train(Trainer& trainer, RunLog& log, const FineTuneObserver& observer);
   void save_result(Trainer& trainer) const;
+  void save_adapters(Trainer& trainer) const;
 
   FineTuneOptions options_;
   std::unique_ptr<pipeline::StableDiffusion> model_;
   data::PictureFolder instance_;
   std::vector<data::Picture> class_pictures_;
   std::optional<adapt::AdapterSet> adapters_;
+  std::optional<pipeline::ControlNetwork> control_;
+  std::vector<data::Picture> validation_pictures_;
+  std::unique_ptr<ControlValidation> validation_;
+  std::optional<ControlScores> scores_;
   FineTunePlan plan_;
 };
 

@@ -358,6 +358,38 @@ std::string curves_section(const std::vector<MetricsRow>& rows) {
   return out + "</section>\n";
 }
 
+Points finite_points(const ReportSeries& series) {
+  Points out;
+  for (const auto& [step, value] : series.values)
+    if (std::isfinite(value)) out.push_back({static_cast<double>(step), value});
+  return out;
+}
+
+std::string charts_section(const std::vector<ReportChart>& charts) {
+  std::string out;
+  for (const ReportChart& chart : charts) {
+    std::vector<Curve> curves;
+    Points all;
+    for (const ReportSeries& series : chart.series) {
+      const Points points = finite_points(series);
+      if (points.empty()) continue;
+      all.insert(all.end(), points.begin(), points.end());
+      curves.push_back({points, curves.empty() ? "" : " second", series.name});
+    }
+    if (all.empty()) continue;
+    const auto [low, high] = std::ranges::minmax(all, {}, &Point::y);
+    const auto [first, last] = std::ranges::minmax(all, {}, &Point::x);
+    const Range steps =
+        first.x < last.x ? Range{first.x, last.x} : Range{first.x - 1.0, last.x + 1.0};
+    out += "<section>\n<h2>" + escape(chart.title) + "</h2>\n" +
+           svg({chart.title + " over the steps", chart.title, 260.0, curves, steps,
+                range_around({low.y, high.y}, 0.08)},
+               "chart-" + std::to_string(&chart - charts.data())) +
+           "</section>\n";
+  }
+  return out;
+}
+
 std::string summary_section(const Report::Pairs& pairs) {
   if (pairs.empty()) return "";
   std::string out = "<dl class=\"summary\">\n";
@@ -401,8 +433,9 @@ std::string grids_section(const std::vector<ReportGrid>& grids) {
 std::string report_html(const Report& report) {
   return std::string(kHead) + "<title>" + escape(report.title) + "</title>\n</head>\n<body>\n<h1>" +
          escape(report.title) + "</h1>\n" + summary_section(report.summary) +
-         curves_section(report.metrics) + comparisons_section(report.comparisons) +
-         grids_section(report.grids) + settings_section(report.settings) + "</body>\n</html>\n";
+         curves_section(report.metrics) + charts_section(report.charts) +
+         comparisons_section(report.comparisons) + grids_section(report.grids) +
+         settings_section(report.settings) + "</body>\n</html>\n";
 }
 
 }  // namespace ringlet::train

@@ -24,6 +24,19 @@ struct ReportComparison {
   std::string png_after;
 };
 
+/// A quantity at some of the steps.
+struct ReportSeries {
+  std::string name;
+  std::vector<std::pair<std::int64_t, double>>
+      values;  ///< step, value; what is not finite is left out
+};
+
+/// One or two quantities of the same unit over the steps.
+struct ReportChart {
+  std::string title;
+  std::vector<ReportSeries> series;
+};
+
 struct Report {
   using Pairs = std::vector<std::pair<std::string, std::string>>;  ///< name, value
 
@@ -31,6 +44,7 @@ struct Report {
   Pairs summary;   ///< the few numbers to see first
   Pairs settings;  ///< everything that made the run what it is
   std::vector<MetricsRow> metrics;
+  std::vector<ReportChart> charts;  ///< beside the losses
   std::vector<ReportComparison> comparisons;
   std::vector<ReportGrid> grids;
 };

@@ -14,6 +14,7 @@
 #include "ringlet/data/crop.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/image_tensor.h"
 
 namespace ringlet::train {
@@ -101,7 +102,8 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
 
 TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
-                            const fs::path& cache_folder, const std::function<bool()>& progress) {
+                            const fs::path& cache_folder, const std::function<bool()>& progress,
+                            const data::ControlSettings* control) {
   const LatentCache cache(model, cache_folder);
   TrainingSet set;
   for (std::size_t i = 0; i < pictures.size(); ++i) {
@@ -118,10 +120,15 @@ TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
         where = {random.uniform(), random.uniform()};
       }
       const data::Crop crop = data::square_crop(image, options.size, where);
-      encoded.crops.push_back(cache.encode(hash, crop.image, crop.left, crop.top, false));
+      io::Image signal;
+      if (control) signal = data::control_picture(*control, picture.path, image, crop);
+      const auto add = [&](const io::Image& pixels, const io::Image& hint, bool mirrored) {
+        encoded.crops.push_back(cache.encode(hash, pixels, crop.left, crop.top, mirrored));
+        if (control) encoded.crops.back().control = pipeline::control_tensor(hint)[0];
+      };
+      add(crop.image, signal, false);
       if (options.flip)
-        encoded.crops.push_back(
-            cache.encode(hash, data::mirrored(crop.image), crop.left, crop.top, true));
+        add(data::mirrored(crop.image), control ? data::mirrored(signal) : signal, true);
     }
     set.pictures.push_back(std::move(encoded));
     for (std::int64_t n = 0; n < picture.repeats; ++n) set.order.push_back(i);

@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
@@ -27,6 +28,7 @@ struct EncodedCrop {
   at::Tensor deviation;  ///< [C, h, w]
   std::int64_t left = 0;
   std::int64_t top = 0;
+  at::Tensor control = {};  ///< [3, H, W] in [0, 1]; undefined without control
 };
 
 struct EncodedPicture {
@@ -64,11 +66,13 @@ class LatentCache {
 /// How many random places of a picture are encoded.
 inline constexpr int kRandomCrops = 8;
 
-/// Encodes all pictures. `progress` is called after each and stops the work with Error(cancelled)
-/// when it returns false. Throws Error as image reading does, with the file's name.
+/// Encodes all pictures, and makes their control pictures when `control` says how. `progress` is
+/// called after each and stops the work with Error(cancelled) when it returns false. Throws Error
+/// as image reading does, with the file's name.
 TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const std::filesystem::path& cache_folder,
-                            const std::function<bool()>& progress = {});
+                            const std::function<bool()>& progress = {},
+                            const data::ControlSettings* control = nullptr);
 
 }  // namespace ringlet::train

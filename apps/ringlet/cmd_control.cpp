@@ -1,0 +1,114 @@
+#include <algorithm>
+#include <cstdio>
+
+#include <nlohmann/json.hpp>
+
+#include "options.h"
+#include "ringlet/core/text.h"
+#include "ringlet/data/control_signal.h"
+#include "ringlet/data/picture_folder.h"
+#include "ringlet/nn/torch_errors.h"
+#include "verbs.h"
+
+namespace ringlet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ControlMakeOptions {
+  CommonOptions common;
+  std::string kind, images, given, out;
+  data::CannyThresholds canny;
+  std::int64_t size = 0;
+};
+
+std::vector<fs::path> pictures_of(const fs::path& path) {
+  if (fs::is_regular_file(path)) return {path};
+  std::vector<fs::path> paths;
+  for (const data::Picture& picture : data::read_picture_folder(path).pictures)
+    paths.push_back(picture.path);
+  return paths;
+}
+
+/// Two pictures of one name in different folders, or in different types, would have one signal.
+void check_names(const std::vector<fs::path>& pictures) {
+  std::vector<std::string> names;
+  for (const fs::path& picture : pictures) names.push_back(picture.stem().string());
+  std::ranges::sort(names);
+  const auto twice = std::ranges::adjacent_find(names);
+  if (twice != names.end())
+    throw Error(ErrorCode::invalid_argument, "--images",
+                "several pictures are called \"" + printable(*twice) + "\"",
+                "signals are found by the pictures' names: rename one");
+}
+
+io::Image make(const data::ControlSettings& settings, const fs::path& picture, std::int64_t size) {
+  const io::Image image = io::read_image(picture);
+  if (size > 0)
+    return data::control_picture(settings, picture, image, data::square_crop(image, size));
+  return data::control_picture(settings, picture, image);
+}
+
+int make_signals(const ControlMakeOptions& o) {
+  const data::ControlSettings settings{data::control_signal_from_name(o.kind), o.canny, o.given};
+  if (o.size < 0) throw Error(ErrorCode::invalid_argument, "--size", "must not be negative");
+  const std::vector<fs::path> pictures = pictures_of(o.images);
+  check_names(pictures);
+  data::check_control_files(settings, pictures);
+  std::error_code problem;
+  fs::create_directories(o.out, problem);
+  if (problem) throw Error(ErrorCode::io, o.out, "the folder cannot be made: " + problem.message());
+  std::optional<Progress> progress;
+  for (const fs::path& picture : pictures) {
+    if (!progress) progress.emplace("control", pictures.size(), o.common.quiet || o.common.json);
+    io::write_png(fs::path(o.out) / (picture.stem().string() + ".png"),
+                  make(settings, picture, o.size));
+    progress->advance();
+    if (interrupted())
+      throw Error(ErrorCode::cancelled, "control make", "stopped", "those made so far are kept");
+  }
+  progress.reset();
+  if (o.common.json)
+    std::printf("%s\n",
+                nlohmann::json({{"out", o.out}, {"pictures", pictures.size()}}).dump(2).c_str());
+  else
+    std::printf("%s\n", o.out.c_str());
+  return 0;
+}
+
+}  // namespace
+
+int cmd_control(int argc, char** argv) {
+  const std::string word = argc > 1 ? argv[1] : "--help";
+  const bool help = word == "--help" || word == "-h";
+  if (!help && word != "make")
+    throw Error(ErrorCode::invalid_argument, "\"" + word + "\"", "control has no such verb",
+                "use ringlet control make");
+  ControlMakeOptions options;
+  CLI::App app(
+      "Make control signals from pictures: a signal per picture, as OUT/name.png.\nExample:\n  "
+      "ringlet control make --kind canny --images photos --out edges",
+      "control make");
+  app.add_option("--kind", options.kind,
+                 "canny: edges; segmentation: of drawings, by colour; landmark: drawn from files; "
+                 "map: given maps, scaled and cut")
+      ->required();
+  app.add_option("--images", options.images, "Folder of pictures, or one")->required();
+  app.add_option("--given", options.given,
+                 "Folder with landmark files or maps, of the pictures' names");
+  app.add_option("--out", options.out, "Folder for the signals")->required();
+  app.add_option("--size", options.size,
+                 "Cut squares of so many pixels, as training does [the pictures' own sizes]");
+  app.add_option("--canny-low", options.canny.low, "Lower threshold of canny")
+      ->capture_default_str();
+  app.add_option("--canny-high", options.canny.high, "Upper threshold of canny")
+      ->capture_default_str();
+  options.common.add_to(app);
+  if (const ParseResult done = help ? parse(app, argc, argv) : parse(app, argc - 1, argv + 1))
+    return *done;
+  options.common.apply();
+  catch_interrupts();
+  return nn::with_ringlet_errors("control", [&] { return make_signals(options); });
+}
+
+}  // namespace ringlet::app

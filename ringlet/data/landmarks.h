@@ -1,0 +1,28 @@
+// Landmarks of a picture: named points in its pixels, as detectors and data sets write them.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "ringlet/io/image.h"
+
+namespace ringlet::data {
+
+struct Point {
+  double x = 0.0;  ///< pixels from the left edge
+  double y = 0.0;  ///< pixels from the top edge
+};
+
+/// Points of one face or body, from
+///   .pts    the 300-W data set: "version: 1", "n_points: N", then N lines "x y" in braces;
+///           its pixels are counted from 1, and are given here from 0
+///   .json   [[x, y], …], {"landmarks": [[x, y], …]} or {"landmarks": {"points": [[x, y], …]}}
+///           (menpo's .ljson, whose points are [y, x], under the extension .ljson)
+/// Throws Error(not_found | bad_format | unsupported); a point that is not finite is bad_format.
+std::vector<Point> read_landmarks(const std::filesystem::path& path);
+
+/// Points on black: with 68 points the lines of a face as the 300-W data set numbers it, else
+/// discs. Coordinates are those of the picture that is drawn.
+io::Image draw_landmarks(const std::vector<Point>& points, std::int64_t width, std::int64_t height);
+
+}  // namespace ringlet::data

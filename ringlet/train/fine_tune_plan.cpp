@@ -1,0 +1,237 @@
+// The half of FineTune that reads and plans; fine_tune.cpp is the half that runs.
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <span>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/nn/device.h"
+#include "ringlet/train/fine_tune.h"
+#include "ringlet/train/fine_tune_internal.h"
+#include "ringlet/train/memory_estimate.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Settings that run() adds.
+constexpr std::array kLaterSettings = {"model", "class pictures"};
+
+void check_positive(const char* option, double value) {
+  if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
+    throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
+}
+
+void check_penalty(double weight) {
+  if (!(weight >= 0.0 && weight <= std::numeric_limits<double>::max()))
+    throw Error(ErrorCode::invalid_argument, "--penalty", "the weight must not be negative");
+}
+
+void check_control(const FineTuneOptions& o) {
+  const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
+  if (o.method == "none" && !controlnet)
+    throw Error(ErrorCode::invalid_argument, "--method", "none leaves nothing to learn",
+                "it goes with --control SIGNAL --control-network controlnet");
+  if (!o.control) return;
+  if (o.method == "full")
+    throw Error(ErrorCode::invalid_argument, "--control",
+                "it goes with adapters, not with --method full");
+  if (!o.class_prompt.empty())
+    throw Error(ErrorCode::invalid_argument, "--control",
+                "class pictures of --class-prompt have no control signal", "leave one of them out");
+  const data::ControlSettings& settings = o.control->settings;
+  const bool given = settings.signal == data::ControlSignal::map ||
+                     settings.signal == data::ControlSignal::landmark;
+  if (given && settings.folder.empty())
+    throw Error(
+        ErrorCode::invalid_argument, "--control-images",
+        std::string("a ") + data::name_of(settings.signal) + " cannot be computed from a picture",
+        "give the folder with one file per picture, of the same name");
+  if (o.control->validation_pictures < 0)
+    throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
+}
+
+}  // namespace
+
+void check_options(const FineTuneOptions& o) {
+  check_control(o);
+  if (o.instance_images.empty())
+    throw Error(ErrorCode::invalid_argument, "--instance-images",
+                "the folder with the training pictures is needed");
+  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, "--out", "a folder is needed");
+  check_positive("--steps", static_cast<double>(o.trainer.steps));
+  check_positive("--batch-size", static_cast<double>(o.loss.batch_size));
+  check_positive("--gradient-accumulation", static_cast<double>(o.trainer.gradient_accumulation));
+  check_positive("--repeats", static_cast<double>(o.repeats));
+  check_positive("--learning-rate", o.trainer.learning_rate.peak);
+  if (!o.class_prompt.empty()) check_positive("--class-count", static_cast<double>(o.class_count));
+  check_penalty(o.identity_penalty);
+  check_penalty(o.orthogonal_penalty);
+  if (o.class_prompt.empty() && !o.class_images.empty())
+    throw Error(ErrorCode::invalid_argument, "--class-images",
+                "prior preservation needs --class-prompt as well",
+                "for example --class-prompt \"a photo of a dog\"");
+  if (o.method == "full" && (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0))
+    throw Error(ErrorCode::invalid_argument, "--penalty",
+                "penalties hold transforms near the identity, and --method full has none");
+  if (o.method == "full" && !o.budget.empty())
+    throw Error(ErrorCode::invalid_argument, "--budget", "--method full trains all weights",
+                "name the parts to spend it on, for example --method \"trm+tr\"");
+  const bool has_run = fs::is_directory(o.out / kCheckpoints) || fs::exists(o.out / "metrics.csv");
+  if (has_run && !o.resume)
+    throw Error(ErrorCode::invalid_argument, o.out.string(), "the folder holds a training run",
+                "give --resume to go on with it, or another --out");
+}
+
+/// Names, sizes and captions of pictures: what a resumed run must find unchanged.
+std::string fingerprint(const std::vector<data::Picture>& pictures) {
+  std::string text;
+  for (const data::Picture& picture : pictures)
+    text += picture.path.filename().string() + "\n" + std::to_string(fs::file_size(picture.path)) +
+            "\n" + picture.caption + "\n" + std::to_string(picture.repeats) + "\n";
+  return Sha256().update(std::as_bytes(std::span(text))).hex();
+}
+
+void FineTune::read_pictures() {
+  instance_ = data::read_picture_folder(options_.instance_images);
+  for (data::Picture& picture : instance_.pictures) {
+    picture.repeats *= options_.repeats;
+    if (picture.caption.empty()) picture.caption = options_.instance_prompt;
+    if (picture.caption.empty())
+      throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
+                  "give --instance-prompt \"a photo of sks dog\", or write the caption into " +
+                      picture.path.stem().string() + ".txt");
+  }
+  if (options_.control) hold_out_pictures();
+  if (options_.class_prompt.empty()) return;
+  if (options_.class_images.empty()) options_.class_images = options_.out / kClassFolder;
+  read_class_pictures();
+}
+
+void FineTune::hold_out_pictures() {
+  std::vector<fs::path> paths;
+  for (const data::Picture& picture : instance_.pictures) paths.push_back(picture.path);
+  data::check_control_files(options_.control->settings, paths);
+  const auto wanted = static_cast<std::size_t>(options_.control->validation_pictures);
+  const std::size_t count = instance_.pictures.size();
+  if (wanted >= count)
+    throw Error(ErrorCode::invalid_argument, "--validation-pictures",
+                "of " + std::to_string(count) + " pictures, " + std::to_string(wanted) +
+                    " cannot be held out",
+                "leave some to learn from");
+  for (std::size_t i = wanted; i-- > 0;) {
+    const auto place = instance_.pictures.begin() + static_cast<std::ptrdiff_t>(i * count / wanted);
+    validation_pictures_.insert(validation_pictures_.begin(), *place);
+    instance_.pictures.erase(place);
+  }
+}
+
+void FineTune::read_class_pictures() {
+  if (!fs::is_directory(options_.class_images)) return;
+  try {
+    class_pictures_ = data::read_picture_folder(options_.class_images).pictures;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::not_found) throw;  // none yet: they will be made
+  }
+  const auto wanted = static_cast<std::size_t>(options_.class_count);
+  if (class_pictures_.size() > wanted) class_pictures_.resize(wanted);
+  for (data::Picture& picture : class_pictures_) picture.caption = options_.class_prompt;
+}
+
+void FineTune::make_plan() {
+  plan_.model_kind = model_->files().kind;
+  plan_.folder_rule = instance_.rule;
+  plan_.pictures = instance_.pictures.size();
+  plan_.captions = instance_.captions;
+  plan_.validation = validation_pictures_.size();
+  plan_.class_pictures = class_pictures_.size();
+  if (!options_.class_prompt.empty())
+    plan_.class_to_make = static_cast<std::size_t>(options_.class_count) - class_pictures_.size();
+  const auto& stage = model_->text().front();
+  for (const data::Picture& picture : instance_.pictures) {
+    const auto same = [&](const auto& example) { return example.first == picture.caption; };
+    if (plan_.examples.size() < 3 && std::ranges::none_of(plan_.examples, same))
+      plan_.examples.emplace_back(
+          picture.caption,
+          stage.tokenizer.encode(picture.caption, stage.encoder.config().max_position_embeddings)
+              .used);
+  }
+  plan_.method = adapters_ ? adapters_->method().text() : options_.method;
+  plan_.layers = adapters_ ? adapters_->entries().size() : 0;
+  if (control_)
+    for (const auto& [name, tensor] : control_->tensors())
+      plan_.control_parameters += tensor.numel();
+  for (const Trainable& trainable : trainables()) plan_.parameters += trainable.value.numel();
+  plan_.resolution = options_.crop.size;
+  plan_.steps = options_.trainer.steps;
+  std::int64_t shown = 0;
+  for (const data::Picture& picture : instance_.pictures) shown += picture.repeats;
+  plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
+                                     options_.loss.batch_size) /
+                 static_cast<double>(shown);
+  const std::int64_t rows = options_.loss.batch_size * (options_.class_prompt.empty() ? 1 : 2);
+  plan_.expected_bytes = expected_training_bytes(*model_, plan_.parameters, options_.crop.size,
+                                                 rows, options_.gradient_checkpointing);
+  if (!options_.resume) return;
+  const CheckpointFolder folder(options_.out / kCheckpoints, 1);
+  const auto latest = folder.latest();
+  if (!latest) return;
+  const TrainState state = CheckpointFolder::load(*latest);
+  plan_.first_step = state.step;
+  // Before anything is made. run() compares the rest, which takes time to find out.
+  const Json now = settings();
+  Json before = state.settings;
+  for (const char* later : kLaterSettings) before.erase(later);
+  check_settings(before, now, latest->string());
+}
+
+Json FineTune::settings() const {
+  const TrainerOptions& t = options_.trainer;
+  const DiffusionLossOptions& l = options_.loss;
+  Json settings = {{"method", plan_.method},
+                   {"parameters", plan_.parameters},
+                   {"pictures", fingerprint(instance_.pictures)},
+                   {"class prompt", options_.class_prompt},
+                   {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
+                   {"prediction", static_cast<int>(model_->schedule().prediction())},
+                   {"precision", nn::precision_name(options_.load.precision)},
+                   {"resolution", options_.crop.size},
+                   {"crop", options_.crop.random ? "random" : "centre"},
+                   {"flip", options_.crop.flip},
+                   {"seed", options_.seed},
+                   {"batch size", l.batch_size},
+                   {"gradient accumulation", t.gradient_accumulation},
+                   {"learning rate", t.learning_rate.peak},
+                   {"learning rate warm-up", t.learning_rate.warmup},
+                   {"learning rate decay", static_cast<int>(t.learning_rate.decay)},
+                   {"clip norm", t.clip_norm},
+                   {"betas", {t.adamw.beta1, t.adamw.beta2}},
+                   {"weight decay", t.adamw.weight_decay},
+                   {"moving average", t.ema_decay},
+                   {"prior weight", l.prior_weight},
+                   {"min-SNR gamma", l.min_snr_gamma},
+                   {"noise offset", l.noise_offset},
+                   {"caption dropout", l.caption_dropout},
+                   {"clip skip", l.clip_skip},
+                   {"text encoder", options_.train_text_encoder},
+                   {"identity penalty", options_.identity_penalty},
+                   {"orthogonal penalty", options_.orthogonal_penalty},
+                   {"dropout", options_.dropout.input},
+                   {"rank dropout", options_.dropout.rank},
+                   {"module dropout", options_.dropout.module}};
+  if (options_.control) {
+    const data::ControlSettings& control = options_.control->settings;
+    settings["control"] = data::name_of(control.signal);
+    settings["control network"] = pipeline::name_of(options_.control->network);
+    settings["control thresholds"] = {control.canny.low, control.canny.high};
+    settings["validation pictures"] = fingerprint(validation_pictures_);
+  }
+  // A schedule that falls to zero at the last step depends on how many there are.
+  if (t.learning_rate.decay != Decay::constant) settings["steps"] = t.steps;
+  return settings;
+}
+
+}  // namespace ringlet::train

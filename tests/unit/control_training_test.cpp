@@ -1,0 +1,217 @@
+// Control networks beside the tiny model: what they are at the start, in files, and in training.
+#include <fstream>
+
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/pipeline/control.h"
+#include "tests/expect_error.h"
+#include "tests/file_content.h"
+#include "tests/tiny_fine_tune_test.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+using pipeline::ControlKind;
+using pipeline::ControlNetwork;
+
+class ControlTraining : public FineTuning {
+ protected:
+  FineTuneOptions control_options(const std::string& out, ControlKind network,
+                                  const std::string& method = "lora(rank=2)") const {
+    FineTuneOptions o = options(out);
+    o.method = method;
+    o.control = train::ControlTraining{.settings = {.signal = data::ControlSignal::canny},
+                                       .network = network,
+                                       .validation_pictures = 1};
+    return o;
+  }
+
+  pipeline::StableDiffusion model() const {
+    return pipeline::StableDiffusion::open(folder_ / "model");
+  }
+
+  static at::Tensor latents(const pipeline::StableDiffusion& model, const ControlNetwork* control,
+                            double strength = 1.0) {
+    pipeline::GenerateRequest request;
+    request.prompt = "a photo of a dog";
+    request.width = request.height = 16;
+    request.steps = 2;
+    request.seeds = {1, 2};
+    request.control = control;
+    if (control) request.control_image = data::canny_edges(waves(1, 16, 16));
+    request.control_strength = strength;
+    return model.sample(request, {});
+  }
+};
+
+TEST_F(ControlTraining, ANewNetworkChangesNothing) {
+  const auto sd = model();
+  const at::Tensor plain = latents(sd, nullptr);
+  for (const ControlKind kind : {ControlKind::encoder, ControlKind::controlnet}) {
+    const ControlNetwork control = ControlNetwork::create(kind, sd, 1);
+    EXPECT_EQ(control.kind(), kind);
+    EXPECT_TRUE(at::equal(latents(sd, &control), plain)) << pipeline::name_of(kind);
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : control.tensors())
+      if (name.ends_with("conv_out.weight") || name.starts_with("controlnet_")) tensor.fill_(0.1);
+    EXPECT_FALSE(at::equal(latents(sd, &control), plain)) << pipeline::name_of(kind);
+    EXPECT_TRUE(at::equal(latents(sd, &control, 0.0), plain)) << pipeline::name_of(kind);
+  }
+}
+
+TEST_F(ControlTraining, AControlNetStartsFromTheUNet) {
+  const auto sd = model();
+  const ControlNetwork control = ControlNetwork::create(ControlKind::controlnet, sd, 1);
+  const auto& unet = sd.indices().at("unet").tensors;
+  std::size_t copied = 0;
+  for (const auto& [name, tensor] : control.tensors())
+    if (unet.contains(name)) {
+      EXPECT_TRUE(at::equal(tensor, unet.at(name))) << name;
+      EXPECT_FALSE(tensor.is_same(unet.at(name))) << name;
+      ++copied;
+    }
+  EXPECT_GT(copied, 20u);
+}
+
+TEST_F(ControlTraining, AnEncoderIsSavedWithItsAdapter) {
+  const FineTuneOptions o = control_options("run", ControlKind::encoder);
+  EXPECT_EQ(FineTune(o).plan().validation, 1u);
+  EXPECT_EQ(FineTune(o).plan().pictures, 2u);
+  EXPECT_TRUE(run(o));
+  const auto sd = model();
+  const auto loaded =
+      adapt::load_adapter(o.out / "adapter.safetensors", {{"unet", &sd.indices().at("unet")}});
+  EXPECT_EQ(parse_json(loaded.info.control, "control").at("signal"), "canny");
+  const ControlNetwork control =
+      ControlNetwork::from_tensors(loaded.info.control_tensors, sd, "the file");
+  EXPECT_FALSE(at::equal(latents(sd, &control), latents(sd, nullptr)));  // it has learnt something
+
+  adapt::save_adapter(folder_ / "again.safetensors", loaded.set, loaded.info);
+  EXPECT_EQ(file_content(folder_ / "again.safetensors"),
+            file_content(o.out / "adapter.safetensors"));
+
+  auto tensors = loaded.info.control_tensors;
+  tensors.erase("conv_out.bias");
+  expect_error(ErrorCode::mismatch, "conv_out.bias",
+               [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
+  tensors = loaded.info.control_tensors;
+  tensors.erase("conv_in.weight");
+  expect_error(ErrorCode::mismatch, "conv_in.weight",
+               [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
+}
+
+TEST_F(ControlTraining, ControlTensorsOfAFileAreChecked) {
+  const FineTuneOptions o = control_options("run", ControlKind::encoder);
+  EXPECT_TRUE(run(o));
+  const auto sd = model();
+  const fs::path good = o.out / "adapter.safetensors", bad = folder_ / "bad.safetensors";
+  const auto metadata = io::SafetensorsFile::open(good)->metadata();
+  const auto expect_bad = [&](auto change, const char* words) {
+    auto tensors = io::load_tensors(good);
+    auto about = metadata;
+    change(tensors, about);
+    io::save_tensors(bad, tensors, about);
+    expect_error(ErrorCode::bad_format, words, [&] {
+      adapt::load_adapter(bad, {{"unet", &sd.indices().at("unet")}});
+    });
+  };
+  expect_bad([](auto&, auto& about) { about.erase("ringlet.control"); }, "none of its layers");
+  expect_bad([](auto& tensors, auto&) { tensors.at("control.conv_in.bias").fill_(NAN); }, "finite");
+  expect_bad([](auto&, auto& about) { about["ringlet.control"] = "7"; }, "no JSON object");
+  expect_bad(
+      [](auto& tensors, auto&) {
+        std::erase_if(tensors, [](const auto& one) { return one.first.starts_with("control."); });
+      },
+      "does not hold");
+}
+
+TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
+  const FineTuneOptions o = control_options("run", ControlKind::controlnet, "none");
+  EXPECT_TRUE(run(o));
+  EXPECT_EQ(FineTune(control_options("other", ControlKind::controlnet, "none")).result(),
+            folder_ / "other/controlnet");
+  EXPECT_FALSE(fs::exists(o.out / "adapter.safetensors"));
+  const auto sd = model();
+  const ControlNetwork control = ControlNetwork::open(o.out / "controlnet", sd);
+  const at::Tensor made = latents(sd, &control);
+  EXPECT_FALSE(at::equal(made, latents(sd, nullptr)));
+  control.save(folder_ / "again");
+  EXPECT_EQ(file_content(folder_ / "again/diffusion_pytorch_model.safetensors"),
+            file_content(o.out / "controlnet/diffusion_pytorch_model.safetensors"));
+  EXPECT_TRUE(at::equal(latents(sd, &control), made));
+
+  expect_error(ErrorCode::not_found, "does not exist",
+               [&] { ControlNetwork::open(folder_ / "nothing", sd); });
+  Json config = read_json_file(o.out / "controlnet/config.json");
+  config["cross_attention_dim"] = config["cross_attention_dim"].get<int>() + 1;
+  std::ofstream(o.out / "controlnet/config.json") << config.dump();
+  expect_error(ErrorCode::mismatch, "another kind of U-Net",
+               [&] { ControlNetwork::open(o.out / "controlnet", sd); });
+}
+
+TEST_F(ControlTraining, ResumeIsBitExact) {
+  for (const ControlKind kind : {ControlKind::encoder, ControlKind::controlnet}) {
+    const std::string name = pipeline::name_of(kind);
+    FineTuneOptions whole = control_options(name + "/whole/run", kind);
+    whole.crop.flip = true;
+    whole.sample_every = 2;
+    EXPECT_TRUE(run(whole));
+    FineTuneOptions parts = whole;
+    parts.out = folder_ / name / "parts/run";
+    EXPECT_FALSE(run(parts, 2));
+    parts.resume = true;
+    EXPECT_TRUE(run(parts));
+    EXPECT_EQ(file_content(parts.out / "adapter.safetensors"),
+              file_content(whole.out / "adapter.safetensors"));
+    EXPECT_EQ(file_content(parts.out / "control.csv"), file_content(whole.out / "control.csv"));
+    expect_same_metrics(parts, whole);
+  }
+}
+
+TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
+  FineTuneOptions o = control_options("run", ControlKind::encoder);
+  write_pictures(folder_ / "pictures", 5);
+  o.control->validation_pictures = 2;
+  o.control->metric = {"brightness", [](const io::Image& source, const io::Image& made) {
+                         EXPECT_EQ(source.width, made.width);
+                         return 0.25;
+                       }};
+  o.sample_every = 1;
+  EXPECT_TRUE(run(o));
+  const ControlScores scores(o.out / "control.csv", 3);
+  ASSERT_EQ(scores.rows().size(), 4u);  // before, and after each of three steps
+  EXPECT_EQ(scores.rows().front().loss, scores.rows().front().exchanged_loss);  // not yet seen
+  EXPECT_NE(scores.rows().back().loss, scores.rows().back().exchanged_loss);
+  EXPECT_EQ(scores.rows().back().metric, 0.25);
+  EXPECT_EQ(ControlScores(o.out / "control.csv", 1).rows().size(), 2u);
+  const io::Image sheet = io::read_image(o.out / "samples/step-00000003.png");
+  EXPECT_EQ(sheet.width, 3 * 16);
+  EXPECT_EQ(sheet.height, 2 * 16);
+  const std::string report = file_content(o.out / "report.html");
+  EXPECT_NE(report.find("brightness (held out)"), std::string::npos);
+  EXPECT_NE(report.find("Loss on held-out pictures"), std::string::npos);
+}
+
+TEST_F(ControlTraining, RefusesWhatCannotBe) {
+  const auto expect_refusal = [&](const char* words, auto change) {
+    FineTuneOptions o = control_options("run", ControlKind::encoder);
+    change(o);
+    expect_error(ErrorCode::invalid_argument, words, [&] { FineTune run(o); });
+  };
+  expect_refusal("nothing to learn", [](auto& o) { o.method = "none"; });
+  expect_refusal("goes with adapters", [](auto& o) { o.method = "full"; });
+  expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
+  expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 3; });
+  expect_refusal("cannot be computed",
+                 [](auto& o) { o.control->settings.signal = data::ControlSignal::map; });
+  FineTuneOptions o = control_options("run", ControlKind::encoder);
+  o.control->settings = {data::ControlSignal::map, {}, folder_ / "maps"};
+  expect_error(ErrorCode::not_found, "3 of 3 pictures have none", [&] { FineTune run(o); });
+}
+
+}  // namespace
+}  // namespace ringlet::train
