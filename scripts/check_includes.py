@@ -22,7 +22,8 @@ ALLOWED = {
     "pipeline": {"core", "io", "nn", "adapt", "models", "diffusion", "formats"},
     "data": {"core", "io"},
     "train": {"core", "io", "nn", "adapt", "models", "diffusion", "data", "pipeline"},
-    "apps": {"adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
+    "eval": {"core", "io", "nn", "adapt", "models", "diffusion", "formats", "data", "pipeline"},
+    "apps": {"eval", "adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')

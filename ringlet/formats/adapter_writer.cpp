@@ -177,7 +177,7 @@ class AdapterWriter {
     Json config = Json::object();
     Json feedforward = Json::array();
     for (const Written* one : layers) {
-      if (one->layer.of_input) feedforward.push_back(one->module.path);
+      if (one->layer.of_input) feedforward.push_back(listed(one->module));
       if (one->family != layers.front()->family)
         refuse(one->module.path, "has one method for all layers, not " + one->family + " beside " +
                                      layers.front()->family);

@@ -8,105 +8,12 @@
 #include <span>
 #include <string_view>
 
-#include "ringlet/core/text.h"
+#include "ringlet/io/html.h"
 
 namespace ringlet::train {
 namespace {
 
 constexpr std::size_t kMostPoints = 1000;
-
-// The browser enforces what the page promises: no script, nothing from elsewhere.
-constexpr std::string_view kHead = R"(<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>
-:root { color-scheme: light dark; --page: #fff; --text: #1d2127; --soft: #5b6470; --rule: #dfe3e8;
-  --line: #1f6fd6; --second: #b3541e; }
-@media (prefers-color-scheme: dark) { :root { --page: #15181d; --text: #e3e7ec; --soft: #9aa4b0;
-  --rule: #333a44; --line: #6aabff; --second: #f0a070; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 60rem; background: var(--page);
-  color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; padding-bottom: .25rem;
-  border-bottom: 1px solid var(--rule); }
-h3 { font-size: 1rem; margin: 0 0 .35rem; }
-dl.summary { display: flex; flex-wrap: wrap; gap: .75rem 2.25rem; margin: 1rem 0; }
-dl.summary dt { color: var(--soft); font-size: .85rem; }
-dl.summary dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums;
-  overflow-wrap: anywhere; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
-  border-bottom: 1px solid var(--rule); }
-th { width: 32%; font-weight: 500; color: var(--soft); }
-td { white-space: pre-line; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-figure { margin: 0 0 1.75rem; min-width: 0; }
-figcaption, p.note { color: var(--soft); font-size: .9rem; white-space: pre-line;
-  overflow-wrap: anywhere; margin: .35rem 0; }
-img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
-.pair h3 { color: var(--soft); font-weight: 500; font-size: .9rem; }
-.chart { overflow-x: auto; }
-svg { display: block; width: 100%; min-width: 36rem; height: auto; }
-svg text { font-size: 12px; fill: var(--soft); }
-svg .rule { stroke: var(--rule); fill: none; }
-svg .curve { fill: none; stroke: var(--line); stroke-width: 2; stroke-linejoin: round;
-  stroke-linecap: round; }
-svg .raw { stroke-width: 1; opacity: .35; }
-svg .second { stroke: var(--second); }
-</style>
-)";
-
-/// For element content and quoted attributes; control characters have no place in HTML.
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : printable(text, /*keep_line_breaks=*/true)) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  out.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::size_t count = std::min<std::size_t>(3, bytes.size() - i);
-    std::uint32_t group = 0;
-    for (std::size_t k = 0; k < 3; ++k)
-      group = group << 8 | (k < count ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    for (std::size_t k = 0; k < 4; ++k)
-      out += k <= count ? kDigits[group >> (18 - 6 * k) & 63] : '=';
-  }
-  return out;
-}
-
-std::string picture(std::string_view png, std::string_view description) {
-  return "<img alt=\"" + escape(description) + "\" src=\"data:image/png;base64," + base64(png) +
-         "\">\n";
-}
 
 /// With so many significant digits, whatever the locale says.
 std::string number(double value, int significant = 6) {
@@ -247,7 +154,7 @@ double place_y(const Chart& chart, double y) {
 std::string svg_text(double x, double y, std::string_view anchor, std::string_view text,
                      std::string_view more = "") {
   return "<text x=\"" + coordinate(x) + "\" y=\"" + coordinate(y) + "\" text-anchor=\"" +
-         std::string(anchor) + "\"" + std::string(more) + ">" + escape(text) + "</text>\n";
+         std::string(anchor) + "\"" + std::string(more) + ">" + io::html_escape(text) + "</text>\n";
 }
 
 std::string svg_line(double x1, double y1, double x2, double y2, std::string_view style) {
@@ -290,7 +197,7 @@ std::string curve_path(const Chart& chart, const Curve& curve) {
 std::string svg(const Chart& chart, const std::string& id) {
   std::string out = "<div class=\"chart\">\n<svg viewBox=\"0 0 " + number(kWidth) + " " +
                     number(chart.height) + "\" role=\"img\" aria-label=\"" +
-                    escape(chart.description) + "\">\n";
+                    io::html_escape(chart.description) + "\">\n";
   out += "<clipPath id=\"" + id + "\"><rect x=\"" + number(kLeft) + "\" y=\"" + number(kTop) +
          "\" width=\"" + number(kWidth - kLeft - kRight) + "\" height=\"" +
          number(chart.height - kTop - kBottom) + "\"/></clipPath>\n" + axes(chart);
@@ -381,7 +288,7 @@ std::string charts_section(const std::vector<ReportChart>& charts) {
     const auto [first, last] = std::ranges::minmax(all, {}, &Point::x);
     const Range steps =
         first.x < last.x ? Range{first.x, last.x} : Range{first.x - 1.0, last.x + 1.0};
-    out += "<section>\n<h2>" + escape(chart.title) + "</h2>\n" +
+    out += "<section>\n<h2>" + io::html_escape(chart.title) + "</h2>\n" +
            svg({chart.title + " over the steps", chart.title, 260.0, curves, steps,
                 range_around({low.y, high.y}, 0.08)},
                "chart-" + std::to_string(&chart - charts.data())) +
@@ -394,7 +301,8 @@ std::string summary_section(const Report::Pairs& pairs) {
   if (pairs.empty()) return "";
   std::string out = "<dl class=\"summary\">\n";
   for (const auto& [name, value] : pairs)
-    out += "<div><dt>" + escape(name) + "</dt><dd>" + escape(value) + "</dd></div>\n";
+    out += "<div><dt>" + io::html_escape(name) + "</dt><dd>" + io::html_escape(value) +
+           "</dd></div>\n";
   return out + "</dl>\n";
 }
 
@@ -402,7 +310,8 @@ std::string settings_section(const Report::Pairs& pairs) {
   if (pairs.empty()) return "";
   std::string out = "<section>\n<h2>Settings</h2>\n<table>\n<tbody>\n";
   for (const auto& [name, value] : pairs)
-    out += "<tr><th scope=\"row\">" + escape(name) + "</th><td>" + escape(value) + "</td></tr>\n";
+    out += "<tr><th scope=\"row\">" + io::html_escape(name) + "</th><td>" + io::html_escape(value) +
+           "</td></tr>\n";
   return out + "</tbody>\n</table>\n</section>\n";
 }
 
@@ -411,9 +320,11 @@ std::string comparisons_section(const std::vector<ReportComparison>& comparisons
   std::string out = "<section>\n<h2>Before and after</h2>\n";
   for (const ReportComparison& one : comparisons)
     out += "<figure>\n<div class=\"pair\">\n<div>\n<h3>Before</h3>\n" +
-           picture(one.png_before, "Before: " + one.caption) + "</div>\n<div>\n<h3>After</h3>\n" +
-           picture(one.png_after, "After: " + one.caption) + "</div>\n</div>\n<figcaption>" +
-           escape(one.caption) + "</figcaption>\n</figure>\n";
+           io::html_picture(one.png_before, "Before: " + one.caption) +
+           "</div>\n<div>\n<h3>After</h3>\n" +
+           io::html_picture(one.png_after, "After: " + one.caption) +
+           "</div>\n</div>\n<figcaption>" + io::html_escape(one.caption) +
+           "</figcaption>\n</figure>\n";
   return out + "</section>\n";
 }
 
@@ -422,8 +333,9 @@ std::string grids_section(const std::vector<ReportGrid>& grids) {
   std::string out = "<section>\n<h2>Samples</h2>\n";
   for (const ReportGrid& grid : grids) {
     const std::string title = "Step " + std::to_string(grid.step);
-    out += "<figure>\n<h3>" + title + "</h3>\n" + picture(grid.png, title + ": " + grid.caption) +
-           "<figcaption>" + escape(grid.caption) + "</figcaption>\n</figure>\n";
+    out += "<figure>\n<h3>" + title + "</h3>\n" +
+           io::html_picture(grid.png, title + ": " + grid.caption) + "<figcaption>" +
+           io::html_escape(grid.caption) + "</figcaption>\n</figure>\n";
   }
   return out + "</section>\n";
 }
@@ -431,11 +343,10 @@ std::string grids_section(const std::vector<ReportGrid>& grids) {
 }  // namespace
 
 std::string report_html(const Report& report) {
-  return std::string(kHead) + "<title>" + escape(report.title) + "</title>\n</head>\n<body>\n<h1>" +
-         escape(report.title) + "</h1>\n" + summary_section(report.summary) +
-         curves_section(report.metrics) + charts_section(report.charts) +
-         comparisons_section(report.comparisons) + grids_section(report.grids) +
-         settings_section(report.settings) + "</body>\n</html>\n";
+  return io::html_page(report.title,
+                       summary_section(report.summary) + curves_section(report.metrics) +
+                           charts_section(report.charts) + comparisons_section(report.comparisons) +
+                           grids_section(report.grids) + settings_section(report.settings));
 }
 
 }  // namespace ringlet::train

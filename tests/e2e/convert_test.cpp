@@ -70,6 +70,19 @@ class Convert : public TinyProgram {
   }
 };
 
+// PEFT refuses a feed-forward layer that is no target.
+TEST_F(Convert, ScaledInputsAreTargetsForPeft) {
+  const std::string own = adapter("diagonal", "inputs", {"--train-text-encoder"});
+  EXPECT_EQ(convert(own, "peft", "peft").status, 0);
+  for (const char* component : {"unet", "text_encoder"}) {
+    const Json config = read_json_file(folder_ / "peft" / component / "adapter_config.json");
+    const auto targets = config.at("target_modules").get<std::set<std::string>>();
+    const auto scaled = config.at("feedforward_modules").get<std::set<std::string>>();
+    EXPECT_FALSE(scaled.empty());
+    EXPECT_TRUE(std::ranges::includes(targets, scaled)) << component << config.dump();
+  }
+}
+
 TEST_F(Convert, EveryFormatGivesTheSamePictures) {
   const at::Tensor base = latents({});
   for (const auto& [method, formats] :

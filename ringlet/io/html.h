@@ -1,0 +1,18 @@
+// Pages that need no other file, no network and no script.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace ringlet::io {
+
+/// For element content and quoted attributes; control characters have no place in HTML.
+std::string html_escape(std::string_view text);
+
+/// A PNG as an <img> with its bytes inside.
+std::string html_picture(std::string_view png, std::string_view description);
+
+/// The whole page around a body: head, style, title as heading. The body must be escaped already.
+std::string html_page(std::string_view title, std::string_view body);
+
+}  // namespace ringlet::io
