@@ -8,6 +8,7 @@
 #include "options.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
+#include "ringlet/eval/control_metrics.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/fine_tune.h"
@@ -213,6 +214,22 @@ void check_numbers(const train::FineTuneOptions& run) {
                 "must be at least 1");
 }
 
+/// How far a held-out picture's result follows it, where that needs no network.
+train::ControlMetric control_metric(const data::ControlSettings& settings) {
+  if (settings.signal == data::ControlSignal::canny && settings.folder.empty())
+    return {"F1 of edges",
+            [canny = settings.canny](const io::Image& source, const io::Image& made) {
+              return eval::edge_agreement(source, made, canny).f1;
+            }};
+  if (settings.signal == data::ControlSignal::segmentation && settings.folder.empty())
+    return {"mIoU of colours", [](const io::Image& source, const io::Image& made) {
+              eval::Confusion confusion(data::kColourClasses);
+              confusion.add(data::segment_colours(source), data::segment_colours(made));
+              return confusion.scores().mean_iou;
+            }};
+  return {};
+}
+
 /// Brings the words of the command line into the library's terms.
 void translate(TrainOptions& o) {
   train::FineTuneOptions& run = o.run;
@@ -266,11 +283,12 @@ void translate(TrainOptions& o) {
   if (o.control.empty() && (!o.control_images.empty() || o.validation_pictures != 0))
     throw Error(ErrorCode::invalid_argument, "--control",
                 "--control-images and --validation-pictures need it");
-  if (!o.control.empty())
-    run.control = {{data::control_signal_from_name(o.control), o.canny, o.control_images},
-                   pipeline::control_kind_from_name(o.control_network),
-                   o.validation_pictures,
-                   {}};
+  if (!o.control.empty()) {
+    const data::ControlSettings settings{data::control_signal_from_name(o.control), o.canny,
+                                         o.control_images};
+    run.control = {settings, pipeline::control_kind_from_name(o.control_network),
+                   o.validation_pictures, control_metric(settings)};
+  }
   check_numbers(run);
 }
 

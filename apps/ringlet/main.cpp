@@ -26,6 +26,7 @@ constexpr std::array kVerbs = {
     Verb{"train", "Teach a model a subject or style with a small adapter", cmd_train},
     Verb{"control", "Make control signals from pictures: edges, segmentations, landmarks",
          cmd_control},
+    Verb{"eval", "Measure pictures and compare methods", cmd_eval},
     Verb{"merge", "Write adapters into a model's weights", cmd_merge},
     Verb{"convert", "Turn an adapter into another program's or another form", cmd_convert},
     Verb{"extract", "Turn the difference of two models into an adapter", cmd_extract},

@@ -7,6 +7,7 @@ namespace ringlet::app {
 int cmd_control(int argc, char** argv);
 int cmd_convert(int argc, char** argv);
 int cmd_doctor(int argc, char** argv);
+int cmd_eval(int argc, char** argv);
 int cmd_extract(int argc, char** argv);
 int cmd_generate(int argc, char** argv);
 int cmd_inspect(int argc, char** argv);

@@ -57,6 +57,13 @@ void Confusion::add(const data::LabelMap& truth, const data::LabelMap& found) {
   }
 }
 
+Confusion& Confusion::operator+=(const Confusion& other) {
+  if (other.classes_ != classes_)
+    throw Error(ErrorCode::mismatch, "evaluation", "two sets have other classes");
+  for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+  return *this;
+}
+
 Confusion::Scores Confusion::scores() const {
   Scores scores;
   std::int64_t right = 0, all = 0;

@@ -33,6 +33,9 @@ class Confusion {
   /// for a label that is no class.
   void add(const data::LabelMap& truth, const data::LabelMap& found);
 
+  /// The pixels of another set on top. Throws Error(mismatch) for other classes.
+  Confusion& operator+=(const Confusion& other);
+
   struct Scores {
     double mean_iou = 0.0;        ///< mIoU, over the classes that occur in truth or finding
     double mean_accuracy = 0.0;   ///< mAcc: mean share of each true class that was found

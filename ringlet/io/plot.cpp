@@ -152,6 +152,13 @@ void check(const Plot& plot) {
       if ((plot.logarithmic_x && x <= 0.0) || (plot.logarithmic_y && y <= 0.0))
         fail("\"" + curve.name + "\" has a number on a logarithmic axis that is not above zero");
     }
+  for (const Curve& curve : plot.curves) {
+    if (!curve.intervals.empty() && curve.intervals.size() != curve.points.size())
+      fail("\"" + curve.name + "\" has points without an interval");
+    for (const auto& [low, high] : curve.intervals)
+      if (!std::isfinite(low) || !std::isfinite(high) || (plot.logarithmic_y && low <= 0.0))
+        fail("\"" + curve.name + "\" has an interval that cannot be drawn");
+  }
   if (!any) fail("has no points");
 }
 
@@ -180,6 +187,15 @@ void draw_axes(cv::Mat& canvas, const Plot& plot, const Frame& frame, const Axis
   write_text(canvas, plot.y_label, {kGap, frame.top - kGap}, 0.0);
   write_text(canvas, plot.x_label, {(frame.left + frame.right) / 2, frame.bottom + 2 * kGap + 6},
              0.5);
+}
+
+void draw_interval(cv::Mat& canvas, int x, const Axis& y, const std::pair<double, double>& interval,
+                   const cv::Scalar& colour) {
+  constexpr int kHalf = 5;
+  const int low = pixel(0, y.place(interval.first)).y, high = pixel(0, y.place(interval.second)).y;
+  cv::line(canvas, {x, low}, {x, high}, colour, 1, cv::LINE_AA);
+  for (const int end : {low, high})
+    cv::line(canvas, {x - kHalf, end}, {x + kHalf, end}, colour, 1, cv::LINE_AA);
 }
 
 void draw_legend(cv::Mat& canvas, const Plot& plot, const Frame& frame) {
@@ -219,6 +235,8 @@ Image draw_plot(const Plot& plot) {
       xs.add(x);
       ys.add(y);
     }
+  for (const Curve& curve : plot.curves)
+    for (const auto& [low, high] : curve.intervals) ys.add(low), ys.add(high);
   if (plot.zero_y && !plot.logarithmic_y) ys.add(0.0);
   const Axis x(xs.low, xs.high, plot.logarithmic_x, frame.left, frame.right);
   const Axis y(ys.low, ys.high, plot.logarithmic_y, frame.bottom, frame.top);
@@ -228,6 +246,9 @@ Image draw_plot(const Plot& plot) {
     for (const auto& point : plot.curves[i].points)
       places.push_back(pixel(x.place(point.first), y.place(point.second)));
     cv::polylines(canvas, places, false, kColours[i % kColours.size()], 2, cv::LINE_AA);
+    for (std::size_t n = 0; n < plot.curves[i].intervals.size(); ++n)
+      draw_interval(canvas, places[n].x, y, plot.curves[i].intervals[n],
+                    kColours[i % kColours.size()]);
     for (const cv::Point& place : places) draw_marker(canvas, place, i);
   }
   draw_legend(canvas, plot, frame);

@@ -12,7 +12,8 @@ namespace ringlet::io {
 
 struct Curve {
   std::string name;
-  std::vector<std::pair<double, double>> points;  ///< x, y, in drawing order
+  std::vector<std::pair<double, double>> points;          ///< x, y, in drawing order
+  std::vector<std::pair<double, double>> intervals = {};  ///< of each point's y, or none at all
 };
 
 struct Plot {

@@ -1,0 +1,91 @@
+#include "child_process.h"
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <thread>
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "console.h"
+#include "ringlet/core/error.h"
+
+extern char** environ;
+
+namespace ringlet::app {
+namespace {
+
+Error cannot(const std::string& what, const std::string& where, int problem) {
+  return {ErrorCode::io, where, what + ": " + std::strerror(problem)};
+}
+
+/// Closes what posix_spawn was told.
+struct SpawnActions {
+  posix_spawn_file_actions_t actions;
+  SpawnActions() { posix_spawn_file_actions_init(&actions); }
+  ~SpawnActions() { posix_spawn_file_actions_destroy(&actions); }
+  SpawnActions(const SpawnActions&) = delete;
+  SpawnActions& operator=(const SpawnActions&) = delete;
+};
+
+}  // namespace
+
+ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
+                     const std::filesystem::path& log) {
+  constexpr const char* kSelf = "/proc/self/exe";
+  std::vector<std::string> words = {"ringlet"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  constexpr int kReadable = 0644;
+  SpawnActions spawn;
+  posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&spawn.actions, STDOUT_FILENO, output.c_str(),
+                                   O_WRONLY | O_CREAT | O_TRUNC, kReadable);
+  posix_spawn_file_actions_addopen(&spawn.actions, STDERR_FILENO, log.c_str(),
+                                   O_WRONLY | O_CREAT | O_APPEND, kReadable);
+  const auto begin = std::chrono::steady_clock::now();
+  pid_t child = 0;
+  if (const int problem = posix_spawn(&child, kSelf, &spawn.actions, nullptr, argv.data(), environ))
+    throw cannot("the program cannot be started", output.string(), problem);
+
+  int status = 0;
+  rusage usage{};
+  // Looks now and then: the signal of an interrupt may reach any thread but this one.
+  constexpr auto kPause = std::chrono::milliseconds(50);
+  bool told = false;
+  for (pid_t ended = 0; ended != child;) {
+    ended = wait4(child, &status, WNOHANG, &usage);
+    if (ended < 0 && errno != EINTR)
+      throw cannot("lost sight of the program", output.string(), errno);
+    if (interrupted() && !told) {
+      kill(child, SIGINT);
+      told = true;
+    }
+    if (ended != child) std::this_thread::sleep_for(kPause);
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  constexpr int kSignalBase = 128;
+  constexpr std::uint64_t kKibi = 1024;  // ru_maxrss counts these
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : kSignalBase + WTERMSIG(status),
+          static_cast<std::uint64_t>(usage.ru_maxrss) * kKibi, seconds.count()};
+}
+
+FolderLock::FolderLock(const std::filesystem::path& file) {
+  constexpr int kReadable = 0644;
+  descriptor_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kReadable);
+  if (descriptor_ < 0) throw cannot("the lock cannot be made", file.string(), errno);
+  held_ = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
+}
+
+FolderLock::~FolderLock() { close(descriptor_); }
+
+}  // namespace ringlet::app

@@ -1,0 +1,37 @@
+// Other programs, mostly this one again, as children whose output goes to a file.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace ringlet::app {
+
+struct ChildResult {
+  int status = 0;                ///< exit status; 128 + n when signal n ended it
+  std::uint64_t peak_bytes = 0;  ///< of resident memory
+  double seconds = 0.0;
+};
+
+/// Runs this very program with these arguments, one thread's worth of OpenMP each unless they say
+/// otherwise; stdout replaces `output`, stderr is added to `log`. An interrupt of this program is
+/// passed on. Throws Error(io) when it cannot be started.
+ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
+                     const std::filesystem::path& log);
+
+/// A lock that ends with its holder, also when that is killed. Nothing when another process has it.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::filesystem::path& file);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  explicit operator bool() const { return held_; }
+
+ private:
+  int descriptor_ = -1;
+  bool held_ = false;
+};
+
+}  // namespace ringlet::app

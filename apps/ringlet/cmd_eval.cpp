@@ -1,0 +1,116 @@
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+#include "eval_verbs.h"
+#include "options.h"
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/text.h"
+#include "ringlet/io/image.h"
+#include "ringlet/nn/torch_errors.h"
+#include "verbs.h"
+
+namespace ringlet::app {
+namespace {
+
+struct EvalVerb {
+  const char* name;
+  const char* help;
+  int (*run)(int argc, char** argv);
+};
+
+constexpr std::array kEvalVerbs = {
+    EvalVerb{"control", "Do pictures follow their edges, segmentation, landmarks?",
+             cmd_eval_control},
+    EvalVerb{"compare", "Train and measure several methods by a recipe: tables, plots, a report",
+             cmd_eval_compare},
+    EvalVerb{"difference", "Two results over the same samples, pair by pair", cmd_eval_difference},
+};
+
+void print_help() {
+  std::printf("Measure generated pictures.\n\nUsage: ringlet eval VERB [OPTIONS]\n\nVerbs:\n");
+  for (const EvalVerb& verb : kEvalVerbs) std::printf("  %-10s %s\n", verb.name, verb.help);
+  std::printf("\n\"ringlet eval VERB --help\" lists a verb's options.\n");
+}
+
+}  // namespace
+
+void EvalOutput::add_to(CLI::App& app) {
+  app.add_option("--result", json, "File for the numbers as JSON, with every sample's");
+  app.add_option("--html", html, "File for a page with the table and pictures");
+}
+
+void EvalOutput::write(const eval::Evaluation& evaluation,
+                       const std::vector<std::pair<std::string, std::string>>& pictures,
+                       bool print_json) const {
+  // Folders and file names need not be UTF-8.
+  const std::string numbers =
+      eval::to_json(evaluation).dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  if (!json.empty()) write_file_atomically(json, numbers);
+  if (!html.empty()) write_file_atomically(html, eval::to_html(evaluation, pictures));
+  std::printf("%s", print_json ? numbers.c_str() : eval::to_text(evaluation).c_str());
+}
+
+std::vector<std::pair<std::string, std::string>> pair_sheets(
+    const std::vector<eval::ControlPair>& pairs) {
+  constexpr std::size_t kMost = 24, kColumns = 8;
+  std::vector<io::Image> row;
+  std::string names;
+  for (std::size_t i = 0; i < std::min(kMost, pairs.size()); ++i) {
+    row.push_back(io::read_image(pairs[i].reference));
+    row.push_back(io::read_image(pairs[i].generated));
+    names += (names.empty() ? "" : ", ") + pairs[i].id;
+  }
+  if (row.empty()) return {};
+  return {{"each reference with what was generated for it: " + names,
+           io::encode_png(io::image_grid(row, kColumns))}};
+}
+
+int cmd_eval(int argc, char** argv) {
+  const std::string word = argc > 1 ? argv[1] : "--help";
+  if (word == "--help" || word == "-h") {
+    print_help();
+    return 0;
+  }
+  std::vector<std::string> names;
+  for (const EvalVerb& verb : kEvalVerbs) {
+    if (word == verb.name) return verb.run(argc - 1, argv + 1);
+    names.emplace_back(verb.name);
+  }
+  throw Error(ErrorCode::invalid_argument, "\"" + word + "\"", "eval has no such verb",
+              "use one of " + join(names));
+}
+
+int cmd_eval_difference(int argc, char** argv) {
+  CommonOptions common;
+  std::string first, second;
+  CLI::App app(
+      "Compare two results of ringlet eval over the same samples: means of the differences, with "
+      "intervals.\nExample:\n  ringlet eval difference lora.json tlora.json",
+      "eval difference");
+  app.add_option("first", first, "Result (--result) of the first run")->required();
+  app.add_option("second", second, "Result of the second run, which is subtracted")->required();
+  common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  common.apply();
+  return nn::with_ringlet_errors("eval difference", [&] {
+    Json json = Json::array();
+    const auto differences =
+        eval::compare(eval::read_evaluation(first), eval::read_evaluation(second));
+    for (const auto& [name, difference] : differences) {
+      const eval::Interval& i = difference.interval;
+      json.push_back({{"metric", name},
+                      {"difference", i.mean},
+                      {"low", i.low},
+                      {"high", i.high},
+                      {"share_above_zero", difference.positive}});
+      if (!common.json)
+        std::printf("%-24s %s  (above 0 in %.1f %% of resamples)\n", name.c_str(),
+                    eval::interval_text(i).c_str(), 100.0 * difference.positive);
+    }
+    if (common.json) std::printf("%s\n", json.dump(1).c_str());
+    return 0;
+  });
+}
+
+}  // namespace ringlet::app

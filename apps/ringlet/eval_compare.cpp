@@ -1,0 +1,241 @@
+// `ringlet eval compare`: trains and measures the cells of a recipe, and reports.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+#include <thread>
+
+#include "child_process.h"
+#include "eval_verbs.h"
+#include "options.h"
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/text.h"
+#include "ringlet/eval/comparison.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/metrics_file.h"
+
+namespace ringlet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CompareOptions {
+  CommonOptions common;
+  std::string recipe, out;
+  int jobs = 1;
+  bool report_only = false, dry_run = false;
+};
+
+std::string content_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::string last_line(const std::string& text) {
+  std::size_t end = text.size();
+  while (end > 0 && text[end - 1] == '\n') --end;
+  const std::size_t begin = text.rfind('\n', end == 0 ? 0 : end - 1);
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     end - (begin == std::string::npos ? 0 : begin + 1));
+}
+
+/// Runs cells, several at a time; a cell that another process works on is left to it.
+class CellRunner {
+ public:
+  CellRunner(const eval::Recipe& recipe, const CompareOptions& options)
+      : recipe_(recipe), options_(options) {}
+
+  /// Until none of them is left. Throws the first error of a cell after the others have ended.
+  void run(const std::vector<eval::Cell>& cells, bool evaluate) {
+    std::atomic<std::size_t> next = 0;
+    std::vector<std::thread> workers;
+    for (int i = 0; i < options_.jobs; ++i)
+      workers.emplace_back([&] {
+        for (std::size_t n = next++; n < cells.size(); n = next++)
+          if (!stopped()) guarded(cells[n], evaluate);
+      });
+    for (std::thread& worker : workers) worker.join();
+    if (failure_) std::rethrow_exception(failure_);
+    if (interrupted())
+      throw Error(ErrorCode::cancelled, "eval compare", "stopped",
+                  "the same command goes on with what is left");
+    wait_for_others(cells, evaluate);
+  }
+
+ private:
+  static bool done(const eval::Cell& cell, bool evaluate) {
+    return fs::exists(evaluate ? cell.result() : cell.cost());
+  }
+
+  bool stopped() {
+    const std::lock_guard lock(mutex_);
+    return failure_ != nullptr || interrupted();
+  }
+
+  void guarded(const eval::Cell& cell, bool evaluate) {
+    try {
+      run_cell(cell, evaluate);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
+  }
+
+  void say(const eval::Cell& cell, const std::string& what) {
+    const std::lock_guard lock(mutex_);
+    log(LogLevel::info, cell.folder.filename().string() + ": " + what);
+  }
+
+  void run_cell(const eval::Cell& cell, bool evaluate) {
+    if (done(cell, evaluate)) return;
+    fs::create_directories(cell.folder);
+    const FolderLock lock(cell.folder / "lock");
+    if (!lock) return;  // wait_for_others sees to it
+    if (!fs::exists(cell.cost())) train(cell);
+    if (evaluate && !fs::exists(cell.result())) measure(cell);
+  }
+
+  std::vector<std::string> with_threads(std::vector<std::string> words) const {
+    const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+    const unsigned threads = options_.common.threads > 0
+                                 ? static_cast<unsigned>(options_.common.threads)
+                                 : std::max(1U, cores / static_cast<unsigned>(options_.jobs));
+    words.insert(words.end(),
+                 {"--threads", std::to_string(threads), "--device", options_.common.device});
+    return words;
+  }
+
+  ChildResult run(const eval::Cell& cell, const std::vector<std::string>& words,
+                  const fs::path& output) {
+    const fs::path log = cell.folder / "log";
+    const ChildResult result = run_self(with_threads(words), output, log);
+    if (result.status != 0 && !interrupted())
+      throw Error(ErrorCode::invalid_argument, cell.folder.string(),
+                  "\"ringlet " + words.front() + "\" ended with status " +
+                      std::to_string(result.status) + ": " + last_line(content_of(log)),
+                  "see " + log.string() + "; the command was ringlet " + join(words, " "));
+    return result;
+  }
+
+  void train(const eval::Cell& cell) {
+    say(cell, "training");
+    const fs::path unfinished = cell.folder / "train.unfinished.json";
+    const ChildResult result = run(cell, eval::train_command(recipe_, cell), unfinished);
+    if (result.status != 0) return;  // interrupted
+    const auto rows = train::read_metrics(cell.train() / "metrics.csv");
+    fs::rename(unfinished, cell.plan());
+    const Json cost = {{"seconds", rows.empty() ? 0.0 : rows.back().seconds},
+                       {"peak_bytes", result.peak_bytes}};
+    write_file_atomically(cell.cost(), cost.dump() + "\n");
+  }
+
+  void measure(const eval::Cell& cell) {
+    if (interrupted()) return;
+    say(cell, "measuring");
+    run(cell, eval::eval_command(recipe_, cell), cell.folder / "eval.txt");
+  }
+
+  /// Cells that other processes hold; theirs end, or are taken over when those have died.
+  void wait_for_others(const std::vector<eval::Cell>& cells, bool evaluate) {
+    constexpr auto kPause = std::chrono::seconds(2);
+    for (const eval::Cell& cell : cells)
+      while (!done(cell, evaluate)) {
+        if (interrupted()) throw Error(ErrorCode::cancelled, "eval compare", "stopped");
+        run_cell(cell, evaluate);
+        if (!done(cell, evaluate)) std::this_thread::sleep_for(kPause);
+      }
+  }
+
+  const eval::Recipe& recipe_;
+  const CompareOptions& options_;
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+};
+
+/// Those of a method with a single rate need no search.
+std::vector<eval::Cell> cells_to_search(const eval::Recipe& recipe, const fs::path& out) {
+  std::vector<eval::Cell> cells = eval::search_cells(recipe, out);
+  std::erase_if(cells, [&](const eval::Cell& cell) {
+    return recipe.methods[cell.method].learning_rates.size() == 1;
+  });
+  return cells;
+}
+
+void report(const eval::Recipe& recipe, const CompareOptions& o) {
+  const std::vector<eval::Cell> cells = eval::final_cells(recipe, o.out);
+  const std::vector<eval::ComparisonRow> rows = eval::comparison_rows(recipe, cells);
+  if (rows.empty())
+    throw Error(ErrorCode::not_found, o.out, "no cell has been measured yet",
+                "run it without --report-only");
+  const fs::path out = o.out;
+  const io::Image sheet = eval::sample_sheet(recipe, cells);
+  write_file_atomically(out / "comparison.csv", eval::to_csv(rows));
+  write_file_atomically(out / "comparison.md", eval::to_markdown(rows));
+  write_file_atomically(out / "comparison.html", eval::to_html(recipe, rows, sheet));
+  for (const auto& [name, plot] : eval::comparison_plots(rows)) {
+    std::string file = name;
+    std::ranges::replace_if(
+        file, [](char c) { return c == '/' || c == ' '; }, '-');
+    io::write_png(out / (file + ".png"), plot);
+  }
+  if (!sheet.pixels.empty()) io::write_png(out / "samples.png", sheet);
+  if (o.common.json)
+    std::printf("%s\n", nlohmann::json({{"report", (out / "comparison.html").string()},
+                                        {"csv", (out / "comparison.csv").string()},
+                                        {"methods", rows.size()}})
+                            .dump(2)
+                            .c_str());
+  else
+    std::printf("%s%s\n", eval::to_markdown(rows).c_str(), (out / "comparison.html").c_str());
+}
+
+int compare(const CompareOptions& o) {
+  if (o.jobs < 1 || o.jobs > 1024)
+    throw Error(ErrorCode::invalid_argument, "--jobs", "must lie between 1 and 1024");
+  const eval::Recipe recipe = eval::read_recipe(o.recipe);
+  const std::vector<eval::Cell> search = cells_to_search(recipe, o.out);
+  if (o.dry_run) {
+    for (const eval::Cell& cell : search)
+      std::printf("search: ringlet %s\n", join(eval::train_command(recipe, cell), " ").c_str());
+    std::printf("then, with the best learning rates: %zu methods x %zu seeds\n",
+                recipe.methods.size(), recipe.seeds.size());
+    return 0;
+  }
+  if (!o.report_only) {
+    CellRunner runner(recipe, o);
+    runner.run(search, /*evaluate=*/false);
+    runner.run(eval::final_cells(recipe, o.out), /*evaluate=*/true);
+  }
+  report(recipe, o);
+  return 0;
+}
+
+}  // namespace
+
+int cmd_eval_compare(int argc, char** argv) {
+  CompareOptions options;
+  CLI::App app(
+      "Train every method of a recipe, with a search for its learning rate and several seeds, "
+      "measure them, and report. What is done stays done: the same command goes on after a stop, "
+      "and several of them, on machines that share --out, share the work.\nExample:\n  ringlet "
+      "eval "
+      "compare examples/paper/control-starter.toml --out runs/control",
+      "eval compare");
+  app.add_option("recipe", options.recipe, "Recipe (TOML)")->required();
+  app.add_option("--out", options.out, "Folder for cells and report")->required();
+  app.add_option("--jobs", options.jobs, "Cells at a time; each gets its share of the cores")
+      ->capture_default_str();
+  app.add_flag("--report-only", options.report_only, "Report on what has been measured so far");
+  app.add_flag("--dry-run", options.dry_run, "Show the runs and stop");
+  options.common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  options.common.apply();
+  catch_interrupts();
+  return nn::with_ringlet_errors("eval compare", [&] { return compare(options); });
+}
+
+}  // namespace ringlet::app

@@ -1,0 +1,269 @@
+#include "ringlet/eval/comparison.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/io/html.h"
+#include "ringlet/io/plot.h"
+
+namespace ringlet::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// One cell's numbers as a run of the method's.
+void add_run(std::vector<Measured>& all, const Evaluation& evaluation, std::uint64_t seed) {
+  const std::string run = "seed " + std::to_string(seed);
+  for (const Measured& metric : evaluation.metrics) {
+    auto found = std::ranges::find(all, metric.name, &Measured::name);
+    if (found == all.end()) {
+      all.push_back({metric.name, metric.higher_is_better, metric.interval, {}});
+      found = all.end() - 1;
+      found->interval.runs = 0;
+      found->interval.mean = 0.0;
+    }
+    // Of set metrics: the sum of the means until all runs are there.
+    found->interval.mean += metric.interval.mean;
+    found->interval.low = std::min(found->interval.low, metric.interval.low);
+    found->interval.high = std::max(found->interval.high, metric.interval.high);
+    ++found->interval.runs;
+    for (Sample sample : metric.samples) {
+      sample.id += " of " + run;
+      sample.run = run;
+      found->samples.push_back(std::move(sample));
+    }
+  }
+}
+
+void finish(Measured& metric) {
+  if (metric.samples.empty())
+    metric.interval.mean /= static_cast<double>(metric.interval.runs);
+  else
+    metric.interval = bootstrap_mean(metric.samples);
+}
+
+void add_costs(ComparisonRow& row, const Cell& cell) {
+  const Json plan = read_json_file(cell.plan()).at("plan");
+  const std::string where = cell.plan().string();
+  row.parameters = json_require<std::int64_t>(plan, "parameters", where) -
+                   json_value<std::int64_t>(plan, "control_parameters", 0, where);
+  const Json cost = read_json_file(cell.cost());
+  row.seconds += json_require<double>(cost, "seconds", cell.cost().string());
+  row.peak_bytes = std::max(row.peak_bytes,
+                            json_require<std::uint64_t>(cost, "peak_bytes", cell.cost().string()));
+}
+
+/// Differences over the samples that both rows have.
+std::optional<Difference> difference_to(const ComparisonRow& first, const Measured& metric) {
+  const auto other = std::ranges::find(first.metrics, metric.name, &Measured::name);
+  if (other == first.metrics.end() || metric.samples.size() != other->samples.size() ||
+      metric.samples.empty())
+    return std::nullopt;  // a run is still missing
+  return paired_difference(metric.samples, other->samples);
+}
+
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", value);
+  return text;
+}
+
+std::vector<std::string> metric_names(const std::vector<ComparisonRow>& rows) {
+  std::vector<std::string> names;
+  for (const ComparisonRow& row : rows)
+    for (const Measured& metric : row.metrics)
+      if (std::ranges::find(names, metric.name) == names.end()) names.push_back(metric.name);
+  return names;
+}
+
+const Measured* find_metric(const ComparisonRow& row, const std::string& name) {
+  const auto found = std::ranges::find(row.metrics, name, &Measured::name);
+  return found == row.metrics.end() ? nullptr : &*found;
+}
+
+/// The table's cells, heads first.
+std::vector<std::vector<std::string>> table_of(const std::vector<ComparisonRow>& rows) {
+  const std::vector<std::string> names = metric_names(rows);
+  std::vector<std::vector<std::string>> table = {{"method", "parameters", "learning rate", "runs"}};
+  for (const std::string& name : names) {
+    const Measured* metric = find_metric(rows.front(), name);
+    const bool higher = metric == nullptr || metric->higher_is_better;
+    table.front().push_back(name + (higher ? " (higher is better)" : " (lower is better)"));
+    if (metric != nullptr && !metric->samples.empty())
+      table.front().push_back(name + ", beside " + rows.front().name);
+  }
+  table.front().insert(table.front().end(), {"training, s", "peak, MiB"});
+  for (const ComparisonRow& row : rows) {
+    std::vector<std::string> line = {row.name, std::to_string(row.parameters),
+                                     short_number(row.learning_rate), std::to_string(row.runs)};
+    for (const std::string& name : names) {
+      const Measured* metric = find_metric(row, name);
+      line.push_back(metric == nullptr ? "" : interval_text(metric->interval));
+      const Measured* of_first = find_metric(rows.front(), name);
+      if (of_first == nullptr || of_first->samples.empty()) continue;
+      const auto number = metric == nullptr ? 0 : metric - row.metrics.data();
+      const bool has =
+          metric != nullptr && row.to_first[static_cast<std::size_t>(number)].has_value();
+      line.push_back(has && &row != &rows.front()
+                         ? interval_text(row.to_first[static_cast<std::size_t>(number)]->interval)
+                         : "");
+    }
+    line.push_back(short_number(row.seconds));
+    line.push_back(std::to_string(row.peak_bytes >> 20));
+    table.push_back(std::move(line));
+  }
+  return table;
+}
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
+}  // namespace
+
+std::vector<ComparisonRow> comparison_rows(const Recipe& recipe, const std::vector<Cell>& cells) {
+  std::vector<ComparisonRow> rows;
+  for (std::size_t m = 0; m < recipe.methods.size(); ++m) {
+    ComparisonRow row;
+    row.name = recipe.methods[m].name;
+    row.method = recipe.methods[m].method;
+    for (const Cell& cell : cells) {
+      if (cell.method != m || !fs::exists(cell.result())) continue;
+      row.learning_rate = cell.learning_rate;
+      add_run(row.metrics, read_evaluation(cell.result()), cell.seed);
+      add_costs(row, cell);
+      ++row.runs;
+    }
+    if (row.runs == 0) continue;
+    row.seconds /= static_cast<double>(row.runs);
+    for (Measured& metric : row.metrics) finish(metric);
+    const ComparisonRow& first = rows.empty() ? row : rows.front();
+    std::vector<std::optional<Difference>> differences;
+    for (const Measured& metric : row.metrics) differences.push_back(difference_to(first, metric));
+    row.to_first = std::move(differences);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::string to_markdown(const std::vector<ComparisonRow>& rows) {
+  if (rows.empty()) return "";
+  std::string text;
+  const auto table = table_of(rows);
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    text += "| " + join(table[i], " | ") + " |\n";
+    if (i > 0) continue;
+    for (std::size_t n = 0; n < table[i].size(); ++n) text += "|---";
+    text += "|\n";
+  }
+  return text;
+}
+
+std::string to_csv(const std::vector<ComparisonRow>& rows) {
+  std::string text =
+      "name,method,parameters,learning_rate,runs,metric,mean,low,high,samples,difference,"
+      "difference_low,difference_high,seconds,peak_bytes\n";
+  for (const ComparisonRow& row : rows)
+    for (std::size_t i = 0; i < row.metrics.size(); ++i) {
+      const Interval& interval = row.metrics[i].interval;
+      text += quoted(row.name) + "," + quoted(row.method) + "," + std::to_string(row.parameters) +
+              "," + exact_number(row.learning_rate) + "," + std::to_string(row.runs) + "," +
+              quoted(row.metrics[i].name) + "," + exact_number(interval.mean) + "," +
+              exact_number(interval.low) + "," + exact_number(interval.high) + "," +
+              std::to_string(interval.samples) + ",";
+      if (const auto& difference = row.to_first[i])
+        text += exact_number(difference->interval.mean) + "," +
+                exact_number(difference->interval.low) + "," +
+                exact_number(difference->interval.high);
+      else
+        text += ",,";
+      text += "," + exact_number(row.seconds) + "," + std::to_string(row.peak_bytes) + "\n";
+    }
+  return text;
+}
+
+std::vector<std::pair<std::string, io::Image>> comparison_plots(
+    const std::vector<ComparisonRow>& rows) {
+  std::vector<std::pair<std::string, io::Image>> plots;
+  for (const std::string& name : metric_names(rows)) {
+    io::Plot plot;
+    plot.title = name + " against parameters, with 95 % intervals";
+    plot.x_label = "parameters of the adapter";
+    plot.y_label = name;
+    plot.logarithmic_x = true;
+    for (const ComparisonRow& row : rows) {
+      const Measured* metric = find_metric(row, name);
+      if (metric == nullptr || row.parameters <= 0) continue;  // a logarithm has no place for 0
+      plot.curves.push_back({row.name,
+                             {{static_cast<double>(row.parameters), metric->interval.mean}},
+                             {{metric->interval.low, metric->interval.high}}});
+    }
+    if (!plot.curves.empty()) plots.emplace_back(name, io::draw_plot(plot));
+  }
+  return plots;
+}
+
+io::Image sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
+  constexpr std::size_t kReferences = 8;
+  // The first cell of each method that has pictures.
+  std::vector<const Cell*> chosen;
+  for (std::size_t m = 0; m < recipe.methods.size(); ++m)
+    for (const Cell& cell : cells)
+      if (cell.method == m && fs::exists(cell.result())) {
+        chosen.push_back(&cell);
+        break;
+      }
+  if (chosen.empty()) return {};
+  const fs::path references = json_value<std::string>(recipe.eval, "reference", "", "eval");
+  std::map<std::string, fs::path> first_samples;  // by reference
+  for (const auto& entry : fs::directory_iterator(chosen.front()->pictures())) {
+    const std::string name = entry.path().filename().string();
+    const std::size_t end = name.rfind("-s");
+    if (end == std::string::npos || entry.path().extension() != ".png") continue;
+    auto& sample = first_samples[name.substr(0, end)];
+    if (sample.empty() || name < sample.string()) sample = name;
+  }
+  std::vector<io::Image> pictures;
+  std::size_t rows = 0;
+  for (const auto& [reference, sample] : first_samples) {
+    if (rows++ == kReferences) break;
+    const fs::path file = references / (reference + ".png");
+    if (fs::exists(file)) pictures.push_back(io::read_image(file));
+    for (const Cell* cell : chosen) pictures.push_back(io::read_image(cell->pictures() / sample));
+  }
+  const auto columns = static_cast<std::int64_t>(pictures.size() / std::min(kReferences, rows));
+  return pictures.empty() ? io::Image{} : io::image_grid(pictures, columns);
+}
+
+std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
+                    const io::Image& sheet) {
+  std::string body =
+      "<p class=\"note\">Means over test pictures and training seeds; in brackets the "
+      "95 % interval when both are drawn anew. Learning rates were chosen on held-out "
+      "training pictures.</p>\n<div class=\"chart\">\n<table>\n<tbody>\n";
+  for (const auto& line : table_of(rows)) {
+    body += "<tr>";
+    for (const std::string& cell : line) body += "<td>" + io::html_escape(cell) + "</td>";
+    body += "</tr>\n";
+  }
+  body += "</tbody>\n</table>\n</div>\n";
+  for (const auto& [name, plot] : comparison_plots(rows))
+    body += "<figure>\n" + io::html_picture(io::encode_png(plot), name + " against parameters") +
+            "</figure>\n";
+  if (!sheet.pixels.empty()) {
+    std::vector<std::string> names = {"reference"};
+    for (const ComparisonRow& row : rows) names.push_back(row.name);
+    body += "<section>\n<h2>The same samples</h2>\n<figure>\n" +
+            io::html_picture(io::encode_png(sheet), "samples") +
+            "<figcaption>From left to right: " + io::html_escape(join(names)) +
+            "</figcaption>\n</figure>\n</section>\n";
+  }
+  return io::html_page(recipe.title, body);
+}
+
+}  // namespace ringlet::eval

@@ -1,0 +1,105 @@
+// Comparisons of methods by a recipe: which runs there are, which learning rate a method gets, and
+// the tables, plots and page that come of it. Nothing here trains or generates: a program runs the
+// cells (apps/ringlet/eval_compare.cpp), each in a folder of its own, so that work can be resumed
+// and shared.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ringlet/core/json.h"
+#include "ringlet/eval/evaluation.h"
+#include "ringlet/io/image.h"
+
+namespace ringlet::eval {
+
+struct RecipeMethod {
+  std::string name;    ///< in tables; unique
+  std::string method;  ///< of `ringlet train --method`
+  std::vector<double> learning_rates;
+  Json train = Json::object();  ///< further options of its training
+};
+
+/// A recipe file (TOML):
+///   title, kind ("control"), model, seeds, learning-rates
+///   [train]     options of `ringlet train` without dashes, for all methods
+///   [eval]      options of `ringlet eval KIND`, for all methods
+///   [[method]]  name, method; optional learning-rates and train
+struct Recipe {
+  std::string title;
+  std::string kind;
+  std::string model;
+  std::vector<std::uint64_t> seeds;
+  std::vector<RecipeMethod> methods;
+  Json train = Json::object();
+  Json eval = Json::object();
+};
+
+/// Throws Error(not_found | bad_format | invalid_argument) that names the field.
+Recipe read_recipe(const std::filesystem::path& file);
+
+/// One training run and its evaluation.
+struct Cell {
+  std::size_t method = 0;
+  double learning_rate = 0.0;
+  std::uint64_t seed = 0;
+  std::filesystem::path folder;
+
+  std::filesystem::path train() const { return folder / "train"; }
+  std::filesystem::path pictures() const { return folder / "pictures"; }
+  std::filesystem::path result() const { return folder / "result.json"; }
+  std::filesystem::path plan() const { return folder / "train.json"; }  ///< train --json's output
+  std::filesystem::path cost() const { return folder / "cost.json"; }
+};
+
+/// Every method with each of its learning rates and the first seed: what the search trains.
+std::vector<Cell> search_cells(const Recipe& recipe, const std::filesystem::path& out);
+
+/// What the search goes by: the last score on the held-out validation pictures, which are no test
+/// pictures; without a metric minus their loss. Nothing while the cell is not trained. Throws
+/// Error(not_found) when training held nothing out.
+std::optional<double> validation_score(const Cell& cell);
+
+/// Every method with the rate that did best and all seeds. Throws Error(not_found) while a cell of
+/// the search is not trained.
+std::vector<Cell> final_cells(const Recipe& recipe, const std::filesystem::path& out);
+
+/// The command lines of a cell, without the program's name.
+std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell);
+std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell);
+
+/// A method's line of the table.
+struct ComparisonRow {
+  std::string name;
+  std::string method;
+  double learning_rate = 0.0;
+  std::int64_t parameters = 0;  ///< of the adapters, a control encoder left out
+  std::vector<Measured> metrics;
+  std::vector<std::optional<Difference>> to_first;  ///< of each metric, this minus the first row
+  double seconds = 0.0;                             ///< of training, mean over the seeds
+  std::uint64_t peak_bytes = 0;                     ///< the largest
+  std::size_t runs = 0;
+};
+
+/// From the cells that are evaluated; methods without any are left out. Numbers of all seeds are
+/// put together as runs; set metrics get the mean over runs and the outermost of their intervals.
+std::vector<ComparisonRow> comparison_rows(const Recipe& recipe, const std::vector<Cell>& cells);
+
+std::string to_markdown(const std::vector<ComparisonRow>& rows);
+std::string to_csv(const std::vector<ComparisonRow>& rows);
+
+/// Each metric against parameters, with intervals.
+std::vector<std::pair<std::string, io::Image>> comparison_plots(
+    const std::vector<ComparisonRow>& rows);
+
+/// The same samples of every method beside each other: a row per reference, the reference first.
+io::Image sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells);
+
+/// The whole comparison as one page.
+std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
+                    const io::Image& sheet);
+
+}  // namespace ringlet::eval

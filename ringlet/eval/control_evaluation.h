@@ -1,0 +1,45 @@
+// Control metrics over a set of pictures.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "ringlet/data/control_signal.h"
+#include "ringlet/eval/evaluation.h"
+
+namespace ringlet::eval {
+
+/// A generated picture (or what a detector found in it) and what it should follow.
+struct ControlPair {
+  std::string id;
+  std::string unit;  ///< the reference's name
+  std::filesystem::path reference;
+  std::filesystem::path generated;
+};
+
+/// Files of two folders with the same names; a generated "NAME-sN" or "NAME_sN" is the N-th sample
+/// of NAME. `extensions` in order of preference. Throws Error(not_found) for a folder without such
+/// files, and Error(mismatch) that counts and names files without a partner on either side. With
+/// `missing`, references without one are put there instead.
+std::vector<ControlPair> pair_by_name(const std::filesystem::path& reference,
+                                      const std::filesystem::path& generated,
+                                      const std::vector<std::string>& extensions,
+                                      std::vector<std::string>* missing = nullptr);
+
+/// C2I: Canny edges of both pictures, brought to `size` pixels a side (0 = they must be alike).
+Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThresholds thresholds,
+                          std::int64_t size);
+
+/// S2I with the deterministic segmentation of drawings for both pictures.
+Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, std::int64_t size);
+
+/// S2I with given label maps on both sides: grey pictures whose value is the class; 255 is ignored.
+Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, int classes);
+
+/// L2I with given landmark files on both sides. A generated picture in which nothing was detected
+/// has no file or one without points: `missing` are their names, which are counted and noted.
+Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs,
+                              const std::vector<std::string>& missing);
+
+}  // namespace ringlet::eval

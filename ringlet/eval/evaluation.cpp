@@ -1,0 +1,159 @@
+#include "ringlet/eval/evaluation.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <set>
+#include <span>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/io/html.h"
+
+namespace ringlet::eval {
+namespace {
+
+/// Two runs over the same samples have the same hash.
+std::string list_hash(const Evaluation& evaluation) {
+  std::set<std::string> ids;
+  for (const Measured& metric : evaluation.metrics)
+    for (const Sample& sample : metric.samples) ids.insert(sample.id);
+  Sha256 hash;
+  for (const std::string& id : ids) {
+    const std::string line = id + "\n";
+    hash.update(std::as_bytes(std::span(line)));
+  }
+  return hash.hex();
+}
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", value);
+  return text;
+}
+
+std::string counts(const Interval& interval) {
+  std::string text =
+      std::to_string(interval.samples) + " samples of " + std::to_string(interval.units) + " units";
+  return interval.runs > 1 ? text + ", " + std::to_string(interval.runs) + " runs" : text;
+}
+
+}  // namespace
+
+Measured measured(std::string name, bool higher_is_better, std::vector<Sample> samples) {
+  const Interval interval = bootstrap_mean(samples);
+  return {std::move(name), higher_is_better, interval, std::move(samples)};
+}
+
+std::string interval_text(const Interval& interval) {
+  return number(interval.mean) + " [" + number(interval.low) + ", " + number(interval.high) + "]";
+}
+
+Json to_json(const Evaluation& evaluation) {
+  Json metrics = Json::array();
+  for (const Measured& metric : evaluation.metrics) {
+    Json values = Json::array();
+    for (const Sample& sample : metric.samples)
+      values.push_back(
+          {{"id", sample.id}, {"unit", sample.unit}, {"run", sample.run}, {"value", sample.value}});
+    const Interval& i = metric.interval;
+    metrics.push_back({{"name", metric.name},
+                       {"better", metric.higher_is_better ? "higher" : "lower"},
+                       {"mean", i.mean},
+                       {"low", i.low},
+                       {"high", i.high},
+                       {"samples", i.samples},
+                       {"units", i.units},
+                       {"runs", i.runs},
+                       {"values", values}});
+  }
+  Json settings = Json::object();
+  for (const auto& [name, value] : evaluation.settings) settings[name] = value;
+  return {{"kind", evaluation.kind},
+          {"settings", settings},
+          {"metrics", metrics},
+          {"notes", evaluation.notes},
+          {"list", list_hash(evaluation)}};
+}
+
+Evaluation read_evaluation(const std::filesystem::path& file) {
+  const Json json = read_json_file(file);
+  const std::string where = file.string();
+  Evaluation evaluation;
+  evaluation.kind = json_require<std::string>(json, "kind", where);
+  const Json settings = json_value(json, "settings", Json::object(), where);
+  for (const auto& [name, value] : settings.items())
+    evaluation.settings.emplace_back(name,
+                                     value.is_string() ? value.get<std::string>() : value.dump());
+  const auto metrics = json_require<std::vector<Json>>(json, "metrics", where);
+  for (const Json& one : metrics) {
+    Measured metric;
+    metric.name = json_require<std::string>(one, "name", where);
+    metric.higher_is_better = json_require<std::string>(one, "better", where) == "higher";
+    metric.interval = {json_require<double>(one, "mean", where),
+                       json_require<double>(one, "low", where),
+                       json_require<double>(one, "high", where),
+                       json_require<std::size_t>(one, "samples", where),
+                       json_require<std::size_t>(one, "units", where),
+                       json_require<std::size_t>(one, "runs", where)};
+    const auto values = json_require<std::vector<Json>>(one, "values", where);
+    for (const Json& value : values)
+      metric.samples.push_back({json_require<std::string>(value, "id", where),
+                                json_require<std::string>(value, "unit", where),
+                                json_require<double>(value, "value", where),
+                                json_value<std::string>(value, "run", "", where)});
+    evaluation.metrics.push_back(std::move(metric));
+  }
+  evaluation.notes = json_value(json, "notes", std::vector<std::string>{}, where);
+  return evaluation;
+}
+
+std::string to_text(const Evaluation& evaluation) {
+  std::string text;
+  std::size_t width = 0;
+  for (const Measured& metric : evaluation.metrics) width = std::max(width, metric.name.size());
+  for (const Measured& metric : evaluation.metrics)
+    text += metric.name + std::string(width - metric.name.size() + 2, ' ') +
+            interval_text(metric.interval) + "  (" + counts(metric.interval) + ")\n";
+  for (const std::string& note : evaluation.notes) text += "note: " + note + "\n";
+  return text;
+}
+
+std::string to_html(const Evaluation& evaluation,
+                    const std::vector<std::pair<std::string, std::string>>& pictures) {
+  std::string body = "<table>\n<tbody>\n";
+  const auto row = [&](const std::string& name, const std::string& value) {
+    body += "<tr><th scope=\"row\">" + io::html_escape(name) + "</th><td>" +
+            io::html_escape(value) + "</td></tr>\n";
+  };
+  for (const Measured& metric : evaluation.metrics)
+    row(metric.name + (metric.higher_is_better ? " (higher is better)" : " (lower is better)"),
+        interval_text(metric.interval) + "\n" + counts(metric.interval));
+  body += "</tbody>\n</table>\n";
+  for (const std::string& note : evaluation.notes)
+    body += "<p class=\"note\">" + io::html_escape(note) + "</p>\n";
+  for (const auto& [caption, png] : pictures)
+    body += "<figure>\n" + io::html_picture(png, caption) + "<figcaption>" +
+            io::html_escape(caption) + "</figcaption>\n</figure>\n";
+  body += "<section>\n<h2>Settings</h2>\n<table>\n<tbody>\n";
+  for (const auto& [name, value] : evaluation.settings) row(name, value);
+  body += "</tbody>\n</table>\n</section>\n";
+  return io::html_page("ringlet eval: " + evaluation.kind, body);
+}
+
+std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, const Evaluation& b) {
+  if (a.kind != b.kind)
+    throw Error(ErrorCode::mismatch, "evaluation",
+                "one run is \"" + a.kind + "\", the other \"" + b.kind + "\"");
+  std::vector<std::pair<std::string, Difference>> differences;
+  for (const Measured& metric : a.metrics) {
+    const auto other = std::ranges::find(b.metrics, metric.name, &Measured::name);
+    if (other == b.metrics.end() || metric.samples.empty() || other->samples.empty()) continue;
+    differences.emplace_back(metric.name, paired_difference(metric.samples, other->samples));
+  }
+  if (differences.empty())
+    throw Error(ErrorCode::mismatch, "evaluation",
+                "the runs share no metric that was measured sample by sample");
+  return differences;
+}
+
+}  // namespace ringlet::eval

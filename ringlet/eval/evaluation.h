@@ -1,0 +1,53 @@
+// What an evaluation has measured, on screen and in files.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ringlet/core/json.h"
+#include "ringlet/eval/statistics.h"
+
+namespace ringlet::eval {
+
+/// One metric. Set metrics (mIoU, FID) have no numbers of single samples.
+struct Measured {
+  std::string name;
+  bool higher_is_better = true;
+  Interval interval;
+  std::vector<Sample> samples;
+};
+
+struct Evaluation {
+  std::string kind;  ///< "control canny", "subject", …
+  std::vector<std::pair<std::string, std::string>> settings;
+  std::vector<Measured> metrics;
+  std::vector<std::string> notes;  ///< what was left out, and what a number does not say
+};
+
+/// A metric of samples with its interval. Throws as bootstrap_mean.
+Measured measured(std::string name, bool higher_is_better, std::vector<Sample> samples);
+
+/// {"kind", "settings", "metrics": [{"name", "better", "mean", "low", "high", "samples", "units",
+/// "runs", "values": [{"id", "unit", "run", "value"}]}], "notes", "list": hash of the ids}.
+Json to_json(const Evaluation& evaluation);
+
+/// Reads what to_json wrote. Throws Error(not_found | bad_format).
+Evaluation read_evaluation(const std::filesystem::path& file);
+
+/// Lines for a terminal: a table of metrics with their intervals, then the notes.
+std::string to_text(const Evaluation& evaluation);
+
+/// The same as a page, with pictures (PNG bytes and captions) below the table.
+std::string to_html(const Evaluation& evaluation,
+                    const std::vector<std::pair<std::string, std::string>>& pictures);
+
+/// Of every metric that both hold sample by sample, a - b. Throws Error(mismatch) for other kinds
+/// and as paired_difference.
+std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, const Evaluation& b);
+
+/// "0.512 [0.480, 0.544]".
+std::string interval_text(const Interval& interval);
+
+}  // namespace ringlet::eval

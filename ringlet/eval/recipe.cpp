@@ -1,0 +1,215 @@
+// The half of comparison.h that reads recipes and lists cells; comparison.cpp is the half that
+// tells what came out.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <set>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/core/toml_file.h"
+#include "ringlet/eval/comparison.h"
+
+namespace ringlet::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What the comparison itself decides.
+const std::set<std::string> kOwnTrainOptions = {"model",  "method", "learning-rate", "seed",
+                                                "out",    "resume", "json",          "quiet",
+                                                "config", "dry-run"};
+const std::set<std::string> kOwnEvalOptions = {"model", "adapter", "generated",  "result",
+                                               "html",  "json",    "controlnet", "config"};
+
+void refuse_own(const Json& options, const std::set<std::string>& own, const std::string& where) {
+  for (const auto& [key, value] : options.items())
+    if (own.contains(key))
+      throw Error(ErrorCode::invalid_argument, where, "\"" + key + "\" is set by the comparison",
+                  "leave it out");
+}
+
+void refuse_unknown(const Json& object, const std::set<std::string>& known,
+                    const std::string& where) {
+  const std::vector<std::string> names(known.begin(), known.end());
+  for (const auto& [key, value] : object.items())
+    if (!known.contains(key)) {
+      const std::string near = nearest_name(key, names);
+      throw Error(ErrorCode::bad_format, where, "there is no field \"" + key + "\"",
+                  near.empty() ? "known: " + join(names) : "did you mean \"" + near + "\"?");
+    }
+}
+
+std::vector<double> positive(std::vector<double> rates, const std::string& where) {
+  for (const double rate : rates)
+    if (!(rate > 0.0 && std::isfinite(rate)))
+      throw Error(ErrorCode::invalid_argument, where, "a learning rate must be above 0");
+  return rates;
+}
+
+RecipeMethod read_method(const Json& json, const std::vector<double>& rates,
+                         const std::string& where) {
+  refuse_unknown(json, {"name", "method", "learning-rates", "train"}, where);
+  RecipeMethod method;
+  method.method = json_require<std::string>(json, "method", where);
+  method.name = json_value(json, "name", method.method, where);
+  method.learning_rates = positive(json_value(json, "learning-rates", rates, where), where);
+  method.train = json_value(json, "train", Json::object(), where);
+  refuse_own(method.train, kOwnTrainOptions, where + ": train");
+  if (method.learning_rates.empty())
+    throw Error(ErrorCode::invalid_argument, where, "there are no learning rates");
+  return method;
+}
+
+/// Letters, digits, '.' and '-' of a name.
+std::string folder_name(const std::string& name) {
+  std::string folder;
+  for (const char c : name)
+    folder += (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '-') ? c : '_';
+  return folder;
+}
+
+Cell cell_of(const Recipe& recipe, const fs::path& out, std::size_t method, double rate,
+             std::uint64_t seed) {
+  const std::string name = folder_name(recipe.methods[method].name) + "-lr" + exact_number(rate) +
+                           "-seed" + std::to_string(seed);
+  return {method, rate, seed, out / "cells" / name};
+}
+
+/// Options as words of a command line; a list repeats its option.
+void add_options(std::vector<std::string>& words, const Json& options, const std::string& where) {
+  for (const auto& [key, value] : options.items()) {
+    const Json values = value.is_array() ? value : Json::array({value});
+    for (const Json& one : values) {
+      if (one.is_boolean()) {
+        if (one.get<bool>()) words.push_back("--" + key);
+        continue;
+      }
+      if (one.is_object())
+        throw Error(ErrorCode::bad_format, where, "\"" + key + "\" is a table, not a value");
+      words.push_back("--" + key);
+      words.push_back(one.is_string()         ? one.get<std::string>()
+                      : one.is_number_float() ? exact_number(one.get<double>())
+                                              : one.dump());
+    }
+  }
+}
+
+}  // namespace
+
+Recipe read_recipe(const fs::path& file) {
+  const Json json = read_toml_file(file);
+  const std::string where = file.string();
+  refuse_unknown(json,
+                 {"title", "kind", "model", "seeds", "learning-rates", "train", "eval", "method"},
+                 where);
+  Recipe recipe;
+  recipe.title = json_value(json, "title", file.stem().string(), where);
+  recipe.kind = json_require<std::string>(json, "kind", where);
+  if (recipe.kind != "control")
+    throw Error(ErrorCode::invalid_argument, where, "kind \"" + recipe.kind + "\" is not known",
+                "use control");
+  recipe.model = json_require<std::string>(json, "model", where);
+  recipe.seeds = json_value(json, "seeds", std::vector<std::uint64_t>{1, 2, 3}, where);
+  if (recipe.seeds.empty()) throw Error(ErrorCode::invalid_argument, where, "there are no seeds");
+  const auto rates =
+      json_value(json, "learning-rates", std::vector<double>{5e-4, 1e-4, 5e-5}, where);
+  recipe.train = json_value(json, "train", Json::object(), where);
+  recipe.eval = json_value(json, "eval", Json::object(), where);
+  refuse_own(recipe.train, kOwnTrainOptions, where + ": train");
+  refuse_own(recipe.eval, kOwnEvalOptions, where + ": eval");
+  const auto methods = json_require<std::vector<Json>>(json, "method", where);
+  std::set<std::string> names;
+  for (const Json& method : methods) {
+    recipe.methods.push_back(read_method(method, rates, where));
+    if (!names.insert(folder_name(recipe.methods.back().name)).second)
+      throw Error(ErrorCode::invalid_argument, where,
+                  "two methods are called \"" + recipe.methods.back().name + "\"");
+  }
+  if (recipe.methods.empty())
+    throw Error(ErrorCode::invalid_argument, where, "there is no [[method]]");
+  return recipe;
+}
+
+std::vector<Cell> search_cells(const Recipe& recipe, const fs::path& out) {
+  std::vector<Cell> cells;
+  for (std::size_t m = 0; m < recipe.methods.size(); ++m)
+    for (const double rate : recipe.methods[m].learning_rates)
+      cells.push_back(cell_of(recipe, out, m, rate, recipe.seeds.front()));
+  return cells;
+}
+
+std::optional<double> validation_score(const Cell& cell) {
+  if (!fs::exists(cell.plan())) return std::nullopt;  // written when training has ended
+  const fs::path file = cell.train() / "control.csv";
+  std::ifstream stream(file);
+  std::string line, last;
+  while (std::getline(stream, line))
+    if (!line.empty()) last = line;
+  double numbers[4] = {};
+  const char* at = last.data();
+  const char* const end = at + last.size();
+  for (double& number : numbers) {
+    const auto [next, problem] = std::from_chars(at, end, number);
+    if (problem != std::errc())
+      throw Error(ErrorCode::not_found, file.string(), "there is no validation score",
+                  "the recipe's [train] needs validation-pictures");
+    at = next == end ? next : next + 1;
+  }
+  return std::isnan(numbers[3]) ? -numbers[1] : numbers[3];
+}
+
+std::vector<Cell> final_cells(const Recipe& recipe, const fs::path& out) {
+  std::vector<Cell> cells;
+  for (std::size_t m = 0; m < recipe.methods.size(); ++m) {
+    const std::vector<double>& rates = recipe.methods[m].learning_rates;
+    double best_rate = rates.front(), best = -std::numeric_limits<double>::infinity();
+    for (const double rate : rates) {
+      if (rates.size() == 1) break;  // nothing to choose
+      const Cell cell = cell_of(recipe, out, m, rate, recipe.seeds.front());
+      const auto score = validation_score(cell);
+      if (!score) throw Error(ErrorCode::not_found, cell.folder.string(), "is not trained yet");
+      if (*score > best) best = *score, best_rate = rate;
+    }
+    for (const std::uint64_t seed : recipe.seeds)
+      cells.push_back(cell_of(recipe, out, m, best_rate, seed));
+  }
+  return cells;
+}
+
+std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell) {
+  const RecipeMethod& method = recipe.methods[cell.method];
+  std::vector<std::string> words = {"train",
+                                    "--model",
+                                    recipe.model,
+                                    "--method",
+                                    method.method,
+                                    "--learning-rate",
+                                    exact_number(cell.learning_rate),
+                                    "--seed",
+                                    std::to_string(cell.seed),
+                                    "--out",
+                                    cell.train().string(),
+                                    "--resume",
+                                    "--json"};
+  Json options = recipe.train;
+  options.update(method.train);
+  add_options(words, options, "train");
+  return words;
+}
+
+std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell) {
+  std::vector<std::string> words = {"eval",       recipe.kind,           "--model",
+                                    recipe.model, "--generated",         cell.pictures().string(),
+                                    "--result",   cell.result().string()};
+  const fs::path adapter = cell.train() / "adapter.safetensors";
+  const fs::path controlnet = cell.train() / "controlnet";
+  if (fs::exists(adapter)) words.insert(words.end(), {"--adapter", adapter.string()});
+  if (fs::exists(controlnet)) words.insert(words.end(), {"--controlnet", controlnet.string()});
+  add_options(words, recipe.eval, "eval");
+  return words;
+}
+
+}  // namespace ringlet::eval
