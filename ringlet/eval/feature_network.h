@@ -1,0 +1,74 @@
+// Networks that turn pictures into features: DINO, DINOv2, CLIP, and ringlet's own for icons.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/io/image.h"
+#include "ringlet/models/clip_text.h"
+#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/models/vision_transformer.h"
+
+namespace ringlet::eval {
+
+/// How pictures are prepared, as preprocessor_config.json says.
+struct Preprocessing {
+  std::int64_t shortest = 224;  ///< the shorter side becomes this; 0 = `width` x `height` exactly
+  std::int64_t width = 224;
+  std::int64_t height = 224;
+  std::int64_t crop = 224;  ///< a centred square is cut; 0 = none
+  bool bicubic = true;      ///< else bilinear
+  std::array<double, 3> mean = {0.485, 0.456, 0.406};
+  std::array<double, 3> deviation = {0.229, 0.224, 0.225};
+
+  /// Throws Error(bad_format | unsupported).
+  static Preprocessing from_json(const Json& json, const std::string& where);
+
+  /// What the networks were published with: DINO resizes to the trained size, DINOv2 to 256 with a
+  /// crop of 224, CLIP to the trained size with a crop, with its own mean and deviation.
+  static Preprocessing usual(const models::VisionConfig& config);
+};
+
+/// [1, 3, h, w]: resampled as PIL does it, cut, scaled to [0, 1] and normalised.
+at::Tensor prepared(const io::Image& image, const Preprocessing& how);
+
+class FeatureNetwork {
+ public:
+  /// A folder with config.json (model_type vit, dinov2, clip or clip_vision_model) and
+  /// model.safetensors; for texts (CLIP) also the tokenizer's vocab.json and merges.txt. Throws
+  /// Error(not_found) that says which file is missing and what it is called where it was published,
+  /// and as other networks' loading does.
+  static FeatureNetwork open(const std::filesystem::path& folder, at::Device device = at::kCPU);
+
+  const std::string& name() const { return name_; }
+  const Preprocessing& preprocessing() const { return preprocessing_; }
+
+  /// [pictures, width], fp32 on the CPU, not normalised.
+  at::Tensor features(const std::vector<io::Image>& pictures) const;
+
+  /// [texts, width] in the space of features(). Throws Error(unsupported) for networks without
+  /// texts.
+  at::Tensor text_features(const std::vector<std::string>& texts) const;
+
+ private:
+  struct Text {
+    models::ClipTokenizer tokenizer;
+    models::ClipTextModel encoder;
+  };
+  FeatureNetwork(std::string name, Preprocessing preprocessing, at::Device device)
+      : name_(std::move(name)), preprocessing_(preprocessing), device_(device) {}
+
+  std::string name_;
+  Preprocessing preprocessing_;
+  at::Device device_;
+  std::unique_ptr<models::VisionTransformer> vision_;
+  std::unique_ptr<Text> text_;
+};
+
+}  // namespace ringlet::eval

@@ -1,0 +1,15 @@
+// Resampling as the Python Imaging Library does it, which the published preprocessing of networks
+// that measure pictures relies on.
+#pragma once
+
+#include "ringlet/io/image.h"
+
+namespace ringlet::io {
+
+enum class PilFilter { bilinear, bicubic };
+
+/// Image.resize of 8-bit pictures: filters widened when shrinking (no aliasing), horizontal before
+/// vertical, both rounded to 8 bits, coefficients in 22-bit fixed point: equal to the byte.
+Image pil_resize(const Image& image, std::int64_t width, std::int64_t height, PilFilter filter);
+
+}  // namespace ringlet::io

@@ -1,0 +1,121 @@
+// `ringlet eval` on the tiny model.
+#include "ringlet/core/json.h"
+#include "tests/e2e/tiny_program_test.h"
+#include "tests/tiny_training.h"
+
+namespace ringlet::e2e {
+namespace {
+
+class Eval : public TinyProgram {
+ protected:
+  Eval() {
+    write_model("sd1");
+    train::write_pictures(folder_ / "pictures", 4);
+    for (const char* name : {"a", "b", "c", "d"})
+      std::ofstream(folder_ / "pictures" / (std::string(name) + ".txt")) << "waves " << name;
+  }
+  static void expect_failure(const Arguments& arguments, const std::string& words) {
+    const ProgramResult result = run_program(arguments);
+    EXPECT_NE(result.status, 0);
+    EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
+  }
+};
+
+TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
+  const ProgramResult same =
+      expect_success({"eval", "control", "--kind", "canny", "--reference", path("pictures"),
+                      "--generated", path("pictures"), "--canny-low", "20", "--canny-high", "40",
+                      "--result", path("same.json"), "--html", path("same.html")});
+  EXPECT_NE(same.out.find("F1   1 [1, 1]  (4 samples of 4 units)"), std::string::npos) << same.out;
+  EXPECT_NE(read_bytes(folder_ / "same.html").find("data:image/png"), std::string::npos);
+  expect_success({"eval", "control", "--kind", "segmentation", "--reference", path("pictures"),
+                  "--generated", path("pictures"), "--json"});
+
+  fs::create_directories(folder_ / "made");
+  int number = 5;
+  for (const char* name : {"a", "b", "c", "d"})
+    io::write_png(folder_ / "made" / (std::string(name) + "-s1.png"), train::waves(number++));
+  expect_failure({"eval", "control", "--kind", "canny", "--reference", path("pictures"),
+                  "--generated", path("made")},
+                 "give --size N");
+  for (const char* folder : {"made", "pictures"})
+    expect_success({"eval", "control", "--kind", "canny", "--reference", path("made"),
+                    "--generated", path("made"), "--result", path(std::string(folder) + ".json")});
+  const ProgramResult difference =
+      expect_success({"eval", "difference", path("made.json"), path("pictures.json")});
+  EXPECT_NE(difference.out.find("0 [0, 0]"), std::string::npos) << difference.out;
+  expect_failure({"eval", "difference", path("made.json"), path("same.json")}, "only the first");
+}
+
+TEST_F(Eval, RefusesWhatCannotBeMeasured) {
+  expect_failure({"eval", "speed"}, "use one of control, compare, difference");
+  expect_failure({"eval", "control", "--kind", "depth", "--generated", "x"}, "use canny");
+  expect_failure({"eval", "control", "--kind", "canny", "--generated", path("pictures")},
+                 "--reference");
+  expect_failure({"eval", "control", "--kind", "landmark", "--generated", path("pictures")},
+                 "--landmarks");
+  expect_failure({"eval", "control", "--kind", "canny", "--reference", path("pictures"),
+                  "--generated", path("nothing")},
+                 "does not exist");
+}
+
+TEST_F(Eval, LandmarksAndLabelMaps) {
+  for (const char* folder : {"true", "found"}) fs::create_directories(folder_ / folder);
+  for (const char* name : {"true/a.json", "true/b.json", "found/a.json"})
+    std::ofstream(folder_ / name) << "[[0, 0], [4, 3]]";
+  std::ofstream(folder_ / "found/a.json") << "[[0, 0], [0, 0]]";
+  const Arguments landmarks = {
+      "eval",           "control",     "--kind",     "landmark",          "--generated",
+      path("pictures"), "--landmarks", path("true"), "--found-landmarks", path("found")};
+  const ProgramResult result = expect_success(landmarks);
+  EXPECT_NE(result.out.find("2.5 [2.5, 2.5]"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("nothing was detected in 1: b"), std::string::npos) << result.out;
+
+  for (const char* folder : {"labels", "said"}) {
+    fs::create_directories(folder_ / folder);
+    io::write_png(folder_ / folder / "a.png", {2, 1, {0, 0, 0, 1, 1, 1}});
+  }
+  Arguments maps = {"eval",           "control",    "--kind",    "segmentation",
+                    "--generated",    path("said"), "--labels",  path("labels"),
+                    "--found-labels", path("said"), "--classes", "2"};
+  EXPECT_NE(expect_success(maps).out.find("mIoU"), std::string::npos);
+  maps.back() = "1";
+  expect_failure(maps, "label 1");
+}
+
+TEST_F(Eval, CompareTrainsMeasuresAndReports) {
+  std::ofstream(folder_ / "recipe.toml")
+      << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
+      << "learning-rates = [1e-2, 1e-3]\n[train]\ninstance-images = '" << path("pictures")
+      << "'\ncontrol = 'canny'\nvalidation-pictures = 1\nsteps = 2\nresolution = 16\n"
+      << "sample-steps = 1\n[eval]\nkind = 'canny'\nreference = '" << path("pictures")
+      << "'\nsamples = 1\nsteps = 1\nsize = 16\n[[method]]\nname = 'LoRA'\nmethod = "
+         "'lora(rank=1)'\n[[method]]\nname = 'TLoRA'\nmethod = 'tlora'\nlearning-rates = [1e-3]\n"
+         "[[method]]\nname = 'ControlNet'\nmethod = 'none'\nlearning-rates = [1e-3]\ntrain = "
+         "{control-network = 'controlnet'}\n";
+  const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
+  Arguments dry = command;
+  dry.push_back("--dry-run");
+  EXPECT_NE(expect_success(dry).out.find("3 methods x 2 seeds"), std::string::npos);
+  Arguments early = command;
+  early.push_back("--report-only");
+  expect_failure(early, "not trained yet");
+
+  const ProgramResult result = expect_success(command);
+  EXPECT_NE(result.out.find("| TLoRA |"), std::string::npos) << result.out;
+  for (const char* file :
+       {"comparison.csv", "comparison.md", "comparison.html", "F1.png", "IoU.png", "samples.png"})
+    EXPECT_TRUE(fs::exists(folder_ / "out" / file)) << file;
+  EXPECT_EQ(names_in(folder_ / "out/cells").size(), 7u);  // 2 x LoRA's search, and five more
+  // Done is done: the second time nothing is trained, and the result is the same.
+  const std::string csv = read_bytes(folder_ / "out/comparison.csv");
+  const ProgramResult again = expect_success(command);
+  EXPECT_EQ(again.err.find("training"), std::string::npos) << again.err;
+  EXPECT_EQ(read_bytes(folder_ / "out/comparison.csv"), csv);
+
+  std::ofstream(folder_ / "recipe.toml", std::ios::app) << "[[method]]\nmethod = 'nonsense'\n";
+  expect_failure(command, "nonsense");
+}
+
+}  // namespace
+}  // namespace ringlet::e2e

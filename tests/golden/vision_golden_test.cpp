@@ -1,0 +1,80 @@
+// Networks that measure pictures against transformers, and PIL's resampling (make_vision.py).
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "ringlet/core/json.h"
+#include "ringlet/io/pil_resize.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/models/clip_text.h"
+#include "ringlet/models/vision_transformer.h"
+#include "tests/golden/formula.h"
+
+namespace ringlet {
+namespace {
+
+constexpr double kTolerance = 1e-5;  // relative, fp32, one forward
+
+class VisionGolden : public testing::TestWithParam<std::string> {
+ protected:
+  static void SetUpTestSuite() {
+    const std::string data = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
+    configs_ = read_json_file(data + "vision.json");
+    expected_ = io::load_tensors(data + "vision.safetensors");
+  }
+  static nn::WeightSource source() {
+    return nn::WeightSource(std::make_shared<golden::FormulaStore>());
+  }
+  static void expect_near(const std::string& name, const at::Tensor& actual) {
+    const at::Tensor& want = expected_.at(name);
+    ASSERT_EQ(actual.sizes(), want.sizes()) << name;
+    EXPECT_LE((actual - want).abs().max().item<double>(),
+              kTolerance * want.abs().max().item<double>())
+        << name;
+  }
+  static inline Json configs_;
+  static inline std::map<std::string, at::Tensor> expected_;
+};
+
+TEST_P(VisionGolden, FeaturesEqualTransformers) {
+  const at::NoGradGuard no_grad;
+  const std::string key = GetParam();
+  const models::VisionTransformer network(source(),
+                                          models::VisionConfig::from_json(configs_.at(key), key));
+  for (const std::int64_t side : {32, 48}) {
+    const std::string name = key + "." + std::to_string(side);
+    if (!expected_.contains(name)) continue;  // CLIP is not interpolated
+    expect_near(name, network.features(golden::uniform(name, {2, 3, side, side})));
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Networks, VisionGolden, testing::Values("vit", "dinov2", "gated", "clip"));
+
+TEST_F(VisionGolden, ClipTextsEqualTransformers) {
+  const at::NoGradGuard no_grad;
+  Json config = configs_.at("clip").at("text_config");
+  config["projection_dim"] = configs_.at("clip").at("projection_dim");
+  config["architectures"] = {"CLIPTextModelWithProjection"};
+  const models::ClipTextModel text(source(), models::ClipTextConfig::from_json(config, "clip"));
+  const at::Tensor ids = at::tensor({58, 5, 17, 3, 59, 59, 59, 59, 59}, at::kLong).unsqueeze(0);
+  expect_near("clip.text", text.forward(ids).pooled);
+}
+
+TEST_F(VisionGolden, ResamplingEqualsPilToTheByte) {
+  const at::Tensor bytes =
+      (golden::uniform("picture", {37, 53, 3}) * 127.5 + 127.5).to(at::kByte).contiguous();
+  const auto* data = bytes.const_data_ptr<std::uint8_t>();
+  const io::Image picture{53, 37, {data, data + bytes.numel()}};
+  for (const auto& [name, filter] : {std::pair{"bilinear", io::PilFilter::bilinear},
+                                     std::pair{"bicubic", io::PilFilter::bicubic}})
+    for (const auto& [width, height] : {std::pair{20, 16}, std::pair{53, 80}, std::pair{101, 37}}) {
+      const std::string key =
+          std::string("pil.") + name + "." + std::to_string(width) + "x" + std::to_string(height);
+      const at::Tensor want = expected_.at(key).contiguous();
+      const auto* pixels = want.const_data_ptr<std::uint8_t>();
+      EXPECT_EQ(io::pil_resize(picture, width, height, filter).pixels,
+                std::vector<std::uint8_t>(pixels, pixels + want.numel()))
+          << key;
+    }
+}
+
+}  // namespace
+}  // namespace ringlet

@@ -1,0 +1,236 @@
+// Recipes, their cells, and what a comparison says of results that are made up here.
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "ringlet/core/toml_file.h"
+#include "ringlet/eval/comparison.h"
+#include "ringlet/eval/control_evaluation.h"
+#include "tests/expect_error.h"
+#include "tests/temporary_folder.h"
+#include "tests/tiny_training.h"
+
+namespace ringlet::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kRecipe = R"toml(
+title = "Two methods"
+kind = "control"
+model = "M"
+seeds = [7, 8]
+learning-rates = [1e-2, 1e-3]
+[train]
+control = "canny"
+flip = true
+sample-prompt = ["a", "b"]
+steps = 5
+[eval]
+kind = "canny"
+reference = "R"
+[[method]]
+name = "LoRA r=2"
+method = "lora(rank=2)"
+[[method]]
+method = "trm(rank=2)"
+learning-rates = [0.5]
+train = { steps = 9 }
+)toml";
+
+class Comparison : public testing::Test {
+ protected:
+  Recipe recipe(const std::string& text = kRecipe) const {
+    std::ofstream(folder_ / "recipe.toml") << text;
+    return read_recipe(folder_ / "recipe.toml");
+  }
+
+  /// A cell as if it had been trained and measured: F1 of three pictures.
+  static void pretend(const Cell& cell, double score, const std::vector<double>& f1) {
+    fs::create_directories(cell.train());
+    fs::create_directories(cell.pictures());
+    std::ofstream(cell.train() / "control.csv")
+        << "step,loss,exchanged_loss,metric\n0,1,1,0\n5,0.5,0.9," << score << "\n";
+    std::ofstream(cell.plan()) << R"({"plan": {"parameters": 150, "control_parameters": 50}})";
+    std::ofstream(cell.cost()) << R"({"seconds": 4, "peak_bytes": 2097152})";
+    Evaluation evaluation;
+    evaluation.kind = "control canny";
+    std::vector<Sample> samples;
+    for (std::size_t i = 0; i < f1.size(); ++i) {
+      const std::string name = "p" + std::to_string(i);
+      samples.push_back({name + "-s1", name, f1[i]});
+      io::write_png(cell.pictures() / (name + "-s1.png"), train::waves(static_cast<int>(i), 8, 8));
+    }
+    evaluation.metrics = {measured("F1", true, samples)};
+    std::ofstream(cell.result()) << to_json(evaluation).dump();
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Comparison, ReadsARecipe) {
+  const Recipe r = recipe();
+  EXPECT_EQ(r.title, "Two methods");
+  ASSERT_EQ(r.methods.size(), 2u);
+  EXPECT_EQ(r.methods[1].name, "trm(rank=2)");
+  EXPECT_EQ(r.methods[0].learning_rates, (std::vector<double>{1e-2, 1e-3}));
+  EXPECT_EQ(r.methods[1].learning_rates, (std::vector<double>{0.5}));
+  const auto cells = search_cells(r, folder_ / "out");
+  ASSERT_EQ(cells.size(), 3u);
+  EXPECT_EQ(cells[0].folder, folder_ / "out/cells/LoRA_r_2-lr0.01-seed7");
+  const auto words = train_command(r, cells[2]);
+  const std::string line = [&] {
+    std::string text;
+    for (const std::string& word : words) text += word + " ";
+    return text;
+  }();
+  for (const char* part : {"train --model M --method trm(rank=2) --learning-rate 0.5 --seed 7",
+                           "--flip ", "--sample-prompt a --sample-prompt b", "--steps 9 "})
+    EXPECT_NE(line.find(part), std::string::npos) << line;
+}
+
+TEST_F(Comparison, RefusesBadRecipes) {
+  const auto expect_refusal = [&](ErrorCode code, const char* words, const std::string& from,
+                                  const std::string& to) {
+    std::string text = kRecipe;
+    text.replace(text.find(from), from.size(), to);
+    expect_error(code, words, [&] { recipe(text); });
+  };
+  using enum ErrorCode;
+  expect_refusal(bad_format, "recipe.toml:3:", "kind = \"control\"", "kind = ");
+  expect_refusal(bad_format, "did you mean \"seeds\"", "seeds =", "seed =");
+  expect_refusal(bad_format, "\"model\" is missing", "model = \"M\"", "");
+  expect_refusal(invalid_argument, "use control", "kind = \"control\"", "kind = \"speed\"");
+  expect_refusal(invalid_argument, "set by the comparison", "flip = true", "seed = 3");
+  expect_refusal(invalid_argument, "no seeds", "[7, 8]", "[]");
+  expect_refusal(invalid_argument, "above 0", "[1e-2, 1e-3]", "[0.0]");
+  expect_refusal(invalid_argument, "two methods are called", "method = \"trm(rank=2)\"",
+                 "method = \"trm(rank=2)\"\nname = \"LoRA r=2\"");
+  expect_error(not_found, "does not exist", [&] { read_recipe(folder_ / "none.toml"); });
+}
+
+TEST_F(Comparison, TheBestRateGoesOnWithAllSeeds) {
+  const Recipe r = recipe();
+  const fs::path out = folder_ / "out";
+  expect_error(ErrorCode::not_found, "not trained yet", [&] { final_cells(r, out); });
+  const auto search = search_cells(r, out);
+  pretend(search[0], 0.25, {0.1});
+  pretend(search[1], 0.75, {0.1});
+  EXPECT_EQ(validation_score(search[1]), 0.75);
+  const auto cells = final_cells(r, out);
+  ASSERT_EQ(cells.size(), 4u);
+  EXPECT_EQ(cells[0].folder, search[1].folder);
+  EXPECT_EQ(cells[1].seed, 8u);
+  EXPECT_EQ(cells[1].learning_rate, 1e-3);
+  EXPECT_EQ(cells[2].learning_rate, 0.5);
+  // Without a metric the loss decides.
+  std::ofstream(search[0].train() / "control.csv") << "h\n5,0.5,0.9,nan\n";
+  EXPECT_EQ(validation_score(search[0]), -0.5);
+  std::ofstream(search[0].train() / "control.csv") << "";
+  expect_error(ErrorCode::not_found, "validation-pictures", [&] { validation_score(search[0]); });
+}
+
+TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
+  const Recipe r = recipe();
+  const fs::path out = folder_ / "out";
+  for (const Cell& cell : search_cells(r, out)) pretend(cell, 0.5, {0.5, 0.6, 0.7});
+  const auto cells = final_cells(r, out);
+  pretend(cells[0], 0.5, {0.5, 0.6, 0.7});
+  pretend(cells[1], 0.5, {0.5, 0.6, 0.7});
+  pretend(cells[2], 0.5, {0.7, 0.8, 0.9});
+  pretend(cells[3], 0.5, {0.7, 0.8, 0.9});
+  const auto rows = comparison_rows(r, cells);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].parameters, 100);
+  EXPECT_EQ(rows[0].runs, 2u);
+  EXPECT_EQ(rows[0].seconds, 4.0);
+  EXPECT_NEAR(rows[1].metrics[0].interval.mean, 0.8, 1e-12);
+  EXPECT_EQ(rows[1].metrics[0].interval.units, 3u);
+  EXPECT_EQ(rows[1].metrics[0].interval.runs, 2u);
+  EXPECT_NEAR(rows[1].to_first[0]->interval.low, 0.2, 1e-12);
+  EXPECT_EQ(rows[1].to_first[0]->positive, 1.0);
+  const std::string table = to_markdown(rows), csv = to_csv(rows);
+  EXPECT_NE(table.find("F1 (higher is better)"), std::string::npos) << table;
+  EXPECT_NE(table.find("| trm(rank=2) | 100 | 0.5 | 2 | 0.8 ["), std::string::npos) << table;
+  EXPECT_NE(csv.find("\"trm(rank=2)\",\"trm(rank=2)\",100,0.5,2,\"F1\",0.7999"), std::string::npos)
+      << csv;
+  EXPECT_EQ(sample_sheet(r, cells).width, 2 * 8);
+  const std::string page = to_html(r, rows, sample_sheet(r, cells));
+  EXPECT_NE(page.find("Two methods"), std::string::npos);
+  EXPECT_NE(page.find("data:image/png"), std::string::npos);
+  // Before the second seed of a method is there, pairs cannot be made.
+  fs::remove(cells[3].result());
+  EXPECT_FALSE(comparison_rows(r, cells)[1].to_first[0].has_value());
+}
+
+TEST(Evaluation, IsReadBackAndCompared) {
+  const TemporaryFolder folder;
+  Evaluation a;
+  a.kind = "control canny";
+  a.settings = {{"size", "128"}};
+  a.metrics = {measured("F1", true, {{"p-s1", "p", 0.5}, {"q-s1", "q", 0.7}})};
+  a.notes = {"one was left out"};
+  std::ofstream(folder / "a.json") << to_json(a).dump();
+  const Evaluation read = read_evaluation(folder / "a.json");
+  EXPECT_EQ(to_json(read), to_json(a));
+  EXPECT_NE(to_text(read).find("0.6 [0.5, 0.7]"), std::string::npos) << to_text(read);
+  EXPECT_NE(to_html(read, {}).find("one was left out"), std::string::npos);
+  Evaluation b = a;
+  b.metrics[0].samples[0].value = 0.3;
+  EXPECT_NEAR(compare(a, b)[0].second.interval.mean, 0.1, 1e-12);
+  b.metrics[0].samples.pop_back();
+  expect_error(ErrorCode::mismatch, "only the first", [&] { compare(a, b); });
+  b.kind = "subject";
+  expect_error(ErrorCode::mismatch, "the other", [&] { compare(a, b); });
+  std::ofstream(folder / "b.json") << "{}";
+  expect_error(ErrorCode::bad_format, "kind", [&] { read_evaluation(folder / "b.json"); });
+}
+
+class PairByName : public testing::Test {
+ protected:
+  void files(const std::string& folder, const std::vector<std::string>& names) const {
+    fs::create_directories(folder_ / folder);
+    for (const std::string& name : names) std::ofstream(folder_ / folder / name) << "x";
+  }
+  std::vector<ControlPair> pairs() const {
+    return pair_by_name(folder_ / "real", folder_ / "made", {".png"});
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(PairByName, FindsSamplesOfAReference) {
+  files("real", {"a.png", "b-s1.png", "notes.txt"});
+  files("made", {"a-s1.png", "a_s12.png", "b-s1.png", "b-s1-s2.png"});
+  const auto found = pairs();
+  ASSERT_EQ(found.size(), 4u);
+  EXPECT_EQ(found[0].id, "a-s1");
+  EXPECT_EQ(found[0].unit, "a");
+  EXPECT_EQ(found[2].unit, "b-s1");
+  EXPECT_EQ(found[3].unit, "b-s1");
+}
+
+TEST_F(PairByName, CountsWhatHasNoPartner) {
+  expect_error(ErrorCode::not_found, "does not exist", [&] { pairs(); });
+  files("real", {"a.png", "b.png"});
+  files("made", {});
+  expect_error(ErrorCode::not_found, "nothing to evaluate", [&] { pairs(); });
+  files("made", {"a-s1.png"});
+  expect_error(ErrorCode::mismatch, "nothing was generated (1: b)", [&] { pairs(); });
+  std::vector<std::string> missing;
+  EXPECT_EQ(pair_by_name(folder_ / "real", folder_ / "made", {".png"}, &missing).size(), 1u);
+  EXPECT_EQ(missing, std::vector<std::string>{"b"});
+  files("made", {"b.png", "c.png", "d.png", "e.png", "f.png"});
+  expect_error(ErrorCode::mismatch, "(4: c, d, e, …)", [&] { pairs(); });
+}
+
+TEST(Toml, BecomesJson) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "a.toml") << "a = 1\nb = [1.5, \"x\"]\n[t]\nc = true\nd = 2020-01-02\n";
+  EXPECT_EQ(read_toml_file(folder / "a.toml"),
+            parse_json(R"({"a": 1, "b": [1.5, "x"], "t": {"c": true, "d": "2020-01-02"}})", "t"));
+  std::ofstream(folder / "a.toml") << "a = 1\na = 2\n";
+  expect_error(ErrorCode::bad_format, "a.toml:2:", [&] { read_toml_file(folder / "a.toml"); });
+}
+
+}  // namespace
+}  // namespace ringlet::eval
