@@ -22,6 +22,9 @@ struct EvalVerb {
 constexpr std::array kEvalVerbs = {
     EvalVerb{"control", "Do pictures follow their edges, segmentation, landmarks?",
              cmd_eval_control},
+    EvalVerb{"subject", "Is it the subject, and the prompt? DINO, CLIP-I, CLIP-T, diversity",
+             cmd_eval_subject},
+    EvalVerb{"set", "Distances of two sets of pictures: Frechet, kernel, CMMD", cmd_eval_set},
     EvalVerb{"compare", "Train and measure several methods by a recipe: tables, plots, a report",
              cmd_eval_compare},
     EvalVerb{"difference", "Two results over the same samples, pair by pair", cmd_eval_difference},

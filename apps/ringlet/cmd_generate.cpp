@@ -122,16 +122,8 @@ void add_start_and_output_options(CLI::App& app, GenerateOptions& o) {
 std::vector<std::string> read_prompts(const GenerateOptions& o) {
   std::vector<std::string> prompts = o.prompts;
   if (!o.prompts_file.empty()) {
-    std::ifstream file(o.prompts_file);
-    if (!file || fs::is_directory(o.prompts_file))
-      throw Error(ErrorCode::not_found, o.prompts_file, "the prompts file cannot be read");
-    for (std::string line; std::getline(file, line);) {
-      if (line.ends_with('\r')) line.pop_back();
-      if (!line.empty()) prompts.push_back(line);
-    }
-    if (prompts.empty())
-      throw Error(ErrorCode::invalid_argument, o.prompts_file, "the file holds no prompt",
-                  "write one prompt a line");
+    for (std::string& line : read_lines(o.prompts_file, "--prompts"))
+      prompts.push_back(std::move(line));
   }
   if (prompts.empty())
     throw Error(ErrorCode::invalid_argument, "--prompt", "a prompt is needed",

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <vector>
 
@@ -75,6 +77,24 @@ CLI::Validator whole_number() {
             return problem == std::errc() && last == end ? "" : "must lie between 0 and 2^64 - 1";
           },
           ""};
+}
+
+std::vector<std::string> read_lines(const std::string& path, const std::string& option) {
+  std::ifstream file(path);
+  if (!file || std::filesystem::is_directory(path))
+    throw Error(ErrorCode::not_found, path, "the prompts file cannot be read");
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.empty()) continue;
+    if (!is_utf8(line))
+      throw Error(ErrorCode::invalid_argument, option, "the text is not valid UTF-8");
+    lines.push_back(line);
+  }
+  if (lines.empty())
+    throw Error(ErrorCode::invalid_argument, path, "the file holds no prompt",
+                "write one prompt a line");
+  return lines;
 }
 
 void repeatable(CLI::Option* option) {

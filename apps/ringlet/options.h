@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <c10/core/Device.h>
@@ -35,6 +36,10 @@ CLI::Validator whole_number();
 
 /// An option that takes one value and may be given several times.
 void repeatable(CLI::Option* option);
+
+/// The lines of a text file that are not empty. Throws Error(not_found), and
+/// Error(invalid_argument) naming `option` for a file without any or that is not UTF-8.
+std::vector<std::string> read_lines(const std::string& path, const std::string& option);
 
 /// Where to go on after parsing: an exit status when the program is done (--help).
 using ParseResult = std::optional<int>;

@@ -47,6 +47,7 @@ class FeatureNetwork {
   static FeatureNetwork open(const std::filesystem::path& folder, at::Device device = at::kCPU);
 
   const std::string& name() const { return name_; }
+  bool reads_texts() const { return text_ != nullptr; }
   const Preprocessing& preprocessing() const { return preprocessing_; }
 
   /// [pictures, width], fp32 on the CPU, not normalised.

@@ -2,6 +2,7 @@
 #include "ringlet/core/json.h"
 #include "tests/e2e/tiny_program_test.h"
 #include "tests/tiny_training.h"
+#include "tests/tiny_vision.h"
 
 namespace ringlet::e2e {
 namespace {
@@ -48,7 +49,7 @@ TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
 }
 
 TEST_F(Eval, RefusesWhatCannotBeMeasured) {
-  expect_failure({"eval", "speed"}, "use one of control, compare, difference");
+  expect_failure({"eval", "speed"}, "use one of control, subject, set, compare, difference");
   expect_failure({"eval", "control", "--kind", "depth", "--generated", "x"}, "use canny");
   expect_failure({"eval", "control", "--kind", "canny", "--generated", path("pictures")},
                  "--reference");
@@ -81,6 +82,39 @@ TEST_F(Eval, LandmarksAndLabelMaps) {
   EXPECT_NE(expect_success(maps).out.find("mIoU"), std::string::npos);
   maps.back() = "1";
   expect_failure(maps, "label 1");
+}
+
+TEST_F(Eval, SubjectsAndSets) {
+  golden::write_tiny_vit(folder_ / "dino");
+  golden::write_tiny_clip(folder_ / "clip");
+  std::ofstream(folder_ / "prompts.txt") << "a {} in snow\na {} on the moon\n";
+  const ProgramResult result = expect_success({"eval",        "subject",
+                                               "--model",     path("model"),
+                                               "--prompts",   path("prompts.txt"),
+                                               "--subject",   "sks dog",
+                                               "--token",     "sks",
+                                               "--samples",   "2",
+                                               "--steps",     "1",
+                                               "--generated", path("made"),
+                                               "--reference", path("pictures"),
+                                               "--dino",      path("dino"),
+                                               "--clip",      path("clip"),
+                                               "--result",    path("subject.json"),
+                                               "--html",      path("subject.html")});
+  EXPECT_EQ(names_in(folder_ / "made"),
+            (std::set<std::string>{"p00-s1.png", "p00-s2.png", "p01-s1.png", "p01-s2.png"}));
+  for (const char* word : {"DINO", "CLIP-I", "CLIP-T", "DIV by DINO", "4 samples of 2 units"})
+    EXPECT_NE(result.out.find(word), std::string::npos) << result.out;
+  EXPECT_EQ(read_json_file(folder_ / "subject.json").at("metrics").size(), 4u);
+  const ProgramResult sets =
+      expect_success({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
+                      "--features", path("dino")});
+  EXPECT_NE(sets.out.find("Frechet distance (dino)"), std::string::npos) << sets.out;
+  expect_failure({"eval", "subject", "--generated", path("made"), "--reference", path("pictures")},
+                 "at least one network");
+  expect_failure({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
+                  "--features", path("pictures")},
+                 "published as facebook/dino-vits16");
 }
 
 TEST_F(Eval, CompareTrainsMeasuresAndReports) {

@@ -1,0 +1,208 @@
+// `ringlet eval subject` and `ringlet eval set`: pictures against real ones, by feature networks.
+#include <cstdio>
+
+#include "adapter_options.h"
+#include "eval_verbs.h"
+#include "options.h"
+#include "ringlet/core/text.h"
+#include "ringlet/data/picture_folder.h"
+#include "ringlet/eval/dreambooth_prompts.h"
+#include "ringlet/eval/subject_evaluation.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/picture_text.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct EvalSubjectOptions {
+  CommonOptions common;
+  EvalOutput output;
+  std::string generated, reference, token, dino, clip, prior, drift_with, drift_without;
+  // Pictures that are still to be made.
+  std::string model, prompts, subject;
+  AdapterOptions adapters;
+  std::int64_t samples = 4, steps = 30;
+  std::uint64_t seed = 1;
+  double guidance = 7.5;
+};
+
+void add_options(CLI::App& app, EvalSubjectOptions& o) {
+  app.add_option("--generated", o.generated,
+                 "Folder of generated pictures, or of a folder per subject")
+      ->required();
+  app.add_option("--reference", o.reference, "Folder of real pictures, likewise")->required();
+  app.add_option("--dino", o.dino, "Folder of a DINO network: facebook/dino-vits16, dinov2-…");
+  app.add_option("--clip", o.clip, "Folder of a CLIP network: openai/clip-vit-base-patch32, …");
+  app.add_option("--token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
+  app.add_option("--prior", o.prior,
+                 "Folder of pictures of the class, made with the adapter: prior preservation");
+  app.add_option("--drift-with", o.drift_with,
+                 "Folder of pictures of unrelated prompts, made with the adapter …");
+  app.add_option("--drift-without", o.drift_without,
+                 "… and of the same prompts and seeds without it, of the same names: drift");
+  app.add_option("--model", o.model, "Make the pictures that --generated lacks, with this model");
+  o.adapters.add_to(app);
+  app.add_option("--prompts", o.prompts,
+                 "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
+                 "for --subject");
+  app.add_option("--subject", o.subject, "Token and class, such as \"sks dog\"");
+  app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
+  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
+  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
+      ->transform(whole_number())
+      ->capture_default_str();
+  o.output.add_to(app);
+}
+
+std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
+  if (o.prompts.empty())
+    throw Error(ErrorCode::invalid_argument, "--prompts", "is needed with --model",
+                "for example dreambooth-objects");
+  std::vector<std::string> prompts = eval::published_prompts(o.prompts);
+  if (prompts.empty()) prompts = read_lines(o.prompts, "--prompts");
+  for (std::string& prompt : prompts) {
+    if (prompt.find("{}") != std::string::npos && o.subject.empty())
+      throw Error(ErrorCode::invalid_argument, "--subject", "the prompts have a place for it",
+                  "for example --subject \"sks dog\"");
+    prompt = eval::with_subject(prompt, o.subject);
+  }
+  return prompts;
+}
+
+/// A picture per prompt and seed that is not there yet.
+void generate_missing(const EvalSubjectOptions& o) {
+  const std::vector<std::string> prompts = prompts_of(o);
+  pipeline::LoadOptions load;
+  load.device = o.common.select_device();
+  load.precision = o.common.select_precision(load.device);
+  const auto model = pipeline::StableDiffusion::open(o.model, load);
+  LoadedAdapters adapters = load_adapters(model, parse_adapters(o.adapters), "");
+  for (adapt::AdapterSet& adapter : adapters.sets) adapter.attach();
+  const std::string hash = pipeline::model_hash(model.files());
+  fs::create_directories(o.generated);
+  Progress progress("generating", prompts.size(), o.common.quiet || o.common.json);
+  for (std::size_t p = 0; p < prompts.size(); ++p) {
+    const auto file_of = [&](std::uint64_t seed) {
+      char name[64];
+      std::snprintf(name, sizeof name, "p%02zu-s%llu.png", p,
+                    static_cast<unsigned long long>(seed));
+      return fs::path(o.generated) / name;
+    };
+    pipeline::GenerateRequest request;
+    request.prompt = prompts[p];
+    request.steps = o.steps;
+    request.guidance.scale = o.guidance;
+    request.seeds.clear();
+    for (std::int64_t i = 0; i < o.samples; ++i)
+      if (const std::uint64_t seed = o.seed + static_cast<std::uint64_t>(i);
+          !fs::exists(file_of(seed)))
+        request.seeds.push_back(seed);
+    if (!request.seeds.empty()) {
+      request = model.checked(request);
+      const auto made =
+          model.decode(model.sample(request, [](const auto&) { return !interrupted(); }));
+      for (std::size_t i = 0; i < made.size(); ++i)
+        io::write_png(file_of(request.seeds[i]), made[i],
+                      {{"parameters", pipeline::generation_parameters(request, request.seeds[i],
+                                                                      model.files(), hash)}});
+    }
+    progress.advance();
+  }
+}
+
+std::vector<fs::path> files_of(const std::vector<eval::RealPictures>& real) {
+  std::vector<fs::path> files;
+  for (const eval::RealPictures& subject : real)
+    files.insert(files.end(), subject.files.begin(), subject.files.end());
+  return files;
+}
+
+int eval_subject(const EvalSubjectOptions& o) {
+  if (o.samples < 1) throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
+  if (o.drift_with.empty() != o.drift_without.empty())
+    throw Error(ErrorCode::invalid_argument, "--drift-with, --drift-without", "go together");
+  std::optional<eval::FeatureNetwork> dino, clip;
+  const at::Device device = o.common.select_device();
+  if (!o.dino.empty()) dino.emplace(eval::FeatureNetwork::open(o.dino, device));
+  if (!o.clip.empty()) clip.emplace(eval::FeatureNetwork::open(o.clip, device));
+  if (!o.model.empty()) generate_missing(o);
+  const auto [generated, real] = eval::read_subjects(o.generated, o.reference, o.token);
+  eval::Evaluation evaluation =
+      eval::evaluate_subjects(generated, real, {dino ? &*dino : nullptr, clip ? &*clip : nullptr});
+  const eval::FeatureNetwork& network = dino ? *dino : *clip;
+  if (!o.prior.empty()) {
+    std::vector<fs::path> prior;
+    for (const data::Picture& picture : data::read_picture_folder(o.prior).pictures)
+      prior.push_back(picture.path);
+    evaluation.metrics.push_back(eval::prior_preservation(network, prior, files_of(real)));
+  }
+  if (!o.drift_with.empty())
+    evaluation.metrics.push_back(eval::prior_drift(network, o.drift_with, o.drift_without));
+  evaluation.settings.insert(evaluation.settings.end(),
+                             {{"generated", o.generated}, {"reference", o.reference}});
+  if (!o.token.empty()) evaluation.settings.emplace_back("word left out for CLIP-T", o.token);
+  std::vector<std::pair<std::string, std::string>> pictures;
+  if (!o.output.html.empty()) {
+    constexpr std::size_t kShown = 40;
+    constexpr std::int64_t kColumns = 8;
+    std::vector<io::Image> shown;
+    for (std::size_t i = 0; i < std::min(kShown, generated.size()); ++i)
+      shown.push_back(io::read_image(generated[i].file));
+    pictures = {{"generated pictures", io::encode_png(io::image_grid(shown, kColumns))}};
+  }
+  o.output.write(evaluation, pictures, o.common.json);
+  return 0;
+}
+
+}  // namespace
+
+int cmd_eval_subject(int argc, char** argv) {
+  EvalSubjectOptions options;
+  CLI::App app(
+      "Measure subject-driven generation: DINO, CLIP-I, CLIP-T, diversity; make the pictures first "
+      "with --model.\nExample:\n  ringlet eval subject --reference photos --dino dino-vits16 "
+      "--clip "
+      "clip-vit-base-patch32 --model MODEL --adapter runs/dog/adapter.safetensors --prompts "
+      "dreambooth-live --subject \"sks dog\" --token sks --generated made",
+      "eval subject");
+  add_options(app, options);
+  options.common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  options.common.apply();
+  catch_interrupts();
+  return nn::with_ringlet_errors("eval subject", [&] { return eval_subject(options); });
+}
+
+int cmd_eval_set(int argc, char** argv) {
+  CommonOptions common;
+  EvalOutput output;
+  std::string generated, reference, features;
+  CLI::App app(
+      "Distances of two sets of pictures by a network's features: Frechet (FID), kernel (KID), "
+      "CMMD.\nExample:\n  ringlet eval set --generated made --reference photos --features "
+      "clip-vit-large-patch14-336",
+      "eval set");
+  app.add_option("--generated", generated, "Folder of generated pictures")->required();
+  app.add_option("--reference", reference, "Folder of real pictures")->required();
+  app.add_option("--features", features,
+                 "Folder of the network that looks at them: CLIP, DINO, DINOv2")
+      ->required();
+  output.add_to(app);
+  common.add_to(app);
+  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  common.apply();
+  return nn::with_ringlet_errors("eval set", [&] {
+    const auto network = eval::FeatureNetwork::open(features, common.select_device());
+    eval::Evaluation evaluation = eval::evaluate_sets(generated, reference, network);
+    evaluation.settings.insert(evaluation.settings.end(),
+                               {{"generated", generated}, {"reference", reference}});
+    output.write(evaluation, {}, common.json);
+    return 0;
+  });
+}
+
+}  // namespace ringlet::app

@@ -1,0 +1,68 @@
+// Subject-driven generation as DreamBooth evaluates it (Ruiz et al. 2023), and distances of sets.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "ringlet/eval/evaluation.h"
+#include "ringlet/eval/feature_network.h"
+
+namespace ringlet::eval {
+
+/// A generated picture.
+struct SubjectPicture {
+  std::string id;
+  std::string subject;  ///< which real pictures it is compared with
+  std::string prompt;   ///< as CLIP-T reads it
+  std::filesystem::path file;
+};
+
+struct RealPictures {
+  std::string subject;
+  std::vector<std::filesystem::path> files;
+};
+
+/// Pictures of `generated` and `reference`: either folder holds the pictures of one subject, or
+/// both hold a folder per subject, of the same names. The prompt of a picture is in its PNG text,
+/// as ringlet and SD web UIs write it, or in a .txt file beside it; `token` is taken out of it
+/// ("sks
+/// "), since CLIP knows no such word. Throws Error(not_found | mismatch) that names what is
+/// missing.
+std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
+    const std::filesystem::path& generated, const std::filesystem::path& reference,
+    const std::string& token);
+
+/// Which networks measure; null ones leave their metrics out.
+struct SubjectNetworks {
+  const FeatureNetwork* dino = nullptr;
+  const FeatureNetwork* clip = nullptr;
+};
+
+/// DINO and CLIP-I: mean cosine of each generated picture with all real ones of its subject;
+/// CLIP-T: with its prompt (where the network reads texts); DIV: mean 1 - cosine between pictures
+/// of one subject and prompt, by DINO, or CLIP without it. Means are over units: subjects, or
+/// prompts where there is one subject. The note names OFT's pooled average, which weighs subjects
+/// by their pictures. Throws Error(invalid_argument) without any network.
+Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
+                             const std::vector<RealPictures>& real,
+                             const SubjectNetworks& networks);
+
+/// PRES: mean cosine of pictures of the class, made with the adapter, with the real subject; lower
+/// is better.
+Measured prior_preservation(const FeatureNetwork& network,
+                            const std::vector<std::filesystem::path>& prior,
+                            const std::vector<std::filesystem::path>& real);
+
+/// Drift on unrelated prompts: mean 1 - cosine of pictures of the same name (prompt and seed), made
+/// with and without the adapter; lower is better. Throws Error(mismatch) for names without a
+/// partner.
+Measured prior_drift(const FeatureNetwork& network, const std::filesystem::path& with,
+                     const std::filesystem::path& without);
+
+/// FID, KID and CMMD of two folders by this network's features, with intervals over the generated
+/// pictures. They are called after the network, since numbers of others do not compare.
+Evaluation evaluate_sets(const std::filesystem::path& generated,
+                         const std::filesystem::path& reference, const FeatureNetwork& network);
+
+}  // namespace ringlet::eval

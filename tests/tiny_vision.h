@@ -1,0 +1,59 @@
+// Small networks that measure pictures, as folders.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+
+#include "ringlet/core/json.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/models/clip_text.h"
+#include "ringlet/models/vision_transformer.h"
+#include "ringlet/nn/weight_store.h"
+#include "tests/golden/tiny_model.h"
+
+namespace ringlet::golden {
+
+inline Json tiny_vit_config() {
+  return {{"model_type", "vit"},      {"hidden_size", 16}, {"num_hidden_layers", 1},
+          {"num_attention_heads", 2}, {"image_size", 16},  {"patch_size", 8},
+          {"intermediate_size", 24}};
+}
+
+/// config.json and model.safetensors with random weights.
+inline void write_tiny_vit(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  const Json config = tiny_vit_config();
+  const nn::WeightSource source(std::make_shared<nn::RandomStore>(3));
+  const models::VisionTransformer network(source, models::VisionConfig::from_json(config, "vit"));
+  io::save_tensors(folder / "model.safetensors", source.finish().tensors);
+  std::ofstream(folder / "config.json") << config.dump();
+}
+
+/// A whole CLIP with the tiny models' tokenizer.
+inline void write_tiny_clip(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  Json config = {
+      {"model_type", "clip"}, {"projection_dim", 12}, {"vision_config", tiny_vit_config()}};
+  write_tokenizer(folder, "<|endoftext|>");
+  const Json vocabulary = read_json_file(folder / "vocab.json");
+  config["text_config"] = {{"hidden_size", 16},
+                           {"num_hidden_layers", 1},
+                           {"num_attention_heads", 2},
+                           {"intermediate_size", 24},
+                           {"vocab_size", vocabulary.size()},
+                           {"max_position_embeddings", 16},
+                           {"eos_token_id", vocabulary.at("<|endoftext|>")}};
+  const nn::WeightSource source(std::make_shared<nn::RandomStore>(4));
+  const models::VisionTransformer vision(source, models::VisionConfig::from_json(config, "clip"));
+  Json text = config["text_config"];
+  text["projection_dim"] = 12;
+  text["architectures"] = {"CLIPTextModelWithProjection"};
+  const models::ClipTextModel encoder(source, models::ClipTextConfig::from_json(text, "clip"));
+  source.get("logit_scale", {});
+  io::save_tensors(folder / "model.safetensors", source.finish().tensors);
+  std::ofstream(folder / "config.json") << config.dump();
+}
+
+}  // namespace ringlet::golden

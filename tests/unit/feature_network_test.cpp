@@ -1,0 +1,187 @@
+#include "ringlet/eval/feature_network.h"
+
+#include <gtest/gtest.h>
+
+#include "ringlet/eval/dreambooth_prompts.h"
+#include "ringlet/eval/subject_evaluation.h"
+#include "tests/expect_error.h"
+#include "tests/temporary_folder.h"
+#include "tests/tiny_training.h"
+#include "tests/tiny_vision.h"
+
+namespace ringlet::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+Preprocessing read(const char* json) {
+  return Preprocessing::from_json(parse_json(json, "p"), "preprocessor_config.json");
+}
+
+TEST(Preprocessing, IsReadFromEveryPublishedForm) {
+  // CLIP's old files: a number is the shorter side.
+  Preprocessing how = read(R"({"size": 224, "do_center_crop": true, "crop_size": 200,
+                               "resample": 3, "image_mean": [0.1, 0.2, 0.3]})");
+  EXPECT_EQ(how.shortest, 224);
+  EXPECT_EQ(how.crop, 200);
+  EXPECT_TRUE(how.bicubic);
+  EXPECT_EQ(how.mean[1], 0.2);
+  // ViT's: both sides.
+  how = read(R"({"size": {"height": 32, "width": 48}, "resample": 2})");
+  EXPECT_EQ(how.shortest, 0);
+  EXPECT_EQ(how.width, 48);
+  EXPECT_EQ(how.crop, 0);
+  EXPECT_FALSE(how.bicubic);
+  // DINOv2's.
+  how = read(R"({"size": {"shortest_edge": 256}, "do_center_crop": true,
+                 "crop_size": {"height": 224, "width": 224}})");
+  EXPECT_EQ(how.shortest, 256);
+  EXPECT_EQ(how.crop, 224);
+  expect_error(ErrorCode::unsupported, "size", [] { read(R"({"size": {"longest_edge": 3}})"); });
+  expect_error(ErrorCode::unsupported, "resample", [] { read(R"({"resample": 1})"); });
+  expect_error(ErrorCode::bad_format, "three numbers", [] { read(R"({"image_std": [1]})"); });
+}
+
+TEST(Preprocessing, MakesTheTensorThatTheNetworkWants) {
+  const io::Image wide = train::waves(1, 60, 30);
+  Preprocessing how;
+  how.shortest = 20;
+  how.crop = 16;
+  EXPECT_EQ(prepared(wide, how).sizes(), (std::vector<std::int64_t>{1, 3, 16, 16}));
+  how.shortest = how.crop = 0;
+  how.width = 24;
+  how.height = 8;
+  EXPECT_EQ(prepared(wide, how).sizes(), (std::vector<std::int64_t>{1, 3, 8, 24}));
+  const io::Image grey{2, 2, std::vector<std::uint8_t>(12, 51)};  // 0.2
+  how.width = how.height = 2;
+  how.mean = {0.2, 0.1, 0.0};
+  how.deviation = {0.5, 0.1, 0.1};
+  const at::Tensor pixels = prepared(grey, how);
+  EXPECT_NEAR(pixels[0][0][1][1].item<double>(), 0.0, 1e-6);
+  EXPECT_NEAR(pixels[0][1][0][0].item<double>(), 1.0, 1e-6);
+  EXPECT_NEAR(pixels[0][2][0][1].item<double>(), 2.0, 1e-6);
+}
+
+class FeatureNetworks : public testing::Test {
+ protected:
+  FeatureNetworks() {
+    golden::write_tiny_vit(folder_ / "vit");
+    golden::write_tiny_clip(folder_ / "clip");
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(FeatureNetworks, OpenAndLook) {
+  const FeatureNetwork vit = FeatureNetwork::open(folder_ / "vit");
+  EXPECT_EQ(vit.name(), "vit");
+  const at::Tensor features = vit.features({train::waves(0), train::waves(1)});
+  EXPECT_EQ(features.sizes(), (std::vector<std::int64_t>{2, 16}));
+  EXPECT_FALSE(at::allclose(features[0], features[1]));
+  EXPECT_TRUE(at::equal(vit.features({train::waves(1)})[0], features[1]));
+  expect_error(ErrorCode::unsupported, "does not read texts", [&] { vit.text_features({"a"}); });
+
+  const FeatureNetwork clip = FeatureNetwork::open(folder_ / "clip");
+  EXPECT_EQ(clip.features({train::waves(0)}).size(1), 12);
+  EXPECT_EQ(clip.text_features({"a dog", "a cat"}).sizes(), (std::vector<std::int64_t>{2, 12}));
+}
+
+TEST_F(FeatureNetworks, SayWhatIsMissing) {
+  expect_error(ErrorCode::not_found, "facebook/dino-vits16",
+               [&] { FeatureNetwork::open(folder_ / "nothing"); });
+  fs::remove(folder_ / "vit/model.safetensors");
+  expect_error(ErrorCode::not_found, "model.safetensors",
+               [&] { FeatureNetwork::open(folder_ / "vit"); });
+  golden::write_tiny_vit(folder_ / "vit");
+  auto tensors = io::load_tensors(folder_ / "vit/model.safetensors");
+  tensors.erase("layernorm.bias");
+  io::save_tensors(folder_ / "vit/model.safetensors", tensors);
+  expect_error(ErrorCode::mismatch, "layernorm.bias",
+               [&] { FeatureNetwork::open(folder_ / "vit"); });
+  Json config = golden::tiny_vit_config();
+  config["model_type"] = "resnet";
+  std::ofstream(folder_ / "vit/config.json") << config.dump();
+  expect_error(ErrorCode::unsupported, "resnet", [&] { FeatureNetwork::open(folder_ / "vit"); });
+  config = golden::tiny_vit_config();
+  config["num_attention_heads"] = 3;
+  std::ofstream(folder_ / "vit/config.json") << config.dump();
+  expect_error(ErrorCode::bad_format, "multiple", [&] { FeatureNetwork::open(folder_ / "vit"); });
+  fs::remove(folder_ / "clip/vocab.json");
+  EXPECT_THROW(FeatureNetwork::open(folder_ / "clip"), Error);
+}
+
+class SubjectEvaluation : public FeatureNetworks {
+ protected:
+  void pictures(const std::string& folder, int first, int count) const {
+    fs::create_directories(folder_ / folder);
+    for (int i = 0; i < count; ++i)
+      io::write_png(folder_ / folder / ("p0-s" + std::to_string(i) + ".png"),
+                    train::waves(first + i), {{"parameters", "a sks dog in snow\nSteps: 3"}});
+  }
+  const Measured& metric(const Evaluation& evaluation, const std::string& name) const {
+    const auto found = std::ranges::find(evaluation.metrics, name, &Measured::name);
+    EXPECT_NE(found, evaluation.metrics.end()) << name;
+    return *found;
+  }
+};
+
+TEST_F(SubjectEvaluation, MeasuresOneSubject) {
+  pictures("real", 0, 2);
+  pictures("made", 0, 2);
+  const FeatureNetwork vit = FeatureNetwork::open(folder_ / "vit");
+  const FeatureNetwork clip = FeatureNetwork::open(folder_ / "clip");
+  const auto [made, real] = read_subjects(folder_ / "made", folder_ / "real", "sks");
+  ASSERT_EQ(made.size(), 2u);
+  EXPECT_EQ(made[0].prompt, "a dog in snow");
+  const Evaluation evaluation = evaluate_subjects(made, real, {&vit, &clip});
+  // The mean of two ones and two times the same cosine.
+  const double cosine = 1.0 - metric(evaluation, "DIV by DINO").interval.mean;
+  EXPECT_NEAR(metric(evaluation, "DINO").interval.mean, (1.0 + cosine) / 2.0, 1e-9);
+  EXPECT_EQ(metric(evaluation, "CLIP-T").samples.size(), 2u);
+  EXPECT_EQ(metric(evaluation, "CLIP-I").interval.units, 1u);  // one prompt
+  expect_error(ErrorCode::invalid_argument, "at least one network",
+               [&, made = made, real = real] { evaluate_subjects(made, real, {}); });
+
+  EXPECT_NEAR(prior_drift(vit, folder_ / "made", folder_ / "real").interval.mean, 0.0, 1e-9);
+  pictures("base", 5, 1);
+  expect_error(ErrorCode::mismatch, "no partner",
+               [&] { prior_drift(vit, folder_ / "made", folder_ / "base"); });
+  EXPECT_LT(prior_preservation(vit, {folder_ / "base/p0-s0.png"}, real[0].files).interval.mean,
+            1.0);
+  const Evaluation sets = evaluate_sets(folder_ / "made", folder_ / "real", vit);
+  EXPECT_NEAR(metric(sets, "Frechet distance (vit)").interval.mean, 0.0, 1e-6);
+}
+
+TEST_F(SubjectEvaluation, MeansOverSubjectsAreEvenly) {
+  pictures("real/dog", 0, 1);
+  pictures("real/cat", 3, 1);
+  pictures("made/dog", 0, 3);
+  pictures("made/cat", 3, 1);
+  const FeatureNetwork vit = FeatureNetwork::open(folder_ / "vit");
+  const auto [made, real] = read_subjects(folder_ / "made", folder_ / "real", "");
+  const Evaluation evaluation = evaluate_subjects(made, real, {&vit, nullptr});
+  const Measured& dino = metric(evaluation, "DINO");
+  EXPECT_EQ(dino.interval.units, 2u);
+  double dog = 0.0, cat = 0.0;
+  for (const Sample& sample : dino.samples) (sample.unit == "dog" ? dog : cat) += sample.value;
+  EXPECT_NEAR(dino.interval.mean, (dog / 3.0 + cat) / 2.0, 1e-12);
+  EXPECT_NE(evaluation.notes.front().find("pooled"), std::string::npos);
+  fs::create_directories(folder_ / "made/horse");
+  expect_error(ErrorCode::mismatch, "no real pictures",
+               [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
+}
+
+TEST(DreamBoothPrompts, AreTwentyFiveEach) {
+  for (const char* name : {"dreambooth-objects", "dreambooth-live"}) {
+    const auto prompts = published_prompts(name);
+    EXPECT_EQ(prompts.size(), 25u);
+    for (const std::string& prompt : prompts) {
+      EXPECT_NE(prompt.find("{}"), std::string::npos) << prompt;
+      EXPECT_NE(with_subject(prompt, "sks dog").find("sks dog"), std::string::npos);
+    }
+  }
+  EXPECT_TRUE(published_prompts("others").empty());
+  EXPECT_EQ(with_subject("plain", "sks dog"), "plain");
+}
+
+}  // namespace
+}  // namespace ringlet::eval
