@@ -4,6 +4,7 @@
 //     ringlet_starter_stages autoencoder MODEL PICTURES OUT STEPS
 //     ringlet_starter_stages text        MODEL PICTURES OUT STEPS
 //     ringlet_starter_stages judge       MODEL PICTURES OUT STEPS
+//     ringlet_starter_stages features    MODEL PICTURES OUT STEPS
 //
 // MODEL may lack weights: such parts start at random. Checkpoints go to OUT/checkpoints, and a call
 // with the same arguments goes on from them.
@@ -23,6 +24,8 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/random.h"
 #include "ringlet/data/picture_folder.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/models/vision_transformer.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/pipeline/model_folder.h"
@@ -303,14 +306,145 @@ void judge(const Arguments& arguments) {
               candidates.size(), first, among_five, made.captions.size());
 }
 
+/// A small CLIP for pictograms.
+Json features_config(const models::ClipTokenizer& tokenizer, std::int64_t words) {
+  const Json shared = {{"hidden_size", 128},
+                       {"intermediate_size", 512},
+                       {"num_attention_heads", 4},
+                       {"hidden_act", "gelu"},
+                       {"layer_norm_eps", 1e-5}};
+  Json vision = shared, text = shared;
+  vision.update({{"num_hidden_layers", 4}, {"image_size", 128}, {"patch_size", 16}});
+  text.update({{"num_hidden_layers", 2},
+               {"vocab_size", words},
+               {"max_position_embeddings", 24},
+               {"eos_token_id", tokenizer.end_id()}});
+  return {{"model_type", "clip"},
+          {"architectures", {"CLIPModel"}},
+          {"projection_dim", 64},
+          {"vision_config", vision},
+          {"text_config", text}};
+}
+
+/// The two sides of a CLIP with random weights that learn.
+struct FeatureModel {
+  nn::WeightSource source{std::make_shared<nn::RandomStore>(kSeed), {.trainable = true}};
+  models::ClipTokenizer tokenizer;
+  Json config;
+  models::VisionTransformer vision;
+  models::ClipTextModel text;
+  at::Tensor scale;
+  nn::ModuleIndex index;
+
+  FeatureModel(models::ClipTokenizer words, std::int64_t count)
+      : tokenizer(std::move(words)),
+        config(features_config(tokenizer, count)),
+        vision(source, models::VisionConfig::from_json(config, "features")),
+        text(source, text_config()),
+        scale(source.get("logit_scale", {}, nn::Init::constant(std::log(1.0 / 0.07)))),
+        index(source.finish()) {}
+
+  models::ClipTextConfig text_config() const {
+    Json part = config["text_config"];
+    part["projection_dim"] = config["projection_dim"];
+    part["architectures"] = {"CLIPTextModelWithProjection"};
+    return models::ClipTextConfig::from_json(part, "features");
+  }
+
+  at::Tensor texts(const std::vector<std::string>& captions) const {
+    std::vector<at::Tensor> rows;
+    for (const std::string& caption : captions)
+      rows.push_back(at::tensor(
+          tokenizer.encode(caption, text.config().max_position_embeddings).ids, at::kLong));
+    return unit(text.forward(at::stack(rows)).pooled);
+  }
+  at::Tensor pictures(const at::Tensor& bytes) const {
+    return unit(vision.features(as_input(bytes)));
+  }
+};
+
+/// The share of new renderings whose own caption is the nearest.
+double found_share(const FeatureModel& model, const Data& data, std::int64_t most) {
+  at::NoGradGuard no_grad;
+  const at::Tensor some = data.pictures.narrow(0, 0, std::min(most, data.pictures.size(0)));
+  std::vector<at::Tensor> seen, read;
+  for (const at::Tensor& part : rendered_anew(some, Random(kSeed).stream("check")).split(32))
+    seen.push_back(model.pictures(part));
+  for (std::size_t i = 0; i < data.captions.size(); i += 64)
+    read.push_back(model.texts({data.captions.begin() + static_cast<std::ptrdiff_t>(i),
+                                data.captions.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                                            i + 64, data.captions.size()))}));
+  const at::Tensor best = at::matmul(at::cat(seen), at::cat(read).t()).argmax(1);
+  return (best == at::arange(some.size(0))).to(at::kDouble).mean().item<double>();
+}
+
+void save_features(const FeatureModel& model, const fs::path& tokenizer, const fs::path& folder) {
+  fs::create_directories(folder);
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [name, tensor] : model.index.tensors)
+    tensors.emplace(name, tensor.detach().to(at::kHalf));
+  io::save_tensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+  for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"})
+    if (fs::exists(tokenizer / name))
+      fs::copy_file(tokenizer / name, folder / name, fs::copy_options::overwrite_existing);
+  const Json half = {0.5, 0.5, 0.5};
+  const Json preprocessing = {{"size", {{"height", 128}, {"width", 128}}},
+                              {"do_center_crop", false},
+                              {"resample", 3},
+                              {"image_mean", half},
+                              {"image_std", half}};
+  write_file_atomically(folder / "preprocessor_config.json", preprocessing.dump(2) + "\n");
+  write_file_atomically(folder / "config.json", model.config.dump(2) + "\n");
+}
+
+/// Networks that measure pictograms: pictures and captions find each other (Radford et al. 2021).
+/// OUT/features is a folder for `ringlet eval subject --dino … --clip …`.
+void train_features(const Arguments& arguments) {
+  const fs::path words = arguments.model / "tokenizer";
+  const Json vocabulary = read_json_file(words / "vocab.json");
+  const FeatureModel model(models::ClipTokenizer::open(words),
+                           static_cast<std::int64_t>(vocabulary.size()));
+  const Data data = load(arguments.pictures, model.vision.config().image_size);
+  const auto loss = [&](std::int64_t micro_batch) {
+    constexpr std::int64_t kBatch = 64;
+    const auto step = static_cast<std::uint64_t>(micro_batch);
+    RandomStream random = Random(kSeed).stream("batch", step);
+    std::vector<at::Tensor> rows;
+    std::vector<std::string> captions;
+    for (std::int64_t i = 0; i < kBatch; ++i) {
+      const auto row = random.uniform_int(static_cast<std::uint64_t>(data.pictures.size(0)));
+      captions.push_back(data.captions[row]);
+      rows.push_back(data.pictures[static_cast<std::int64_t>(row)]);
+    }
+    const at::Tensor pictures =
+        rendered_anew(at::stack(rows), Random(kSeed).stream("rendering", step));
+    const at::Tensor scores =
+        at::matmul(model.pictures(pictures), model.texts(captions).t()) * model.scale.exp();
+    const at::Tensor own = at::arange(kBatch, at::kLong);
+    return 0.5 * (at::cross_entropy_loss(scores, own) + at::cross_entropy_loss(scores.t(), own));
+  };
+  const train::TrainerOptions options = options_for(arguments, 1e-3);
+  train::Trainer trainer(trainables(model.index, ""), loss, options);
+  run(trainer, options);
+  trainer.swap_averages();
+  constexpr std::int64_t kChecked = 600;
+  std::printf("own caption nearest for %.1f %% of new renderings\n",
+              100.0 * found_share(model, data, kChecked));
+  save_features(model, words, arguments.out / "features");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::map<std::string, void (*)(const Arguments&)> stages = {
-      {"autoencoder", train_autoencoder}, {"text", train_text}, {"judge", judge}};
+      {"autoencoder", train_autoencoder},
+      {"text", train_text},
+      {"judge", judge},
+      {"features", train_features}};
   const auto stage = stages.find(argc > 1 ? argv[1] : "");
   if (argc != 6 || stage == stages.end()) {
-    std::fprintf(stderr, "usage: %s autoencoder|text|judge MODEL PICTURES OUT STEPS\n", argv[0]);
+    std::fprintf(stderr, "usage: %s autoencoder|text|judge|features MODEL PICTURES OUT STEPS\n",
+                 argv[0]);
     return 2;
   }
   try {
