@@ -43,6 +43,9 @@ std::string last_line(const std::string& text) {
                      end - (begin == std::string::npos ? 0 : begin + 1));
 }
 
+/// How far a cell is to be brought.
+enum class Stage { train, validate, measure };
+
 /// Runs cells, several at a time; a cell that another process works on is left to it.
 class CellRunner {
  public:
@@ -50,25 +53,26 @@ class CellRunner {
       : recipe_(recipe), options_(options) {}
 
   /// Until none of them is left. Throws the first error of a cell after the others have ended.
-  void run(const std::vector<eval::Cell>& cells, bool evaluate) {
+  void run(const std::vector<eval::Cell>& cells, Stage stage) {
     std::atomic<std::size_t> next = 0;
     std::vector<std::thread> workers;
     for (int i = 0; i < options_.jobs; ++i)
       workers.emplace_back([&] {
         for (std::size_t n = next++; n < cells.size(); n = next++)
-          if (!stopped()) guarded(cells[n], evaluate);
+          if (!stopped()) guarded(cells[n], stage);
       });
     for (std::thread& worker : workers) worker.join();
     if (failure_) std::rethrow_exception(failure_);
     if (interrupted())
       throw Error(ErrorCode::cancelled, "eval compare", "stopped",
                   "the same command goes on with what is left");
-    wait_for_others(cells, evaluate);
+    wait_for_others(cells, stage);
   }
 
  private:
-  static bool done(const eval::Cell& cell, bool evaluate) {
-    return fs::exists(evaluate ? cell.result() : cell.cost());
+  static bool done(const eval::Cell& cell, Stage stage) {
+    if (stage == Stage::train) return fs::exists(cell.cost());
+    return fs::exists(stage == Stage::validate ? cell.validation() : cell.result());
   }
 
   bool stopped() {
@@ -76,9 +80,9 @@ class CellRunner {
     return failure_ != nullptr || interrupted();
   }
 
-  void guarded(const eval::Cell& cell, bool evaluate) {
+  void guarded(const eval::Cell& cell, Stage stage) {
     try {
-      run_cell(cell, evaluate);
+      run_cell(cell, stage);
     } catch (...) {
       const std::lock_guard lock(mutex_);
       if (!failure_) failure_ = std::current_exception();
@@ -90,13 +94,18 @@ class CellRunner {
     log(LogLevel::info, cell.folder.filename().string() + ": " + what);
   }
 
-  void run_cell(const eval::Cell& cell, bool evaluate) {
-    if (done(cell, evaluate)) return;
+  void run_cell(const eval::Cell& cell, Stage stage) {
+    if (done(cell, stage)) return;
     fs::create_directories(cell.folder);
     const FolderLock lock(cell.folder / "lock");
     if (!lock) return;  // wait_for_others sees to it
     if (!fs::exists(cell.cost())) train(cell);
-    if (evaluate && !fs::exists(cell.result())) measure(cell);
+    if (interrupted() || done(cell, stage)) return;
+    say(cell, stage == Stage::validate ? "validating" : "measuring");
+    run(cell,
+        stage == Stage::validate ? eval::validation_command(recipe_, cell)
+                                 : eval::eval_command(recipe_, cell),
+        cell.folder / "eval.txt");
   }
 
   std::vector<std::string> with_threads(std::vector<std::string> words) const {
@@ -133,20 +142,14 @@ class CellRunner {
     write_file_atomically(cell.cost(), cost.dump() + "\n");
   }
 
-  void measure(const eval::Cell& cell) {
-    if (interrupted()) return;
-    say(cell, "measuring");
-    run(cell, eval::eval_command(recipe_, cell), cell.folder / "eval.txt");
-  }
-
   /// Cells that other processes hold; theirs end, or are taken over when those have died.
-  void wait_for_others(const std::vector<eval::Cell>& cells, bool evaluate) {
+  void wait_for_others(const std::vector<eval::Cell>& cells, Stage stage) {
     constexpr auto kPause = std::chrono::seconds(2);
     for (const eval::Cell& cell : cells)
-      while (!done(cell, evaluate)) {
+      while (!done(cell, stage)) {
         if (interrupted()) throw Error(ErrorCode::cancelled, "eval compare", "stopped");
-        run_cell(cell, evaluate);
-        if (!done(cell, evaluate)) std::this_thread::sleep_for(kPause);
+        run_cell(cell, stage);
+        if (!done(cell, stage)) std::this_thread::sleep_for(kPause);
       }
   }
 
@@ -207,8 +210,8 @@ int compare(const CompareOptions& o) {
   }
   if (!o.report_only) {
     CellRunner runner(recipe, o);
-    runner.run(search, /*evaluate=*/false);
-    runner.run(eval::final_cells(recipe, o.out), /*evaluate=*/true);
+    runner.run(search, recipe.kind == "control" ? Stage::train : Stage::validate);
+    runner.run(eval::final_cells(recipe, o.out), Stage::measure);
   }
   report(recipe, o);
   return 0;

@@ -233,7 +233,7 @@ io::Image sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
   for (const auto& [reference, sample] : first_samples) {
     if (rows++ == kReferences) break;
     const fs::path file = references / (reference + ".png");
-    if (fs::exists(file)) pictures.push_back(io::read_image(file));
+    if (recipe.kind == "control" && fs::exists(file)) pictures.push_back(io::read_image(file));
     for (const Cell* cell : chosen) pictures.push_back(io::read_image(cell->pictures() / sample));
   }
   const auto columns = static_cast<std::int64_t>(pictures.size() / std::min(kReferences, rows));
@@ -256,7 +256,8 @@ std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows
     body += "<figure>\n" + io::html_picture(io::encode_png(plot), name + " against parameters") +
             "</figure>\n";
   if (!sheet.pixels.empty()) {
-    std::vector<std::string> names = {"reference"};
+    std::vector<std::string> names;
+    if (recipe.kind == "control") names.emplace_back("reference");
     for (const ComparisonRow& row : rows) names.push_back(row.name);
     body += "<section>\n<h2>The same samples</h2>\n<figure>\n" +
             io::html_picture(io::encode_png(sheet), "samples") +

@@ -24,9 +24,10 @@ struct RecipeMethod {
 };
 
 /// A recipe file (TOML):
-///   title, kind ("control"), model, seeds, learning-rates
-///   [train]     options of `ringlet train` without dashes, for all methods
-///   [eval]      options of `ringlet eval KIND`, for all methods
+///   title, kind ("control" or "subject"), model, seeds, learning-rates
+///   [train]       options of `ringlet train` without dashes, for all methods
+///   [eval]        options of `ringlet eval KIND`, for all methods
+///   [validation]  subject: what differs when learning rates are chosen, other prompts above all
 ///   [[method]]  name, method; optional learning-rates and train
 struct Recipe {
   std::string title;
@@ -36,6 +37,7 @@ struct Recipe {
   std::vector<RecipeMethod> methods;
   Json train = Json::object();
   Json eval = Json::object();
+  Json validation = Json::object();
 };
 
 /// Throws Error(not_found | bad_format | invalid_argument) that names the field.
@@ -51,6 +53,7 @@ struct Cell {
   std::filesystem::path train() const { return folder / "train"; }
   std::filesystem::path pictures() const { return folder / "pictures"; }
   std::filesystem::path result() const { return folder / "result.json"; }
+  std::filesystem::path validation() const { return folder / "validation.json"; }
   std::filesystem::path plan() const { return folder / "train.json"; }  ///< train --json's output
   std::filesystem::path cost() const { return folder / "cost.json"; }
 };
@@ -58,10 +61,11 @@ struct Cell {
 /// Every method with each of its learning rates and the first seed: what the search trains.
 std::vector<Cell> search_cells(const Recipe& recipe, const std::filesystem::path& out);
 
-/// What the search goes by: the last score on the held-out validation pictures, which are no test
-/// pictures; without a metric minus their loss. Nothing while the cell is not trained. Throws
+/// What the search goes by, never the test pictures. Control: the last score on the pictures that
+/// training held out; without a metric minus their loss. Subject: DINO plus CLIP-T (or the first
+/// metric alone) of the validation prompts. Nothing while that is not known yet. Throws
 /// Error(not_found) when training held nothing out.
-std::optional<double> validation_score(const Cell& cell);
+std::optional<double> validation_score(const Recipe& recipe, const Cell& cell);
 
 /// Every method with the rate that did best and all seeds. Throws Error(not_found) while a cell of
 /// the search is not trained.
@@ -70,6 +74,7 @@ std::vector<Cell> final_cells(const Recipe& recipe, const std::filesystem::path&
 /// The command lines of a cell, without the program's name.
 std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell);
 std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell);
+std::vector<std::string> validation_command(const Recipe& recipe, const Cell& cell);
 
 /// A method's line of the table.
 struct ComparisonRow {

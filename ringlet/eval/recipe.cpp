@@ -1,6 +1,7 @@
 // The half of comparison.h that reads recipes and lists cells; comparison.cpp is the half that
 // tells what came out.
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -97,20 +98,64 @@ void add_options(std::vector<std::string>& words, const Json& options, const std
   }
 }
 
+/// The last row of training's control.csv: step, loss, exchanged loss, metric.
+std::optional<double> control_score(const Cell& cell) {
+  if (!fs::exists(cell.plan())) return std::nullopt;  // written when training has ended
+  const fs::path file = cell.train() / "control.csv";
+  std::ifstream stream(file);
+  std::string line, last;
+  while (std::getline(stream, line))
+    if (!line.empty()) last = line;
+  std::array<double, 4> numbers{};
+  const char* at = last.data();
+  const char* const end = at + last.size();
+  for (double& number : numbers) {
+    const auto [next, problem] = std::from_chars(at, end, number);
+    if (problem != std::errc())
+      throw Error(ErrorCode::not_found, file.string(), "there is no validation score",
+                  "the recipe's [train] needs validation-pictures");
+    at = next == end ? next : next + 1;
+  }
+  return std::isnan(numbers[3]) ? -numbers[1] : numbers[3];
+}
+
+std::optional<double> subject_score(const Cell& cell) {
+  if (!fs::exists(cell.validation())) return std::nullopt;
+  const Evaluation evaluation = read_evaluation(cell.validation());
+  double score = evaluation.metrics.front().interval.mean;
+  for (const Measured& metric : evaluation.metrics)
+    if (metric.name == "CLIP-T") score += metric.interval.mean;
+  return score;
+}
+
+/// `ringlet eval` for a cell's adapter.
+std::vector<std::string> command(const Recipe& recipe, const Cell& cell, const fs::path& pictures,
+                                 const fs::path& result, const Json& options) {
+  std::vector<std::string> words = {"eval",        recipe.kind,       "--model",  recipe.model,
+                                    "--generated", pictures.string(), "--result", result.string()};
+  const fs::path adapter = cell.train() / "adapter.safetensors";
+  const fs::path controlnet = cell.train() / "controlnet";
+  if (fs::exists(adapter)) words.insert(words.end(), {"--adapter", adapter.string()});
+  if (fs::exists(controlnet)) words.insert(words.end(), {"--controlnet", controlnet.string()});
+  add_options(words, options, "eval");
+  return words;
+}
+
 }  // namespace
 
 Recipe read_recipe(const fs::path& file) {
   const Json json = read_toml_file(file);
   const std::string where = file.string();
   refuse_unknown(json,
-                 {"title", "kind", "model", "seeds", "learning-rates", "train", "eval", "method"},
+                 {"title", "kind", "model", "seeds", "learning-rates", "train", "eval",
+                  "validation", "method"},
                  where);
   Recipe recipe;
   recipe.title = json_value(json, "title", file.stem().string(), where);
   recipe.kind = json_require<std::string>(json, "kind", where);
-  if (recipe.kind != "control")
+  if (recipe.kind != "control" && recipe.kind != "subject")
     throw Error(ErrorCode::invalid_argument, where, "kind \"" + recipe.kind + "\" is not known",
-                "use control");
+                "use control or subject");
   recipe.model = json_require<std::string>(json, "model", where);
   recipe.seeds = json_value(json, "seeds", std::vector<std::uint64_t>{1, 2, 3}, where);
   if (recipe.seeds.empty()) throw Error(ErrorCode::invalid_argument, where, "there are no seeds");
@@ -119,7 +164,12 @@ Recipe read_recipe(const fs::path& file) {
   recipe.train = json_value(json, "train", Json::object(), where);
   recipe.eval = json_value(json, "eval", Json::object(), where);
   refuse_own(recipe.train, kOwnTrainOptions, where + ": train");
+  recipe.validation = json_value(json, "validation", Json::object(), where);
   refuse_own(recipe.eval, kOwnEvalOptions, where + ": eval");
+  refuse_own(recipe.validation, kOwnEvalOptions, where + ": validation");
+  if (recipe.kind == "subject" && recipe.validation.empty())
+    throw Error(ErrorCode::bad_format, where, "there is no [validation]",
+                "learning rates are chosen with other prompts than the test's: name them there");
   const auto methods = json_require<std::vector<Json>>(json, "method", where);
   std::set<std::string> names;
   for (const Json& method : methods) {
@@ -141,24 +191,8 @@ std::vector<Cell> search_cells(const Recipe& recipe, const fs::path& out) {
   return cells;
 }
 
-std::optional<double> validation_score(const Cell& cell) {
-  if (!fs::exists(cell.plan())) return std::nullopt;  // written when training has ended
-  const fs::path file = cell.train() / "control.csv";
-  std::ifstream stream(file);
-  std::string line, last;
-  while (std::getline(stream, line))
-    if (!line.empty()) last = line;
-  double numbers[4] = {};
-  const char* at = last.data();
-  const char* const end = at + last.size();
-  for (double& number : numbers) {
-    const auto [next, problem] = std::from_chars(at, end, number);
-    if (problem != std::errc())
-      throw Error(ErrorCode::not_found, file.string(), "there is no validation score",
-                  "the recipe's [train] needs validation-pictures");
-    at = next == end ? next : next + 1;
-  }
-  return std::isnan(numbers[3]) ? -numbers[1] : numbers[3];
+std::optional<double> validation_score(const Recipe& recipe, const Cell& cell) {
+  return recipe.kind == "control" ? control_score(cell) : subject_score(cell);
 }
 
 std::vector<Cell> final_cells(const Recipe& recipe, const fs::path& out) {
@@ -169,7 +203,7 @@ std::vector<Cell> final_cells(const Recipe& recipe, const fs::path& out) {
     for (const double rate : rates) {
       if (rates.size() == 1) break;  // nothing to choose
       const Cell cell = cell_of(recipe, out, m, rate, recipe.seeds.front());
-      const auto score = validation_score(cell);
+      const auto score = validation_score(recipe, cell);
       if (!score) throw Error(ErrorCode::not_found, cell.folder.string(), "is not trained yet");
       if (*score > best) best = *score, best_rate = rate;
     }
@@ -201,15 +235,13 @@ std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell) {
 }
 
 std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell) {
-  std::vector<std::string> words = {"eval",       recipe.kind,           "--model",
-                                    recipe.model, "--generated",         cell.pictures().string(),
-                                    "--result",   cell.result().string()};
-  const fs::path adapter = cell.train() / "adapter.safetensors";
-  const fs::path controlnet = cell.train() / "controlnet";
-  if (fs::exists(adapter)) words.insert(words.end(), {"--adapter", adapter.string()});
-  if (fs::exists(controlnet)) words.insert(words.end(), {"--controlnet", controlnet.string()});
-  add_options(words, recipe.eval, "eval");
-  return words;
+  return command(recipe, cell, cell.pictures(), cell.result(), recipe.eval);
+}
+
+std::vector<std::string> validation_command(const Recipe& recipe, const Cell& cell) {
+  Json options = recipe.eval;
+  options.update(recipe.validation);
+  return command(recipe, cell, cell.folder / "validation", cell.validation(), options);
 }
 
 }  // namespace ringlet::eval

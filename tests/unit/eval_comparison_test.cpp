@@ -100,12 +100,14 @@ TEST_F(Comparison, RefusesBadRecipes) {
   expect_refusal(bad_format, "recipe.toml:3:", "kind = \"control\"", "kind = ");
   expect_refusal(bad_format, "did you mean \"seeds\"", "seeds =", "seed =");
   expect_refusal(bad_format, "\"model\" is missing", "model = \"M\"", "");
-  expect_refusal(invalid_argument, "use control", "kind = \"control\"", "kind = \"speed\"");
+  expect_refusal(invalid_argument, "use control or subject", "kind = \"control\"",
+                 "kind = \"speed\"");
   expect_refusal(invalid_argument, "set by the comparison", "flip = true", "seed = 3");
   expect_refusal(invalid_argument, "no seeds", "[7, 8]", "[]");
   expect_refusal(invalid_argument, "above 0", "[1e-2, 1e-3]", "[0.0]");
   expect_refusal(invalid_argument, "two methods are called", "method = \"trm(rank=2)\"",
                  "method = \"trm(rank=2)\"\nname = \"LoRA r=2\"");
+  expect_refusal(bad_format, "no [validation]", "kind = \"control\"", "kind = \"subject\"");
   expect_error(not_found, "does not exist", [&] { read_recipe(folder_ / "none.toml"); });
 }
 
@@ -116,7 +118,7 @@ TEST_F(Comparison, TheBestRateGoesOnWithAllSeeds) {
   const auto search = search_cells(r, out);
   pretend(search[0], 0.25, {0.1});
   pretend(search[1], 0.75, {0.1});
-  EXPECT_EQ(validation_score(search[1]), 0.75);
+  EXPECT_EQ(validation_score(r, search[1]), 0.75);
   const auto cells = final_cells(r, out);
   ASSERT_EQ(cells.size(), 4u);
   EXPECT_EQ(cells[0].folder, search[1].folder);
@@ -125,9 +127,29 @@ TEST_F(Comparison, TheBestRateGoesOnWithAllSeeds) {
   EXPECT_EQ(cells[2].learning_rate, 0.5);
   // Without a metric the loss decides.
   std::ofstream(search[0].train() / "control.csv") << "h\n5,0.5,0.9,nan\n";
-  EXPECT_EQ(validation_score(search[0]), -0.5);
+  EXPECT_EQ(validation_score(r, search[0]), -0.5);
   std::ofstream(search[0].train() / "control.csv") << "";
-  expect_error(ErrorCode::not_found, "validation-pictures", [&] { validation_score(search[0]); });
+  expect_error(ErrorCode::not_found, "validation-pictures",
+               [&] { validation_score(r, search[0]); });
+}
+
+TEST_F(Comparison, SubjectsAreChosenByOtherPrompts) {
+  std::string text = kRecipe;
+  text.replace(text.find("control"), 7, "subject");
+  const Recipe r = recipe(text + "[validation]\nprompts = \"others.txt\"\n");
+  const auto search = search_cells(r, folder_ / "out");
+  EXPECT_FALSE(validation_score(r, search[0]).has_value());
+  fs::create_directories(search[0].folder);
+  Evaluation evaluation;
+  evaluation.metrics = {measured("DINO", true, {{"a", "a", 0.5}}),
+                        measured("CLIP-I", true, {{"a", "a", 0.9}}),
+                        measured("CLIP-T", true, {{"a", "a", 0.25}})};
+  std::ofstream(search[0].validation()) << to_json(evaluation).dump();
+  EXPECT_EQ(validation_score(r, search[0]), 0.75);
+  const auto words = validation_command(r, search[0]);
+  EXPECT_NE(std::ranges::find(words, "others.txt"), words.end());
+  const auto test = eval_command(r, search[0]);
+  EXPECT_EQ(std::ranges::find(test, "others.txt"), test.end());
 }
 
 TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
