@@ -9,6 +9,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
+#include "ringlet/models/segformer.h"
 #include "ringlet/models/vision_transformer.h"
 #include "ringlet/nn/weight_store.h"
 #include "tests/golden/tiny_model.h"
@@ -28,6 +29,23 @@ inline void write_tiny_vit(const std::filesystem::path& folder) {
   const nn::WeightSource source(std::make_shared<nn::RandomStore>(3));
   const models::VisionTransformer network(source, models::VisionConfig::from_json(config, "vit"));
   io::save_tensors(folder / "model.safetensors", source.finish().tensors);
+  std::ofstream(folder / "config.json") << config.dump();
+}
+
+/// A SegFormer of two stages and three classes.
+inline void write_tiny_segformer(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  const Json config = {{"model_type", "segformer"}, {"hidden_sizes", {8, 16}},
+                       {"depths", {1, 1}},          {"num_attention_heads", {1, 2}},
+                       {"sr_ratios", {2, 1}},       {"patch_sizes", {7, 3}},
+                       {"strides", {4, 2}},         {"mlp_ratios", {2, 2}},
+                       {"decoder_hidden_size", 8},  {"num_labels", 3}};
+  const nn::WeightSource source(std::make_shared<nn::RandomStore>(5));
+  const models::Segformer network(source, models::SegformerConfig::from_json(config, "segformer"));
+  auto tensors = source.finish().tensors;
+  tensors["decode_head.batch_norm.weight"].fill_(1.0);
+  tensors["decode_head.batch_norm.running_var"].fill_(1.0);
+  io::save_tensors(folder / "model.safetensors", tensors);
   std::ofstream(folder / "config.json") << config.dump();
 }
 

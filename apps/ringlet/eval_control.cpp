@@ -24,7 +24,9 @@ struct EvalControlOptions {
   CommonOptions common;
   EvalOutput output;
   std::string kind, reference, generated, labels, found_labels, landmarks, found_landmarks;
+  std::string segmenter;
   int classes = 0;
+  bool labels_from_one = false;
   std::int64_t size = 0;
   data::CannyThresholds canny;
   // Pictures that are still to be made.
@@ -51,6 +53,11 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--found-labels", o.found_labels,
                  "segmentation: folder of the label maps that a segmenter found in the generated "
                  "pictures");
+  app.add_option("--segmenter", o.segmenter,
+                 "segmentation: folder of a SegFormer that finds the classes in the generated "
+                 "pictures, such as nvidia/segformer-b4-finetuned-ade-512-512");
+  app.add_flag("--labels-from-one", o.labels_from_one,
+               "segmentation: label 0 is ignored and classes count from 1, as in ADE20K");
   app.add_option("--classes", o.classes,
                  "segmentation: how many classes the maps have, 150 for ADE20K");
   app.add_option("--landmarks", o.landmarks, "landmark: folder of the true landmarks");
@@ -174,13 +181,19 @@ eval::Evaluation evaluate(const EvalControlOptions& o) {
     const auto pairs = eval::pair_by_name(o.landmarks, o.found_landmarks, kLandmarks, &missing);
     return eval::evaluate_landmarks(pairs, missing);
   }
+  if (o.kind == "segmentation" && !o.segmenter.empty()) {
+    need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
+    const auto segmenter = eval::Segmenter::open(o.segmenter, o.common.select_device());
+    return eval::evaluate_segmentation(eval::pair_by_name(o.labels, o.generated, kPictures),
+                                       segmenter, {segmenter.classes(), o.labels_from_one});
+  }
   if (o.kind == "segmentation" && (!o.labels.empty() || !o.found_labels.empty())) {
     need(o.labels, "--labels", "--found-labels");
     need(o.found_labels, "--found-labels", "--labels");
     if (o.classes < 1 || o.classes > 255)
       throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
     return eval::evaluate_label_maps(eval::pair_by_name(o.labels, o.found_labels, {".png"}),
-                                     o.classes);
+                                     {o.classes, o.labels_from_one});
   }
   need(o.reference, "--reference", "this kind");
   const auto pairs = eval::pair_by_name(o.reference, o.generated, kPictures);

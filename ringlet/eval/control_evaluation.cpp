@@ -60,14 +60,16 @@ std::pair<io::Image, io::Image> read_pair(const ControlPair& pair, std::int64_t 
   return {std::move(reference), std::move(generated)};
 }
 
-data::LabelMap read_labels(const fs::path& path) {
+data::LabelMap read_labels(const fs::path& path, bool from_one) {
   const io::Image image = io::read_image(path);
   data::LabelMap map{image.width, image.height, {}};
   for (std::size_t i = 0; i < image.pixels.size(); i += 3) {
     if (image.pixels[i] != image.pixels[i + 1] || image.pixels[i] != image.pixels[i + 2])
       throw Error(ErrorCode::bad_format, path.string(), "is coloured, not a map of labels",
                   "label maps are grey pictures whose value is the class");
-    map.labels.push_back(image.pixels[i]);
+    const std::uint8_t label = image.pixels[i];
+    map.labels.push_back(from_one ? static_cast<std::uint8_t>(label == 0 ? 255 : label - 1)
+                                  : label);
   }
   return map;
 }
@@ -168,11 +170,24 @@ Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, s
   return segmentation_scores(pairs, "control segmentation", data::kColourClasses, maps);
 }
 
-Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, int classes) {
+Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const LabelReading& reading) {
   std::vector<std::pair<data::LabelMap, data::LabelMap>> maps;
   for (const ControlPair& pair : pairs)
-    maps.emplace_back(read_labels(pair.reference), read_labels(pair.generated));
-  return segmentation_scores(pairs, "control segmentation", classes, maps);
+    maps.emplace_back(read_labels(pair.reference, reading.from_one),
+                      read_labels(pair.generated, reading.from_one));
+  return segmentation_scores(pairs, "control segmentation", reading.classes, maps);
+}
+
+Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
+                                 const LabelReading& reading) {
+  std::vector<std::pair<data::LabelMap, data::LabelMap>> maps;
+  for (const ControlPair& pair : pairs) {
+    data::LabelMap truth = read_labels(pair.reference, reading.from_one);
+    data::LabelMap found =
+        segmenter.labels(io::read_image(pair.generated), truth.width, truth.height);
+    maps.emplace_back(std::move(truth), std::move(found));
+  }
+  return segmentation_scores(pairs, "control segmentation", segmenter.classes(), maps);
 }
 
 Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs,

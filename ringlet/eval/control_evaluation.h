@@ -7,6 +7,7 @@
 
 #include "ringlet/data/control_signal.h"
 #include "ringlet/eval/evaluation.h"
+#include "ringlet/eval/segmenter.h"
 
 namespace ringlet::eval {
 
@@ -34,8 +35,20 @@ Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThre
 /// S2I with the deterministic segmentation of drawings for both pictures.
 Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, std::int64_t size);
 
+/// How the numbers of label maps are meant.
+struct LabelReading {
+  int classes = 150;
+  /// ADE20K's annotations: 0 is nothing and ignored, and the classes count from 1.
+  bool from_one = false;
+};
+
 /// S2I with given label maps on both sides: grey pictures whose value is the class; 255 is ignored.
-Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, int classes);
+Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const LabelReading& reading);
+
+/// S2I as the protocol has it: `pairs` are true label maps and generated pictures, in which the
+/// network finds its classes; maps are compared at the true one's size.
+Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
+                                 const LabelReading& reading);
 
 /// L2I with given landmark files on both sides. A generated picture in which nothing was detected
 /// has no file or one without points: `missing` are their names, which are counted and noted.

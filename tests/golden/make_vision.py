@@ -14,7 +14,8 @@ import numpy
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+from transformers import (CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, SegformerConfig,
+                          SegformerForSemanticSegmentation, ViTConfig, ViTModel)
 
 import formula
 
@@ -27,8 +28,33 @@ CLIP = dict(model_type="clip", projection_dim=12,
             vision_config=dict(intermediate_size=40, **SMALL),
             text_config=dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
                              vocab_size=60, max_position_embeddings=9, eos_token_id=59, bos_token_id=58))
+SEGFORMER = dict(model_type="segformer", num_encoder_blocks=3, depths=[1, 2, 1], sr_ratios=[4, 2, 1],
+                 hidden_sizes=[8, 12, 16], patch_sizes=[7, 3, 3], strides=[4, 2, 2], num_attention_heads=[1, 2, 4],
+                 mlp_ratios=[2, 3, 2], decoder_hidden_size=12, num_labels=5)
 OLD = [("q_proj", "attention.query"), ("k_proj", "attention.key"), ("v_proj", "attention.value"),
        ("o_proj", "output.dense")]
+
+
+def published_segformer(name):
+    name = re.sub(r"stages\.(\d+)\.patch_embeddings", r"encoder.patch_embeddings.\1", name)
+    name = re.sub(r"stages\.(\d+)\.blocks\.(\d+)", r"encoder.block.\1.\2", name)
+    name = re.sub(r"stages\.(\d+)\.layer_norm", r"encoder.layer_norm.\1", name)
+    for new, old in (("q_proj", "self.query"), ("k_proj", "self.key"), ("v_proj", "self.value"), ("o_proj", "output.dense"),
+                     ("sequence_reduction.sequence_reduction", "self.sr"), ("sequence_reduction.layer_norm", "self.layer_norm")):
+        name = name.replace("attention." + new, "attention." + old)
+    for new, old in (("layernorm_before", "layer_norm_1"), ("layernorm_after", "layer_norm_2"), ("mlp.fc", "mlp.dense"),
+                     ("linear_projections", "linear_c")):
+        name = name.replace(new, old)
+    return name
+
+
+def segformer_outputs(out):
+    model = SegformerForSemanticSegmentation(SegformerConfig(**SEGFORMER)).eval()
+    formula.fill(model, published_segformer)
+    norm = model.decode_head.batch_norm
+    norm.running_mean.copy_(formula.weight("decode_head.batch_norm.running_mean", (12,)))
+    norm.running_var.copy_(formula.weight("decode_head.batch_norm.running_var", (12,)).abs() + 0.5)
+    out["segformer"] = model(formula.uniform("segformer.pixels", (2, 3, 64, 48))).logits
 
 
 def published(name, kind):
@@ -71,13 +97,14 @@ def main():
         ids = torch.tensor([[58, 5, 17, 3, 59, 59, 59, 59, 59]])
         vision = clip.vision_model(pixels).pooler_output
         out["clip.32"] = clip.visual_projection(vision)
+        segformer_outputs(out)
         out["clip.text"] = clip.text_projection(clip.text_model(ids).pooler_output)
     picture = Image.fromarray((formula.uniform("picture", (37, 53, 3)).numpy() * 127.5 + 127.5).astype(numpy.uint8))
     for name, kernel in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         for size in ((20, 16), (53, 80), (101, 37)):
             out[f"pil.{name}.{size[0]}x{size[1]}"] = torch.from_numpy(numpy.array(picture.resize(size, kernel)))
     save_file({k: v.contiguous() for k, v in out.items()}, DATA / "vision.safetensors")
-    configs = {"vit": VIT, "dinov2": DINOV2, "gated": GATED, "clip": CLIP}
+    configs = {"vit": VIT, "dinov2": DINOV2, "gated": GATED, "clip": CLIP, "segformer": SEGFORMER}
     (DATA / "vision.json").write_text(json.dumps(configs, indent=1) + "\n")
 
 

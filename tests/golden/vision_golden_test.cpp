@@ -6,6 +6,7 @@
 #include "ringlet/io/pil_resize.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
+#include "ringlet/models/segformer.h"
 #include "ringlet/models/vision_transformer.h"
 #include "tests/golden/formula.h"
 
@@ -56,6 +57,26 @@ TEST_F(VisionGolden, ClipTextsEqualTransformers) {
   const models::ClipTextModel text(source(), models::ClipTextConfig::from_json(config, "clip"));
   const at::Tensor ids = at::tensor({58, 5, 17, 3, 59, 59, 59, 59, 59}, at::kLong).unsqueeze(0);
   expect_near("clip.text", text.forward(ids).pooled);
+}
+
+/// The formula, but for a variance, which is positive.
+class SegformerStore final : public nn::TensorStore {
+ public:
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init&) const override {
+    const at::Tensor values = golden::weight(name, shape);
+    return name.ends_with("running_var") ? values.abs() + 0.5 : values;
+  }
+  std::vector<std::string> names() const override { return {}; }
+  std::string description() const override { return "weights by formula"; }
+};
+
+TEST_F(VisionGolden, SegformerEqualsTransformers) {
+  const at::NoGradGuard no_grad;
+  const models::Segformer network(
+      nn::WeightSource(std::make_shared<SegformerStore>()),
+      models::SegformerConfig::from_json(configs_.at("segformer"), "segformer"));
+  expect_near("segformer", network.forward(golden::uniform("segformer.pixels", {2, 3, 64, 48})));
 }
 
 TEST_F(VisionGolden, ResamplingEqualsPilToTheByte) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ringlet/eval/control_evaluation.h"
 #include "ringlet/eval/dreambooth_prompts.h"
 #include "ringlet/eval/subject_evaluation.h"
 #include "tests/expect_error.h"
@@ -107,6 +108,32 @@ TEST_F(FeatureNetworks, SayWhatIsMissing) {
   expect_error(ErrorCode::bad_format, "multiple", [&] { FeatureNetwork::open(folder_ / "vit"); });
   fs::remove(folder_ / "clip/vocab.json");
   EXPECT_THROW(FeatureNetwork::open(folder_ / "clip"), Error);
+}
+
+TEST(Segmenter, FindsClassesAtTheMapsSize) {
+  const TemporaryFolder folder;
+  golden::write_tiny_segformer(folder / "segmenter");
+  const Segmenter segmenter = Segmenter::open(folder / "segmenter");
+  EXPECT_EQ(segmenter.classes(), 3);
+  const data::LabelMap map = segmenter.labels(train::waves(0), 20, 10);
+  EXPECT_EQ(map.labels.size(), 200u);
+  EXPECT_LT(*std::ranges::max_element(map.labels), 3);
+  EXPECT_EQ(map.labels, segmenter.labels(train::waves(0), 20, 10).labels);
+
+  // Against what it found itself, all is right; ADE20K's numbers are one higher, and 0 is ignored.
+  for (const char* name : {"made", "true"}) fs::create_directories(folder / name);
+  io::write_png(folder / "made" / "a.png", train::waves(0));
+  io::Image truth{20, 10, {}};
+  for (const std::uint8_t label : map.labels)
+    truth.pixels.insert(truth.pixels.end(), 3, static_cast<std::uint8_t>(label + 1));
+  std::fill_n(truth.pixels.begin(), 3, std::uint8_t{0});
+  io::write_png(folder / "true" / "a.png", truth);
+  const auto pairs = pair_by_name(folder / "true", folder / "made", {".png"});
+  const Evaluation evaluation = evaluate_segmentation(pairs, segmenter, {3, true});
+  EXPECT_EQ(evaluation.metrics.front().interval.mean, 1.0);
+  EXPECT_THROW(evaluate_segmentation(pairs, segmenter, {3, false}), Error);  // a label of 3
+  expect_error(ErrorCode::not_found, "nvidia/segformer",
+               [&] { Segmenter::open(folder / "nothing"); });
 }
 
 class SubjectEvaluation : public FeatureNetworks {
