@@ -61,3 +61,8 @@ train_unet "$work/unet-second" 2 "$second_steps" --model "$work/unet/model" --wa
 train_unet "$work/unet-final" 3 "$final_steps" --model "$work/unet-second/model" --warmup-steps 100 --ema 0.995 \
   --learning-rate-schedule cosine
 echo "$work/unet-final/model"
+
+# 5. The network that measures its pictures: assets/starter-features.
+[ -f "$work/features/features/config.json" ] ||
+  "$bin/ringlet_starter_stages" features "$work/unet-final/model" "$work/data/pictures" "$work/features" 5000
+echo "$work/features/features"

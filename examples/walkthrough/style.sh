@@ -21,7 +21,7 @@ done
 "$ringlet" train --model "$root/assets/starter" --instance-images "$out/lines" --method "trm(rank=2)+lora(rank=4)" \
   --targets attention+ff --steps "$steps" --batch-size 4 --learning-rate 2e-3 --seed 1 --sample-steps 20 --sample-guidance 4 --sample-images 1 \
   --sample-prompt "rocket chalk style" --sample-prompt "penguin chalk style" --sample-prompt "penguin" --out "$out/run"
-for strength in 0.5 1; do
+for strength in 0 0.5 1; do
   "$ringlet" generate --model "$root/assets/starter" --adapter "$out/run/adapter.safetensors:$strength" \
     --prompt "penguin chalk style" --steps 20 --guidance 4 --seed 3 --out "$out/penguin-$strength.png"
 done

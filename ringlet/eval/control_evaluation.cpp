@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <optional>
-#include <regex>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
@@ -30,11 +29,12 @@ std::map<std::string, fs::path> files_by_name(const fs::path& folder,
   return files;
 }
 
-/// The name without the sample's number.
+/// The name without the sample's number: "dog-s2" and "dog_s2" are samples of "dog".
 std::string base_name(const std::string& name) {
-  static const std::regex kSample("^(.+)[-_]s[0-9]+$");
-  std::smatch match;
-  return std::regex_match(name, match, kSample) ? match[1].str() : name;
+  const std::size_t letter = name.find_last_not_of("0123456789");
+  const bool sample = letter != std::string::npos && letter >= 2 && letter + 1 < name.size() &&
+                      name[letter] == 's' && (name[letter - 1] == '-' || name[letter - 1] == '_');
+  return sample ? name.substr(0, letter - 1) : name;
 }
 
 std::string some_of(const std::vector<std::string>& names) {

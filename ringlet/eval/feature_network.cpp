@@ -6,6 +6,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -22,9 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = models::VisionConfig::Kind;
 
+constexpr const char* kInception = "inception.safetensors";
+
 constexpr const char* kPublished =
     "published as facebook/dino-vits16, facebook/dinov2-small, openai/clip-vit-base-patch32 and "
-    "others; a folder with config.json and model.safetensors is needed";
+    "others; a folder with config.json and model.safetensors is needed, or for FID one with "
+    "inception.safetensors: the tensors of pytorch-fid's pt_inception-2015-12-05-6726825d.pth";
 
 std::array<double, 3> three_numbers(const Json& json, const char* key,
                                     const std::array<double, 3>& fallback,
@@ -66,6 +70,14 @@ models::ClipTextConfig text_config(const Json& json, const std::string& where) {
   // text.
   if (!part.contains("eos_token_id")) part["eos_token_id"] = 2;
   return models::ClipTextConfig::from_json(part, where);
+}
+
+/// clean-fid's input: PIL's bicubic filter in floating point, then [-1, 1].
+at::Tensor inception_input(const io::Image& image) {
+  constexpr std::int64_t kSide = models::InceptionV3::kSide;
+  std::vector<float> pixels = io::pil_resize_float(image, kSide, kSide, io::PilFilter::bicubic);
+  const at::Tensor rows = at::from_blob(pixels.data(), {1, kSide, kSide, 3}, at::kFloat);
+  return (rows / 127.5 - 1.0).permute({0, 3, 1, 2}).contiguous();
 }
 
 }  // namespace
@@ -136,6 +148,13 @@ at::Tensor prepared(const io::Image& image, const Preprocessing& how) {
 
 FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
   return nn::with_ringlet_errors(folder.string(), [&] {
+    if (fs::exists(folder / kInception)) {
+      FeatureNetwork network("Inception-v3", {}, device);
+      const nn::WeightSource source(nn::FileStore::open(folder / kInception), {.device = device});
+      network.inception_ = std::make_unique<models::InceptionV3>(source);
+      source.finish();
+      return network;
+    }
     const fs::path config_file = folder / "config.json";
     if (!fs::exists(config_file))
       throw Error(ErrorCode::not_found, config_file.string(),
@@ -164,11 +183,18 @@ FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
   });
 }
 
+at::Tensor FeatureNetwork::look(const io::Image& picture) const {
+  const at::Tensor pixels =
+      inception_ ? inception_input(picture) : prepared(picture, preprocessing_);
+  return (inception_ ? inception_->features(pixels.to(device_))
+                     : vision_->features(pixels.to(device_)))
+      .to(at::kCPU);
+}
+
 at::Tensor FeatureNetwork::features(const std::vector<io::Image>& pictures) const {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> rows;
-  for (const io::Image& picture : pictures)
-    rows.push_back(vision_->features(prepared(picture, preprocessing_).to(device_)).to(at::kCPU));
+  for (const io::Image& picture : pictures) rows.push_back(look(picture));
   if (rows.empty()) throw Error(ErrorCode::invalid_argument, name_, "there are no pictures");
   return at::cat(rows);
 }

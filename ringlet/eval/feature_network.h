@@ -13,6 +13,7 @@
 #include "ringlet/io/image.h"
 #include "ringlet/models/clip_text.h"
 #include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/models/inception.h"
 #include "ringlet/models/vision_transformer.h"
 
 namespace ringlet::eval {
@@ -41,9 +42,10 @@ at::Tensor prepared(const io::Image& image, const Preprocessing& how);
 class FeatureNetwork {
  public:
   /// A folder with config.json (model_type vit, dinov2, clip or clip_vision_model) and
-  /// model.safetensors; for texts (CLIP) also the tokenizer's vocab.json and merges.txt. Throws
-  /// Error(not_found) that says which file is missing and what it is called where it was published,
-  /// and as other networks' loading does.
+  /// model.safetensors; for texts (CLIP) also the tokenizer's vocab.json and merges.txt. Or with
+  /// inception.safetensors alone, the tensors of pytorch-fid's weights: pictures are then brought
+  /// to 299 x 299 as clean-fid does. Throws Error(not_found) that says which file is missing and
+  /// what it is called where it was published, and as other networks' loading does.
   static FeatureNetwork open(const std::filesystem::path& folder, at::Device device = at::kCPU);
 
   const std::string& name() const { return name_; }
@@ -68,7 +70,10 @@ class FeatureNetwork {
   std::string name_;
   Preprocessing preprocessing_;
   at::Device device_;
+  at::Tensor look(const io::Image& picture) const;
+
   std::unique_ptr<models::VisionTransformer> vision_;
+  std::unique_ptr<models::InceptionV3> inception_;
   std::unique_ptr<Text> text_;
 };
 

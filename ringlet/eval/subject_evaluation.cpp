@@ -208,7 +208,8 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
     evaluation.metrics.push_back(metrics.similarity(name));
     evaluation.notes.push_back(pooled_note(evaluation.metrics.back()));
     if (!diversity) diversity = metrics.diversity(std::string("DIV by ") + name);
-    if (network.reads_texts()) evaluation.metrics.push_back(metrics.text_similarity("CLIP-T"));
+    if (&network == networks.clip && network.reads_texts())
+      evaluation.metrics.push_back(metrics.text_similarity("CLIP-T"));
     evaluation.settings.emplace_back(name, network.name());
   };
   if (networks.dino != nullptr) add(*networks.dino, "DINO");

@@ -6,8 +6,7 @@
 namespace ringlet::io {
 namespace {
 
-constexpr int kPrecision =
-    32 - 8 - 2;  // of fixed-point coefficients: 8-bit sums with two spare bits
+constexpr int kPrecision = 32 - 8 - 2;  // of fixed-point coefficients: 8-bit sums, two spare bits
 constexpr std::int64_t kChannels = 3;
 
 double support_of(PilFilter filter) { return filter == PilFilter::bilinear ? 1.0 : 2.0; }
@@ -21,10 +20,10 @@ double value_of(PilFilter filter, double x) {
   return 0.0;
 }
 
-/// What one output pixel is made of.
+/// What one output pixel is made of; the weights' sum is 1.
 struct Taps {
   std::int64_t first = 0;
-  std::vector<std::int32_t> weights;
+  std::vector<double> weights;
 };
 
 std::vector<Taps> taps_for(std::int64_t in, std::int64_t out, PilFilter filter) {
@@ -36,58 +35,87 @@ std::vector<Taps> taps_for(std::int64_t in, std::int64_t out, PilFilter filter) 
     const double centre = (static_cast<double>(i) + 0.5) * scale;
     const auto first = std::max<std::int64_t>(0, static_cast<std::int64_t>(centre - support + 0.5));
     const auto end = std::min(in, static_cast<std::int64_t>(centre + support + 0.5));
-    std::vector<double> weights;
+    Taps taps{first, {}};
     double sum = 0.0;
     for (std::int64_t x = first; x < end; ++x) {
-      weights.push_back(value_of(filter, (static_cast<double>(x) - centre + 0.5) / widening));
-      sum += weights.back();
+      taps.weights.push_back(value_of(filter, (static_cast<double>(x) - centre + 0.5) / widening));
+      sum += taps.weights.back();
     }
-    Taps taps{first, {}};
-    for (const double weight : weights) {
-      const double fixed = (sum != 0.0 ? weight / sum : weight) * (1 << kPrecision);
-      taps.weights.push_back(static_cast<std::int32_t>(fixed < 0 ? fixed - 0.5 : fixed + 0.5));
-    }
+    if (sum != 0.0)
+      for (double& weight : taps.weights) weight /= sum;
     all.push_back(std::move(taps));
   }
   return all;
 }
 
-std::uint8_t rounded(std::int64_t sum) {
-  return static_cast<std::uint8_t>(std::clamp<std::int64_t>(sum >> kPrecision, 0, 255));
-}
+/// How sums of 8-bit pictures are formed.
+struct EightBit {
+  using Value = std::uint8_t;
+  static std::int64_t weight(double exact) {
+    const double fixed = exact * (1 << kPrecision);
+    return static_cast<std::int64_t>(fixed < 0 ? fixed - 0.5 : fixed + 0.5);
+  }
+  static std::int64_t start() { return std::int64_t{1} << (kPrecision - 1); }
+  static Value finish(std::int64_t sum) {
+    return static_cast<Value>(std::clamp<std::int64_t>(sum >> kPrecision, 0, 255));
+  }
+};
 
-/// One axis of a picture: `step` is the distance of neighbours along it, `lines` the starts of the
-/// lines that run along it.
-Image resampled(const Image& image, std::int64_t width, std::int64_t height, PilFilter filter,
-                bool horizontal) {
-  const std::vector<Taps> taps =
-      horizontal ? taps_for(image.width, width, filter) : taps_for(image.height, height, filter);
-  Image out{width, height,
-            std::vector<std::uint8_t>(static_cast<std::size_t>(width * height * kChannels))};
-  const std::int64_t step = horizontal ? kChannels : image.width * kChannels;
+struct FloatingPoint {
+  using Value = float;
+  static double weight(double exact) { return exact; }
+  static double start() { return 0.0; }
+  static Value finish(double sum) { return static_cast<Value>(sum); }
+};
+
+template <class Kind>
+using Pixels = std::vector<typename Kind::Value>;
+
+/// One axis of a picture of in_width columns.
+template <class Kind>
+Pixels<Kind> resampled(const Pixels<Kind>& pixels, std::int64_t in_width, std::int64_t width,
+                       std::int64_t height, const std::vector<Taps>& taps, bool horizontal) {
+  Pixels<Kind> out(static_cast<std::size_t>(width * height * kChannels));
+  const std::int64_t step = horizontal ? kChannels : in_width * kChannels;
   for (std::int64_t y = 0; y < height; ++y)
     for (std::int64_t x = 0; x < width; ++x) {
       const Taps& tap = taps[static_cast<std::size_t>(horizontal ? x : y)];
-      const std::int64_t line = horizontal ? y * image.width * kChannels : x * kChannels;
+      const std::int64_t line = horizontal ? y * in_width * kChannels : x * kChannels;
       for (std::int64_t c = 0; c < kChannels; ++c) {
-        std::int64_t sum = std::int64_t{1} << (kPrecision - 1);
+        auto sum = Kind::start();
         for (std::size_t n = 0; n < tap.weights.size(); ++n)
-          sum += std::int64_t{tap.weights[n]} *
-                 image.pixels[static_cast<std::size_t>(
+          sum += Kind::weight(tap.weights[n]) *
+                 pixels[static_cast<std::size_t>(
                      line + (tap.first + static_cast<std::int64_t>(n)) * step + c)];
-        out.pixels[static_cast<std::size_t>((y * width + x) * kChannels + c)] = rounded(sum);
+        out[static_cast<std::size_t>((y * width + x) * kChannels + c)] = Kind::finish(sum);
       }
     }
   return out;
 }
 
+template <class Kind>
+Pixels<Kind> resized(Pixels<Kind> pixels, std::int64_t in_width, std::int64_t in_height,
+                     std::int64_t width, std::int64_t height, PilFilter filter) {
+  if (width != in_width)
+    pixels = resampled<Kind>(pixels, in_width, width, in_height, taps_for(in_width, width, filter),
+                             /*horizontal=*/true);
+  if (height != in_height)
+    pixels = resampled<Kind>(pixels, width, width, height, taps_for(in_height, height, filter),
+                             /*horizontal=*/false);
+  return pixels;
+}
+
 }  // namespace
 
 Image pil_resize(const Image& image, std::int64_t width, std::int64_t height, PilFilter filter) {
-  const Image across = width == image.width
-                           ? image
-                           : resampled(image, width, image.height, filter, /*horizontal=*/true);
-  return height == across.height ? across : resampled(across, width, height, filter, false);
+  return {width, height,
+          resized<EightBit>(image.pixels, image.width, image.height, width, height, filter)};
+}
+
+std::vector<float> pil_resize_float(const Image& image, std::int64_t width, std::int64_t height,
+                                    PilFilter filter) {
+  return resized<FloatingPoint>({image.pixels.begin(), image.pixels.end()}, image.width,
+                                image.height, width, height, filter);
 }
 
 }  // namespace ringlet::io

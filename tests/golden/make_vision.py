@@ -3,8 +3,8 @@ resampling.
 
     python make_vision.py            writes data/vision.json and data/vision.safetensors
 
-transformers 5 renames the layers of published checkpoints in memory; weights here are by the
-published names. Pinned: torch 2.15.0, transformers 5.23.0, pillow 13.0.0.
+Inception is pytorch-fid's own class, without its download. transformers 5 renames the layers of published checkpoints in memory; weights here are by the
+published names. Pinned: torch 2.15.0, torchvision 0.29.2, transformers 5.23.0, pillow 13.0.0, pytorch-fid 0.3.0.
 """
 import json
 import pathlib
@@ -12,7 +12,9 @@ import re
 
 import numpy
 import torch
+import torchvision
 from PIL import Image
+from pytorch_fid import inception
 from safetensors.torch import save_file
 from transformers import (CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, SegformerConfig,
                           SegformerForSemanticSegmentation, ViTConfig, ViTModel)
@@ -57,6 +59,25 @@ def segformer_outputs(out):
     out["segformer"] = model(formula.uniform("segformer.pixels", (2, 3, 64, 48))).logits
 
 
+def inception_outputs(out):
+    net = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, init_weights=False)
+    net.Mixed_5b, net.Mixed_5c = inception.FIDInceptionA(192, 32), inception.FIDInceptionA(256, 64)
+    net.Mixed_5d = inception.FIDInceptionA(288, 64)
+    net.Mixed_6b, net.Mixed_6c = inception.FIDInceptionC(768, 128), inception.FIDInceptionC(768, 160)
+    net.Mixed_6d, net.Mixed_6e = inception.FIDInceptionC(768, 160), inception.FIDInceptionC(768, 192)
+    net.Mixed_7b, net.Mixed_7c = inception.FIDInceptionE_1(1280), inception.FIDInceptionE_2(2048)
+    net.eval()
+    formula.fill(net)
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.copy_(formula.weight(name, tuple(buffer.shape)))
+        if name.endswith("running_var"):
+            buffer.copy_(formula.weight(name, tuple(buffer.shape)).abs() + 0.5)
+    inception.fid_inception_v3 = lambda: net
+    wrapped = inception.InceptionV3([3], resize_input=False, normalize_input=False).eval()
+    out["inception"] = wrapped(formula.uniform("inception.pixels", (1, 3, 299, 299)))[0].flatten(1)
+
+
 def published(name, kind):
     if kind == "clip":
         return name
@@ -98,11 +119,15 @@ def main():
         vision = clip.vision_model(pixels).pooler_output
         out["clip.32"] = clip.visual_projection(vision)
         segformer_outputs(out)
+        inception_outputs(out)
         out["clip.text"] = clip.text_projection(clip.text_model(ids).pooler_output)
     picture = Image.fromarray((formula.uniform("picture", (37, 53, 3)).numpy() * 127.5 + 127.5).astype(numpy.uint8))
     for name, kernel in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         for size in ((20, 16), (53, 80), (101, 37)):
             out[f"pil.{name}.{size[0]}x{size[1]}"] = torch.from_numpy(numpy.array(picture.resize(size, kernel)))
+    channels = [Image.fromarray(numpy.array(picture)[..., c].astype(numpy.float32)) for c in range(3)]
+    out["pil.float.20x16"] = torch.stack(
+        [torch.from_numpy(numpy.array(c.resize((20, 16), Image.Resampling.BICUBIC))) for c in channels], -1)
     save_file({k: v.contiguous() for k, v in out.items()}, DATA / "vision.safetensors")
     configs = {"vit": VIT, "dinov2": DINOV2, "gated": GATED, "clip": CLIP, "segformer": SEGFORMER}
     (DATA / "vision.json").write_text(json.dumps(configs, indent=1) + "\n")

@@ -6,6 +6,7 @@
 #include "ringlet/io/pil_resize.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
+#include "ringlet/models/inception.h"
 #include "ringlet/models/segformer.h"
 #include "ringlet/models/vision_transformer.h"
 #include "tests/golden/formula.h"
@@ -60,7 +61,7 @@ TEST_F(VisionGolden, ClipTextsEqualTransformers) {
 }
 
 /// The formula, but for a variance, which is positive.
-class SegformerStore final : public nn::TensorStore {
+class NormStore final : public nn::TensorStore {
  public:
   std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
                                  const nn::Init&) const override {
@@ -74,9 +75,24 @@ class SegformerStore final : public nn::TensorStore {
 TEST_F(VisionGolden, SegformerEqualsTransformers) {
   const at::NoGradGuard no_grad;
   const models::Segformer network(
-      nn::WeightSource(std::make_shared<SegformerStore>()),
+      nn::WeightSource(std::make_shared<NormStore>()),
       models::SegformerConfig::from_json(configs_.at("segformer"), "segformer"));
   expect_near("segformer", network.forward(golden::uniform("segformer.pixels", {2, 3, 64, 48})));
+}
+
+TEST_F(VisionGolden, InceptionEqualsPytorchFid) {
+  const at::NoGradGuard no_grad;
+  const models::InceptionV3 network(nn::WeightSource(std::make_shared<NormStore>()));
+  expect_near("inception", network.features(golden::uniform("inception.pixels", {1, 3, 299, 299})));
+}
+
+TEST_F(VisionGolden, FloatingPointResamplingEqualsPil) {
+  const at::Tensor bytes =
+      (golden::uniform("picture", {37, 53, 3}) * 127.5 + 127.5).to(at::kByte).contiguous();
+  const auto* data = bytes.const_data_ptr<std::uint8_t>();
+  std::vector<float> made =
+      io::pil_resize_float({53, 37, {data, data + bytes.numel()}}, 20, 16, io::PilFilter::bicubic);
+  expect_near("pil.float.20x16", at::from_blob(made.data(), {16, 20, 3}, at::kFloat));
 }
 
 TEST_F(VisionGolden, ResamplingEqualsPilToTheByte) {
