@@ -9,6 +9,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
+#include "ringlet/models/lpips.h"
 #include "ringlet/models/segformer.h"
 #include "ringlet/models/vision_transformer.h"
 #include "ringlet/nn/weight_store.h"
@@ -47,6 +48,18 @@ inline void write_tiny_segformer(const std::filesystem::path& folder) {
   tensors["decode_head.batch_norm.running_var"].fill_(1.0);
   io::save_tensors(folder / "model.safetensors", tensors);
   std::ofstream(folder / "config.json") << config.dump();
+}
+
+/// LPIPS with random weights: the smallest of its backbones is not small.
+inline void write_lpips(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  const nn::WeightSource backbone(std::make_shared<nn::RandomStore>(6));
+  const nn::WeightSource linear(std::make_shared<nn::RandomStore>(7));
+  const models::Lpips network(backbone, linear, models::LpipsBackbone::alexnet);
+  auto weights = linear.finish().tensors;
+  for (auto& [name, tensor] : weights) tensor.fill_(1.0);
+  io::save_tensors(folder / "backbone.safetensors", backbone.finish().tensors);
+  io::save_tensors(folder / "linear.safetensors", weights);
 }
 
 /// A whole CLIP with the tiny models' tokenizer.

@@ -84,6 +84,11 @@ FolderLock::FolderLock(const std::filesystem::path& file) {
   descriptor_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kReadable);
   if (descriptor_ < 0) throw cannot("the lock cannot be made", file.string(), errno);
   held_ = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
+  if (!held_ && errno != EWOULDBLOCK) {
+    const int problem = errno;
+    close(descriptor_);
+    throw cannot("the lock cannot be taken", file.string(), problem);
+  }
 }
 
 FolderLock::~FolderLock() { close(descriptor_); }

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 struct EvalSubjectOptions {
   CommonOptions common;
   EvalOutput output;
-  std::string generated, reference, token, dino, clip, prior, drift_with, drift_without;
+  std::string generated, reference, token, dino, clip, lpips, prior, drift_with, drift_without;
   // Pictures that are still to be made.
   std::string model, prompts, subject;
   AdapterOptions adapters;
@@ -36,6 +36,9 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--reference", o.reference, "Folder of real pictures, likewise")->required();
   app.add_option("--dino", o.dino, "Folder of a DINO network: facebook/dino-vits16, dinov2-…");
   app.add_option("--clip", o.clip, "Folder of a CLIP network: openai/clip-vit-base-patch32, …");
+  app.add_option("--lpips", o.lpips,
+                 "Folder of LPIPS weights, for DIV as DreamBooth states it: backbone.safetensors "
+                 "and linear.safetensors");
   app.add_option("--token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
   app.add_option("--prior", o.prior,
                  "Folder of pictures of the class, made with the adapter: prior preservation");
@@ -134,6 +137,10 @@ int eval_subject(const EvalSubjectOptions& o) {
   eval::Evaluation evaluation =
       eval::evaluate_subjects(generated, real, {dino ? &*dino : nullptr, clip ? &*clip : nullptr});
   const eval::FeatureNetwork& network = dino ? *dino : *clip;
+  if (!o.lpips.empty())
+    if (auto diversity =
+            eval::perceptual_diversity(eval::PerceptualDistance::open(o.lpips, device), generated))
+      evaluation.metrics.push_back(*std::move(diversity));
   if (!o.prior.empty()) {
     std::vector<fs::path> prior;
     for (const data::Picture& picture : data::read_picture_folder(o.prior).pictures)

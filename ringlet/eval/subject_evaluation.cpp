@@ -79,14 +79,17 @@ at::Tensor rows_of(const at::Tensor& features, const std::vector<std::int64_t>& 
   return features.index_select(0, at::tensor(rows, at::kLong));
 }
 
-/// Which rows belong together.
-template <class Key>
-std::map<std::string, std::vector<std::int64_t>> grouped(const std::vector<SubjectPicture>& all,
-                                                         const Key& key) {
+/// Rows of pictures of one subject and prompt.
+std::map<std::string, std::vector<std::int64_t>> by_prompt(const std::vector<SubjectPicture>& all) {
   std::map<std::string, std::vector<std::int64_t>> groups;
   for (std::size_t i = 0; i < all.size(); ++i)
-    groups[key(all[i])].push_back(static_cast<std::int64_t>(i));
+    groups[all[i].subject + ": " + all[i].prompt].push_back(static_cast<std::int64_t>(i));
   return groups;
+}
+
+/// What an interval's units are: subjects, or prompts where there is one subject.
+std::string unit_of(const SubjectPicture& picture, bool one_subject) {
+  return one_subject ? picture.prompt : picture.subject;
 }
 
 /// Evaluates one network's metrics.
@@ -131,9 +134,7 @@ class SubjectMetrics {
   /// Nothing where no prompt has two pictures.
   std::optional<Measured> diversity(const std::string& name) const {
     std::vector<Sample> samples;
-    const auto groups =
-        grouped(generated_, [](const SubjectPicture& p) { return p.subject + ": " + p.prompt; });
-    for (const auto& [group, rows] : groups) {
+    for (const auto& [group, rows] : by_prompt(generated_)) {
       if (rows.size() < 2) continue;
       const SubjectPicture& first = generated_[static_cast<std::size_t>(rows.front())];
       samples.push_back({group, unit(first), mean_pairwise_distance(rows_of(features_, rows))});
@@ -143,9 +144,7 @@ class SubjectMetrics {
   }
 
  private:
-  std::string unit(const SubjectPicture& picture) const {
-    return one_subject_ ? picture.prompt : picture.subject;
-  }
+  std::string unit(const SubjectPicture& picture) const { return unit_of(picture, one_subject_); }
 
   const std::vector<SubjectPicture>& generated_;
   const FeatureNetwork& network_;
@@ -216,6 +215,29 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
   if (networks.clip != nullptr) add(*networks.clip, "CLIP-I");
   if (diversity) evaluation.metrics.push_back(*std::move(diversity));
   return evaluation;
+}
+
+std::optional<Measured> perceptual_diversity(const PerceptualDistance& distance,
+                                             const std::vector<SubjectPicture>& generated) {
+  const bool one_subject = std::ranges::all_of(generated, [&](const SubjectPicture& picture) {
+    return picture.subject == generated.front().subject;
+  });
+  std::vector<Sample> samples;
+  for (const auto& [group, rows] : by_prompt(generated)) {
+    if (rows.size() < 2) continue;
+    std::vector<io::Image> pictures;
+    for (const std::int64_t row : rows)
+      pictures.push_back(io::read_image(generated[static_cast<std::size_t>(row)].file));
+    double sum = 0.0;
+    int pairs = 0;
+    for (std::size_t i = 0; i < pictures.size(); ++i)
+      for (std::size_t k = i + 1; k < pictures.size(); ++k, ++pairs)
+        sum += distance(pictures[i], pictures[k]);
+    const SubjectPicture& first = generated[static_cast<std::size_t>(rows.front())];
+    samples.push_back({group, unit_of(first, one_subject), sum / pairs});
+  }
+  if (samples.empty()) return std::nullopt;
+  return measured("DIV by " + distance.name(), true, std::move(samples));
 }
 
 Measured prior_preservation(const FeatureNetwork& network, const std::vector<fs::path>& prior,

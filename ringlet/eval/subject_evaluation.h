@@ -2,11 +2,13 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ringlet/eval/evaluation.h"
 #include "ringlet/eval/feature_network.h"
+#include "ringlet/eval/perceptual_distance.h"
 
 namespace ringlet::eval {
 
@@ -47,6 +49,11 @@ struct SubjectNetworks {
 Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
                              const std::vector<RealPictures>& real,
                              const SubjectNetworks& networks);
+
+/// DIV as DreamBooth states it: mean LPIPS between pictures of one subject and prompt; higher is
+/// more diverse. Nothing where no prompt has two pictures.
+std::optional<Measured> perceptual_diversity(const PerceptualDistance& distance,
+                                             const std::vector<SubjectPicture>& generated);
 
 /// PRES: mean cosine of pictures of the class, made with the adapter, with the real subject; lower
 /// is better.

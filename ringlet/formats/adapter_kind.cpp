@@ -81,7 +81,8 @@ std::string adapter_component(const std::string& name) {
       {"lora_unet_", "unet"},
       {"unet.", "unet"},
       {"unet:", "unet"},
-      {"lycoris_", "unet"}};
+      {"lycoris_", "unet"},
+      {"control.", "control encoder"}};
   for (const auto& [prefix, component] : kPrefixes)
     if (name.starts_with(prefix)) return component;
   return "tensors";

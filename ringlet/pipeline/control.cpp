@@ -158,7 +158,8 @@ ControlNetwork ControlNetwork::from_tensors(const std::map<std::string, at::Tens
   std::vector<std::int64_t> channels;
   const auto add = [&](const std::string& name) {
     const auto found = tensors.find(name);
-    if (found == tensors.end() || found->second.dim() != 4) return false;
+    if (found == tensors.end() || found->second.dim() != 4 || found->second.numel() == 0)
+      return false;
     channels.push_back(found->second.size(0));
     return true;
   };

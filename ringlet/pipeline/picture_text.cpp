@@ -26,6 +26,7 @@ std::string generation_parameters(const GenerateRequest& request, std::uint64_t 
   if (request.guidance.rescale > 0.0) text << ", CFG Rescale phi: " << request.guidance.rescale;
   if (request.eta > 0.0) text << ", Eta: " << request.eta;
   if (request.init_image) text << ", Denoising strength: " << request.strength;
+  if (request.control_image) text << ", Control strength: " << request.control_strength;
   if (!request.adapters.empty()) text << ", Adapters: \"" << request.adapters << "\"";
   text << ", Version: ringlet " << kVersion;
   return text.str();

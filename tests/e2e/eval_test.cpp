@@ -1,4 +1,6 @@
 // `ringlet eval` on the tiny model.
+#include <future>
+
 #include "ringlet/core/json.h"
 #include "tests/e2e/tiny_program_test.h"
 #include "tests/tiny_training.h"
@@ -115,6 +117,33 @@ TEST_F(Eval, SubjectsAndSets) {
   expect_failure({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
                   "--features", path("pictures")},
                  "published as facebook/dino-vits16");
+}
+
+// Two of them on one folder, as mpirun or two machines would start them.
+TEST_F(Eval, SeveralComparisonsShareTheCells) {
+  std::ofstream(folder_ / "recipe.toml")
+      << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
+      << "learning-rates = [1e-3]\n[train]\ninstance-images = '" << path("pictures")
+      << "'\ncontrol = 'canny'\nvalidation-pictures = 1\nsteps = 1\nresolution = 16\n"
+      << "sample-steps = 1\n[eval]\nkind = 'canny'\nreference = '" << path("pictures")
+      << "'\nsamples = 1\nsteps = 1\nsize = 16\n[[method]]\nmethod = 'lora(rank=1)'\n";
+  const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
+  const auto start = [&] {
+    return std::async(std::launch::async, [&] { return run_program(command); });
+  };
+  auto first = start(), second = start();
+  const ProgramResult a = first.get(), b = second.get();
+  EXPECT_EQ(a.status, 0) << a.err;
+  EXPECT_EQ(b.status, 0) << b.err;
+  const auto count = [](const std::string& text) {
+    std::size_t found = 0;
+    for (std::size_t at = text.find(": training"); at != std::string::npos;
+         at = text.find(": training", at + 1))
+      ++found;
+    return found;
+  };
+  EXPECT_EQ(count(a.err) + count(b.err), 2u) << a.err << b.err;  // each cell once
+  EXPECT_EQ(a.out, b.out);
 }
 
 TEST_F(Eval, CompareTrainsMeasuresAndReports) {

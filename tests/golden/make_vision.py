@@ -4,12 +4,14 @@ resampling.
     python make_vision.py            writes data/vision.json and data/vision.safetensors
 
 Inception is pytorch-fid's own class, without its download. transformers 5 renames the layers of published checkpoints in memory; weights here are by the
-published names. Pinned: torch 2.15.0, torchvision 0.29.2, transformers 5.23.0, pillow 13.0.0, pytorch-fid 0.3.0.
+published names. Pinned: torch 2.15.0, torchvision 0.29.2, transformers 5.23.0, pillow 13.0.0, pytorch-fid 0.3.0,
+lpips 0.1.4.
 """
 import json
 import pathlib
 import re
 
+import lpips
 import numpy
 import torch
 import torchvision
@@ -78,6 +80,18 @@ def inception_outputs(out):
     out["inception"] = wrapped(formula.uniform("inception.pixels", (1, 3, 299, 299)))[0].flatten(1)
 
 
+def lpips_outputs(out):
+    for key in ("alex", "vgg"):
+        model = lpips.LPIPS(pretrained=False, net=key, pnet_rand=True, verbose=False).eval()
+        for name, parameter in model.named_parameters():
+            # slice3.7.weight of the backbone is features.7.weight; lins.0 are lin0 again.
+            short = re.sub(r"net\.slice\d\.", "features.", name)
+            value = formula.weight(short, tuple(parameter.shape))
+            parameter.copy_(value.abs() if name.startswith("lin") else value)
+        a, b = (formula.uniform(f"lpips.{n}", (2, 3, 64, 64)) for n in "ab")
+        out["lpips." + key] = model(a, b).flatten()
+
+
 def published(name, kind):
     if kind == "clip":
         return name
@@ -120,6 +134,7 @@ def main():
         out["clip.32"] = clip.visual_projection(vision)
         segformer_outputs(out)
         inception_outputs(out)
+        lpips_outputs(out)
         out["clip.text"] = clip.text_projection(clip.text_model(ids).pooler_output)
     picture = Image.fromarray((formula.uniform("picture", (37, 53, 3)).numpy() * 127.5 + 127.5).astype(numpy.uint8))
     for name, kernel in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):

@@ -7,6 +7,7 @@
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
 #include "ringlet/models/inception.h"
+#include "ringlet/models/lpips.h"
 #include "ringlet/models/segformer.h"
 #include "ringlet/models/vision_transformer.h"
 #include "tests/golden/formula.h"
@@ -78,6 +79,29 @@ TEST_F(VisionGolden, SegformerEqualsTransformers) {
       nn::WeightSource(std::make_shared<NormStore>()),
       models::SegformerConfig::from_json(configs_.at("segformer"), "segformer"));
   expect_near("segformer", network.forward(golden::uniform("segformer.pixels", {2, 3, 64, 48})));
+}
+
+/// Linear weights of LPIPS are positive.
+class PositiveStore final : public nn::TensorStore {
+ public:
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init&) const override {
+    return golden::weight(name, shape).abs();
+  }
+  std::vector<std::string> names() const override { return {}; }
+  std::string description() const override { return "weights by formula"; }
+};
+
+TEST_F(VisionGolden, LpipsEqualsThePublishedPackage) {
+  const at::NoGradGuard no_grad;
+  const nn::WeightSource linear(std::make_shared<PositiveStore>());
+  const auto picture = [](const char* name) { return golden::uniform(name, {2, 3, 64, 64}); };
+  for (const auto& [key, kind] : {std::pair{"lpips.alex", models::LpipsBackbone::alexnet},
+                                  std::pair{"lpips.vgg", models::LpipsBackbone::vgg16}}) {
+    const models::Lpips network(source(), linear, kind);
+    expect_near(key, network.distance(picture("lpips.a"), picture("lpips.b")));
+    EXPECT_EQ(network.distance(picture("lpips.a"), picture("lpips.a")).max().item<double>(), 0.0);
+  }
 }
 
 TEST_F(VisionGolden, InceptionEqualsPytorchFid) {

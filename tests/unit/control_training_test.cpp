@@ -99,6 +99,9 @@ TEST_F(ControlTraining, AnEncoderIsSavedWithItsAdapter) {
   expect_error(ErrorCode::mismatch, "conv_out.bias",
                [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
   tensors = loaded.info.control_tensors;
+  tensors["conv_in.weight"] = at::zeros({0, 3, 3, 3});
+  expect_error(ErrorCode::mismatch, "conv_in.weight",
+               [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
   tensors.erase("conv_in.weight");
   expect_error(ErrorCode::mismatch, "conv_in.weight",
                [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });

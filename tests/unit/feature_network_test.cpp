@@ -178,6 +178,33 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
   EXPECT_NEAR(metric(sets, "Frechet distance (vit)").interval.mean, 0.0, 1e-6);
 }
 
+TEST_F(SubjectEvaluation, DiversityByLpips) {
+  golden::write_lpips(folder_ / "lpips");
+  const PerceptualDistance lpips = PerceptualDistance::open(folder_ / "lpips");
+  EXPECT_EQ(lpips.name(), "LPIPS (AlexNet)");
+  const auto wide = [](int number) { return train::waves(number, 64, 64); };
+  EXPECT_EQ(lpips(wide(0), wide(0)), 0.0);
+  EXPECT_GT(lpips(wide(0), wide(1)), 0.0);
+  EXPECT_EQ(lpips(wide(0), wide(1)), lpips(wide(1), wide(0)));
+  expect_error(ErrorCode::mismatch, "different sizes", [&] { lpips(wide(0), train::waves(0)); });
+
+  pictures("real", 0, 1);
+  fs::create_directories(folder_ / "made");
+  for (int i = 0; i < 3; ++i)
+    io::write_png(folder_ / "made" / ("p0-s" + std::to_string(i) + ".png"), wide(i),
+                  {{"parameters", "a dog\nSteps: 3"}});
+  const auto made = read_subjects(folder_ / "made", folder_ / "real", "").first;
+  const auto diversity = perceptual_diversity(lpips, made);
+  ASSERT_TRUE(diversity.has_value());
+  EXPECT_NEAR(diversity->interval.mean,
+              (lpips(wide(0), wide(1)) + lpips(wide(0), wide(2)) + lpips(wide(1), wide(2))) / 3.0,
+              1e-9);
+  EXPECT_FALSE(perceptual_diversity(lpips, {made.front()}).has_value());
+  fs::remove(folder_ / "lpips/linear.safetensors");
+  expect_error(ErrorCode::not_found, "linear.safetensors",
+               [&] { PerceptualDistance::open(folder_ / "lpips"); });
+}
+
 TEST_F(SubjectEvaluation, MeansOverSubjectsAreEvenly) {
   pictures("real/dog", 0, 1);
   pictures("real/cat", 3, 1);
