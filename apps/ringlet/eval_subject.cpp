@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 struct EvalSubjectOptions {
   CommonOptions common;
   EvalOutput output;
-  std::string generated, reference, token, dino, clip, lpips, prior, drift_with, drift_without;
+  std::string generated, reference, token, dino, clip, lpips, captions, prior, drift_with,
+      drift_without;
   // Pictures that are still to be made.
   std::string model, prompts, subject;
   AdapterOptions adapters;
@@ -39,6 +40,9 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--lpips", o.lpips,
                  "Folder of LPIPS weights, for DIV as DreamBooth states it: backbone.safetensors "
                  "and linear.safetensors");
+  app.add_option("--captions", o.captions,
+                 "File with captions, one a line: the share of pictures whose own prompt is nearer "
+                 "than all of them, by --clip");
   app.add_option("--token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
   app.add_option("--prior", o.prior,
                  "Folder of pictures of the class, made with the adapter: prior preservation");
@@ -137,6 +141,11 @@ int eval_subject(const EvalSubjectOptions& o) {
   eval::Evaluation evaluation =
       eval::evaluate_subjects(generated, real, {dino ? &*dino : nullptr, clip ? &*clip : nullptr});
   const eval::FeatureNetwork& network = dino ? *dino : *clip;
+  if (!o.captions.empty()) {
+    if (!clip) throw Error(ErrorCode::invalid_argument, "--clip", "is needed for --captions");
+    evaluation.metrics.push_back(
+        eval::caption_accuracy(*clip, generated, read_lines(o.captions, "--captions")));
+  }
   if (!o.lpips.empty())
     if (auto diversity =
             eval::perceptual_diversity(eval::PerceptualDistance::open(o.lpips, device), generated))

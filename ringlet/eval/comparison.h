@@ -67,8 +67,9 @@ std::vector<Cell> search_cells(const Recipe& recipe, const std::filesystem::path
 /// Error(not_found) when training held nothing out.
 std::optional<double> validation_score(const Recipe& recipe, const Cell& cell);
 
-/// Every method with the rate that did best and all seeds. Throws Error(not_found) while a cell of
-/// the search is not trained.
+/// Every method with the rate that did best and all seeds, seed by seed, so that what is measured
+/// before a stop compares all methods. Throws Error(not_found) while a cell of the search is not
+/// trained.
 std::vector<Cell> final_cells(const Recipe& recipe, const std::filesystem::path& out);
 
 /// The command lines of a cell, without the program's name.

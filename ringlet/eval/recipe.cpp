@@ -128,6 +128,19 @@ std::optional<double> subject_score(const Cell& cell) {
   return score;
 }
 
+double best_rate(const Recipe& recipe, const fs::path& out, std::size_t method) {
+  const std::vector<double>& rates = recipe.methods[method].learning_rates;
+  if (rates.size() == 1) return rates.front();  // nothing to choose
+  double best_rate = rates.front(), best = -std::numeric_limits<double>::infinity();
+  for (const double rate : rates) {
+    const Cell cell = cell_of(recipe, out, method, rate, recipe.seeds.front());
+    const auto score = validation_score(recipe, cell);
+    if (!score) throw Error(ErrorCode::not_found, cell.folder.string(), "is not trained yet");
+    if (*score > best) best = *score, best_rate = rate;
+  }
+  return best_rate;
+}
+
 /// `ringlet eval` for a cell's adapter.
 std::vector<std::string> command(const Recipe& recipe, const Cell& cell, const fs::path& pictures,
                                  const fs::path& result, const Json& options) {
@@ -196,20 +209,13 @@ std::optional<double> validation_score(const Recipe& recipe, const Cell& cell) {
 }
 
 std::vector<Cell> final_cells(const Recipe& recipe, const fs::path& out) {
+  std::vector<double> rates;
+  for (std::size_t m = 0; m < recipe.methods.size(); ++m)
+    rates.push_back(best_rate(recipe, out, m));
   std::vector<Cell> cells;
-  for (std::size_t m = 0; m < recipe.methods.size(); ++m) {
-    const std::vector<double>& rates = recipe.methods[m].learning_rates;
-    double best_rate = rates.front(), best = -std::numeric_limits<double>::infinity();
-    for (const double rate : rates) {
-      if (rates.size() == 1) break;  // nothing to choose
-      const Cell cell = cell_of(recipe, out, m, rate, recipe.seeds.front());
-      const auto score = validation_score(recipe, cell);
-      if (!score) throw Error(ErrorCode::not_found, cell.folder.string(), "is not trained yet");
-      if (*score > best) best = *score, best_rate = rate;
-    }
-    for (const std::uint64_t seed : recipe.seeds)
-      cells.push_back(cell_of(recipe, out, m, best_rate, seed));
-  }
+  for (const std::uint64_t seed : recipe.seeds)
+    for (std::size_t m = 0; m < recipe.methods.size(); ++m)
+      cells.push_back(cell_of(recipe, out, m, rates[m], seed));
   return cells;
 }
 

@@ -87,6 +87,11 @@ std::map<std::string, std::vector<std::int64_t>> by_prompt(const std::vector<Sub
   return groups;
 }
 
+bool has_one_subject(const std::vector<SubjectPicture>& all) {
+  return std::ranges::all_of(
+      all, [&](const SubjectPicture& one) { return one.subject == all.front().subject; });
+}
+
 /// What an interval's units are: subjects, or prompts where there is one subject.
 std::string unit_of(const SubjectPicture& picture, bool one_subject) {
   return one_subject ? picture.prompt : picture.subject;
@@ -219,9 +224,7 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
 
 std::optional<Measured> perceptual_diversity(const PerceptualDistance& distance,
                                              const std::vector<SubjectPicture>& generated) {
-  const bool one_subject = std::ranges::all_of(generated, [&](const SubjectPicture& picture) {
-    return picture.subject == generated.front().subject;
-  });
+  const bool one_subject = has_one_subject(generated);
   std::vector<Sample> samples;
   for (const auto& [group, rows] : by_prompt(generated)) {
     if (rows.size() < 2) continue;
@@ -238,6 +241,25 @@ std::optional<Measured> perceptual_diversity(const PerceptualDistance& distance,
   }
   if (samples.empty()) return std::nullopt;
   return measured("DIV by " + distance.name(), true, std::move(samples));
+}
+
+Measured caption_accuracy(const FeatureNetwork& network,
+                          const std::vector<SubjectPicture>& generated,
+                          const std::vector<std::string>& captions) {
+  const bool one_subject = has_one_subject(generated);
+  const at::Tensor others = network.text_features(captions);
+  std::vector<Sample> samples;
+  for (const SubjectPicture& picture : generated) {
+    const at::Tensor seen = features_of(network, {picture.file});
+    const double own = cosines(seen, network.text_features({picture.prompt})).item<double>();
+    const at::Tensor rest = cosines(seen, others)[0];
+    double nearest = -1.0;
+    for (std::size_t i = 0; i < captions.size(); ++i)
+      if (captions[i] != picture.prompt)
+        nearest = std::max(nearest, rest[static_cast<std::int64_t>(i)].item<double>());
+    samples.push_back({picture.id, unit_of(picture, one_subject), own > nearest ? 1.0 : 0.0});
+  }
+  return measured("own prompt nearest", true, std::move(samples));
 }
 
 Measured prior_preservation(const FeatureNetwork& network, const std::vector<fs::path>& prior,

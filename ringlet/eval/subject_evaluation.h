@@ -55,6 +55,12 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
 std::optional<Measured> perceptual_diversity(const PerceptualDistance& distance,
                                              const std::vector<SubjectPicture>& generated);
 
+/// The share of pictures whose own prompt is nearer than every one of `captions`, by a network that
+/// reads texts: zero-shot classification (Radford et al. 2021).
+Measured caption_accuracy(const FeatureNetwork& network,
+                          const std::vector<SubjectPicture>& generated,
+                          const std::vector<std::string>& captions);
+
 /// PRES: mean cosine of pictures of the class, made with the adapter, with the real subject; lower
 /// is better.
 Measured prior_preservation(const FeatureNetwork& network,

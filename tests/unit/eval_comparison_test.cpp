@@ -122,9 +122,10 @@ TEST_F(Comparison, TheBestRateGoesOnWithAllSeeds) {
   const auto cells = final_cells(r, out);
   ASSERT_EQ(cells.size(), 4u);
   EXPECT_EQ(cells[0].folder, search[1].folder);
-  EXPECT_EQ(cells[1].seed, 8u);
-  EXPECT_EQ(cells[1].learning_rate, 1e-3);
-  EXPECT_EQ(cells[2].learning_rate, 0.5);
+  EXPECT_EQ(cells[1].learning_rate, 0.5);
+  EXPECT_EQ(cells[1].seed, 7u);  // all methods before the next seed
+  EXPECT_EQ(cells[2].seed, 8u);
+  EXPECT_EQ(cells[2].learning_rate, 1e-3);
   // Without a metric the loss decides.
   std::ofstream(search[0].train() / "control.csv") << "h\n5,0.5,0.9,nan\n";
   EXPECT_EQ(validation_score(r, search[0]), -0.5);
@@ -158,8 +159,8 @@ TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
   for (const Cell& cell : search_cells(r, out)) pretend(cell, 0.5, {0.5, 0.6, 0.7});
   const auto cells = final_cells(r, out);
   pretend(cells[0], 0.5, {0.5, 0.6, 0.7});
-  pretend(cells[1], 0.5, {0.5, 0.6, 0.7});
-  pretend(cells[2], 0.5, {0.7, 0.8, 0.9});
+  pretend(cells[1], 0.5, {0.7, 0.8, 0.9});
+  pretend(cells[2], 0.5, {0.5, 0.6, 0.7});
   pretend(cells[3], 0.5, {0.7, 0.8, 0.9});
   const auto rows = comparison_rows(r, cells);
   ASSERT_EQ(rows.size(), 2u);

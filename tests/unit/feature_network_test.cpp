@@ -165,6 +165,11 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
   EXPECT_NEAR(metric(evaluation, "DINO").interval.mean, (1.0 + cosine) / 2.0, 1e-9);
   EXPECT_EQ(metric(evaluation, "CLIP-T").samples.size(), 2u);
   EXPECT_EQ(metric(evaluation, "CLIP-I").interval.units, 1u);  // one prompt
+  // Its own prompt among others, itself left out.
+  const Measured nearest = caption_accuracy(clip, made, {"a dog in snow"});
+  EXPECT_EQ(nearest.interval.mean, 1.0);
+  const double share = caption_accuracy(clip, made, {"a cat", "a red car", "x"}).interval.mean;
+  EXPECT_TRUE(share == 0.0 || share == 0.5 || share == 1.0) << share;
   expect_error(ErrorCode::invalid_argument, "at least one network",
                [&, made = made, real = real] { evaluate_subjects(made, real, {}); });
 
