@@ -236,7 +236,7 @@ int cmd_eval_control(int argc, char** argv) {
   CLI::App app(
       "Measure whether pictures follow their control signals, and make the pictures first with "
       "--model.\nExample:\n  ringlet eval control --kind canny --reference photos --model MODEL "
-      "--adapter runs/edges/adapter.safetensors --generated made --json edges.json",
+      "--adapter runs/edges/adapter.safetensors --generated made --result edges.json",
       "eval control");
   add_options(app, options);
   options.common.add_to(app);
