@@ -78,10 +78,8 @@ inline void write_tiny_clip(const std::filesystem::path& folder) {
                            {"eos_token_id", vocabulary.at("<|endoftext|>")}};
   const nn::WeightSource source(std::make_shared<nn::RandomStore>(4));
   const models::VisionTransformer vision(source, models::VisionConfig::from_json(config, "clip"));
-  Json text = config["text_config"];
-  text["projection_dim"] = 12;
-  text["architectures"] = {"CLIPTextModelWithProjection"};
-  const models::ClipTextModel encoder(source, models::ClipTextConfig::from_json(text, "clip"));
+  const models::ClipTextModel encoder(source,
+                                      models::ClipTextConfig::from_clip_json(config, "clip"));
   source.get("logit_scale", {});
   io::save_tensors(folder / "model.safetensors", source.finish().tensors);
   std::ofstream(folder / "config.json") << config.dump();

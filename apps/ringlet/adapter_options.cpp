@@ -105,6 +105,23 @@ const adapt::AdapterFileInfo* with_control(const LoadedAdapters& adapters) {
   return found;
 }
 
+void keep_control(const LoadedAdapters& adapters, adapt::AdapterFileInfo& info) {
+  const adapt::AdapterFileInfo* control = with_control(adapters);
+  if (control == nullptr) return;
+  info.control = control->control;
+  info.control_tensors = control->control_tensors;
+}
+
+std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
+                                                        const LoadedAdapters& adapters,
+                                                        const std::string& controlnet) {
+  if (!controlnet.empty()) return pipeline::ControlNetwork::open(controlnet, model);
+  const adapt::AdapterFileInfo* info = with_control(adapters);
+  if (info == nullptr) return std::nullopt;
+  log(LogLevel::info, "control: " + info->control);
+  return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
+}
+
 OpenedModel open_for_adapters(const std::string& path, const std::string& variant) {
   pipeline::LoadOptions load;
   load.files.variant = variant;

@@ -1,6 +1,7 @@
 // Adapters on the command line: --adapter FILE[:strength].
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,16 @@ LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
 /// The one file among them that holds a control encoder, or null. Throws Error(invalid_argument)
 /// when there are several.
 const adapt::AdapterFileInfo* with_control(const LoadedAdapters& adapters);
+
+/// Puts the control encoder that one of the adapters holds into what is written of them. Throws as
+/// with_control.
+void keep_control(const LoadedAdapters& adapters, adapt::AdapterFileInfo& info);
+
+/// The ControlNet of this folder, or where that is empty the encoder in an adapter's file, or
+/// nothing. Throws as ControlNetwork::open and from_tensors.
+std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
+                                                        const LoadedAdapters& adapters,
+                                                        const std::string& controlnet);
 
 /// A model that is opened for its adapters' sake: weights stay in the file until they are needed.
 struct OpenedModel {

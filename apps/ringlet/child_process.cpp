@@ -52,7 +52,6 @@ ChildResult run_self(const std::vector<std::string>& arguments, const std::files
                                    O_WRONLY | O_CREAT | O_TRUNC, kReadable);
   posix_spawn_file_actions_addopen(&spawn.actions, STDERR_FILENO, log.c_str(),
                                    O_WRONLY | O_CREAT | O_APPEND, kReadable);
-  const auto begin = std::chrono::steady_clock::now();
   pid_t child = 0;
   if (const int problem = posix_spawn(&child, kSelf, &spawn.actions, nullptr, argv.data(), environ))
     throw cannot("the program cannot be started", output.string(), problem);
@@ -72,11 +71,10 @@ ChildResult run_self(const std::vector<std::string>& arguments, const std::files
     }
     if (ended != child) std::this_thread::sleep_for(kPause);
   }
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   constexpr int kSignalBase = 128;
   constexpr std::uint64_t kKibi = 1024;  // ru_maxrss counts these
   return {WIFEXITED(status) ? WEXITSTATUS(status) : kSignalBase + WTERMSIG(status),
-          static_cast<std::uint64_t>(usage.ru_maxrss) * kKibi, seconds.count()};
+          static_cast<std::uint64_t>(usage.ru_maxrss) * kKibi};
 }
 
 FolderLock::FolderLock(const std::filesystem::path& file) {

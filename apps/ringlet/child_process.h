@@ -1,4 +1,4 @@
-// Other programs, mostly this one again, as children whose output goes to a file.
+// This program again, as a child whose output goes to files.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,10 @@ namespace ringlet::app {
 struct ChildResult {
   int status = 0;                ///< exit status; 128 + n when signal n ended it
   std::uint64_t peak_bytes = 0;  ///< of resident memory
-  double seconds = 0.0;
 };
 
-/// Runs this very program with these arguments, one thread's worth of OpenMP each unless they say
-/// otherwise; stdout replaces `output`, stderr is added to `log`. An interrupt of this program is
-/// passed on. Throws Error(io) when it cannot be started.
+/// Runs this very program with these arguments; stdout replaces `output`, stderr is added to `log`.
+/// An interrupt of this program is passed on. Throws Error(io) when it cannot be started.
 ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
                      const std::filesystem::path& log);
 

@@ -88,12 +88,10 @@ int convert(const ConvertOptions& o) {
   const LoadedAdapters adapters = load_adapters(opened.model, choices, opened.hash);
   const std::vector<adapt::AdapterSet>& sets = adapters.sets;
   adapt::AdapterFileInfo info;
-  if (choices.size() == 1) {
+  if (choices.size() == 1)
     info = adapters.infos.front();
-  } else if (const auto* control = with_control(adapters)) {
-    info.control = control->control;
-    info.control_tensors = control->control_tensors;
-  }
+  else
+    keep_control(adapters, info);
   info.base_hash = opened.hash;
   if (!o.save_precision.empty()) info.storage = nn::select_precision(o.save_precision, at::kCPU);
   std::optional<adapt::AdapterSet> made;

@@ -222,20 +222,6 @@ io::Image control_image(const GenerateOptions& o, const pipeline::GenerateReques
   return given;
 }
 
-/// The network that looks at --control-image: --controlnet's, or the encoder in an adapter file.
-std::optional<pipeline::ControlNetwork> control_network(const GenerateOptions& o,
-                                                        const pipeline::StableDiffusion& model,
-                                                        const LoadedAdapters& adapters) {
-  const adapt::AdapterFileInfo* info = with_control(adapters);
-  if (info != nullptr && o.control_image.empty())
-    log(LogLevel::warning, "the adapter was trained with control pictures: give --control-image");
-  if (o.control_image.empty()) return std::nullopt;
-  if (!o.controlnet.empty()) return pipeline::ControlNetwork::open(o.controlnet, model);
-  if (info == nullptr) return std::nullopt;
-  log(LogLevel::info, "control: " + info->control);
-  return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
-}
-
 at::Tensor sample_with_progress(const pipeline::StableDiffusion& model,
                                 const pipeline::GenerateRequest& request, bool silent) {
   const diffusion::SamplingPlan plan = request.sampler.plan(model.schedule(), request.steps);
@@ -278,7 +264,10 @@ int generate(const GenerateOptions& o) {
       std::async(std::launch::async, [&] { return pipeline::model_hash(model.files()); }).share();
   LoadedAdapters adapters = load_adapters(model, choices, choices.empty() ? "" : hash.get());
   for (adapt::AdapterSet& adapter : adapters.sets) adapter.attach();
-  const std::optional<pipeline::ControlNetwork> control = control_network(o, model, adapters);
+  if (with_control(adapters) != nullptr && o.control_image.empty())
+    log(LogLevel::warning, "the adapter was trained with control pictures: give --control-image");
+  std::optional<pipeline::ControlNetwork> control;
+  if (!o.control_image.empty()) control = control_network(model, adapters, o.controlnet);
 
   pipeline::GenerateRequest request = base_request(o, model);
   if (control) request.control = &*control;

@@ -80,10 +80,7 @@ void merge_into_adapter(const MergeOptions& o,
   const LoadedAdapters adapters = load_adapters(opened.model, choices, opened.hash);
   adapt::AdapterFileInfo info;
   info.base_hash = opened.hash;
-  if (const auto* control = with_control(adapters)) {
-    info.control = control->control;
-    info.control_tensors = control->control_tensors;
-  }
+  keep_control(adapters, info);
   adapt::save_adapter(o.out, adapt::combine(pointers_to(adapters.sets)), info);
 }
 

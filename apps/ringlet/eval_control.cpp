@@ -89,16 +89,11 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
 class ControlGeneration {
  public:
   explicit ControlGeneration(const EvalControlOptions& o)
-      : o_(o), model_(pipeline::StableDiffusion::open(o.model, load_options(o))) {
+      : o_(o), model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))) {
     adapters_ = load_adapters(model_, parse_adapters(o.adapters), "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
-    const adapt::AdapterFileInfo* info = with_control(adapters_);
-    if (!o.controlnet.empty())
-      network_.emplace(pipeline::ControlNetwork::open(o.controlnet, model_));
-    else if (info != nullptr)
-      network_.emplace(pipeline::ControlNetwork::from_tensors(info->control_tensors, model_,
-                                                              "the adapter file"));
-    else
+    network_ = control_network(model_, adapters_, o.controlnet);
+    if (!network_)
       throw Error(ErrorCode::invalid_argument, "--adapter",
                   "none of the adapters holds a control encoder",
                   "give one that was trained with --control, or --controlnet FOLDER");
@@ -119,13 +114,6 @@ class ControlGeneration {
   }
 
  private:
-  static pipeline::LoadOptions load_options(const EvalControlOptions& o) {
-    pipeline::LoadOptions load;
-    load.device = o.common.select_device();
-    load.precision = o.common.select_precision(load.device);
-    return load;
-  }
-
   fs::path file_of(const data::Picture& picture, std::uint64_t seed) const {
     return fs::path(o_.generated) /
            (picture.path.stem().string() + "-s" + std::to_string(seed) + ".png");
@@ -133,11 +121,8 @@ class ControlGeneration {
 
   void make(const data::Picture& picture) const {
     pipeline::GenerateRequest request;
-    request.seeds.clear();
-    for (std::int64_t i = 0; i < o_.samples; ++i)
-      if (const std::uint64_t seed = o_.seed + static_cast<std::uint64_t>(i);
-          !fs::exists(file_of(picture, seed)))
-        request.seeds.push_back(seed);
+    request.seeds = missing_seeds(o_.seed, o_.samples,
+                                  [&](std::uint64_t seed) { return file_of(picture, seed); });
     if (request.seeds.empty()) return;
     request.prompt = picture.caption.empty() ? o_.prompt : picture.caption;
     if (request.prompt.empty())
@@ -154,8 +139,7 @@ class ControlGeneration {
     request = model_.checked(request);
     request.control_image = data::control_picture(settings_, picture.path, image,
                                                   data::square_crop(image, request.width));
-    const auto made =
-        model_.decode(model_.sample(request, [](const auto&) { return !interrupted(); }));
+    const std::vector<io::Image> made = make_pictures(model_, request);
     for (std::size_t i = 0; i < made.size(); ++i)
       io::write_png(file_of(picture, request.seeds[i]), made[i]);
   }

@@ -83,10 +83,7 @@ std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
 /// A picture per prompt and seed that is not there yet.
 void generate_missing(const EvalSubjectOptions& o) {
   const std::vector<std::string> prompts = prompts_of(o);
-  pipeline::LoadOptions load;
-  load.device = o.common.select_device();
-  load.precision = o.common.select_precision(load.device);
-  const auto model = pipeline::StableDiffusion::open(o.model, load);
+  const auto model = pipeline::StableDiffusion::open(o.model, load_options(o.common));
   LoadedAdapters adapters = load_adapters(model, parse_adapters(o.adapters), "");
   for (adapt::AdapterSet& adapter : adapters.sets) adapter.attach();
   const std::string hash = pipeline::model_hash(model.files());
@@ -103,15 +100,10 @@ void generate_missing(const EvalSubjectOptions& o) {
     request.prompt = prompts[p];
     request.steps = o.steps;
     request.guidance.scale = o.guidance;
-    request.seeds.clear();
-    for (std::int64_t i = 0; i < o.samples; ++i)
-      if (const std::uint64_t seed = o.seed + static_cast<std::uint64_t>(i);
-          !fs::exists(file_of(seed)))
-        request.seeds.push_back(seed);
+    request.seeds = missing_seeds(o.seed, o.samples, file_of);
     if (!request.seeds.empty()) {
       request = model.checked(request);
-      const auto made =
-          model.decode(model.sample(request, [](const auto&) { return !interrupted(); }));
+      const std::vector<io::Image> made = make_pictures(model, request);
       for (std::size_t i = 0; i < made.size(); ++i)
         io::write_png(file_of(request.seeds[i]), made[i],
                       {{"parameters", pipeline::generation_parameters(request, request.seeds[i],

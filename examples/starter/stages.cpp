@@ -340,16 +340,9 @@ struct FeatureModel {
       : tokenizer(std::move(words)),
         config(features_config(tokenizer, count)),
         vision(source, models::VisionConfig::from_json(config, "features")),
-        text(source, text_config()),
+        text(source, models::ClipTextConfig::from_clip_json(config, "features")),
         scale(source.get("logit_scale", {}, nn::Init::constant(std::log(1.0 / 0.07)))),
         index(source.finish()) {}
-
-  models::ClipTextConfig text_config() const {
-    Json part = config["text_config"];
-    part["projection_dim"] = config["projection_dim"];
-    part["architectures"] = {"CLIPTextModelWithProjection"};
-    return models::ClipTextConfig::from_json(part, "features");
-  }
 
   at::Tensor texts(const std::vector<std::string>& captions) const {
     std::vector<at::Tensor> rows;

@@ -22,28 +22,19 @@ io::Image covering(const io::Image& image, std::int64_t picture_width, std::int6
                           scaled(picture_height, factor, size));
 }
 
-io::Image cut(const io::Image& image, std::int64_t size, std::int64_t left, std::int64_t top) {
-  io::Image part{size, size, {}};
-  part.pixels.reserve(static_cast<std::size_t>(size * size * kChannels));
-  for (std::int64_t row = 0; row < size; ++row) {
-    const auto begin = image.pixels.begin() + ((top + row) * image.width + left) * kChannels;
-    part.pixels.insert(part.pixels.end(), begin, begin + size * kChannels);
-  }
-  return part;
-}
-
 }  // namespace
 
 Crop square_crop(const io::Image& image, std::int64_t size, CropPlace place) {
   const io::Image whole = covering(image, image.width, image.height, size);
   const std::int64_t left = std::llround(place.x * static_cast<double>(whole.width - size));
   const std::int64_t top = std::llround(place.y * static_cast<double>(whole.height - size));
-  return {cut(whole, size, left, top), left, top};
+  return {io::cut_image(whole, left, top, size, size), left, top};
 }
 
 io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop) {
   const std::int64_t size = crop.image.width;
-  return cut(covering(map, picture.width, picture.height, size), size, crop.left, crop.top);
+  return io::cut_image(covering(map, picture.width, picture.height, size), crop.left, crop.top,
+                       size, size);
 }
 
 io::Image mirrored(const io::Image& image) {

@@ -65,12 +65,6 @@ std::optional<Difference> difference_to(const ComparisonRow& first, const Measur
   return paired_difference(metric.samples, other->samples);
 }
 
-std::string short_number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
-
 std::vector<std::string> metric_names(const std::vector<ComparisonRow>& rows) {
   std::vector<std::string> names;
   for (const ComparisonRow& row : rows)
@@ -82,6 +76,16 @@ std::vector<std::string> metric_names(const std::vector<ComparisonRow>& rows) {
 const Measured* find_metric(const ComparisonRow& row, const std::string& name) {
   const auto found = std::ranges::find(row.metrics, name, &Measured::name);
   return found == row.metrics.end() ? nullptr : &*found;
+}
+
+/// Of this metric, this row minus the first one; null for the first row itself and where a run is
+/// missing.
+const Difference* difference_of(const std::vector<ComparisonRow>& rows, const ComparisonRow& row,
+                                const std::string& name) {
+  const Measured* metric = find_metric(row, name);
+  if (metric == nullptr || &row == &rows.front()) return nullptr;
+  const auto& difference = row.to_first[static_cast<std::size_t>(metric - row.metrics.data())];
+  return difference ? &*difference : nullptr;
 }
 
 /// The table's cells, heads first.
@@ -104,12 +108,8 @@ std::vector<std::vector<std::string>> table_of(const std::vector<ComparisonRow>&
       line.push_back(metric == nullptr ? "" : interval_text(metric->interval));
       const Measured* of_first = find_metric(rows.front(), name);
       if (of_first == nullptr || of_first->samples.empty()) continue;
-      const auto number = metric == nullptr ? 0 : metric - row.metrics.data();
-      const bool has =
-          metric != nullptr && row.to_first[static_cast<std::size_t>(number)].has_value();
-      line.push_back(has && &row != &rows.front()
-                         ? interval_text(row.to_first[static_cast<std::size_t>(number)]->interval)
-                         : "");
+      const Difference* difference = difference_of(rows, row, name);
+      line.push_back(difference == nullptr ? "" : interval_text(difference->interval));
     }
     line.push_back(short_number(row.seconds));
     line.push_back(std::to_string(row.peak_bytes >> 20));

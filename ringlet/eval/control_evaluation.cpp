@@ -75,33 +75,29 @@ data::LabelMap read_labels(const fs::path& path, bool from_one) {
 }
 
 /// mIoU, mAcc and aAcc of the whole set, their intervals over references; aAcc of each picture for
-/// pairwise comparison.
-Evaluation segmentation_scores(const std::vector<ControlPair>& pairs, std::string kind, int classes,
-                               const std::vector<std::pair<data::LabelMap, data::LabelMap>>& maps) {
-  std::map<std::string, std::vector<std::size_t>> units;
-  for (std::size_t i = 0; i < pairs.size(); ++i) units[pairs[i].unit].push_back(i);
-  std::vector<Confusion> by_unit;
-  for (const auto& [unit, members] : units) {
-    by_unit.emplace_back(classes);
-    for (const std::size_t i : members) by_unit.back().add(maps[i].first, maps[i].second);
+/// pairwise comparison. `confusions` are those of the pairs.
+Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
+                               const std::vector<Confusion>& confusions) {
+  std::map<std::string, Confusion> sums;
+  std::vector<Sample> accuracies;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const auto [sum, is_first] = sums.try_emplace(pairs[i].unit, confusions[i]);
+    if (!is_first) sum->second += confusions[i];
+    accuracies.push_back({pairs[i].id, pairs[i].unit, confusions[i].scores().pixel_accuracy});
   }
+  std::vector<const Confusion*> units;
+  for (const auto& [unit, sum] : sums) units.push_back(&sum);
   const auto of_set = [&](double Confusion::Scores::*score) {
-    Interval interval = bootstrap(by_unit.size(), [&](const std::vector<std::size_t>& drawn) {
-      Confusion sum(classes);
-      for (const std::size_t unit : drawn) sum += by_unit[unit];
+    Interval interval = bootstrap(units.size(), [&](const std::vector<std::size_t>& drawn) {
+      Confusion sum = *units[drawn.front()];
+      for (std::size_t i = 1; i < drawn.size(); ++i) sum += *units[drawn[i]];
       return sum.scores().*score;
     });
     interval.samples = pairs.size();
     return interval;
   };
-  std::vector<Sample> accuracies;
-  for (std::size_t i = 0; i < pairs.size(); ++i) {
-    Confusion one(classes);
-    one.add(maps[i].first, maps[i].second);
-    accuracies.push_back({pairs[i].id, pairs[i].unit, one.scores().pixel_accuracy});
-  }
   Evaluation evaluation;
-  evaluation.kind = std::move(kind);
+  evaluation.kind = "control segmentation";
   evaluation.metrics = {{"mIoU", true, of_set(&Confusion::Scores::mean_iou), {}},
                         {"mAcc", true, of_set(&Confusion::Scores::mean_accuracy), {}},
                         {"aAcc", true, of_set(&Confusion::Scores::pixel_accuracy), {}},
@@ -162,32 +158,33 @@ Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThre
 }
 
 Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, std::int64_t size) {
-  std::vector<std::pair<data::LabelMap, data::LabelMap>> maps;
+  std::vector<Confusion> confusions;
   for (const ControlPair& pair : pairs) {
     const auto [reference, generated] = read_pair(pair, size);
-    maps.emplace_back(data::segment_colours(reference), data::segment_colours(generated));
+    confusions.emplace_back(data::kColourClasses)
+        .add(data::segment_colours(reference), data::segment_colours(generated));
   }
-  return segmentation_scores(pairs, "control segmentation", data::kColourClasses, maps);
+  return segmentation_scores(pairs, confusions);
 }
 
 Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const LabelReading& reading) {
-  std::vector<std::pair<data::LabelMap, data::LabelMap>> maps;
+  std::vector<Confusion> confusions;
   for (const ControlPair& pair : pairs)
-    maps.emplace_back(read_labels(pair.reference, reading.from_one),
-                      read_labels(pair.generated, reading.from_one));
-  return segmentation_scores(pairs, "control segmentation", reading.classes, maps);
+    confusions.emplace_back(reading.classes)
+        .add(read_labels(pair.reference, reading.from_one),
+             read_labels(pair.generated, reading.from_one));
+  return segmentation_scores(pairs, confusions);
 }
 
 Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
                                  const LabelReading& reading) {
-  std::vector<std::pair<data::LabelMap, data::LabelMap>> maps;
+  std::vector<Confusion> confusions;
   for (const ControlPair& pair : pairs) {
-    data::LabelMap truth = read_labels(pair.reference, reading.from_one);
-    data::LabelMap found =
-        segmenter.labels(io::read_image(pair.generated), truth.width, truth.height);
-    maps.emplace_back(std::move(truth), std::move(found));
+    const data::LabelMap truth = read_labels(pair.reference, reading.from_one);
+    confusions.emplace_back(segmenter.classes())
+        .add(truth, segmenter.labels(io::read_image(pair.generated), truth.width, truth.height));
   }
-  return segmentation_scores(pairs, "control segmentation", segmenter.classes(), maps);
+  return segmentation_scores(pairs, confusions);
 }
 
 Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs,

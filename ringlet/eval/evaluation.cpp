@@ -25,12 +25,6 @@ std::string list_hash(const Evaluation& evaluation) {
   return hash.hex();
 }
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
-
 std::string counts(const Interval& interval) {
   std::string text =
       std::to_string(interval.samples) + " samples of " + std::to_string(interval.units) + " units";
@@ -39,13 +33,20 @@ std::string counts(const Interval& interval) {
 
 }  // namespace
 
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", value);
+  return text;
+}
+
 Measured measured(std::string name, bool higher_is_better, std::vector<Sample> samples) {
   const Interval interval = bootstrap_mean(samples);
   return {std::move(name), higher_is_better, interval, std::move(samples)};
 }
 
 std::string interval_text(const Interval& interval) {
-  return number(interval.mean) + " [" + number(interval.low) + ", " + number(interval.high) + "]";
+  return short_number(interval.mean) + " [" + short_number(interval.low) + ", " +
+         short_number(interval.high) + "]";
 }
 
 Json to_json(const Evaluation& evaluation) {

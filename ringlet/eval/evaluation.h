@@ -47,6 +47,9 @@ std::string to_html(const Evaluation& evaluation,
 /// and as paired_difference.
 std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, const Evaluation& b);
 
+/// Four significant digits.
+std::string short_number(double value);
+
 /// "0.512 [0.480, 0.544]".
 std::string interval_text(const Interval& interval);
 

@@ -54,22 +54,7 @@ io::Image centre(const io::Image& image, std::int64_t side) {
     throw Error(ErrorCode::unsupported, "preprocessing",
                 "a crop of " + std::to_string(side) + " from a picture of " +
                     std::to_string(image.width) + "x" + std::to_string(image.height));
-  io::Image out{side, side, {}};
-  for (std::int64_t y = 0; y < side; ++y) {
-    const auto begin = image.pixels.begin() + ((top + y) * image.width + left) * 3;
-    out.pixels.insert(out.pixels.end(), begin, begin + side * 3);
-  }
-  return out;
-}
-
-models::ClipTextConfig text_config(const Json& json, const std::string& where) {
-  Json part = json_value(json, "text_config", Json::object(), where);
-  part["projection_dim"] = json_value<std::int64_t>(json, "projection_dim", 512, where);
-  part["architectures"] = {"CLIPTextModelWithProjection"};
-  // In CLIP's own files the text part keeps the class's old default, and the largest id ends a
-  // text.
-  if (!part.contains("eos_token_id")) part["eos_token_id"] = 2;
-  return models::ClipTextConfig::from_json(part, where);
+  return io::cut_image(image, left, top, side, side);
 }
 
 /// clean-fid's input: PIL's bicubic filter in floating point, then [-1, 1].
@@ -109,6 +94,11 @@ Preprocessing Preprocessing::from_json(const Json& json, const std::string& wher
   how.mean = three_numbers(json, "image_mean", how.mean, where);
   how.deviation = three_numbers(json, "image_std", how.deviation, where);
   return how;
+}
+
+Preprocessing Preprocessing::read(const fs::path& folder, const Preprocessing& otherwise) {
+  const fs::path file = folder / "preprocessor_config.json";
+  return fs::exists(file) ? from_json(read_json_file(file), file.string()) : otherwise;
 }
 
 Preprocessing Preprocessing::usual(const models::VisionConfig& config) {
@@ -162,21 +152,16 @@ FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
     const Json json = read_json_file(config_file);
     const std::string where = config_file.string();
     const auto config = models::VisionConfig::from_json(json, where);
-    const fs::path processor = folder / "preprocessor_config.json";
-    FeatureNetwork network(
-        folder.filename().string(),
-        fs::exists(processor)
-            ? Preprocessing::from_json(read_json_file(processor), processor.string())
-            : Preprocessing::usual(config),
-        device);
+    FeatureNetwork network(folder.filename().string(),
+                           Preprocessing::read(folder, Preprocessing::usual(config)), device);
     const nn::WeightSource source(nn::FileStore::open(pipeline::find_weights(folder, "model", "")),
                                   {.device = device});
     network.vision_ = std::make_unique<models::VisionTransformer>(source, config);
     if (json_value<std::string>(json, "model_type", "", where) == "clip") {
       source.get("logit_scale", {});
-      network.text_ =
-          std::make_unique<Text>(Text{models::ClipTokenizer::open(folder, ""),
-                                      models::ClipTextModel(source, text_config(json, where))});
+      network.text_ = std::make_unique<Text>(
+          Text{models::ClipTokenizer::open(folder, ""),
+               models::ClipTextModel(source, models::ClipTextConfig::from_clip_json(json, where))});
     }
     source.finish();
     return network;

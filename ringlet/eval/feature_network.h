@@ -31,6 +31,9 @@ struct Preprocessing {
   /// Throws Error(bad_format | unsupported).
   static Preprocessing from_json(const Json& json, const std::string& where);
 
+  /// What the folder's preprocessor_config.json says, or `otherwise` where there is none.
+  static Preprocessing read(const std::filesystem::path& folder, const Preprocessing& otherwise);
+
   /// What the networks were published with: DINO resizes to the trained size, DINOv2 to 256 with a
   /// crop of 224, CLIP to the trained size with a crop, with its own mean and deviation.
   static Preprocessing usual(const models::VisionConfig& config);

@@ -40,16 +40,11 @@ Segmenter Segmenter::open(const fs::path& folder, at::Device device) {
     if (config.classes > kMostClasses)
       throw Error(ErrorCode::unsupported, config_file.string(),
                   std::to_string(config.classes) + " classes are more than label maps hold");
-    const fs::path processor = folder / "preprocessor_config.json";
     const nn::WeightSource source(nn::FileStore::open(pipeline::find_weights(folder, "model", "")),
                                   {.device = device});
     auto network = std::make_unique<models::Segformer>(source, config);
     source.finish();
-    return {std::move(network),
-            fs::exists(processor)
-                ? Preprocessing::from_json(read_json_file(processor), processor.string())
-                : usual_preprocessing(),
-            device};
+    return {std::move(network), Preprocessing::read(folder, usual_preprocessing()), device};
   });
 }
 

@@ -247,17 +247,24 @@ Measured caption_accuracy(const FeatureNetwork& network,
                           const std::vector<SubjectPicture>& generated,
                           const std::vector<std::string>& captions) {
   const bool one_subject = has_one_subject(generated);
-  const at::Tensor others = network.text_features(captions);
-  std::vector<Sample> samples;
+  std::vector<std::string> prompts;
+  std::vector<fs::path> files;
   for (const SubjectPicture& picture : generated) {
-    const at::Tensor seen = features_of(network, {picture.file});
-    const double own = cosines(seen, network.text_features({picture.prompt})).item<double>();
-    const at::Tensor rest = cosines(seen, others)[0];
+    prompts.push_back(picture.prompt);
+    files.push_back(picture.file);
+  }
+  const at::Tensor seen = features_of(network, files);
+  const at::Tensor own = paired_cosines(seen, network.text_features(prompts));
+  const at::Tensor others = cosines(seen, network.text_features(captions));
+  std::vector<Sample> samples;
+  for (std::size_t i = 0; i < generated.size(); ++i) {
+    const auto row = static_cast<std::int64_t>(i);
     double nearest = -1.0;
-    for (std::size_t i = 0; i < captions.size(); ++i)
-      if (captions[i] != picture.prompt)
-        nearest = std::max(nearest, rest[static_cast<std::int64_t>(i)].item<double>());
-    samples.push_back({picture.id, unit_of(picture, one_subject), own > nearest ? 1.0 : 0.0});
+    for (std::size_t k = 0; k < captions.size(); ++k)
+      if (captions[k] != prompts[i])
+        nearest = std::max(nearest, others[row][static_cast<std::int64_t>(k)].item<double>());
+    samples.push_back({generated[i].id, unit_of(generated[i], one_subject),
+                       own[row].item<double>() > nearest ? 1.0 : 0.0});
   }
   return measured("own prompt nearest", true, std::move(samples));
 }

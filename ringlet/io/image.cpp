@@ -172,6 +172,13 @@ Image resize_image(const Image& image, std::int64_t width, std::int64_t height) 
   return from_mat(out);
 }
 
+Image cut_image(const Image& image, std::int64_t left, std::int64_t top, std::int64_t width,
+                std::int64_t height) {
+  const cv::Rect part(static_cast<int>(left), static_cast<int>(top), static_cast<int>(width),
+                      static_cast<int>(height));
+  return from_mat(view(image)(part));
+}
+
 Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t height) {
   // The largest rectangle of the wanted proportions, by cross multiplication.
   std::int64_t crop_width = image.width;
@@ -180,10 +187,9 @@ Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t heigh
     crop_width = std::max<std::int64_t>(1, image.height * width / height);
   else
     crop_height = std::max<std::int64_t>(1, image.width * height / width);
-  const cv::Rect part(static_cast<int>((image.width - crop_width) / 2),
-                      static_cast<int>((image.height - crop_height) / 2),
-                      static_cast<int>(crop_width), static_cast<int>(crop_height));
-  return resize_image(from_mat(view(image)(part).clone()), width, height);
+  const Image part = cut_image(image, (image.width - crop_width) / 2,
+                               (image.height - crop_height) / 2, crop_width, crop_height);
+  return resize_image(part, width, height);
 }
 
 Image image_grid(std::span<const Image> images, std::int64_t columns) {

@@ -46,6 +46,10 @@ std::map<std::string, std::string> read_png_text(const std::filesystem::path& pa
 /// Resamples: pixel areas when it shrinks, Lanczos when it grows.
 Image resize_image(const Image& image, std::int64_t width, std::int64_t height);
 
+/// A part of a picture, which must lie inside it.
+Image cut_image(const Image& image, std::int64_t left, std::int64_t top, std::int64_t width,
+                std::int64_t height);
+
 /// The largest centred part with the proportions of width : height, resized to exactly that.
 Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t height);
 

@@ -50,6 +50,16 @@ ClipTextConfig ClipTextConfig::from_json(const Json& json, const std::string& wh
   return c;
 }
 
+ClipTextConfig ClipTextConfig::from_clip_json(const Json& json, const std::string& where) {
+  Json part = json_value(json, "text_config", Json::object(), where);
+  part["projection_dim"] = json_value<std::int64_t>(json, "projection_dim", 512, where);
+  part["architectures"] = {"CLIPTextModelWithProjection"};
+  // In CLIP's own files the text part keeps the class's old default, and the largest id ends a
+  // text.
+  if (!part.contains("eos_token_id")) part["eos_token_id"] = 2;
+  return from_json(part, where);
+}
+
 ClipTextModel::EncoderLayer::EncoderLayer(const nn::WeightSource& s, const ClipTextConfig& c)
     : heads(c.num_attention_heads),
       activation(c.hidden_act),

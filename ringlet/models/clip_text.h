@@ -30,6 +30,9 @@ struct ClipTextConfig {
 
   /// Reads a text_encoder/config.json. Throws Error(bad_format | unsupported).
   static ClipTextConfig from_json(const Json& json, const std::string& where);
+
+  /// The text side of a whole CLIP's config.json ("text_config"), with its projection.
+  static ClipTextConfig from_clip_json(const Json& json, const std::string& where);
 };
 
 struct ClipTextOutput {
