@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 const std::vector<std::string> kPictures = {".png", ".jpg", ".jpeg", ".webp"};
+const std::vector<std::string> kLabels = {".png"};
 const std::vector<std::string> kLandmarks = {".json", ".ljson", ".pts"};
 
 struct EvalControlOptions {
@@ -48,22 +49,24 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
   app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
   app.add_option("--labels", o.labels,
-                 "segmentation: folder of the true label maps, grey pictures whose value is the "
-                 "class [drawings are segmented by colour]");
+                 "segmentation: folder of the true label maps, grey or palette PNGs whose stored "
+                 "numbers are the classes [drawings are segmented by colour]");
   app.add_option("--found-labels", o.found_labels,
                  "segmentation: folder of the label maps that a segmenter found in the generated "
-                 "pictures");
+                 "pictures, whose classes count from 0");
   app.add_option("--segmenter", o.segmenter,
                  "segmentation: folder of a SegFormer that finds the classes in the generated "
                  "pictures, such as nvidia/segformer-b4-finetuned-ade-512-512");
   app.add_flag("--labels-from-one", o.labels_from_one,
-               "segmentation: label 0 is ignored and classes count from 1, as in ADE20K");
+               "segmentation: label 0 of the true maps is ignored and their classes count from 1, "
+               "as in ADE20K");
   app.add_option("--classes", o.classes,
                  "segmentation: how many classes the maps have, 150 for ADE20K");
   app.add_option("--landmarks", o.landmarks, "landmark: folder of the true landmarks");
   app.add_option(
       "--found-landmarks", o.found_landmarks,
-      "landmark: folder of the landmarks that a detector found in the generated pictures");
+      "landmark: folder of the landmarks that a detector found in the generated pictures, under "
+      "their names; no file or an empty list where it found none");
   app.add_option(
       "--model", o.model,
       "Make the pictures that --generated lacks, with this model; captions come from the "
@@ -161,26 +164,28 @@ eval::Evaluation evaluate(const EvalControlOptions& o) {
     need(o.landmarks, "--landmarks", "--kind landmark");
     need(o.found_landmarks, "--found-landmarks",
          "--kind landmark: ringlet has no detector, any that writes .json or .pts serves");
-    std::vector<std::string> missing;
-    const auto pairs = eval::pair_by_name(o.landmarks, o.found_landmarks, kLandmarks, &missing);
-    return eval::evaluate_landmarks(pairs, missing);
+    return eval::evaluate_landmarks(
+        eval::pair_by_name({o.landmarks, kLandmarks}, {o.generated, kPictures}),
+        {o.found_landmarks, kLandmarks});
   }
   if (o.kind == "segmentation" && !o.segmenter.empty()) {
     need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
     const auto segmenter = eval::Segmenter::open(o.segmenter, o.common.select_device());
-    return eval::evaluate_segmentation(eval::pair_by_name(o.labels, o.generated, kPictures),
-                                       segmenter, {segmenter.classes(), o.labels_from_one});
+    return eval::evaluate_segmentation(
+        eval::pair_by_name({o.labels, kLabels}, {o.generated, kPictures}), segmenter,
+        {segmenter.classes(), o.labels_from_one});
   }
   if (o.kind == "segmentation" && (!o.labels.empty() || !o.found_labels.empty())) {
     need(o.labels, "--labels", "--found-labels");
     need(o.found_labels, "--found-labels", "--labels");
     if (o.classes < 1 || o.classes > 255)
       throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
-    return eval::evaluate_label_maps(eval::pair_by_name(o.labels, o.found_labels, {".png"}),
-                                     {o.classes, o.labels_from_one});
+    return eval::evaluate_label_maps(
+        eval::pair_by_name({o.labels, kLabels}, {o.found_labels, kLabels}),
+        {o.classes, o.labels_from_one});
   }
   need(o.reference, "--reference", "this kind");
-  const auto pairs = eval::pair_by_name(o.reference, o.generated, kPictures);
+  const auto pairs = eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures});
   return o.kind == "canny" ? eval::evaluate_edges(pairs, o.canny, o.size)
                            : eval::evaluate_colour_segmentation(pairs, o.size);
 }
@@ -208,7 +213,7 @@ int eval_control(const EvalControlOptions& o) {
                                 {"first seed", std::to_string(o.seed)}});
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(eval::pair_by_name(o.reference, o.generated, kPictures));
+    pictures = pair_sheets(eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures}));
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

@@ -5,7 +5,6 @@
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/text.h"
-#include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/dreambooth_prompts.h"
 #include "ringlet/eval/subject_evaluation.h"
 #include "ringlet/nn/torch_errors.h"
@@ -45,7 +44,8 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
                  "than all of them, by --clip");
   app.add_option("--token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
   app.add_option("--prior", o.prior,
-                 "Folder of pictures of the class, made with the adapter: prior preservation");
+                 "Folder of pictures of the class, made with the adapter (with several subjects a "
+                 "folder for each): prior preservation");
   app.add_option("--drift-with", o.drift_with,
                  "Folder of pictures of unrelated prompts, made with the adapter …");
   app.add_option("--drift-without", o.drift_without,
@@ -113,13 +113,6 @@ void generate_missing(const EvalSubjectOptions& o) {
   }
 }
 
-std::vector<fs::path> files_of(const std::vector<eval::RealPictures>& real) {
-  std::vector<fs::path> files;
-  for (const eval::RealPictures& subject : real)
-    files.insert(files.end(), subject.files.begin(), subject.files.end());
-  return files;
-}
-
 int eval_subject(const EvalSubjectOptions& o) {
   if (o.samples < 1) throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
   if (o.drift_with.empty() != o.drift_without.empty())
@@ -137,22 +130,19 @@ int eval_subject(const EvalSubjectOptions& o) {
     if (!clip) throw Error(ErrorCode::invalid_argument, "--clip", "is needed for --captions");
     evaluation.metrics.push_back(
         eval::caption_accuracy(*clip, generated, read_lines(o.captions, "--captions")));
+    evaluation.protocol.emplace_back("captions", eval::hash_of_files({o.captions}));
   }
   if (!o.lpips.empty())
     if (auto diversity =
             eval::perceptual_diversity(eval::PerceptualDistance::open(o.lpips, device), generated))
       evaluation.metrics.push_back(*std::move(diversity));
-  if (!o.prior.empty()) {
-    std::vector<fs::path> prior;
-    for (const data::Picture& picture : data::read_picture_folder(o.prior).pictures)
-      prior.push_back(picture.path);
-    evaluation.metrics.push_back(eval::prior_preservation(network, prior, files_of(real)));
-  }
+  if (!o.prior.empty())
+    evaluation.metrics.push_back(eval::prior_preservation(network, o.prior, real));
   if (!o.drift_with.empty())
     evaluation.metrics.push_back(eval::prior_drift(network, o.drift_with, o.drift_without));
   evaluation.settings.insert(evaluation.settings.end(),
                              {{"generated", o.generated}, {"reference", o.reference}});
-  if (!o.token.empty()) evaluation.settings.emplace_back("word left out for CLIP-T", o.token);
+  evaluation.protocol.emplace_back("word left out for CLIP-T", o.token.empty() ? "none" : o.token);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty()) {
     constexpr std::size_t kShown = 40;

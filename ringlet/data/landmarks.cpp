@@ -42,7 +42,7 @@ double number(const fs::path& path, const std::string& word) {
 std::vector<Point> read_pts(const fs::path& path) {
   std::ifstream file(path);
   std::vector<Point> points;
-  bool inside = false;
+  bool inside = false, has_list = false;
   std::string line;
   while (std::getline(file, line)) {
     std::istringstream words(line);
@@ -50,12 +50,14 @@ std::vector<Point> read_pts(const fs::path& path) {
     if (!(words >> first)) continue;
     if (first == "{" || first == "}") {
       inside = first == "{";
+      has_list = true;
     } else if (inside) {
       if (!(words >> second)) throw bad(path, "a line has one number");
       points.push_back(checked(path, number(path, first) - 1.0, number(path, second) - 1.0));
       if (points.size() > kMostPoints) throw bad(path, "has too many points");
     }
   }
+  if (!has_list) throw bad(path, "holds no list of points");
   return points;
 }
 
@@ -108,16 +110,19 @@ cv::Point fixed(const Point& point) {
 }  // namespace
 
 std::vector<Point> read_landmarks(const fs::path& path) {
+  std::vector<Point> points = read_detected_landmarks(path);
+  if (points.empty()) throw bad(path, "holds no point");
+  return points;
+}
+
+std::vector<Point> read_detected_landmarks(const fs::path& path) {
   if (!fs::is_regular_file(path))
     throw Error(ErrorCode::not_found, path.string(), "the landmark file does not exist");
   const std::string extension = path.extension().string();
   if (extension != ".pts" && extension != ".json" && extension != ".ljson")
     throw Error(ErrorCode::unsupported, path.string(), "is no landmark file",
                 "ringlet reads .pts, .json and .ljson");
-  const std::vector<Point> points =
-      extension == ".pts" ? read_pts(path) : read_json(path, extension == ".ljson");
-  if (points.empty()) throw bad(path, "holds no point");
-  return points;
+  return extension == ".pts" ? read_pts(path) : read_json(path, extension == ".ljson");
 }
 
 io::Image draw_landmarks(const std::vector<Point>& points, std::int64_t width,

@@ -18,8 +18,12 @@ struct Point {
 ///           its pixels are counted from 1, and are given here from 0
 ///   .json   [[x, y], …], {"landmarks": [[x, y], …]} or {"landmarks": {"points": [[x, y], …]}}
 ///           (menpo's .ljson, whose points are [y, x], under the extension .ljson)
-/// Throws Error(not_found | bad_format | unsupported); a point that is not finite is bad_format.
+/// Throws Error(not_found | bad_format | unsupported); a point that is not finite, and a list
+/// without points, are bad_format.
 std::vector<Point> read_landmarks(const std::filesystem::path& path);
+
+/// The same of what a detector wrote: a list without points means that it found nothing.
+std::vector<Point> read_detected_landmarks(const std::filesystem::path& path);
 
 /// Points on black: with 68 points the lines of a face as the 300-W data set numbers it, else
 /// discs. Coordinates are those of the picture that is drawn.

@@ -17,25 +17,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string lower_extension(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::ranges::transform(extension, extension.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return extension;
-}
-
 bool is_hidden(const fs::path& path) { return path.filename().string().starts_with("."); }
 
 /// Also true for what a symbolic link leads to. A link to itself is no folder.
 bool is_folder(const fs::path& path) {
   std::error_code problem;
   return fs::is_directory(path, problem);
-}
-
-bool is_picture(const fs::path& path) {
-  static constexpr std::array kExtensions = {".png", ".jpg", ".jpeg", ".webp"};
-  return !is_hidden(path) && !is_folder(path) &&
-         std::ranges::find(kExtensions, lower_extension(path)) != kExtensions.end();
 }
 
 std::string trimmed(const std::string& text) {
@@ -110,6 +97,19 @@ void add_pictures(const fs::path& folder, const RepeatFolder& rule, std::vector<
 }
 
 }  // namespace
+
+std::string lower_extension(const fs::path& path) {
+  std::string extension = path.extension().string();
+  std::ranges::transform(extension, extension.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return extension;
+}
+
+bool is_picture(const fs::path& path) {
+  static constexpr std::array kExtensions = {".png", ".jpg", ".jpeg", ".webp"};
+  return !is_hidden(path) && !is_folder(path) &&
+         std::ranges::find(kExtensions, lower_extension(path)) != kExtensions.end();
+}
 
 PictureFolder read_picture_folder(const fs::path& folder) {
   std::error_code problem;

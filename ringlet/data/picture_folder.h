@@ -30,4 +30,10 @@ struct PictureFolder {
 /// caption that is not UTF-8.
 PictureFolder read_picture_folder(const std::filesystem::path& folder);
 
+/// A file that is not hidden with one of these extensions, in letters of either case.
+bool is_picture(const std::filesystem::path& path);
+
+/// ".png" of "a.PNG".
+std::string lower_extension(const std::filesystem::path& path);
+
 }  // namespace ringlet::data

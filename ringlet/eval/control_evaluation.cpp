@@ -2,30 +2,39 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
+#include <set>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/crop.h"
+#include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/control_metrics.h"
 #include "ringlet/io/image.h"
+#include "ringlet/io/label_png.h"
 
 namespace ringlet::eval {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::map<std::string, fs::path> files_by_name(const fs::path& folder,
-                                              const std::vector<std::string>& extensions) {
-  if (!fs::is_directory(folder))
-    throw Error(ErrorCode::not_found, folder.string(), "the folder does not exist");
+std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
+  if (!fs::is_directory(in.folder))
+    throw Error(ErrorCode::not_found, in.folder.string(), "the folder does not exist");
   std::map<std::string, fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (std::ranges::find(extensions, entry.path().extension().string()) != extensions.end())
-      files.emplace(entry.path().stem().string(), entry.path());
+  for (const auto& entry : fs::directory_iterator(in.folder)) {
+    const fs::path& path = entry.path();
+    if (std::ranges::find(in.extensions, data::lower_extension(path)) == in.extensions.end())
+      continue;
+    const auto [other, is_new] = files.emplace(path.stem().string(), path);
+    if (!is_new)
+      throw Error(ErrorCode::mismatch, in.folder.string(),
+                  "has two files of one name: " + other->second.filename().string() + " and " +
+                      path.filename().string(),
+                  "which one is meant? Take the other out");
+  }
   if (files.empty())
-    throw Error(ErrorCode::not_found, folder.string(), "there is nothing to evaluate in it",
-                "looked for " + join(extensions));
+    throw Error(ErrorCode::not_found, in.folder.string(), "there is nothing to evaluate in it",
+                "looked for " + join(in.extensions));
   return files;
 }
 
@@ -60,18 +69,32 @@ std::pair<io::Image, io::Image> read_pair(const ControlPair& pair, std::int64_t 
   return {std::move(reference), std::move(generated)};
 }
 
+constexpr std::uint16_t kIgnored = 255;
+
 data::LabelMap read_labels(const fs::path& path, bool from_one) {
-  const io::Image image = io::read_image(path);
-  data::LabelMap map{image.width, image.height, {}};
-  for (std::size_t i = 0; i < image.pixels.size(); i += 3) {
-    if (image.pixels[i] != image.pixels[i + 1] || image.pixels[i] != image.pixels[i + 2])
-      throw Error(ErrorCode::bad_format, path.string(), "is coloured, not a map of labels",
-                  "label maps are grey pictures whose value is the class");
-    const std::uint8_t label = image.pixels[i];
-    map.labels.push_back(from_one ? static_cast<std::uint8_t>(label == 0 ? 255 : label - 1)
-                                  : label);
+  const io::StoredNumbers stored = io::read_stored_numbers(path);
+  data::LabelMap map{stored.width, stored.height, {}};
+  map.labels.reserve(stored.values.size());
+  for (std::uint16_t label : stored.values) {
+    if (label > kIgnored)
+      throw Error(ErrorCode::unsupported, path.string(),
+                  "has the label " + std::to_string(label) + "; classes are 0 to 254",
+                  "255 is what is to be ignored");
+    if (from_one && label != kIgnored)
+      label = static_cast<std::uint16_t>(label == 0 ? kIgnored : label - 1);
+    map.labels.push_back(static_cast<std::uint8_t>(label));
   }
   return map;
+}
+
+std::string hash_of_references(const std::vector<ControlPair>& pairs) {
+  std::vector<fs::path> files;
+  for (const ControlPair& pair : pairs) files.push_back(pair.reference);
+  return hash_of_files(std::move(files));
+}
+
+std::string size_text(std::int64_t size) {
+  return size == 0 ? "as it is" : "squares of " + std::to_string(size);
 }
 
 /// mIoU, mAcc and aAcc of the whole set, their intervals over references; aAcc of each picture for
@@ -98,6 +121,7 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
   };
   Evaluation evaluation;
   evaluation.kind = "control segmentation";
+  evaluation.protocol = {{"references", hash_of_references(pairs)}};
   evaluation.metrics = {{"mIoU", true, of_set(&Confusion::Scores::mean_iou), {}},
                         {"mAcc", true, of_set(&Confusion::Scores::mean_accuracy), {}},
                         {"aAcc", true, of_set(&Confusion::Scores::pixel_accuracy), {}},
@@ -105,16 +129,22 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
   return evaluation;
 }
 
+void add_reading(Evaluation& evaluation, const std::string& segmenter,
+                 const LabelReading& reading) {
+  evaluation.protocol.insert(evaluation.protocol.end(),
+                             {{"segmenter", segmenter},
+                              {"classes", std::to_string(reading.classes) +
+                                              (reading.from_one ? ", from 1" : ", from 0")}});
+}
+
 }  // namespace
 
-std::vector<ControlPair> pair_by_name(const fs::path& reference, const fs::path& generated,
-                                      const std::vector<std::string>& extensions,
-                                      std::vector<std::string>* missing) {
-  const auto wanted = files_by_name(reference, extensions);
-  const auto made = files_by_name(generated, extensions);
+std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& generated) {
+  const auto wanted = files_by_name(reference);
+  const auto made = files_by_name(generated);
   std::vector<ControlPair> pairs;
   std::vector<std::string> lonely, unused;
-  std::map<std::string, int> used;
+  std::set<std::string> used;
   for (const auto& [name, path] : made) {
     const auto whole = wanted.find(name);
     const auto partner = whole != wanted.end() ? whole : wanted.find(base_name(name));
@@ -122,19 +152,18 @@ std::vector<ControlPair> pair_by_name(const fs::path& reference, const fs::path&
       lonely.push_back(name);
       continue;
     }
-    ++used[partner->first];
+    used.insert(partner->first);
     pairs.push_back({name, partner->first, partner->second, path});
   }
   for (const auto& [name, path] : wanted)
     if (!used.contains(name)) unused.push_back(name);
   if (!lonely.empty())
-    throw Error(ErrorCode::mismatch, generated.string(),
-                "files without a reference in " + reference.string() + " (" + some_of(lonely) + ")",
-                "partners have the same name, or NAME-s1, NAME-s2 for several samples");
-  if (missing != nullptr)
-    *missing = std::move(unused);
-  else if (!unused.empty())
-    throw Error(ErrorCode::mismatch, reference.string(),
+    throw Error(
+        ErrorCode::mismatch, generated.folder.string(),
+        "files without a reference in " + reference.folder.string() + " (" + some_of(lonely) + ")",
+        "partners have the same name, or NAME-s1, NAME-s2 for several samples");
+  if (!unused.empty())
+    throw Error(ErrorCode::mismatch, reference.folder.string(),
                 "files of which nothing was generated (" + some_of(unused) + ")",
                 "a mean over what is left would flatter; take them out of the folder to do so");
   return pairs;
@@ -151,8 +180,10 @@ Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThre
   }
   Evaluation evaluation;
   evaluation.kind = "control canny";
-  evaluation.settings = {
-      {"thresholds", exact_number(thresholds.low) + ", " + exact_number(thresholds.high)}};
+  evaluation.protocol = {
+      {"thresholds", exact_number(thresholds.low) + ", " + exact_number(thresholds.high)},
+      {"size", size_text(size)},
+      {"reference pictures", hash_of_references(pairs)}};
   evaluation.metrics = {measured("IoU", true, std::move(iou)), measured("F1", true, std::move(f1))};
   return evaluation;
 }
@@ -164,7 +195,10 @@ Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, s
     confusions.emplace_back(data::kColourClasses)
         .add(data::segment_colours(reference), data::segment_colours(generated));
   }
-  return segmentation_scores(pairs, confusions);
+  Evaluation evaluation = segmentation_scores(pairs, confusions);
+  evaluation.protocol.insert(evaluation.protocol.end(),
+                             {{"segmenter", "by colour"}, {"size", size_text(size)}});
+  return evaluation;
 }
 
 Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const LabelReading& reading) {
@@ -172,8 +206,10 @@ Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const Labe
   for (const ControlPair& pair : pairs)
     confusions.emplace_back(reading.classes)
         .add(read_labels(pair.reference, reading.from_one),
-             read_labels(pair.generated, reading.from_one));
-  return segmentation_scores(pairs, confusions);
+             read_labels(pair.generated, /*from_one=*/false));
+  Evaluation evaluation = segmentation_scores(pairs, confusions);
+  add_reading(evaluation, "given maps", reading);
+  return evaluation;
 }
 
 Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
@@ -184,27 +220,44 @@ Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Se
     confusions.emplace_back(segmenter.classes())
         .add(truth, segmenter.labels(io::read_image(pair.generated), truth.width, truth.height));
   }
-  return segmentation_scores(pairs, confusions);
+  Evaluation evaluation = segmentation_scores(pairs, confusions);
+  add_reading(evaluation, segmenter.identity(), reading);
+  return evaluation;
 }
 
-Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs,
-                              const std::vector<std::string>& missing) {
-  std::vector<Sample> errors;
+Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found) {
+  auto files = files_by_name(found);
+  std::vector<Sample> errors, detected;
   for (const ControlPair& pair : pairs) {
     const auto truth = data::read_landmarks(pair.reference);
-    const auto found = data::read_landmarks(pair.generated);
-    if (truth.size() != found.size())
-      throw Error(ErrorCode::mismatch, pair.generated.string(),
-                  "has " + std::to_string(found.size()) + " points, its reference " +
+    const auto file = files.extract(pair.id);
+    const auto seen =
+        file ? data::read_detected_landmarks(file.mapped()) : std::vector<data::Point>();
+    detected.push_back({pair.id, pair.unit, seen.empty() ? 0.0 : 1.0});
+    if (seen.empty()) continue;
+    if (truth.size() != seen.size())
+      throw Error(ErrorCode::mismatch, file.mapped().string(),
+                  "has " + std::to_string(seen.size()) + " points, its reference " +
                       std::to_string(truth.size()));
-    errors.push_back({pair.id, pair.unit, landmark_error(truth, found)});
+    errors.push_back({pair.id, pair.unit, landmark_error(truth, seen)});
   }
+  if (!files.empty())
+    throw Error(ErrorCode::mismatch, files.begin()->second.string(),
+                "belongs to none of the generated pictures",
+                "landmarks have the name of the picture that they were found in");
+  if (errors.empty())
+    throw Error(ErrorCode::not_found, found.folder.string(), "nothing was detected in any picture");
+  const std::size_t missed = pairs.size() - errors.size();
   Evaluation evaluation;
   evaluation.kind = "control landmark";
-  evaluation.metrics = {measured("error in pixels", false, std::move(errors))};
-  if (!missing.empty())
-    evaluation.notes.push_back("nothing was detected in " + some_of(missing) +
-                               "; they are in no mean, which flatters a model that fails");
+  evaluation.protocol = {{"reference landmarks", hash_of_references(pairs)}};
+  evaluation.metrics = {measured("error in pixels", false, std::move(errors)),
+                        measured("detected", true, std::move(detected))};
+  if (missed > 0)
+    evaluation.notes.push_back("nothing was detected in " + std::to_string(missed) + " of " +
+                               std::to_string(pairs.size()) +
+                               " pictures; the error leaves them out, which flatters a model that "
+                               "fails");
   return evaluation;
 }
 

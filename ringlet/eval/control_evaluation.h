@@ -19,14 +19,16 @@ struct ControlPair {
   std::filesystem::path generated;
 };
 
+/// Files of a kind in a folder.
+struct FilesIn {
+  std::filesystem::path folder;
+  std::vector<std::string> extensions;  ///< ".png"; upper case is found as well
+};
+
 /// Files of two folders with the same names; a generated "NAME-sN" or "NAME_sN" is the N-th sample
-/// of NAME. `extensions` in order of preference. Throws Error(not_found) for a folder without such
-/// files, and Error(mismatch) that counts and names files without a partner on either side. With
-/// `missing`, references without one are put there instead.
-std::vector<ControlPair> pair_by_name(const std::filesystem::path& reference,
-                                      const std::filesystem::path& generated,
-                                      const std::vector<std::string>& extensions,
-                                      std::vector<std::string>* missing = nullptr);
+/// of NAME. Throws Error(not_found) for a folder without such files, and Error(mismatch) for two
+/// files of one name, and one that counts and names files without a partner on either side.
+std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& generated);
 
 /// C2I: Canny edges of both pictures, brought to `size` pixels a side (0 = they must be alike).
 Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThresholds thresholds,
@@ -42,7 +44,8 @@ struct LabelReading {
   bool from_one = false;
 };
 
-/// S2I with given label maps on both sides: grey pictures whose value is the class; 255 is ignored.
+/// S2I with given label maps on both sides, PNGs whose stored number is the class; 255 is ignored.
+/// `reading` is how the true ones are meant: found classes count from 0, as segmenters have it.
 Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const LabelReading& reading);
 
 /// S2I as the protocol has it: `pairs` are true label maps and generated pictures, in which the
@@ -50,9 +53,11 @@ Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const Labe
 Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
                                  const LabelReading& reading);
 
-/// L2I with given landmark files on both sides. A generated picture in which nothing was detected
-/// has no file or one without points: `missing` are their names, which are counted and noted.
-Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs,
-                              const std::vector<std::string>& missing);
+/// L2I: `pairs` are true landmark files and generated pictures, of which `found` holds what a
+/// detector saw, under the picture's name. No file, or one without points, means that nothing was
+/// detected: a metric of its own counts that, the error is over the others. Throws Error(mismatch)
+/// for found landmarks of no picture and other numbers of points, and Error(not_found) where
+/// nothing was detected at all.
+Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found);
 
 }  // namespace ringlet::eval

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <set>
 #include <span>
 
 #include "ringlet/core/error.h"
@@ -12,17 +11,32 @@
 namespace ringlet::eval {
 namespace {
 
-/// Two runs over the same samples have the same hash.
-std::string list_hash(const Evaluation& evaluation) {
-  std::set<std::string> ids;
-  for (const Measured& metric : evaluation.metrics)
-    for (const Sample& sample : metric.samples) ids.insert(sample.id);
-  Sha256 hash;
-  for (const std::string& id : ids) {
-    const std::string line = id + "\n";
-    hash.update(std::as_bytes(std::span(line)));
+using Entries = std::vector<std::pair<std::string, std::string>>;
+
+Json entries_to_json(const Entries& entries) {
+  Json json = Json::object();
+  for (const auto& [name, value] : entries) json[name] = value;
+  return json;
+}
+
+Entries read_entries(const Json& json, const char* key, const std::string& where) {
+  Entries entries;
+  const Json object = json_value(json, key, Json::object(), where);
+  for (const auto& [name, value] : object.items())
+    entries.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
+  return entries;
+}
+
+/// Throws for the first entry that both have with other values.
+void check_same_protocol(const Evaluation& a, const Evaluation& b) {
+  for (const auto& [name, value] : a.protocol) {
+    const auto other = std::ranges::find(b.protocol, name, &Entries::value_type::first);
+    if (other == b.protocol.end() || other->second == value) continue;
+    throw Error(ErrorCode::mismatch, name,
+                "the first run was measured with \"" + value + "\", the second with \"" +
+                    other->second + "\"",
+                "their numbers do not compare; measure both in the same way");
   }
-  return hash.hex();
 }
 
 std::string counts(const Interval& interval) {
@@ -32,6 +46,19 @@ std::string counts(const Interval& interval) {
 }
 
 }  // namespace
+
+std::string hash_of_files(std::vector<std::filesystem::path> files) {
+  std::ranges::sort(files);
+  const auto [first, last] = std::ranges::unique(files);
+  files.erase(first, last);
+  Sha256 hash;
+  for (const std::filesystem::path& file : files) {
+    const std::string line = file.filename().string() + " " + sha256_file(file) + "\n";
+    hash.update(std::as_bytes(std::span(line)));
+  }
+  constexpr std::size_t kShort = 16;
+  return hash.hex().substr(0, kShort);
+}
 
 std::string short_number(double value) {
   char text[32];
@@ -67,13 +94,11 @@ Json to_json(const Evaluation& evaluation) {
                        {"runs", i.runs},
                        {"values", values}});
   }
-  Json settings = Json::object();
-  for (const auto& [name, value] : evaluation.settings) settings[name] = value;
   return {{"kind", evaluation.kind},
-          {"settings", settings},
+          {"protocol", entries_to_json(evaluation.protocol)},
+          {"settings", entries_to_json(evaluation.settings)},
           {"metrics", metrics},
-          {"notes", evaluation.notes},
-          {"list", list_hash(evaluation)}};
+          {"notes", evaluation.notes}};
 }
 
 Evaluation read_evaluation(const std::filesystem::path& file) {
@@ -81,10 +106,8 @@ Evaluation read_evaluation(const std::filesystem::path& file) {
   const std::string where = file.string();
   Evaluation evaluation;
   evaluation.kind = json_require<std::string>(json, "kind", where);
-  const Json settings = json_value(json, "settings", Json::object(), where);
-  for (const auto& [name, value] : settings.items())
-    evaluation.settings.emplace_back(name,
-                                     value.is_string() ? value.get<std::string>() : value.dump());
+  evaluation.protocol = read_entries(json, "protocol", where);
+  evaluation.settings = read_entries(json, "settings", where);
   const auto metrics = json_require<std::vector<Json>>(json, "metrics", where);
   for (const Json& one : metrics) {
     Measured metric;
@@ -136,6 +159,7 @@ std::string to_html(const Evaluation& evaluation,
     body += "<figure>\n" + io::html_picture(png, caption) + "<figcaption>" +
             io::html_escape(caption) + "</figcaption>\n</figure>\n";
   body += "<section>\n<h2>Settings</h2>\n<table>\n<tbody>\n";
+  for (const auto& [name, value] : evaluation.protocol) row(name, value);
   for (const auto& [name, value] : evaluation.settings) row(name, value);
   body += "</tbody>\n</table>\n</section>\n";
   return io::html_page("ringlet eval: " + evaluation.kind, body);
@@ -145,6 +169,7 @@ std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, con
   if (a.kind != b.kind)
     throw Error(ErrorCode::mismatch, "evaluation",
                 "one run is \"" + a.kind + "\", the other \"" + b.kind + "\"");
+  check_same_protocol(a, b);
   std::vector<std::pair<std::string, Difference>> differences;
   for (const Measured& metric : a.metrics) {
     const auto other = std::ranges::find(b.metrics, metric.name, &Measured::name);

@@ -21,7 +21,10 @@ struct Measured {
 
 struct Evaluation {
   std::string kind;  ///< "control canny", "subject", …
-  std::vector<std::pair<std::string, std::string>> settings;
+  /// What the numbers mean: thresholds, networks, the references. Evaluations compare only where
+  /// these are the same.
+  std::vector<std::pair<std::string, std::string>> protocol;
+  std::vector<std::pair<std::string, std::string>> settings;  ///< where the pictures come from
   std::vector<Measured> metrics;
   std::vector<std::string> notes;  ///< what was left out, and what a number does not say
 };
@@ -29,8 +32,8 @@ struct Evaluation {
 /// A metric of samples with its interval. Throws as bootstrap_mean.
 Measured measured(std::string name, bool higher_is_better, std::vector<Sample> samples);
 
-/// {"kind", "settings", "metrics": [{"name", "better", "mean", "low", "high", "samples", "units",
-/// "runs", "values": [{"id", "unit", "run", "value"}]}], "notes", "list": hash of the ids}.
+/// {"kind", "protocol", "settings", "metrics": [{"name", "better", "mean", "low", "high",
+/// "samples", "units", "runs", "values": [{"id", "unit", "run", "value"}]}], "notes"}.
 Json to_json(const Evaluation& evaluation);
 
 /// Reads what to_json wrote. Throws Error(not_found | bad_format).
@@ -43,9 +46,12 @@ std::string to_text(const Evaluation& evaluation);
 std::string to_html(const Evaluation& evaluation,
                     const std::vector<std::pair<std::string, std::string>>& pictures);
 
-/// Of every metric that both hold sample by sample, a - b. Throws Error(mismatch) for other kinds
-/// and as paired_difference.
+/// Of every metric that both hold sample by sample, a - b. Throws Error(mismatch) for other kinds,
+/// for entries of the protocol that both have and that differ, and as paired_difference.
 std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, const Evaluation& b);
+
+/// A short hash of files' names and contents, for the protocol. Throws Error(not_found | io).
+std::string hash_of_files(std::vector<std::filesystem::path> files);
 
 /// Four significant digits.
 std::string short_number(double value);

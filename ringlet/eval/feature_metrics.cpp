@@ -33,6 +33,12 @@ void check_widths(const at::Tensor& a, const at::Tensor& b) {
                 "both must come from the same network");
 }
 
+void check_finite(const at::Tensor& features) {
+  if (!at::isfinite(features).all().item<bool>())
+    throw Error(ErrorCode::non_finite, "evaluation", "a picture's features are not finite",
+                "the network does not fit its input");
+}
+
 at::Tensor covariance(const at::Tensor& x) {
   const at::Tensor centred = x - x.mean(0, /*keepdim=*/true);
   return at::matmul(centred.t(), centred) / static_cast<double>(x.size(0) - 1);
@@ -113,6 +119,8 @@ double frechet_distance(const at::Tensor& first, const at::Tensor& second) {
   check_rows(first, 2);
   check_rows(second, 2);
   check_widths(first, second);
+  check_finite(first);
+  check_finite(second);
   const at::Tensor a = first.to(at::kDouble), b = second.to(at::kDouble);
   const at::Tensor s1 = covariance(a), s2 = covariance(b);
   const at::Tensor root = square_root(s1);
@@ -127,8 +135,11 @@ double kernel_distance(const at::Tensor& first, const at::Tensor& second,
   check_rows(first, 2);
   check_rows(second, 2);
   check_widths(first, second);
+  check_finite(first);
+  check_finite(second);
   const at::Tensor a = first.to(at::kDouble), b = second.to(at::kDouble);
   const std::int64_t size = std::min({a.size(0), b.size(0), options.subset_size});
+  if (a.size(0) == size && b.size(0) == size) return unbiased_discrepancy(a, b);  // the one subset
   double sum = 0.0;
   for (int i = 0; i < options.subsets; ++i) {
     const Random random(options.seed);

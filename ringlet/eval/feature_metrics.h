@@ -29,7 +29,7 @@ double vendi_score(const at::Tensor& features);
 /// Frechet distance of two sets under Gaussians (Heusel et al. 2017): |mu1 - mu2|^2 + Tr(S1 + S2 -
 /// 2 (S1 S2)^(1/2)), covariances with n - 1. The root's trace comes from the eigenvalues of
 /// S1^(1/2) S2 S1^(1/2), which are real, so that no rounding term is needed on the diagonal. Throws
-/// Error(invalid_argument) for fewer than two rows.
+/// Error(invalid_argument) for fewer than two rows, and Error(non_finite).
 double frechet_distance(const at::Tensor& a, const at::Tensor& b);
 
 struct KernelDistanceOptions {
@@ -39,7 +39,7 @@ struct KernelDistanceOptions {
 };
 
 /// KID (Binkowski et al. 2018): mean over random subsets of the unbiased squared maximum mean
-/// discrepancy with the kernel (x.y / width + 1)^3.
+/// discrepancy with the kernel (x.y / width + 1)^3. Throws as frechet_distance.
 double kernel_distance(const at::Tensor& a, const at::Tensor& b,
                        const KernelDistanceOptions& options = {});
 

@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/sha256.h"
 #include "ringlet/io/pil_resize.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
@@ -136,10 +137,20 @@ at::Tensor prepared(const io::Image& image, const Preprocessing& how) {
   return (unit - channels(how.mean)) / channels(how.deviation);
 }
 
+std::string folder_name(const fs::path& folder) {
+  return (fs::absolute(folder).lexically_normal() / "").parent_path().filename().string();
+}
+
+std::string network_identity(const std::string& name, const fs::path& weights) {
+  constexpr std::size_t kShort = 16;
+  return name + " (" + sha256_file(weights).substr(0, kShort) + ")";
+}
+
 FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
   return nn::with_ringlet_errors(folder.string(), [&] {
     if (fs::exists(folder / kInception)) {
       FeatureNetwork network("Inception-v3", {}, device);
+      network.identity_ = network_identity(network.name_, folder / kInception);
       const nn::WeightSource source(nn::FileStore::open(folder / kInception), {.device = device});
       network.inception_ = std::make_unique<models::InceptionV3>(source);
       source.finish();
@@ -152,10 +163,11 @@ FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
     const Json json = read_json_file(config_file);
     const std::string where = config_file.string();
     const auto config = models::VisionConfig::from_json(json, where);
-    FeatureNetwork network(folder.filename().string(),
+    FeatureNetwork network(folder_name(folder),
                            Preprocessing::read(folder, Preprocessing::usual(config)), device);
-    const nn::WeightSource source(nn::FileStore::open(pipeline::find_weights(folder, "model", "")),
-                                  {.device = device});
+    const fs::path weights = pipeline::find_weights(folder, "model", "");
+    network.identity_ = network_identity(network.name_, weights);
+    const nn::WeightSource source(nn::FileStore::open(weights), {.device = device});
     network.vision_ = std::make_unique<models::VisionTransformer>(source, config);
     if (json_value<std::string>(json, "model_type", "", where) == "clip") {
       source.get("logit_scale", {});

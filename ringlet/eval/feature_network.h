@@ -42,6 +42,13 @@ struct Preprocessing {
 /// [1, 3, h, w]: resampled as PIL does it, cut, scaled to [0, 1] and normalised.
 at::Tensor prepared(const io::Image& image, const Preprocessing& how);
 
+/// The last part of a path, also of one that ends with a slash.
+std::string folder_name(const std::filesystem::path& folder);
+
+/// "dino-vits16 (0123456789abcdef)": what a folder is called, and a hash of its weights, so that
+/// two networks of one name are told apart.
+std::string network_identity(const std::string& name, const std::filesystem::path& weights);
+
 class FeatureNetwork {
  public:
   /// A folder with config.json (model_type vit, dinov2, clip or clip_vision_model) and
@@ -51,7 +58,8 @@ class FeatureNetwork {
   /// what it is called where it was published, and as other networks' loading does.
   static FeatureNetwork open(const std::filesystem::path& folder, at::Device device = at::kCPU);
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return name_; }          ///< the folder's
+  const std::string& identity() const { return identity_; }  ///< name and hash of the weights
   bool reads_texts() const { return text_ != nullptr; }
   const Preprocessing& preprocessing() const { return preprocessing_; }
 
@@ -70,10 +78,11 @@ class FeatureNetwork {
   FeatureNetwork(std::string name, Preprocessing preprocessing, at::Device device)
       : name_(std::move(name)), preprocessing_(preprocessing), device_(device) {}
 
-  std::string name_;
+  at::Tensor look(const io::Image& picture) const;
+
+  std::string name_, identity_;
   Preprocessing preprocessing_;
   at::Device device_;
-  at::Tensor look(const io::Image& picture) const;
 
   std::unique_ptr<models::VisionTransformer> vision_;
   std::unique_ptr<models::InceptionV3> inception_;

@@ -40,11 +40,12 @@ Segmenter Segmenter::open(const fs::path& folder, at::Device device) {
     if (config.classes > kMostClasses)
       throw Error(ErrorCode::unsupported, config_file.string(),
                   std::to_string(config.classes) + " classes are more than label maps hold");
-    const nn::WeightSource source(nn::FileStore::open(pipeline::find_weights(folder, "model", "")),
-                                  {.device = device});
+    const fs::path weights = pipeline::find_weights(folder, "model", "");
+    const nn::WeightSource source(nn::FileStore::open(weights), {.device = device});
     auto network = std::make_unique<models::Segformer>(source, config);
     source.finish();
-    return {std::move(network), Preprocessing::read(folder, usual_preprocessing()), device};
+    return {network_identity(folder_name(folder), weights), std::move(network),
+            Preprocessing::read(folder, usual_preprocessing()), device};
   });
 }
 

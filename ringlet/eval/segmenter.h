@@ -21,13 +21,18 @@ class Segmenter {
   /// that size bilinearly first, as SegFormer's evaluation does.
   data::LabelMap labels(const io::Image& picture, std::int64_t width, std::int64_t height) const;
 
+  const std::string& identity() const { return identity_; }  ///< name and hash of the weights
   int classes() const { return static_cast<int>(network_->config().classes); }
 
  private:
-  Segmenter(std::unique_ptr<models::Segformer> network, Preprocessing preprocessing,
-            at::Device device)
-      : network_(std::move(network)), preprocessing_(preprocessing), device_(device) {}
+  Segmenter(std::string identity, std::unique_ptr<models::Segformer> network,
+            Preprocessing preprocessing, at::Device device)
+      : identity_(std::move(identity)),
+        network_(std::move(network)),
+        preprocessing_(preprocessing),
+        device_(device) {}
 
+  std::string identity_;
   std::unique_ptr<models::Segformer> network_;
   Preprocessing preprocessing_;
   at::Device device_;

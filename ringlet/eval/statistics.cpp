@@ -171,6 +171,11 @@ Difference paired_difference(const std::vector<Sample>& a, const std::vector<Sam
   for (const auto& [id, sample] : first) {
     const auto partner = second.find(id);
     if (partner == second.end()) refuse_lone(id, "first");
+    if (partner->second->unit != sample->unit)
+      throw Error(ErrorCode::mismatch, id,
+                  "belongs to \"" + sample->unit + "\" in the first run and to \"" +
+                      partner->second->unit + "\" in the second",
+                  "compare runs over the same subjects and prompts");
     differences.push_back({id, sample->unit, sample->value - partner->second->value, sample->run});
   }
   for (const auto& [id, sample] : second)

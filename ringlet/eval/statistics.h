@@ -52,7 +52,7 @@ struct Difference {
 };
 
 /// Pairs by id, resampled by unit. Throws Error(mismatch) that names samples which only one of the
-/// runs has.
+/// runs has, or which belong to other units there.
 Difference paired_difference(const std::vector<Sample>& a, const std::vector<Sample>& b,
                              const BootstrapOptions& options = {});
 

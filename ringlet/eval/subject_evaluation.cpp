@@ -1,12 +1,14 @@
 #include "ringlet/eval/subject_evaluation.h"
 
 #include <algorithm>
-#include <array>
+#include <cctype>
 #include <cstdio>
 #include <fstream>
 #include <map>
 #include <optional>
+#include <set>
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
@@ -20,28 +22,54 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> pictures_in(const fs::path& folder) {
-  std::vector<fs::path> files;
-  for (const data::Picture& picture : data::read_picture_folder(folder).pictures)
-    files.push_back(picture.path);
+/// A picture's name within its folder, without extension: "snow/p00-s1".
+std::string name_in(const fs::path& folder, const fs::path& file) {
+  return fs::path(file).replace_extension().lexically_relative(folder).generic_string();
+}
+
+/// Pictures of a folder and its subfolders by name. Throws for two of one name.
+std::map<std::string, fs::path> pictures_in(const fs::path& folder) {
+  std::map<std::string, fs::path> files;
+  for (const data::Picture& picture : data::read_picture_folder(folder).pictures) {
+    const auto [other, is_new] = files.emplace(name_in(folder, picture.path), picture.path);
+    if (!is_new)
+      throw Error(ErrorCode::mismatch, picture.path.string(),
+                  "has the name of " + other->second.filename().string(),
+                  "which one is meant? Take the other out");
+  }
   return files;
 }
 
-std::vector<fs::path> folders_in(const fs::path& folder) {
+std::vector<fs::path> files_of(const std::map<std::string, fs::path>& pictures) {
+  std::vector<fs::path> files;
+  for (const auto& [name, file] : pictures) files.push_back(file);
+  return files;
+}
+
+std::set<std::string> folders_in(const fs::path& folder) {
   if (!fs::is_directory(folder))
     throw Error(ErrorCode::not_found, folder.string(), "the folder does not exist");
-  std::vector<fs::path> folders;
+  std::set<std::string> folders;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_directory()) folders.push_back(entry.path());
-  std::ranges::sort(folders);
+    if (entry.is_directory() && !entry.path().filename().string().starts_with("."))
+      folders.insert(entry.path().filename().string());
   return folders;
 }
 
 bool holds_pictures(const fs::path& folder) {
   return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
-    static constexpr std::array kExtensions = {".png", ".jpg", ".jpeg", ".webp"};
-    return std::ranges::find(kExtensions, entry.path().extension().string()) != kExtensions.end();
+    return data::is_picture(entry.path());
   });
+}
+
+/// Throws for names of `wanted` that `there` lacks.
+void need_partners(const std::set<std::string>& wanted, const std::set<std::string>& there,
+                   const fs::path& folder, const char* what) {
+  for (const std::string& name : wanted)
+    if (!there.contains(name))
+      throw Error(ErrorCode::mismatch, (folder / name).string(), what,
+                  "both sides need the same names; take out of the other folder what is not to be "
+                  "measured");
 }
 
 /// The first line of the generation parameters, or of the text file.
@@ -58,20 +86,34 @@ std::string prompt_of(const fs::path& file) {
   return text.substr(0, text.find('\n'));
 }
 
+bool is_in_word(const std::string& text, std::size_t place) {
+  if (place >= text.size()) return false;
+  const auto c = static_cast<unsigned char>(text[place]);
+  return std::isalnum(c) != 0 || c == '_' || c >= 0x80;
+}
+
+/// The text without the word, wherever it stands alone, and without the space that it leaves.
 std::string without(std::string text, const std::string& token) {
   if (token.empty()) return text;
-  const std::size_t place = text.find(token);
-  if (place != std::string::npos) {
-    text.erase(place, token.size());
-    if (place < text.size() && text[place] == ' ') text.erase(place, 1);
+  for (std::size_t at = text.find(token); at != std::string::npos; at = text.find(token, at)) {
+    const std::size_t end = at + token.size();
+    if ((at > 0 && is_in_word(text, at - 1)) || is_in_word(text, end)) {
+      at = end;
+      continue;
+    }
+    const bool space_after = end < text.size() && text[end] == ' ';
+    const bool space_before = !space_after && end == text.size() && at > 0 && text[at - 1] == ' ';
+    if (space_before) --at;
+    text.erase(at, token.size() + (space_after || space_before ? 1 : 0));
   }
   return text;
 }
 
+/// One picture is in memory at a time.
 at::Tensor features_of(const FeatureNetwork& network, const std::vector<fs::path>& files) {
-  std::vector<io::Image> pictures;
-  for (const fs::path& file : files) pictures.push_back(io::read_image(file));
-  return network.features(pictures);
+  std::vector<at::Tensor> rows;
+  for (const fs::path& file : files) rows.push_back(network.features({io::read_image(file)}));
+  return at::cat(rows);
 }
 
 /// Rows of some of the pictures.
@@ -120,6 +162,20 @@ class SubjectMetrics {
     return measured(name, true, std::move(samples));
   }
 
+  /// The average over all pairs of a generated and a real picture, in words.
+  std::string pooled_note(const Measured& similarity) const {
+    double sum = 0.0, pairs = 0.0;
+    for (std::size_t i = 0; i < generated_.size(); ++i) {
+      const auto count = static_cast<double>(real_.at(generated_[i].subject).size(0));
+      sum += count * similarity.samples[i].value;
+      pairs += count;
+    }
+    char text[160];
+    std::snprintf(text, sizeof text, "%s pooled over all pairs, as OFT's code averages: %.4f",
+                  similarity.name.c_str(), sum / pairs);
+    return text;
+  }
+
   Measured text_similarity(const std::string& name) const {
     std::vector<std::string> prompts;
     for (const SubjectPicture& picture : generated_) {
@@ -158,15 +214,6 @@ class SubjectMetrics {
   std::map<std::string, at::Tensor> real_;
 };
 
-std::string pooled_note(const Measured& metric) {
-  double sum = 0.0;
-  for (const Sample& sample : metric.samples) sum += sample.value;
-  char text[160];
-  std::snprintf(text, sizeof text, "%s pooled over all pictures, as OFT's code averages: %.4f",
-                metric.name.c_str(), sum / static_cast<double>(metric.samples.size()));
-  return text;
-}
-
 }  // namespace
 
 std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
@@ -174,25 +221,24 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
   std::vector<SubjectPicture> pictures;
   std::vector<RealPictures> real;
   const auto add = [&](const std::string& subject, const fs::path& made, const fs::path& wanted) {
-    real.push_back({subject, pictures_in(wanted)});
-    for (const fs::path& file : pictures_in(made))
-      pictures.push_back(
-          {subject.empty() ? file.stem().string() : subject + "/" + file.stem().string(), subject,
-           without(prompt_of(file), token), file});
+    real.push_back({subject, files_of(pictures_in(wanted))});
+    for (const auto& [name, file] : pictures_in(made))
+      pictures.push_back({subject.empty() ? name : subject + "/" + name, subject,
+                          without(prompt_of(file), token), file});
   };
-  const std::vector<fs::path> subjects = folders_in(generated);
-  folders_in(reference);
-  if (subjects.empty() || holds_pictures(reference)) {
+  const std::set<std::string> made = folders_in(generated), wanted = folders_in(reference);
+  const bool made_flat = made.empty() || holds_pictures(generated);
+  if (holds_pictures(reference) || (made_flat && wanted.size() < 2)) {
     add("", generated, reference);
     return {std::move(pictures), std::move(real)};
   }
-  for (const fs::path& subject : subjects) {
-    const fs::path wanted = reference / subject.filename();
-    if (!fs::is_directory(wanted))
-      throw Error(ErrorCode::mismatch, subject.string(),
-                  "there are no real pictures of the subject", "looked for " + wanted.string());
-    add(subject.filename().string(), subject, wanted);
-  }
+  if (made_flat)
+    throw Error(ErrorCode::mismatch, generated.string(),
+                "its pictures are in no subject's folder, those of " + reference.string() + " are",
+                "put them into a folder of the subject's name");
+  need_partners(made, wanted, reference, "there are no real pictures of the subject");
+  need_partners(wanted, made, generated, "nothing was generated of the subject");
+  for (const std::string& subject : made) add(subject, generated / subject, reference / subject);
   return {std::move(pictures), std::move(real)};
 }
 
@@ -206,15 +252,19 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
                 "facebook/dino-vits16 or openai/clip-vit-base-patch32");
   Evaluation evaluation;
   evaluation.kind = "subject";
+  std::vector<fs::path> references;
+  for (const RealPictures& subject : real)
+    references.insert(references.end(), subject.files.begin(), subject.files.end());
+  evaluation.protocol = {{"real pictures", hash_of_files(std::move(references))}};
   std::optional<Measured> diversity;
   const auto add = [&](const FeatureNetwork& network, const char* name) {
     const SubjectMetrics metrics(generated, real, network);
     evaluation.metrics.push_back(metrics.similarity(name));
-    evaluation.notes.push_back(pooled_note(evaluation.metrics.back()));
+    evaluation.notes.push_back(metrics.pooled_note(evaluation.metrics.back()));
     if (!diversity) diversity = metrics.diversity(std::string("DIV by ") + name);
     if (&network == networks.clip && network.reads_texts())
       evaluation.metrics.push_back(metrics.text_similarity("CLIP-T"));
-    evaluation.settings.emplace_back(name, network.name());
+    evaluation.protocol.emplace_back(name, network.identity());
   };
   if (networks.dino != nullptr) add(*networks.dino, "DINO");
   if (networks.clip != nullptr) add(*networks.clip, "CLIP-I");
@@ -269,63 +319,83 @@ Measured caption_accuracy(const FeatureNetwork& network,
   return measured("own prompt nearest", true, std::move(samples));
 }
 
-Measured prior_preservation(const FeatureNetwork& network, const std::vector<fs::path>& prior,
-                            const std::vector<fs::path>& real) {
-  const at::Tensor all = cosines(features_of(network, prior), features_of(network, real)).mean(1);
+Measured prior_preservation(const FeatureNetwork& network, const fs::path& prior,
+                            const std::vector<RealPictures>& real) {
+  const bool one_subject = real.size() == 1;
+  if (!one_subject) {
+    std::set<std::string> subjects;
+    for (const RealPictures& subject : real) subjects.insert(subject.subject);
+    need_partners(subjects, folders_in(prior), prior, "there are no pictures of the class");
+    need_partners(folders_in(prior), subjects, prior, "there are no real pictures of the subject");
+  }
   std::vector<Sample> samples;
-  for (std::size_t i = 0; i < prior.size(); ++i)
-    samples.push_back({prior[i].stem().string(), prior[i].stem().string(),
-                       all[static_cast<std::int64_t>(i)].item<double>()});
+  for (const RealPictures& subject : real) {
+    const auto pictures = pictures_in(one_subject ? prior : prior / subject.subject);
+    const at::Tensor all =
+        cosines(features_of(network, files_of(pictures)), features_of(network, subject.files))
+            .mean(1);
+    std::int64_t row = 0;
+    for (const auto& [name, file] : pictures)
+      samples.push_back({one_subject ? name : subject.subject + "/" + name,
+                         one_subject ? name : subject.subject, all[row++].item<double>()});
+  }
   return measured("PRES", false, std::move(samples));
 }
 
 Measured prior_drift(const FeatureNetwork& network, const fs::path& with, const fs::path& without) {
-  std::map<std::string, fs::path> partners;
-  for (const fs::path& file : pictures_in(without)) partners.emplace(file.stem().string(), file);
-  std::vector<fs::path> first = pictures_in(with), second;
-  for (const fs::path& file : first) {
-    const auto partner = partners.find(file.stem().string());
-    if (partner == partners.end())
-      throw Error(ErrorCode::mismatch, file.string(), "has no partner in " + without.string(),
-                  "both folders need the same prompts and seeds under the same names");
-    second.push_back(partner->second);
-  }
-  const at::Tensor same = paired_cosines(features_of(network, first), features_of(network, second));
+  const auto first = pictures_in(with), second = pictures_in(without);
+  const auto names = [](const std::map<std::string, fs::path>& pictures) {
+    std::set<std::string> all;
+    for (const auto& [name, file] : pictures) all.insert(name);
+    return all;
+  };
+  need_partners(names(first), names(second), without, "there is no partner made without adapter");
+  need_partners(names(second), names(first), with, "there is no partner made with the adapter");
+  const at::Tensor same =
+      paired_cosines(features_of(network, files_of(first)), features_of(network, files_of(second)));
   std::vector<Sample> samples;
-  for (std::size_t i = 0; i < first.size(); ++i)
-    samples.push_back({first[i].stem().string(), first[i].stem().string(),
-                       1.0 - same[static_cast<std::int64_t>(i)].item<double>()});
+  std::int64_t row = 0;
+  for (const auto& [name, file] : first)
+    samples.push_back({name, name, 1.0 - same[row++].item<double>()});
   return measured("prior drift", false, std::move(samples));
 }
 
 Evaluation evaluate_sets(const fs::path& generated, const fs::path& reference,
                          const FeatureNetwork& network) {
-  const at::Tensor made = features_of(network, pictures_in(generated));
-  const at::Tensor wanted = features_of(network, pictures_in(reference));
-  constexpr int kResamples = 200;  // each one takes an eigendecomposition
-  const auto interval = [&](const auto& distance) {
-    return bootstrap(static_cast<std::size_t>(made.size(0)),
-                     [&](const std::vector<std::size_t>& drawn) {
-                       return distance(
-                           rows_of(made, std::vector<std::int64_t>(drawn.begin(), drawn.end())),
-                           wanted);
-                     },
-                     {.resamples = kResamples});
-  };
+  const std::vector<fs::path> real = files_of(pictures_in(reference));
+  const at::Tensor made = features_of(network, files_of(pictures_in(generated)));
+  const at::Tensor wanted = features_of(network, real);
   Evaluation evaluation;
   evaluation.kind = "set";
-  evaluation.settings = {{"network", network.name()}};
-  const auto add = [&](const std::string& name, const auto& distance) {
+  evaluation.protocol = {{"network", network.identity()}, {"real pictures", hash_of_files(real)}};
+  // `quick` is the same with less work, for the resamples.
+  const auto add = [&](const std::string& name, bool higher_is_better, const auto& distance,
+                       const auto& quick) {
+    constexpr int kResamples = 200;  // each one takes an eigendecomposition
+    const auto of_rows = [&](const std::vector<std::size_t>& drawn) {
+      return quick(rows_of(made, std::vector<std::int64_t>(drawn.begin(), drawn.end())));
+    };
+    Interval interval =
+        bootstrap(static_cast<std::size_t>(made.size(0)), of_rows, {.resamples = kResamples});
+    interval.mean = distance(made);
     evaluation.metrics.push_back(
-        {name + " (" + network.name() + ")", false, interval(distance), {}});
+        {name + " (" + network.name() + ")", higher_is_better, interval, {}});
   };
-  add("Frechet distance", [](const auto& a, const auto& b) { return frechet_distance(a, b); });
-  add("kernel distance",
-      [](const auto& a, const auto& b) { return kernel_distance(a, b, {.subsets = 10}); });
-  add("CMMD", [](const auto& a, const auto& b) { return clip_mean_discrepancy(a, b); });
+  const auto frechet = [&](const at::Tensor& rows) { return frechet_distance(rows, wanted); };
+  const auto kernel = [&](const at::Tensor& rows) { return kernel_distance(rows, wanted); };
+  const auto few_subsets = [&](const at::Tensor& rows) {
+    return kernel_distance(rows, wanted, {.subsets = 5});
+  };
+  const auto discrepancy = [&](const at::Tensor& rows) {
+    return clip_mean_discrepancy(rows, wanted);
+  };
+  add("Frechet distance", false, frechet, frechet);
+  add("kernel distance", false, kernel, few_subsets);
+  add("CMMD", false, discrepancy, discrepancy);
+  add("Vendi score", true, vendi_score, vendi_score);
   evaluation.notes = {
       "intervals are of drawing the generated pictures anew, in which repeats count as near ones: "
-      "they lie above the distance itself",
+      "they lie above the distance itself, and below the Vendi score",
       "numbers by other networks than " + network.name() + " do not compare"};
   return evaluation;
 }

@@ -28,9 +28,8 @@ struct RealPictures {
 /// Pictures of `generated` and `reference`: either folder holds the pictures of one subject, or
 /// both hold a folder per subject, of the same names. The prompt of a picture is in its PNG text,
 /// as ringlet and SD web UIs write it, or in a .txt file beside it; `token` is taken out of it
-/// ("sks
-/// "), since CLIP knows no such word. Throws Error(not_found | mismatch) that names what is
-/// missing.
+/// wherever it is a word of its own ("sks"), since CLIP knows no such word. Throws Error(not_found
+/// | mismatch) that names what is missing on either side, and two pictures of one name.
 std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
     const std::filesystem::path& generated, const std::filesystem::path& reference,
     const std::string& token);
@@ -44,8 +43,8 @@ struct SubjectNetworks {
 /// DINO and CLIP-I: mean cosine of each generated picture with all real ones of its subject;
 /// CLIP-T: with its prompt (where the network reads texts); DIV: mean 1 - cosine between pictures
 /// of one subject and prompt, by DINO, or CLIP without it. Means are over units: subjects, or
-/// prompts where there is one subject. The note names OFT's pooled average, which weighs subjects
-/// by their pictures. Throws Error(invalid_argument) without any network.
+/// prompts where there is one subject. The note names OFT's pooled average, over all pairs of a
+/// generated and a real picture of one subject. Throws Error(invalid_argument) without any network.
 Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
                              const std::vector<RealPictures>& real,
                              const SubjectNetworks& networks);
@@ -62,18 +61,19 @@ Measured caption_accuracy(const FeatureNetwork& network,
                           const std::vector<std::string>& captions);
 
 /// PRES: mean cosine of pictures of the class, made with the adapter, with the real subject; lower
-/// is better.
-Measured prior_preservation(const FeatureNetwork& network,
-                            const std::vector<std::filesystem::path>& prior,
-                            const std::vector<std::filesystem::path>& real);
+/// is better. With several subjects `prior` holds a folder for each. Throws Error(mismatch) for
+/// folders without a partner.
+Measured prior_preservation(const FeatureNetwork& network, const std::filesystem::path& prior,
+                            const std::vector<RealPictures>& real);
 
 /// Drift on unrelated prompts: mean 1 - cosine of pictures of the same name (prompt and seed), made
 /// with and without the adapter; lower is better. Throws Error(mismatch) for names without a
-/// partner.
+/// partner on either side.
 Measured prior_drift(const FeatureNetwork& network, const std::filesystem::path& with,
                      const std::filesystem::path& without);
 
-/// FID, KID and CMMD of two folders by this network's features, with intervals over the generated
+/// FID, KID and CMMD of two folders by this network's features, and the Vendi score of the
+/// generated one (how many different pictures it amounts to), with intervals over the generated
 /// pictures. They are called after the network, since numbers of others do not compare.
 Evaluation evaluate_sets(const std::filesystem::path& generated,
                          const std::filesystem::path& reference, const FeatureNetwork& network);

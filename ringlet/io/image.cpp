@@ -11,6 +11,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/io/image_decode.h"
 #include "ringlet/io/image_header.h"
 
 namespace ringlet::io {
@@ -23,26 +24,6 @@ void silence_opencv() {
     return true;
   }();
   (void)done;
-}
-
-cv::Mat decode_pixels(std::span<const std::byte> file, const ImageHeader& header,
-                      const std::string& where) {
-  silence_opencv();
-  const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1,
-                        const_cast<std::byte*>(file.data()));
-  // JPEG has neither alpha nor 16 bits, and IMREAD_COLOR converts its grey and CMYK forms.
-  const int mode = header.format == ImageFormat::jpeg
-                       ? cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION
-                       : cv::IMREAD_UNCHANGED;
-  cv::Mat pixels;
-  try {
-    pixels = cv::imdecode(encoded, mode);
-  } catch (const cv::Exception&) {
-    pixels.release();
-  }
-  if (pixels.empty())
-    throw Error(ErrorCode::bad_format, where, "the image is damaged and cannot be decoded");
-  return pixels;
 }
 
 cv::Mat to_8_bit(const cv::Mat& pixels) {
@@ -123,14 +104,34 @@ Image from_mat(const cv::Mat& rgb) {
           std::vector<std::uint8_t>(packed.data, packed.data + packed.total() * 3)};
 }
 
+void check_bytes(std::uint64_t size, const std::string& where, const ImageLimits& limits) {
+  if (size > limits.max_bytes)
+    throw Error(ErrorCode::unsupported, where,
+                "the image file has " + human_bytes(size) + "; the limit is " +
+                    human_bytes(limits.max_bytes));
+}
+
 }  // namespace
 
-Image decode_image(std::span<const std::byte> file, const std::string& where,
-                   const ImageLimits& limits) {
-  if (file.size() > limits.max_bytes)
-    throw Error(ErrorCode::unsupported, where,
-                "the image file has " + human_bytes(file.size()) + "; the limit is " +
-                    human_bytes(limits.max_bytes));
+std::vector<std::byte> read_image_bytes(const std::filesystem::path& path,
+                                        const ImageLimits& limits) {
+  const std::string where = path.string();
+  std::error_code problem;
+  const auto size = std::filesystem::file_size(path, problem);
+  if (problem == std::errc::no_such_file_or_directory)
+    throw Error(ErrorCode::not_found, where, "the image does not exist");
+  if (problem) throw Error(ErrorCode::io, where, "cannot be read: " + problem.message());
+  check_bytes(size, where, limits);
+  std::vector<std::byte> bytes(size);
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size)))
+    throw Error(ErrorCode::io, where, "the image cannot be read");
+  return bytes;
+}
+
+ImageHeader read_checked_header(std::span<const std::byte> file, const std::string& where,
+                                const ImageLimits& limits) {
+  check_bytes(file.size(), where, limits);
   const ImageHeader header = read_image_header(file, where);
   if (header.width > limits.max_pixels / header.height)
     throw Error(ErrorCode::unsupported, where,
@@ -138,7 +139,32 @@ Image decode_image(std::span<const std::byte> file, const std::string& where,
                     std::to_string(header.height) + " pixels; the limit is " +
                     human_count(limits.max_pixels) + " pixels",
                 "make it smaller first");
-  cv::Mat image = to_bgr(decode_pixels(file, header, where), where);
+  return header;
+}
+
+cv::Mat decode_by_opencv(std::span<const std::byte> file, int mode, const std::string& where) {
+  silence_opencv();
+  const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1,
+                        const_cast<std::byte*>(file.data()));
+  cv::Mat pixels;
+  try {
+    pixels = cv::imdecode(encoded, mode);
+  } catch (const cv::Exception&) {
+    pixels.release();
+  }
+  if (pixels.empty())
+    throw Error(ErrorCode::bad_format, where, "the image is damaged and cannot be decoded");
+  return pixels;
+}
+
+Image decode_image(std::span<const std::byte> file, const std::string& where,
+                   const ImageLimits& limits) {
+  const ImageHeader header = read_checked_header(file, where, limits);
+  // JPEG has neither alpha nor 16 bits, and IMREAD_COLOR converts its grey and CMYK forms.
+  const int mode = header.format == ImageFormat::jpeg
+                       ? cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION
+                       : cv::IMREAD_UNCHANGED;
+  cv::Mat image = to_bgr(decode_by_opencv(file, mode, where), where);
   if (image.cols != header.width || image.rows != header.height)
     throw Error(ErrorCode::bad_format, where, "the image differs in size from its header");
   cv::cvtColor(oriented(image, header.orientation), image, cv::COLOR_BGR2RGB);
@@ -146,21 +172,7 @@ Image decode_image(std::span<const std::byte> file, const std::string& where,
 }
 
 Image read_image(const std::filesystem::path& path, const ImageLimits& limits) {
-  const std::string where = path.string();
-  std::error_code problem;
-  const auto size = std::filesystem::file_size(path, problem);
-  if (problem == std::errc::no_such_file_or_directory)
-    throw Error(ErrorCode::not_found, where, "the image does not exist");
-  if (problem) throw Error(ErrorCode::io, where, "cannot be read: " + problem.message());
-  if (size > limits.max_bytes)
-    throw Error(ErrorCode::unsupported, where,
-                "the image file has " + human_bytes(size) + "; the limit is " +
-                    human_bytes(limits.max_bytes));
-  std::vector<std::byte> bytes(size);
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size)))
-    throw Error(ErrorCode::io, where, "the image cannot be read");
-  return decode_image(bytes, where, limits);
+  return decode_image(read_image_bytes(path, limits), path.string(), limits);
 }
 
 Image resize_image(const Image& image, std::int64_t width, std::int64_t height) {

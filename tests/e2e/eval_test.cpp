@@ -47,7 +47,8 @@ TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
   const ProgramResult difference =
       expect_success({"eval", "difference", path("made.json"), path("pictures.json")});
   EXPECT_NE(difference.out.find("0 [0, 0]"), std::string::npos) << difference.out;
-  expect_failure({"eval", "difference", path("made.json"), path("same.json")}, "only the first");
+  expect_failure({"eval", "difference", path("made.json"), path("same.json")},
+                 "reference pictures: the first run was measured with");
 }
 
 TEST_F(Eval, RefusesWhatCannotBeMeasured) {
@@ -63,16 +64,18 @@ TEST_F(Eval, RefusesWhatCannotBeMeasured) {
 }
 
 TEST_F(Eval, LandmarksAndLabelMaps) {
-  for (const char* folder : {"true", "found"}) fs::create_directories(folder_ / folder);
+  for (const char* folder : {"true", "found", "faces"}) fs::create_directories(folder_ / folder);
+  for (const char* name : {"faces/a.png", "faces/b.png"})
+    io::write_png(folder_ / name, train::waves(0));
   for (const char* name : {"true/a.json", "true/b.json", "found/a.json"})
     std::ofstream(folder_ / name) << "[[0, 0], [4, 3]]";
   std::ofstream(folder_ / "found/a.json") << "[[0, 0], [0, 0]]";
   const Arguments landmarks = {
-      "eval",           "control",     "--kind",     "landmark",          "--generated",
-      path("pictures"), "--landmarks", path("true"), "--found-landmarks", path("found")};
+      "eval",        "control",     "--kind",     "landmark",          "--generated",
+      path("faces"), "--landmarks", path("true"), "--found-landmarks", path("found")};
   const ProgramResult result = expect_success(landmarks);
   EXPECT_NE(result.out.find("2.5 [2.5, 2.5]"), std::string::npos) << result.out;
-  EXPECT_NE(result.out.find("nothing was detected in 1: b"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("nothing was detected in 1 of 2"), std::string::npos) << result.out;
 
   for (const char* folder : {"labels", "said"}) {
     fs::create_directories(folder_ / folder);

@@ -10,6 +10,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/random.h"
 #include "ringlet/io/image.h"
+#include "ringlet/io/label_png.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
 
@@ -36,14 +37,30 @@ struct Format {
 
 class ImageFault : public testing::TestWithParam<Format> {
  protected:
-  /// Decodes damaged bytes; only an input error or a well-formed picture may come of it.
+  /// Decodes damaged bytes, as a picture and as a label map; only an input error or something well
+  /// formed may come of it.
   static void expect_error_or_picture(const std::string& bytes, const std::string& trace) {
+    expect_input_error(
+        [&] {
+          const Image image = decode(bytes);
+          EXPECT_GT(image.width, 0) << trace;
+          EXPECT_GT(image.height, 0) << trace;
+          EXPECT_EQ(static_cast<std::int64_t>(image.pixels.size()), image.width * image.height * 3)
+              << trace;
+        },
+        trace);
+    expect_input_error(
+        [&] {
+          const StoredNumbers map =
+              decode_stored_numbers(std::as_bytes(std::span(bytes)), "picture");
+          EXPECT_EQ(static_cast<std::int64_t>(map.values.size()), map.width * map.height) << trace;
+        },
+        trace);
+  }
+
+  static void expect_input_error(const auto& act, const std::string& trace) {
     try {
-      const Image image = decode(bytes);
-      EXPECT_GT(image.width, 0) << trace;
-      EXPECT_GT(image.height, 0) << trace;
-      EXPECT_EQ(static_cast<std::int64_t>(image.pixels.size()), image.width * image.height * 3)
-          << trace;
+      act();
     } catch (const Error& error) {
       EXPECT_TRUE(error.code() == ErrorCode::bad_format || error.code() == ErrorCode::unsupported)
           << trace << ": " << error.what();
@@ -100,12 +117,14 @@ TEST_P(ImageFault, ContentCountsNotTheExtension) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Formats, ImageFault,
-    testing::Values(Format{"Png", {"rgb.png", "grey16.png", "palette_alpha.png"}},
-                    Format{"Jpeg", {"rgb.jpg", "progressive.jpg", "cmyk.jpg"}},
-                    Format{"Webp", {"lossless.webp", "lossy.webp", "alpha.webp"}}),
-    [](const auto& entry) { return entry.param.name; });
+INSTANTIATE_TEST_SUITE_P(Formats, ImageFault,
+                         testing::Values(Format{"Png",
+                                                {"rgb.png", "grey16.png", "one_bit.png",
+                                                 "palette.png", "palette_alpha.png"}},
+                                         Format{"Jpeg", {"rgb.jpg", "progressive.jpg", "cmyk.jpg"}},
+                                         Format{"Webp",
+                                                {"lossless.webp", "lossy.webp", "alpha.webp"}}),
+                         [](const auto& entry) { return entry.param.name; });
 
 std::string big_endian(std::uint32_t value, int bytes) {
   std::string out;

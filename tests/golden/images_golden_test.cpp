@@ -3,7 +3,9 @@
 #include <ATen/ops/from_blob.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/core/json.h"
 #include "ringlet/io/image.h"
+#include "ringlet/io/label_png.h"
 #include "ringlet/io/tensor_file.h"
 
 namespace ringlet {
@@ -24,6 +26,20 @@ TEST(ImagesGolden, PixelsEqualPillow) {
     const bool lossy = name.ends_with(".jpg") || name.starts_with("lossy");
     const auto difference = (actual.to(at::kInt) - want.to(at::kInt)).abs().max().item<int>();
     EXPECT_LE(difference, lossy ? 2 : 0) << name;
+  }
+}
+
+TEST(ImagesGolden, NumbersOfLabelMapsEqualPillow) {
+  const Json maps = read_json_file(kData / "labels.json");
+  ASSERT_EQ(maps.size(), 8u);
+  for (const auto& [name, rows] : maps.items()) {
+    const io::StoredNumbers stored = io::read_stored_numbers(kData / "labels" / name);
+    std::vector<std::uint16_t> wanted;
+    for (const Json& row : rows)
+      for (const Json& value : row) wanted.push_back(value.get<std::uint16_t>());
+    EXPECT_EQ(stored.height, 3) << name;
+    EXPECT_EQ(stored.width, 5) << name;
+    EXPECT_EQ(stored.values, wanted) << name;
   }
 }
 

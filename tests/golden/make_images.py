@@ -1,9 +1,10 @@
-"""Small image files of every kind and what they decode to.
+"""Small image files of every kind and what they decode to, and label maps with their numbers.
 
-    python make_images.py            writes data/images/* and data/images.safetensors
+    python make_images.py            writes data/images/*, data/images.safetensors, data/labels/*, data/labels.json
 
 Pinned: pillow 13.0.0, numpy 2.4.6.
 """
+import json
 import pathlib
 
 import numpy as np
@@ -28,7 +29,33 @@ def over_white(image):
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
+def label_maps():
+    """Grey and palette PNGs of every width; Pillow's own numbers are the palette's indices."""
+    folder = DATA / "labels"
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {}
+
+    def add(name, values, image, **options):
+        image.save(folder / name, **options)
+        numbers[name] = values.tolist()
+
+    for bits in (1, 2, 4, 8):
+        colours = 2**bits
+        values = (np.arange(5 * 3).reshape(3, 5) * 7 % colours).astype(np.uint8)
+        values[-1, -1] = colours - 1
+        palette = Image.fromarray(values, "P")
+        palette.putpalette([(37 * i + 5 * channel) % 256 for i in range(colours) for channel in range(3)])
+        add(f"palette{bits}.png", values, palette, bits=bits)
+    add("palette8_alpha.png", values, palette, bits=8, transparency=3)
+    add("grey1.png", values % 2, Image.fromarray((values % 2 * 255).astype(np.uint8)).convert("1"))
+    add("grey8.png", values, Image.fromarray(values))
+    wide = (np.arange(15).reshape(3, 5) * 4681).astype(np.uint16)
+    add("grey16.png", wide, Image.fromarray(wide))
+    (DATA / "labels.json").write_text(json.dumps(numbers) + "\n")
+
+
 def main():
+    label_maps()
     FOLDER.mkdir(parents=True, exist_ok=True)
     rgb = picture()
     image = Image.fromarray(rgb)

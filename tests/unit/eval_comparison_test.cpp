@@ -5,7 +5,6 @@
 
 #include "ringlet/core/toml_file.h"
 #include "ringlet/eval/comparison.h"
-#include "ringlet/eval/control_evaluation.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
@@ -190,7 +189,8 @@ TEST(Evaluation, IsReadBackAndCompared) {
   const TemporaryFolder folder;
   Evaluation a;
   a.kind = "control canny";
-  a.settings = {{"size", "128"}};
+  a.protocol = {{"size", "128"}};
+  a.settings = {{"generated", "made"}};
   a.metrics = {measured("F1", true, {{"p-s1", "p", 0.5}, {"q-s1", "q", 0.7}})};
   a.notes = {"one was left out"};
   std::ofstream(folder / "a.json") << to_json(a).dump();
@@ -201,49 +201,15 @@ TEST(Evaluation, IsReadBackAndCompared) {
   Evaluation b = a;
   b.metrics[0].samples[0].value = 0.3;
   EXPECT_NEAR(compare(a, b)[0].second.interval.mean, 0.1, 1e-12);
+  b.metrics[0].samples[0].unit = "z";
+  expect_error(ErrorCode::mismatch, "belongs to", [&] { compare(a, b); });
+  b.metrics[0].samples[0].unit = "p";
   b.metrics[0].samples.pop_back();
   expect_error(ErrorCode::mismatch, "only the first", [&] { compare(a, b); });
   b.kind = "subject";
   expect_error(ErrorCode::mismatch, "the other", [&] { compare(a, b); });
   std::ofstream(folder / "b.json") << "{}";
   expect_error(ErrorCode::bad_format, "kind", [&] { read_evaluation(folder / "b.json"); });
-}
-
-class PairByName : public testing::Test {
- protected:
-  void files(const std::string& folder, const std::vector<std::string>& names) const {
-    fs::create_directories(folder_ / folder);
-    for (const std::string& name : names) std::ofstream(folder_ / folder / name) << "x";
-  }
-  std::vector<ControlPair> pairs() const {
-    return pair_by_name(folder_ / "real", folder_ / "made", {".png"});
-  }
-  TemporaryFolder folder_;
-};
-
-TEST_F(PairByName, FindsSamplesOfAReference) {
-  files("real", {"a.png", "b-s1.png", "notes.txt"});
-  files("made", {"a-s1.png", "a_s12.png", "b-s1.png", "b-s1-s2.png"});
-  const auto found = pairs();
-  ASSERT_EQ(found.size(), 4u);
-  EXPECT_EQ(found[0].id, "a-s1");
-  EXPECT_EQ(found[0].unit, "a");
-  EXPECT_EQ(found[2].unit, "b-s1");
-  EXPECT_EQ(found[3].unit, "b-s1");
-}
-
-TEST_F(PairByName, CountsWhatHasNoPartner) {
-  expect_error(ErrorCode::not_found, "does not exist", [&] { pairs(); });
-  files("real", {"a.png", "b.png"});
-  files("made", {});
-  expect_error(ErrorCode::not_found, "nothing to evaluate", [&] { pairs(); });
-  files("made", {"a-s1.png"});
-  expect_error(ErrorCode::mismatch, "nothing was generated (1: b)", [&] { pairs(); });
-  std::vector<std::string> missing;
-  EXPECT_EQ(pair_by_name(folder_ / "real", folder_ / "made", {".png"}, &missing).size(), 1u);
-  EXPECT_EQ(missing, std::vector<std::string>{"b"});
-  files("made", {"b.png", "c.png", "d.png", "e.png", "f.png"});
-  expect_error(ErrorCode::mismatch, "(4: c, d, e, …)", [&] { pairs(); });
 }
 
 TEST(Toml, BecomesJson) {

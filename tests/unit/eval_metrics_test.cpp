@@ -90,6 +90,9 @@ TEST(FeatureMetrics, RefuseWhatCannotBe) {
   expect_error(ErrorCode::mismatch, "do not make pairs", [&] {
     paired_cosines(x, at::ones({3, 3}));
   });
+  const at::Tensor broken = at::ones({4, 3}) / 0.0;
+  expect_error(ErrorCode::non_finite, "not finite", [&] { frechet_distance(x, broken); });
+  expect_error(ErrorCode::non_finite, "not finite", [&] { kernel_distance(broken, x); });
   expect_error(ErrorCode::invalid_argument, "at least 2 pictures", [] {
     frechet_distance(at::ones({1, 3}), at::ones({4, 3}));
   });

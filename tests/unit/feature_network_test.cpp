@@ -128,7 +128,7 @@ TEST(Segmenter, FindsClassesAtTheMapsSize) {
     truth.pixels.insert(truth.pixels.end(), 3, static_cast<std::uint8_t>(label + 1));
   std::fill_n(truth.pixels.begin(), 3, std::uint8_t{0});
   io::write_png(folder / "true" / "a.png", truth);
-  const auto pairs = pair_by_name(folder / "true", folder / "made", {".png"});
+  const auto pairs = pair_by_name({folder / "true", {".png"}}, {folder / "made", {".png"}});
   const Evaluation evaluation = evaluate_segmentation(pairs, segmenter, {3, true});
   EXPECT_EQ(evaluation.metrics.front().interval.mean, 1.0);
   EXPECT_THROW(evaluate_segmentation(pairs, segmenter, {3, false}), Error);  // a label of 3
@@ -175,10 +175,10 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
 
   EXPECT_NEAR(prior_drift(vit, folder_ / "made", folder_ / "real").interval.mean, 0.0, 1e-9);
   pictures("base", 5, 1);
-  expect_error(ErrorCode::mismatch, "no partner",
-               [&] { prior_drift(vit, folder_ / "made", folder_ / "base"); });
-  EXPECT_LT(prior_preservation(vit, {folder_ / "base/p0-s0.png"}, real[0].files).interval.mean,
-            1.0);
+  for (const auto& [with, without] : {std::pair("made", "base"), std::pair("base", "made")})
+    expect_error(ErrorCode::mismatch, "no partner",
+                 [&] { prior_drift(vit, folder_ / with, folder_ / without); });
+  EXPECT_LT(prior_preservation(vit, folder_ / "base", real).interval.mean, 1.0);
   const Evaluation sets = evaluate_sets(folder_ / "made", folder_ / "real", vit);
   EXPECT_NEAR(metric(sets, "Frechet distance (vit)").interval.mean, 0.0, 1e-6);
 }
@@ -224,9 +224,64 @@ TEST_F(SubjectEvaluation, MeansOverSubjectsAreEvenly) {
   for (const Sample& sample : dino.samples) (sample.unit == "dog" ? dog : cat) += sample.value;
   EXPECT_NEAR(dino.interval.mean, (dog / 3.0 + cat) / 2.0, 1e-12);
   EXPECT_NE(evaluation.notes.front().find("pooled"), std::string::npos);
+  // Pictures of a class are compared with their own subject, whose pictures these are.
+  EXPECT_NEAR(prior_preservation(vit, folder_ / "real", real).interval.mean, 1.0, 1e-9);
   fs::create_directories(folder_ / "made/horse");
   expect_error(ErrorCode::mismatch, "no real pictures",
                [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
+  expect_error(ErrorCode::mismatch, "no real pictures",
+               [&, real = real] { prior_preservation(vit, folder_ / "made", real); });
+  fs::remove(folder_ / "made/horse");
+  fs::remove_all(folder_ / "made/cat");
+  expect_error(ErrorCode::mismatch, "nothing was generated",
+               [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
+  expect_error(ErrorCode::mismatch, "no pictures of the class",
+               [&, real = real] { prior_preservation(vit, folder_ / "made", real); });
+  expect_error(ErrorCode::mismatch, "in no subject's folder",
+               [&] { read_subjects(folder_ / "made/dog", folder_ / "real", ""); });
+}
+
+TEST_F(SubjectEvaluation, PicturesAreToldApartByTheirPlace) {
+  pictures("real", 0, 1);
+  pictures("made/snow", 0, 1);
+  pictures("made/moon", 1, 1);
+  const auto made = read_subjects(folder_ / "made", folder_ / "real", "").first;
+  ASSERT_EQ(made.size(), 2u);
+  EXPECT_EQ(made[0].id, "moon/p0-s0");
+  EXPECT_EQ(made[1].id, "snow/p0-s0");
+  fs::copy(folder_ / "made/snow/p0-s0.png", folder_ / "made/snow/p0-s0.webp");
+  expect_error(ErrorCode::mismatch, "has the name of",
+               [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
+}
+
+TEST_F(SubjectEvaluation, TheTokenIsAWord) {
+  pictures("real", 0, 1);
+  const auto prompt = [&](const std::string& text) {
+    fs::create_directories(folder_ / "made");
+    io::write_png(folder_ / "made/a.png", train::waves(0), {{"parameters", text + "\nSteps: 3"}});
+    return read_subjects(folder_ / "made", folder_ / "real", "cat").first.at(0).prompt;
+  };
+  EXPECT_EQ(prompt("a category of cat dogs, a cat"), "a category of dogs, a");
+  EXPECT_EQ(prompt("bobcat and cat."), "bobcat and .");
+  EXPECT_EQ(prompt("cat"), "");
+}
+
+// All pairs of a generated and a real picture count alike in OFT's average.
+TEST_F(SubjectEvaluation, ThePooledAverageIsOverPairs) {
+  pictures("real/dog", 0, 3);
+  pictures("real/cat", 5, 1);
+  pictures("made/dog", 1, 1);
+  pictures("made/cat", 7, 1);
+  const FeatureNetwork vit = FeatureNetwork::open(folder_ / "vit/");
+  EXPECT_EQ(vit.name(), "vit");
+  const auto [made, real] = read_subjects(folder_ / "made", folder_ / "real", "");
+  const Evaluation evaluation = evaluate_subjects(made, real, {&vit, nullptr});
+  const auto& samples = metric(evaluation, "DINO").samples;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", (samples[0].value + 3.0 * samples[1].value) / 4.0);
+  EXPECT_EQ(samples[1].unit, "dog");
+  EXPECT_NE(evaluation.notes.front().find(text), std::string::npos) << evaluation.notes.front();
+  EXPECT_EQ(evaluation.protocol.back().second, vit.identity());
 }
 
 TEST(DreamBoothPrompts, AreTwentyFiveEach) {

@@ -1,0 +1,166 @@
+// Control metrics over folders: which files make pairs, and how maps and landmarks are read.
+#include "ringlet/eval/control_evaluation.h"
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+#include <opencv2/imgcodecs.hpp>
+
+#include "tests/expect_error.h"
+#include "tests/temporary_folder.h"
+#include "tests/tiny_training.h"
+
+namespace ringlet::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ControlFiles : public testing::Test {
+ protected:
+  void text(const std::string& name, const std::string& content) const {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << content;
+  }
+  /// A grey PNG of one row; T is its width in bits.
+  template <typename T>
+  void labels(const std::string& name, std::vector<T> values) const {
+    fs::create_directories((folder_ / name).parent_path());
+    const int type = sizeof(T) == 1 ? CV_8U : CV_16U;
+    cv::imwrite((folder_ / name).string(),
+                cv::Mat(1, static_cast<int>(values.size()), type, values.data()));
+  }
+  std::vector<ControlPair> pairs() const {
+    return pair_by_name({folder_ / "real", {".png", ".jpg"}}, {folder_ / "made", {".png"}});
+  }
+  Evaluation maps(const LabelReading& reading) const {
+    return evaluate_label_maps(pairs(), reading);
+  }
+  TemporaryFolder folder_;
+};
+
+class PairByName : public ControlFiles {
+ protected:
+  void files(const std::string& folder, const std::vector<std::string>& names) const {
+    fs::create_directories(folder_ / folder);
+    for (const std::string& name : names) text(folder + "/" + name, "x");
+  }
+};
+
+TEST_F(PairByName, FindsSamplesOfAReference) {
+  files("real", {"a.png", "b-s1.png", "notes.txt"});
+  files("made", {"a-s1.png", "a_s12.png", "b-s1.png", "b-s1-s2.png"});
+  const auto found = pairs();
+  ASSERT_EQ(found.size(), 4u);
+  EXPECT_EQ(found[0].id, "a-s1");
+  EXPECT_EQ(found[0].unit, "a");
+  EXPECT_EQ(found[2].unit, "b-s1");
+  EXPECT_EQ(found[3].unit, "b-s1");
+}
+
+TEST_F(PairByName, CountsWhatHasNoPartner) {
+  expect_error(ErrorCode::not_found, "does not exist", [&] { pairs(); });
+  files("real", {"a.png", "b.png"});
+  files("made", {});
+  expect_error(ErrorCode::not_found, "nothing to evaluate", [&] { pairs(); });
+  files("made", {"a-s1.png"});
+  expect_error(ErrorCode::mismatch, "nothing was generated (1: b)", [&] { pairs(); });
+  files("made", {"b.png", "c.png", "d.png", "e.png", "f.png"});
+  expect_error(ErrorCode::mismatch, "(4: c, d, e, …)", [&] { pairs(); });
+}
+
+TEST_F(ControlFiles, PairsFindUpperCaseAndRefuseTwoOfOneName) {
+  text("real/a.PNG", "x");
+  text("made/a-s1.Png", "x");
+  EXPECT_EQ(pairs().size(), 1u);
+  text("real/a.jpg", "x");
+  expect_error(ErrorCode::mismatch, "two files of one name", [&] { pairs(); });
+}
+
+// As mmsegmentation's reduce_zero_label: of the truth alone.
+TEST_F(ControlFiles, OnlyTrueMapsCountFromOne) {
+  labels<std::uint8_t>("real/a.png", {1, 2, 2, 0, 255});
+  labels<std::uint8_t>("made/a.png", {0, 1, 0, 1, 1});
+  const Evaluation evaluation = maps({2, true});
+  EXPECT_NEAR(evaluation.metrics[2].interval.mean, 2.0 / 3.0, 1e-12);  // aAcc
+  EXPECT_NEAR(evaluation.metrics[0].interval.mean, 0.5, 1e-12);        // mIoU
+}
+
+// Rounding to 8 bits made all these classes 0, and a wholly wrong map right.
+TEST_F(ControlFiles, SixteenBitMapsAreReadAsTheyAre) {
+  labels<std::uint16_t>("real/a.png", {0, 1, 2, 3});
+  labels<std::uint16_t>("made/a.png", {3, 2, 1, 0});
+  EXPECT_EQ(maps({4, false}).metrics[2].interval.mean, 0.0);
+  labels<std::uint16_t>("made/a.png", {3, 2, 1, 300});
+  expect_error(ErrorCode::unsupported, "label 300", [&] { maps({4, false}); });
+}
+
+TEST_F(ControlFiles, ColouredMapsAreRefused) {
+  labels<std::uint8_t>("real/a.png", {0, 1});
+  fs::create_directories(folder_ / "made");
+  io::write_png(folder_ / "made/a.png", {2, 1, {0, 0, 0, 1, 1, 1}});  // grey as RGB
+  EXPECT_EQ(maps({2, false}).metrics[2].interval.mean, 1.0);
+  io::write_png(folder_ / "made/a.png", {2, 1, {0, 0, 0, 1, 1, 0}});
+  expect_error(ErrorCode::unsupported, "no map of numbers", [&] { maps({2, false}); });
+  std::ofstream(folder_ / "made/a.png") << "no picture";
+  EXPECT_THROW(maps({2, false}), Error);
+}
+
+class LandmarkFiles : public ControlFiles {
+ protected:
+  LandmarkFiles() {
+    for (const char* name : {"a", "b"})
+      text("real/" + std::string(name) + ".json", "[[0,0],[4,3]]");
+    for (const char* name : {"a-s1", "a-s2", "b-s1"})
+      text("made/" + std::string(name) + ".png", "x");
+    text("found/a-s1.json", "[[0, 0], [0, 0]]");
+  }
+  Evaluation landmarks() const {
+    return evaluate_landmarks(
+        pair_by_name({folder_ / "real", {".json"}}, {folder_ / "made", {".png"}}),
+        {folder_ / "found", {".json", ".pts"}});
+  }
+};
+
+TEST_F(LandmarkFiles, EverySampleWithoutDetectionCounts) {
+  text("found/b-s1.json", "[]");
+  const Evaluation evaluation = landmarks();
+  EXPECT_DOUBLE_EQ(evaluation.metrics[0].interval.mean, 2.5);
+  EXPECT_EQ(evaluation.metrics[0].samples.size(), 1u);
+  EXPECT_DOUBLE_EQ(evaluation.metrics[1].interval.mean, 0.25);  // half of a's, none of b's
+  EXPECT_NE(evaluation.notes.front().find("2 of 3"), std::string::npos) << evaluation.notes.front();
+}
+
+TEST_F(LandmarkFiles, RefusesWhatDoesNotBelong) {
+  text("found/c.json", "[[0, 0], [0, 0]]");
+  expect_error(ErrorCode::mismatch, "none of the generated", [&] { landmarks(); });
+  fs::remove(folder_ / "found/c.json");
+  text("found/b-s1.pts", "version: 1\nn_points: 1\n{\n1 1\n}\n");
+  expect_error(ErrorCode::mismatch, "has 1 points", [&] { landmarks(); });
+  text("found/b-s1.pts", "{\n}\n");
+  text("found/a-s1.json", "[]");
+  expect_error(ErrorCode::not_found, "nothing was detected", [&] { landmarks(); });
+  text("real/b.json", "[]");
+  expect_error(ErrorCode::bad_format, "no point", [&] { landmarks(); });
+}
+
+TEST_F(ControlFiles, OtherProtocolsDoNotCompare) {
+  fs::create_directories(folder_ / "real");
+  fs::create_directories(folder_ / "made");
+  for (const char* name : {"real/a.png", "made/a.png"})
+    io::write_png(folder_ / name, train::waves(0));
+  const Evaluation one = evaluate_edges(pairs(), {10, 20}, 0);
+  EXPECT_NO_THROW(compare(one, evaluate_edges(pairs(), {10, 20}, 0)));
+  expect_error(ErrorCode::mismatch, "thresholds", [&] {
+    compare(one, evaluate_edges(pairs(), {10, 30}, 0));
+  });
+  expect_error(ErrorCode::mismatch, "squares of 8", [&] {
+    compare(one, evaluate_edges(pairs(), {10, 20}, 8));
+  });
+  io::write_png(folder_ / "real/a.png", train::waves(1));  // another picture of the same name
+  expect_error(ErrorCode::mismatch, "reference pictures", [&] {
+    compare(one, evaluate_edges(pairs(), {10, 20}, 0));
+  });
+}
+
+}  // namespace
+}  // namespace ringlet::eval
