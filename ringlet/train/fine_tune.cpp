@@ -1,8 +1,6 @@
 #include "ringlet/train/fine_tune.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -25,22 +23,7 @@ namespace fs = std::filesystem;
 constexpr const char* kControlNet = "controlnet";
 constexpr const char* kScores = "control.csv";
 
-/// What people call the run: the name of its folder.
-std::string title_of(const fs::path& out) {
-  std::string name = (out.has_filename() ? out : out.parent_path()).filename().string();
-  constexpr auto kOutsideAscii = [](char c) { return (c & 0x80) != 0; };
-  if (!is_utf8(name)) std::ranges::replace_if(name, kOutsideAscii, '?');
-  return name;
-}
-
 }  // namespace
-
-std::optional<std::uint64_t> recorded_seed(const fs::path& out) {
-  const auto latest = CheckpointFolder(out / kCheckpoints, 1).latest();
-  if (!latest) return std::nullopt;
-  return json_require<std::uint64_t>(CheckpointFolder::load(*latest).settings, "seed",
-                                     latest->string());
-}
 
 FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
   check_options(options_);
@@ -89,44 +72,13 @@ void FineTune::build_adapters() {
         options_.targets.presets.end())
       options_.targets.presets.emplace_back("text-encoder");
   }
-  adapt::FactorTable factors;
-  for (const auto& [size, split] : options_.factors) factors.set(size, split);
   const std::vector<adapt::Target> targets =
       adapt::select_targets(pipeline::adaptable(*model_), options_.targets);
   for (const adapt::Target& target : targets)
     if (target.component.starts_with("text_encoder")) options_.loss.train_text = true;
-  if (!options_.budget.empty()) {
-    std::vector<adapt::LayerShape> shapes;
-    std::vector<std::string> parts;
-    for (const adapt::Target& target : targets)
-      shapes.push_back(adapt::LayerShape::of(target.layer->weight()));
-    for (const adapt::PartSpec& part : adapt::parse_method(options_.method).parts)
-      parts.push_back(part.name);
-    const adapt::BudgetPlan fit =
-        adapt::fit_budget(adapt::parse_budget(options_.budget), shapes, factors, parts);
-    options_.method = fit.method.text();
-    plan_.budget = fit.rows;
-  }
-  adapters_ = adapt::AdapterSet::create(adapt::parse_method(options_.method), targets, factors,
-                                        Random(options_.seed));
-  check_adapters();
-}
-
-void FineTune::check_adapters() {
-  adapters_->begin_step(options_.dropout, Random(options_.seed), 0);  // refuses what has no ranks
-  adapters_->begin_step({}, Random(options_.seed), 0);
-  const auto has_penalty = [this](auto penalty) {
-    const auto& transforms = adapters_->entries().front().adapter->parts().transforms;
-    return std::ranges::any_of(
-        transforms, [&](const auto& transform) { return penalty(*transform).defined(); });
-  };
-  const bool identity = options_.identity_penalty > 0.0 &&
-                        !has_penalty([](const auto& t) { return t.identity_penalty(); });
-  const bool orthogonal = options_.orthogonal_penalty > 0.0 &&
-                          !has_penalty([](const auto& t) { return t.orthogonal_penalty(); });
-  if (identity || orthogonal)
-    throw Error(ErrorCode::invalid_argument, "--penalty", options_.method + " has no such penalty",
-                "penalties are those of tensor-ring transforms: trm");
+  adapters_.emplace(options_, targets, options_.seed);
+  options_.method = adapters_->method();
+  plan_.budget = adapters_->budget();
 }
 
 std::vector<Trainable> FineTune::trainables() const {
@@ -138,11 +90,7 @@ std::vector<Trainable> FineTune::trainables() const {
           found.push_back({component + "." + name, tensor, {}});
     return found;
   }
-  if (adapters_)
-    for (const auto& [name, tensor] : adapters_->parameters()) {
-      const bool transform = name.find(".transform.") != std::string::npos;
-      found.push_back({name, tensor, transform ? tensor.detach().clone() : at::Tensor()});
-    }
+  if (adapters_) found = adapters_->trainables();
   if (control_)
     for (const auto& [name, tensor] : control_->tensors())
       found.push_back({"control." + name, tensor, {}});
@@ -225,29 +173,16 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
   const auto denoising = std::make_shared<DiffusionLoss>(
       *model_, encode(instance_.pictures, "encoding pictures", observer), std::move(prior),
       options_.loss);
-  const bool penalised = options_.identity_penalty > 0.0 || options_.orthogonal_penalty > 0.0;
-  return [this, denoising, penalised](std::int64_t micro_batch) {
+  return [this, denoising](std::int64_t micro_batch) {
     const nn::GradientCheckpointing checkpointing(options_.gradient_checkpointing);
-    if (options_.dropout.any())
-      adapters_->begin_step(options_.dropout, Random(options_.seed),
-                            static_cast<std::uint64_t>(micro_batch));
-    at::Tensor loss = (*denoising)(micro_batch);  // the backward pass may compute parts of it again
-    if (!penalised || !adapters_) return loss;
-    for (const auto& entry : adapters_->entries()) {
-      for (const auto& transform : entry.adapter->parts().transforms) {
-        const auto add = [&loss](double weight, const at::Tensor& penalty) {
-          if (weight > 0.0 && penalty.defined()) loss = loss + weight * penalty;
-        };
-        add(options_.identity_penalty, transform->identity_penalty());
-        add(options_.orthogonal_penalty, transform->orthogonal_penalty());
-      }
-    }
-    return loss;
+    if (adapters_) adapters_->begin_step(micro_batch);
+    const at::Tensor loss = (*denoising)(micro_batch);  // the backward pass may repeat parts of it
+    return adapters_ ? adapters_->penalised(loss) : loss;
   };
 }
 
 io::Image FineTune::samples(Trainer& trainer, std::int64_t step) {
-  if (adapters_) adapters_->begin_step({}, Random(options_.seed), 0);  // pictures drop nothing
+  if (adapters_) adapters_->end_steps();  // pictures drop nothing
   trainer.swap_averages();
   io::Image grid;
   try {
@@ -279,7 +214,7 @@ bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& obse
   };
   const std::int64_t first = trainer.steps_done();
   if (sampling && first == 0) add_samples(0);
-  if (adapters_) adapters_->attach();
+  if (adapters_) adapters_->set().attach();
   // Those that an interruption after the checkpoint has prevented.
   if (first > 0 && due(first) && !log.has_samples(first)) add_samples(first);
   const std::int64_t save_every = options_.trainer.checkpoint_every;
@@ -321,7 +256,7 @@ void FineTune::save_adapters(Trainer& trainer) const {
   const std::string size = std::to_string(options_.crop.size);
   adapt::AdapterFileInfo info = {.base_hash = training.at("model").get<std::string>(),
                                  .training = training.dump(),
-                                 .extra = {{"modelspec.title", title_of(options_.out)},
+                                 .extra = {{"modelspec.title", run_title(options_.out)},
                                            {"modelspec.resolution", size + "x" + size}},
                                  .storage = options_.save_precision};
   if (control_ && control_->kind() == pipeline::ControlKind::encoder) {
@@ -330,7 +265,7 @@ void FineTune::save_adapters(Trainer& trainer) const {
             .dump();
     info.control_tensors = control_->tensors();
   }
-  adapt::save_adapter(result(), *adapters_, info);
+  adapt::save_adapter(result(), adapters_->set(), info);
 }
 
 bool FineTune::run(const FineTuneObserver& observer) {
@@ -355,15 +290,14 @@ bool FineTune::run(const FineTuneObserver& observer) {
   if (finished) save_result(trainer);
 
   Report report;
-  report.title = "ringlet: " + title_of(options_.out);
+  report.title = "ringlet: " + run_title(options_.out);
   report.summary = {{"method", plan_.method},
                     {"parameters", human_count(plan_.parameters)},
                     {"steps", std::to_string(trainer.steps_done())},
                     {"skipped steps", std::to_string(trainer.skipped())},
                     {"pictures", std::to_string(plan_.pictures)},
                     {"model", plan_.model_kind + ", " + model_->files().name}};
-  for (const auto& [key, value] : options_.trainer.settings.items())
-    report.settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
+  report.settings = setting_lines(options_.trainer.settings);
   if (scores_) add_scores(report, *scores_, options_.control->metric.name);
   log.write_report(std::move(report), validation_ ? "per row: source, control signal, result"
                                                   : join(options_.samples.prompts, "\n"));

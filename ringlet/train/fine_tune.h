@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "ringlet/adapt/adapter_set.h"
-#include "ringlet/adapt/budget.h"
 #include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/train/adapter_training.h"
 #include "ringlet/train/control_validation.h"
 #include "ringlet/train/diffusion_loss.h"
+#include "ringlet/train/run_folder.h"
 #include "ringlet/train/run_log.h"
 #include "ringlet/train/sample_sheet.h"
 #include "ringlet/train/trainer.h"
@@ -30,23 +30,17 @@ struct ControlTraining {
   ControlMetric metric = {};             ///< measured on them
 };
 
-struct FineTuneOptions {
+/// The method may also be "none": a ControlNet alone.
+struct FineTuneOptions : AdapterTrainingOptions {
   std::filesystem::path model;
   pipeline::LoadOptions load;
   std::filesystem::path out;
   bool resume = false;
   std::uint64_t seed = 0;
 
-  // What learns.
-  std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full", or "none": a ControlNet alone
+  // What learns besides adapters.
   std::optional<ControlTraining> control = {};
-  std::string budget;  ///< "0.4M": ranks of the method's parts are chosen for so many parameters
-  adapt::TargetOptions targets;
-  std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
   bool train_text_encoder = false;
-  double identity_penalty = 0.0;
-  double orthogonal_penalty = 0.0;
-  adapt::Dropout dropout = {};  ///< of the adapters
 
   // From what.
   std::filesystem::path instance_images;
@@ -91,9 +85,6 @@ struct FineTunePlan {
   std::uint64_t expected_bytes = 0;
 };
 
-/// The seed of the run whose last checkpoint is in this folder, or nothing.
-std::optional<std::uint64_t> recorded_seed(const std::filesystem::path& out);
-
 /// How a program follows a run. Any of them may be empty; returning false stops the run.
 struct FineTuneObserver {
   std::function<bool(const std::string& stage, std::size_t done, std::size_t total)> progress;
@@ -119,12 +110,11 @@ class FineTune {
   std::filesystem::path result() const;
 
  private:
-  bool full() const { return options_.method == "full"; }
+  bool full() const { return options_.full(); }
   bool adapts() const { return !full() && options_.method != "none"; }
   void read_pictures();
   void read_class_pictures();
   void build_adapters();
-  void check_adapters();
   void hold_out_pictures();
   void make_plan();
   std::vector<Trainable> trainables() const;
@@ -143,7 +133,7 @@ class FineTune {
   std::unique_ptr<pipeline::StableDiffusion> model_;
   data::PictureFolder instance_;
   std::vector<data::Picture> class_pictures_;
-  std::optional<adapt::AdapterSet> adapters_;
+  std::optional<AdapterTraining> adapters_;
   std::optional<pipeline::ControlNetwork> control_;
   std::vector<data::Picture> validation_pictures_;
   std::unique_ptr<ControlValidation> validation_;

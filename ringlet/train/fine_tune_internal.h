@@ -8,7 +8,6 @@
 
 namespace ringlet::train {
 
-inline constexpr const char* kCheckpoints = "checkpoints";
 inline constexpr const char* kClassFolder = "class_images";
 
 /// Everything about the options that is wrong whatever the model. Throws Error(invalid_argument).

@@ -25,11 +25,6 @@ void check_positive(const char* option, double value) {
     throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
 }
 
-void check_penalty(double weight) {
-  if (!(weight >= 0.0 && weight <= std::numeric_limits<double>::max()))
-    throw Error(ErrorCode::invalid_argument, "--penalty", "the weight must not be negative");
-}
-
 void check_control(const FineTuneOptions& o) {
   const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
   if (o.method == "none" && !controlnet)
@@ -68,22 +63,12 @@ void check_options(const FineTuneOptions& o) {
   check_positive("--repeats", static_cast<double>(o.repeats));
   check_positive("--learning-rate", o.trainer.learning_rate.peak);
   if (!o.class_prompt.empty()) check_positive("--class-count", static_cast<double>(o.class_count));
-  check_penalty(o.identity_penalty);
-  check_penalty(o.orthogonal_penalty);
+  check_adapter_options(o);
   if (o.class_prompt.empty() && !o.class_images.empty())
     throw Error(ErrorCode::invalid_argument, "--class-images",
                 "prior preservation needs --class-prompt as well",
                 "for example --class-prompt \"a photo of a dog\"");
-  if (o.method == "full" && (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0))
-    throw Error(ErrorCode::invalid_argument, "--penalty",
-                "penalties hold transforms near the identity, and --method full has none");
-  if (o.method == "full" && !o.budget.empty())
-    throw Error(ErrorCode::invalid_argument, "--budget", "--method full trains all weights",
-                "name the parts to spend it on, for example --method \"trm+tr\"");
-  const bool has_run = fs::is_directory(o.out / kCheckpoints) || fs::exists(o.out / "metrics.csv");
-  if (has_run && !o.resume)
-    throw Error(ErrorCode::invalid_argument, o.out.string(), "the folder holds a training run",
-                "give --resume to go on with it, or another --out");
+  refuse_other_run(o.out, o.resume);
 }
 
 /// Names, sizes and captions of pictures: what a resumed run must find unchanged.
@@ -159,8 +144,8 @@ void FineTune::make_plan() {
           stage.tokenizer.encode(picture.caption, stage.encoder.config().max_position_embeddings)
               .used);
   }
-  plan_.method = adapters_ ? adapters_->method().text() : options_.method;
-  plan_.layers = adapters_ ? adapters_->entries().size() : 0;
+  plan_.method = adapters_ ? adapters_->method() : options_.method;
+  plan_.layers = adapters_ ? adapters_->set().entries().size() : 0;
   if (control_)
     for (const auto& [name, tensor] : control_->tensors())
       plan_.control_parameters += tensor.numel();
@@ -189,7 +174,6 @@ void FineTune::make_plan() {
 }
 
 Json FineTune::settings() const {
-  const TrainerOptions& t = options_.trainer;
   const DiffusionLossOptions& l = options_.loss;
   Json settings = {{"method", plan_.method},
                    {"parameters", plan_.parameters},
@@ -203,25 +187,14 @@ Json FineTune::settings() const {
                    {"flip", options_.crop.flip},
                    {"seed", options_.seed},
                    {"batch size", l.batch_size},
-                   {"gradient accumulation", t.gradient_accumulation},
-                   {"learning rate", t.learning_rate.peak},
-                   {"learning rate warm-up", t.learning_rate.warmup},
-                   {"learning rate decay", static_cast<int>(t.learning_rate.decay)},
-                   {"clip norm", t.clip_norm},
-                   {"betas", {t.adamw.beta1, t.adamw.beta2}},
-                   {"weight decay", t.adamw.weight_decay},
-                   {"moving average", t.ema_decay},
                    {"prior weight", l.prior_weight},
                    {"min-SNR gamma", l.min_snr_gamma},
                    {"noise offset", l.noise_offset},
                    {"caption dropout", l.caption_dropout},
                    {"clip skip", l.clip_skip},
-                   {"text encoder", options_.train_text_encoder},
-                   {"identity penalty", options_.identity_penalty},
-                   {"orthogonal penalty", options_.orthogonal_penalty},
-                   {"dropout", options_.dropout.input},
-                   {"rank dropout", options_.dropout.rank},
-                   {"module dropout", options_.dropout.module}};
+                   {"text encoder", options_.train_text_encoder}};
+  settings.update(settings_of(options_));
+  settings.update(settings_of(options_.trainer));
   if (options_.control) {
     const data::ControlSettings& control = options_.control->settings;
     settings["control"] = data::name_of(control.signal);
@@ -229,8 +202,6 @@ Json FineTune::settings() const {
     settings["control thresholds"] = {control.canny.low, control.canny.high};
     settings["validation pictures"] = fingerprint(validation_pictures_);
   }
-  // A schedule that falls to zero at the last step depends on how many there are.
-  if (t.learning_rate.decay != Decay::constant) settings["steps"] = t.steps;
   return settings;
 }
 

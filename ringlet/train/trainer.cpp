@@ -39,6 +39,20 @@ double clip_gradients(const std::vector<at::Tensor>& gradients, double limit) {
 
 }  // namespace
 
+Json settings_of(const TrainerOptions& options) {
+  Json settings = {{"gradient accumulation", options.gradient_accumulation},
+                   {"learning rate", options.learning_rate.peak},
+                   {"learning rate warm-up", options.learning_rate.warmup},
+                   {"learning rate decay", static_cast<int>(options.learning_rate.decay)},
+                   {"clip norm", options.clip_norm},
+                   {"betas", {options.adamw.beta1, options.adamw.beta2}},
+                   {"weight decay", options.adamw.weight_decay},
+                   {"moving average", options.ema_decay}};
+  // A schedule that falls to zero at the last step depends on how many there are.
+  if (options.learning_rate.decay != Decay::constant) settings["steps"] = options.steps;
+  return settings;
+}
+
 void check_settings(const Json& before, const Json& now, const std::string& where) {
   std::vector<std::string> changed, unknown;
   for (const auto& [key, value] : before.items()) {

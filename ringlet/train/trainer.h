@@ -49,6 +49,9 @@ struct StepReport {
 /// observed. Returning false stops the run (with a checkpoint).
 using StepObserver = std::function<bool(const StepReport&)>;
 
+/// What a resumed run must find unchanged of the options.
+Json settings_of(const TrainerOptions& options);
+
 /// Error(mismatch) that lists the settings of a checkpoint which are others now. What the
 /// checkpoint does not know, because an earlier ringlet wrote it, is only a warning.
 void check_settings(const Json& before, const Json& now, const std::string& where);

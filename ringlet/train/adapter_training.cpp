@@ -1,0 +1,133 @@
+#include "ringlet/train/adapter_training.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "ringlet/core/error.h"
+
+namespace ringlet::train {
+namespace {
+
+void check_penalty(double weight) {
+  if (!(weight >= 0.0 && weight <= std::numeric_limits<double>::max()))
+    throw Error(ErrorCode::invalid_argument, "--penalty", "the weight must not be negative");
+}
+
+adapt::FactorTable factor_table(const AdapterTrainingOptions& options) {
+  adapt::FactorTable factors;
+  for (const auto& [size, split] : options.factors) factors.set(size, split);
+  return factors;
+}
+
+/// The method with ranks for the budget; `rows` says how it was spent.
+std::string method_for_budget(const AdapterTrainingOptions& options,
+                              std::span<const adapt::Target> targets,
+                              std::vector<adapt::BudgetRow>& rows) {
+  if (options.budget.empty()) return options.method;
+  std::vector<adapt::LayerShape> shapes;
+  std::vector<std::string> parts;
+  for (const adapt::Target& target : targets)
+    shapes.push_back(adapt::LayerShape::of(target.layer->weight()));
+  for (const adapt::PartSpec& part : adapt::parse_method(options.method).parts)
+    parts.push_back(part.name);
+  const adapt::FactorTable factors = factor_table(options);
+  const adapt::BudgetPlan fit =
+      adapt::fit_budget(adapt::parse_budget(options.budget), shapes, factors, parts);
+  rows = fit.rows;
+  return fit.method.text();
+}
+
+adapt::AdapterSet build(const std::string& method, const AdapterTrainingOptions& options,
+                        std::span<const adapt::Target> targets,
+                        std::span<const adapt::Target> whole, std::uint64_t seed) {
+  std::vector<adapt::Assignment> assignments;
+  for (const adapt::Target& target : targets)
+    assignments.push_back({target, adapt::parse_method(method)});
+  for (const adapt::Target& target : whole)
+    assignments.push_back({target, adapt::parse_method("diff")});
+  return adapt::AdapterSet::create(assignments, factor_table(options), Random(seed));
+}
+
+}  // namespace
+
+Json settings_of(const AdapterTrainingOptions& options) {
+  return {{"identity penalty", options.identity_penalty},
+          {"orthogonal penalty", options.orthogonal_penalty},
+          {"dropout", options.dropout.input},
+          {"rank dropout", options.dropout.rank},
+          {"module dropout", options.dropout.module}};
+}
+
+void check_adapter_options(const AdapterTrainingOptions& o) {
+  check_penalty(o.identity_penalty);
+  check_penalty(o.orthogonal_penalty);
+  if (!o.full()) return;
+  if (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0)
+    throw Error(ErrorCode::invalid_argument, "--penalty",
+                "penalties hold transforms near the identity, and --method full has none");
+  if (!o.budget.empty())
+    throw Error(ErrorCode::invalid_argument, "--budget", "--method full trains all weights",
+                "name the parts to spend it on, for example --method \"trm+tr\"");
+}
+
+AdapterTraining::AdapterTraining(const AdapterTrainingOptions& options,
+                                 std::span<const adapt::Target> targets, std::uint64_t seed,
+                                 std::span<const adapt::Target> whole)
+    : options_(options),
+      seed_(seed),
+      method_(method_for_budget(options, targets, budget_)),
+      set_(build(method_, options, targets, whole, seed)) {
+  begin_step(0);  // refuses what has no ranks
+  end_steps();
+  check_penalties();
+}
+
+void AdapterTraining::check_penalties() const {
+  const auto has_penalty = [this](auto penalty) {
+    return std::ranges::any_of(set_.entries(), [&](const adapt::AdapterSet::Entry& entry) {
+      return std::ranges::any_of(entry.adapter->parts().transforms, [&](const auto& transform) {
+        return penalty(*transform).defined();
+      });
+    });
+  };
+  const bool identity = options_.identity_penalty > 0.0 &&
+                        !has_penalty([](const auto& t) { return t.identity_penalty(); });
+  const bool orthogonal = options_.orthogonal_penalty > 0.0 &&
+                          !has_penalty([](const auto& t) { return t.orthogonal_penalty(); });
+  if (identity || orthogonal)
+    throw Error(ErrorCode::invalid_argument, "--penalty", method_ + " has no such penalty",
+                "penalties are those of tensor-ring transforms: trm");
+}
+
+std::vector<Trainable> AdapterTraining::trainables() const {
+  std::vector<Trainable> found;
+  for (const auto& [name, tensor] : set_.parameters()) {
+    const bool transform = name.find(".transform.") != std::string::npos;
+    found.push_back({name, tensor, transform ? tensor.detach().clone() : at::Tensor()});
+  }
+  return found;
+}
+
+void AdapterTraining::begin_step(std::int64_t micro_batch) const {
+  if (options_.dropout.any())
+    set_.begin_step(options_.dropout, Random(seed_), static_cast<std::uint64_t>(micro_batch));
+}
+
+void AdapterTraining::end_steps() const { set_.begin_step({}, Random(seed_), 0); }
+
+at::Tensor AdapterTraining::penalised(at::Tensor loss) const {
+  if (options_.identity_penalty <= 0.0 && options_.orthogonal_penalty <= 0.0) return loss;
+  const auto add = [&loss](double weight, const at::Tensor& penalty) {
+    if (weight > 0.0 && penalty.defined()) loss = loss + weight * penalty;
+  };
+  for (const auto& entry : set_.entries()) {
+    for (const auto& transform : entry.adapter->parts().transforms) {
+      add(options_.identity_penalty, transform->identity_penalty());
+      add(options_.orthogonal_penalty, transform->orthogonal_penalty());
+    }
+  }
+  return loss;
+}
+
+}  // namespace ringlet::train

@@ -1,0 +1,72 @@
+// The adapters of a training run: chosen, built, penalised, dropped out; whatever the network.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/budget.h"
+#include "ringlet/core/json.h"
+#include "ringlet/train/adamw.h"
+
+namespace ringlet::train {
+
+/// What learns.
+struct AdapterTrainingOptions {
+  std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full": all weights, without adapters
+  std::string budget;  ///< "0.4M": ranks of the method's parts are chosen for so many parameters
+  adapt::TargetOptions targets;
+  std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
+  double identity_penalty = 0.0;
+  double orthogonal_penalty = 0.0;
+  adapt::Dropout dropout = {};
+
+  bool full() const { return method == "full"; }
+};
+
+/// What a resumed run must find unchanged of the options, beside the method.
+Json settings_of(const AdapterTrainingOptions& options);
+
+/// Everything about the options that is wrong whatever the network. Throws Error(invalid_argument).
+void check_adapter_options(const AdapterTrainingOptions& options);
+
+class AdapterTraining {
+ public:
+  /// Adapters on `targets` at their start, not attached; `whole` are layers, such as a new head,
+  /// whose weights learn as they are (method diff). Throws Error(invalid_argument) for a budget
+  /// that cannot be met, and penalties and dropouts that the method has no use for.
+  AdapterTraining(const AdapterTrainingOptions& options, std::span<const adapt::Target> targets,
+                  std::uint64_t seed, std::span<const adapt::Target> whole = {});
+
+  adapt::AdapterSet& set() { return set_; }
+  const adapt::AdapterSet& set() const { return set_; }
+  std::string method() const { return adapt::parse_method(method_).text(); }  ///< ranks included
+  const std::vector<adapt::BudgetRow>& budget() const { return budget_; }
+
+  /// Weight decay pulls transforms to the identity.
+  std::vector<Trainable> trainables() const;
+
+  /// Draws what a micro-batch leaves out.
+  void begin_step(std::int64_t micro_batch) const;
+  /// Nothing is left out from here on: to measure, and for samples.
+  void end_steps() const;
+
+  /// The loss with the penalties on top.
+  at::Tensor penalised(at::Tensor loss) const;
+
+ private:
+  void check_penalties() const;
+
+  AdapterTrainingOptions options_;
+  std::uint64_t seed_;
+  std::vector<adapt::BudgetRow> budget_;
+  std::string method_;
+  adapt::AdapterSet set_;
+};
+
+}  // namespace ringlet::train
