@@ -1,0 +1,72 @@
+// What every verb that trains has in common: options of the method, the loop and the output, and
+// how a run is followed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "console.h"
+#include "ringlet/train/adapter_training.h"
+#include "ringlet/train/trainer.h"
+
+namespace ringlet::app {
+
+/// The words of the command line; translate() brings them into the library's terms.
+struct TrainingOptions {
+  std::string schedule = "constant", betas = "0.9,0.999";
+  std::vector<std::string> factors, penalties;
+  std::optional<double> learning_rate;
+  std::optional<std::uint64_t> seed;
+  std::string out, save_precision = "fp32";
+  bool resume = false, dry_run = false;
+
+  void add_method(CLI::App& app, train::AdapterTrainingOptions& adapters, const char* method_help,
+                  const char* targets_help);
+  void add_loop(CLI::App& app, train::TrainerOptions& trainer, std::int64_t& batch_size,
+                const char* batch_help);
+  void add_output(CLI::App& app, train::TrainerOptions& trainer);
+
+  /// Checks the numbers and reads the words. Throws Error(invalid_argument).
+  void translate(train::AdapterTrainingOptions& adapters, train::TrainerOptions& trainer) const;
+
+  /// The seed that was given, that of the run that is gone on with, or a random one.
+  std::uint64_t choose_seed() const;
+
+  at::ScalarType storage(c10::Device device) const;  ///< of what is saved
+};
+
+/// A line of the plan that is shown before a run, on stderr.
+void plan_line(const char* what, const std::string& text);
+
+/// The lines that all plans have: the method, how a budget was spent, the learning rate.
+void show_method(const std::string& method, std::size_t layers,
+                 const std::vector<adapt::BudgetRow>& budget, std::int64_t parameters);
+void show_learning_rate(const train::LearningRate& rate, const std::string& schedule,
+                        std::int64_t steps);
+
+void check_share(const char* option, double value);
+void check_not_negative(const char* option, double value);
+
+/// Bars for the stages before training, then one with the loss. Both return false after an
+/// interrupt.
+class TrainProgress {
+ public:
+  TrainProgress(bool silent, std::int64_t steps_left)
+      : silent_(silent), left_(static_cast<std::size_t>(steps_left)) {}
+
+  bool stage(const std::string& name, std::size_t total);
+  bool step(const train::StepReport& report);
+
+ private:
+  bool silent_;
+  std::size_t left_;
+  std::string stage_;
+  std::optional<Progress> bar_;
+  double loss_ = 0.0;
+};
+
+}  // namespace ringlet::app
