@@ -23,7 +23,8 @@ ALLOWED = {
     "data": {"core", "io"},
     "train": {"core", "io", "nn", "adapt", "models", "diffusion", "data", "pipeline"},
     "eval": {"core", "io", "nn", "adapt", "models", "diffusion", "formats", "data", "pipeline"},
-    "apps": {"eval", "adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
+    "tune": {"core", "io", "nn", "adapt", "models", "data", "train", "eval", "pipeline"},
+    "apps": {"tune", "eval", "adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')

@@ -24,6 +24,7 @@ struct Verb {
 constexpr std::array kVerbs = {
     Verb{"generate", "Make pictures from text (and from pictures)", cmd_generate},
     Verb{"train", "Teach a model a subject or style with a small adapter", cmd_train},
+    Verb{"tune", "The same adapters on networks of language, vision, speech and others", cmd_tune},
     Verb{"control", "Make control signals from pictures: edges, segmentations, landmarks",
          cmd_control},
     Verb{"eval", "Measure pictures and compare methods", cmd_eval},

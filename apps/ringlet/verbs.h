@@ -13,5 +13,6 @@ int cmd_generate(int argc, char** argv);
 int cmd_inspect(int argc, char** argv);
 int cmd_merge(int argc, char** argv);
 int cmd_train(int argc, char** argv);
+int cmd_tune(int argc, char** argv);
 
 }  // namespace ringlet::app

@@ -315,7 +315,7 @@ std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* con
     std::map<std::string, at::Tensor> merged;
     for (const auto& [name, filled] : slots) {
       const auto& [layer, adapter] = filled;
-      merged.emplace(name + ".weight", adapter->weight(layer->weight()));
+      merged.emplace(name + ".weight", layer->stored(adapter->weight(layer->weight())));
       if (!layer->bias().defined()) continue;
       const at::Tensor bias = adapter->bias(layer->bias());
       if (!bias.is_same(layer->bias())) merged.emplace(name + ".bias", bias);

@@ -26,13 +26,34 @@ bool ends_with_one_of(const std::string& name, std::initializer_list<std::string
   });
 }
 
+/// Networks beside those of Stable Diffusion are one component, whose layers have the names that
+/// their published checkpoints give them.
+bool is_of_other_network(const Target& target) { return target.component == "model"; }
+
 bool is_attention(const Target& target) {
+  if (is_of_other_network(target))
+    return ends_with_one_of(
+        target.name, {"self.query", "self.key", "self.value", "attention.query", "attention.key",
+                      "attention.value", "attention.output.dense", "q_proj", "k_proj", "v_proj",
+                      "out_proj", "attn.c_attn", "attn.c_proj"});
   return target.component == "unet" &&
          ends_with_one_of(target.name, {"to_q", "to_k", "to_v", "to_out.0"});
 }
 
 bool is_feed_forward(const Target& target) {
+  if (is_of_other_network(target))
+    return ends_with_one_of(
+        target.name, {"intermediate.dense", "output.dense", "fc1", "fc2", "mlp.c_fc", "mlp.c_proj",
+                      "intermediate_dense", "output_dense"});
   return target.component == "unet" && ends_with_one_of(target.name, {"ff.net.0.proj", "ff.net.2"});
+}
+
+bool is_embedding(const Target& target) {
+  return dynamic_cast<const nn::EmbeddingLayer*>(target.layer.get()) != nullptr;
+}
+
+bool is_layer_of_main_network(const Target& target) {
+  return (target.component == "unet" || is_of_other_network(target)) && !is_embedding(target);
 }
 
 bool is_text_encoder_block(const Target& target) {
@@ -50,8 +71,9 @@ const std::vector<Preset>& presets() {
       {"attention", is_attention},
       {"attention+ff", [](const Target& t) { return is_attention(t) || is_feed_forward(t); }},
       {"all-linear",
-       [](const Target& t) { return t.component == "unet" && t.layer->weight().dim() == 2; }},
-      {"all", [](const Target& t) { return t.component == "unet"; }},
+       [](const Target& t) { return is_layer_of_main_network(t) && t.layer->weight().dim() == 2; }},
+      {"all", is_layer_of_main_network},
+      {"embedding", is_embedding},
       {"text-encoder", is_text_encoder_block}};
   return table;
 }

@@ -44,10 +44,12 @@ struct TargetOptions {
 };
 
 /// The names of the presets:
-///   attention     query, key, value and output projections of the U-Net's attentions
+///   attention     query, key, value and output projections of the U-Net's attentions, or of those
+///                 of another network (component "model")
 ///   attention+ff  and both layers of its transformers' feed-forwards
-///   all-linear    every linear layer of the U-Net
-///   all           every linear layer and convolution of the U-Net
+///   all-linear    every linear layer of it
+///   all           every linear layer and convolution of it
+///   embedding     its tables of embeddings
 ///   text-encoder  attention projections and feed-forwards of all text encoders
 std::vector<std::string> target_presets();
 

@@ -206,4 +206,9 @@ at::Tensor VisionTransformer::features(const at::Tensor& pixels) const {
   return projection_ ? (*projection_)(pooled) : pooled;
 }
 
+VisionClassifier::VisionClassifier(const nn::WeightSource& source, const VisionConfig& config,
+                                   std::int64_t classes)
+    : network_(source.at("vit"), config),
+      classifier_(source.at("classifier"), config.width, classes) {}
+
 }  // namespace ringlet::models

@@ -75,4 +75,21 @@ class VisionTransformer {
   std::optional<nn::Linear> projection_;
 };
 
+/// transformers' ViTForImageClassification: a linear classifier on the class token, names "vit.…"
+/// and "classifier".
+class VisionClassifier {
+ public:
+  VisionClassifier(const nn::WeightSource& source, const VisionConfig& config,
+                   std::int64_t classes);
+
+  /// pixels as VisionTransformer::features -> scores [B, classes].
+  at::Tensor forward(const at::Tensor& pixels) const {
+    return classifier_(network_.features(pixels));
+  }
+
+ private:
+  VisionTransformer network_;
+  nn::Linear classifier_;
+};
+
 }  // namespace ringlet::models

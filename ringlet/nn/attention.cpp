@@ -5,11 +5,12 @@
 namespace ringlet::nn {
 
 at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                std::int64_t heads, bool causal) {
+                                std::int64_t heads, bool causal, const at::Tensor& seen) {
   const auto split = [heads](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
     return x.unflatten(-1, {heads, -1}).transpose(1, 2);
   };
-  return at::scaled_dot_product_attention(split(q), split(k), split(v), {}, 0.0, causal)
+  const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
+  return at::scaled_dot_product_attention(split(q), split(k), split(v), mask, 0.0, causal)
       .transpose(1, 2)
       .flatten(2);
 }

@@ -12,9 +12,11 @@ namespace ringlet::nn {
 
 /// softmax(q k^T / sqrt(d)) v per head, without storing the score matrix where the platform has a
 /// flash kernel (Vaswani et al. 2017; Dao et al. 2022).
-/// q [B, N, H*d], k and v [B, M, H*d] -> [B, N, H*d]. `causal` masks later positions.
+/// q [B, N, H*d], k and v [B, M, H*d] -> [B, N, H*d]. `causal` masks later positions; `seen`, a
+/// bool tensor that broadcasts to [B, H, N, M], those where it is false.
 at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                std::int64_t heads, bool causal = false);
+                                std::int64_t heads, bool causal = false,
+                                const at::Tensor& seen = {});
 
 struct AttentionConfig {
   std::int64_t query_width;

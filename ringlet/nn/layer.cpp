@@ -1,8 +1,11 @@
 #include "ringlet/nn/layer.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
 
 #include "ringlet/nn/onednn.h"
@@ -40,10 +43,32 @@ void Conv2dLayer::pack(bool for_training) {
     packed_ = onednn::pack_conv2d(weight_, options_.stride, options_.padding, for_training);
 }
 
+at::Tensor EmbeddingLayer::operate(const at::Tensor& weight, const at::Tensor& /*bias*/,
+                                   const at::Tensor& x) const {
+  return at::embedding(weight, x);
+}
+
+std::shared_ptr<Layer> layer_of_tensor(const std::string& name, const at::Tensor& weight,
+                                       const at::Tensor& bias) {
+  constexpr std::array kTransposed = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
+  const bool transposed =
+      std::ranges::any_of(kTransposed, [&](const char* tail) { return name.ends_with(tail); });
+  if (weight.dim() == 4) return std::make_shared<Conv2dLayer>(weight, bias, Conv2dOptions{});
+  if (weight.dim() != 2) return nullptr;
+  return std::make_shared<LinearLayer>(transposed ? weight.t() : weight, bias, transposed);
+}
+
 Linear::Linear(const WeightSource& source, std::int64_t in, std::int64_t out, bool bias) {
   const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in)));
   layer_ = std::make_shared<LinearLayer>(source.get("weight", {out, in}, init),
                                          bias ? source.get("bias", {out}, init) : at::Tensor());
+  source.add_layer(layer_);
+}
+
+TransposedLinear::TransposedLinear(const WeightSource& source, std::int64_t in, std::int64_t out) {
+  layer_ = std::make_shared<LinearLayer>(source.get("weight", {in, out}, Init::normal(0.02)).t(),
+                                         source.get("bias", {out}, Init::constant(0.0)),
+                                         /*transposed=*/true);
   source.add_layer(layer_);
 }
 
@@ -52,6 +77,13 @@ Conv2d::Conv2d(const WeightSource& source, std::int64_t in, std::int64_t out, st
   const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in * kernel * kernel)));
   layer_ = std::make_shared<Conv2dLayer>(source.get("weight", {out, in, kernel, kernel}, init),
                                          source.get("bias", {out}, init), options);
+  source.add_layer(layer_);
+}
+
+EmbeddingTable::EmbeddingTable(const WeightSource& source, std::int64_t count, std::int64_t width,
+                               double deviation)
+    : layer_(std::make_shared<EmbeddingLayer>(
+          source.get("weight", {count, width}, Init::normal(deviation)))) {
   source.add_layer(layer_);
 }
 

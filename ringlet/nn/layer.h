@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include <ATen/core/Tensor.h>
 
@@ -32,13 +33,16 @@ class Layer {
   virtual at::Tensor base(const at::Tensor& x) const { return apply(weight_, x); }
 
   /// The adapter's result when the slot is filled, else exactly the base operation.
-  at::Tensor forward(const at::Tensor& x) const {
+  virtual at::Tensor forward(const at::Tensor& x) const {
     return adapter ? adapter->forward(*this, x) : base(x);
   }
 
   /// Lays the frozen weight out for speed where that helps; weight() stays as it is.
   /// `for_training` also for the backward pass, which takes as much memory again.
   virtual void pack(bool for_training) { static_cast<void>(for_training); }
+
+  /// A weight of this layer as its checkpoint stores it.
+  virtual at::Tensor stored(const at::Tensor& weight) const { return weight; }
 
   const at::Tensor& weight() const { return weight_; }
   const at::Tensor& bias() const { return bias_; }  ///< undefined when the layer has none
@@ -55,9 +59,16 @@ class Layer {
 /// y = x W^T + b, x [..., in], W [out, in].
 class LinearLayer final : public Layer {
  public:
-  LinearLayer(at::Tensor weight, at::Tensor bias) : Layer(std::move(weight), std::move(bias)) {}
+  LinearLayer(at::Tensor weight, at::Tensor bias, bool transposed = false)
+      : Layer(std::move(weight), std::move(bias)), transposed_(transposed) {}
   at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
                      const at::Tensor& x) const override;
+  at::Tensor stored(const at::Tensor& weight) const override {
+    return transposed_ ? weight.t().contiguous() : weight;
+  }
+
+ private:
+  bool transposed_;
 };
 
 struct Conv2dOptions {
@@ -81,10 +92,39 @@ class Conv2dLayer final : public Layer {
   onednn::PackedConv2d packed_;
 };
 
+/// Rows of a table, x int64 [...] -> [..., width], W [count, width]. Its adapters change the table:
+/// T mixes the width, D adds to the rows.
+class EmbeddingLayer final : public Layer {
+ public:
+  explicit EmbeddingLayer(at::Tensor weight) : Layer(std::move(weight), {}) {}
+  at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& x) const override;
+  at::Tensor forward(const at::Tensor& x) const override { return operate(table(), {}, x); }
+  /// The whole table, with the adapter.
+  at::Tensor table() const { return adapter ? adapter->weight(weight_) : weight_; }
+};
+
+/// The layer whose weight a checkpoint stores under this dotted name (without ".weight"), without
+/// knowing the network: a matrix as a linear layer, four axes as a convolution, null for anything
+/// else. Names of GPT-2's Conv1D are known to be stored as [in, out].
+std::shared_ptr<Layer> layer_of_tensor(const std::string& name, const at::Tensor& weight,
+                                       const at::Tensor& bias);
+
 /// Handle to a LinearLayer that is registered under its dotted name with the WeightSource.
 class Linear {
  public:
   Linear(const WeightSource& source, std::int64_t in, std::int64_t out, bool bias = true);
+  at::Tensor operator()(const at::Tensor& x) const { return layer_->forward(x); }
+
+ private:
+  std::shared_ptr<Layer> layer_;
+};
+
+/// The same of a checkpoint that stores the weight as [in, out] (GPT-2's Conv1D). The layer, and
+/// what adapts it, has W [out, in], a view of the stored tensor; Layer::stored turns it back.
+class TransposedLinear {
+ public:
+  TransposedLinear(const WeightSource& source, std::int64_t in, std::int64_t out);
   at::Tensor operator()(const at::Tensor& x) const { return layer_->forward(x); }
 
  private:
@@ -100,6 +140,19 @@ class Conv2d {
 
  private:
   std::shared_ptr<Layer> layer_;
+};
+
+/// Handle to an EmbeddingLayer (unlike nn::Embedding it takes adapters) that is registered under
+/// its dotted name with the WeightSource.
+class EmbeddingTable {
+ public:
+  EmbeddingTable(const WeightSource& source, std::int64_t count, std::int64_t width,
+                 double deviation = 0.02);
+  at::Tensor operator()(const at::Tensor& ids) const { return layer_->forward(ids); }
+  at::Tensor table() const { return layer_->table(); }
+
+ private:
+  std::shared_ptr<EmbeddingLayer> layer_;
 };
 
 }  // namespace ringlet::nn

@@ -1,5 +1,6 @@
 #include "ringlet/nn/weight_store.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -103,6 +104,33 @@ std::optional<at::Tensor> RandomStore::find(const std::string& name, const Shape
   }
   stream.fill_uniform(values);
   return tensor.mul_(2.0 * init.value).sub_(init.value);
+}
+
+CompletedStore::CompletedStore(std::shared_ptr<const TensorStore> checkpoint,
+                               std::vector<std::string> replaced, std::vector<std::string> dropped)
+    : checkpoint_(std::move(checkpoint)),
+      replaced_(std::move(replaced)),
+      dropped_(std::move(dropped)) {}
+
+bool CompletedStore::is_dropped(const std::string& name) const {
+  return std::ranges::any_of(dropped_,
+                             [&](const std::string& prefix) { return name.starts_with(prefix); });
+}
+
+std::optional<at::Tensor> CompletedStore::find(const std::string& name, const Shape& shape,
+                                               const Init& init) const {
+  std::optional<at::Tensor> found;
+  if (!is_dropped(name)) found = checkpoint_->find(name, shape, init);
+  const bool fits = found && found->sizes() == at::IntArrayRef(shape);
+  const bool replaced = std::ranges::any_of(
+      replaced_, [&](const std::string& prefix) { return name.starts_with(prefix); });
+  return fits || !replaced ? found : invented_.find(name, shape, init);
+}
+
+std::vector<std::string> CompletedStore::names() const {
+  std::vector<std::string> names = checkpoint_->names();
+  std::erase_if(names, [this](const std::string& name) { return is_dropped(name); });
+  return names;
 }
 
 }  // namespace ringlet::nn

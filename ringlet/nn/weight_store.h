@@ -69,4 +69,26 @@ class RandomStore final : public TensorStore {
   std::uint64_t seed_;
 };
 
+/// A checkpoint without all that a network asks for: tensors whose names begin with one of
+/// `replaced` are invented where it lacks them or has another shape (a new head), and those that
+/// begin with one of `dropped` are not there (another task's head). What is invented depends on the
+/// name alone, so that an adapter beside it finds it again.
+class CompletedStore final : public TensorStore {
+ public:
+  CompletedStore(std::shared_ptr<const TensorStore> checkpoint, std::vector<std::string> replaced,
+                 std::vector<std::string> dropped = {});
+  std::optional<at::Tensor> find(const std::string& name, const Shape& shape,
+                                 const Init& init) const override;
+  std::vector<std::string> names() const override;
+  std::string description() const override { return checkpoint_->description(); }
+  void release() const override { checkpoint_->release(); }
+
+ private:
+  bool is_dropped(const std::string& name) const;
+
+  std::shared_ptr<const TensorStore> checkpoint_;
+  std::vector<std::string> replaced_, dropped_;
+  RandomStore invented_{0};
+};
+
 }  // namespace ringlet::nn

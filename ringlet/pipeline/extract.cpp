@@ -60,14 +60,10 @@ OpenedModel open_tensors(const fs::path& path, const std::string& component) {
     const at::Tensor tensor = store->find(name, {}, {}).value();
     if (!tensor.is_floating_point()) continue;
     index.tensors.emplace(name, tensor);
-    if (!name.ends_with(kWeight) || (tensor.dim() != 2 && tensor.dim() != 4)) continue;
+    if (!name.ends_with(kWeight)) continue;
     const std::string layer = name.substr(0, name.size() - kWeight.size());
     const auto bias = store->find(layer + ".bias", {}, {}).value_or(at::Tensor());
-    if (tensor.dim() == 2)
-      index.layers.emplace(layer, std::make_shared<nn::LinearLayer>(tensor, bias));
-    else
-      index.layers.emplace(layer,
-                           std::make_shared<nn::Conv2dLayer>(tensor, bias, nn::Conv2dOptions{}));
+    if (auto made = nn::layer_of_tensor(layer, tensor, bias)) index.layers.emplace(layer, made);
   }
   return model;
 }

@@ -74,10 +74,7 @@ std::map<std::string, nn::ModuleIndex> indices_of(const nn::FileStore& store,
       const std::string with_bias = name_in(store, layer + ".bias");
       const at::Tensor bias =
           with_bias.empty() ? at::Tensor() : store.find(with_bias, {}, {}).value();
-      std::shared_ptr<nn::Layer> made;
-      if (weight.dim() == 2) made = std::make_shared<nn::LinearLayer>(weight, bias);
-      if (weight.dim() == 4)
-        made = std::make_shared<nn::Conv2dLayer>(weight, bias, nn::Conv2dOptions{});
+      std::shared_ptr<nn::Layer> made = nn::layer_of_tensor(layer, weight, bias);
       if (!made)
         throw Error(ErrorCode::mismatch, store.description(),
                     "tensor \"" + name + "\" is neither a matrix nor a convolution kernel");

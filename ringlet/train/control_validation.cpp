@@ -1,51 +1,17 @@
 #include "ringlet/train/control_validation.h"
 
 #include <array>
-#include <charconv>
-#include <cmath>
-#include <fstream>
 #include <limits>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/stack.h>
 
-#include "ringlet/core/atomic_file.h"
-#include "ringlet/core/error.h"
 #include "ringlet/diffusion/noise.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/train/diffusion_loss.h"
 
 namespace ringlet::train {
-namespace {
-
-namespace fs = std::filesystem;
-
-constexpr const char* kHeader = "step,loss,exchanged_loss,metric";
-
-std::string number(double value) {
-  if (!std::isfinite(value)) return "nan";
-  std::array<char, 32> text{};
-  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
-}
-
-ControlScore read_row(const fs::path& file, const std::string& line) {
-  ControlScore row;
-  const char* at = line.data();
-  const char* const end = at + line.size();
-  const auto take = [&](auto& value) {
-    const auto [next, problem] = std::from_chars(at, end, value);
-    if (problem != std::errc())
-      throw Error(ErrorCode::bad_format, file.string(), "a row cannot be read: \"" + line + "\"",
-                  "the file was changed; move it away");
-    at = next == end ? next : next + 1;
-  };
-  take(row.step);
-  for (double* value : {&row.loss, &row.exchanged_loss, &row.metric}) take(*value);
-  return row;
-}
-
-}  // namespace
 
 ControlValidation::ControlValidation(const pipeline::StableDiffusion& model,
                                      const pipeline::ControlNetwork& control, TrainingSet pictures,
@@ -121,32 +87,19 @@ ControlScore ControlValidation::measure(std::int64_t step, io::Image& sheet) con
   return score;
 }
 
-ControlScores::ControlScores(fs::path file, std::int64_t last_step) : file_(std::move(file)) {
-  if (last_step == 0 || !fs::exists(file_)) return;
-  std::ifstream stream(file_);
-  std::string line;
-  if (!std::getline(stream, line) || line != kHeader)
-    throw Error(ErrorCode::bad_format, file_.string(), "is no list of control scores",
-                "move it away");
-  while (std::getline(stream, line))
-    if (const ControlScore row = read_row(file_, line); row.step <= last_step) rows_.push_back(row);
-}
-
-void ControlScores::add(const ControlScore& score) {
-  while (!rows_.empty() && rows_.back().step >= score.step) rows_.pop_back();
-  rows_.push_back(score);
-  std::string text = std::string(kHeader) + "\n";
-  for (const ControlScore& row : rows_)
-    text += std::to_string(row.step) + "," + number(row.loss) + "," + number(row.exchanged_loss) +
-            "," + number(row.metric) + "\n";
-  write_file_atomically(file_, text);
+std::vector<ControlScore> ControlScores::rows() const {
+  std::vector<ControlScore> rows;
+  for (const auto& [step, values] : file_.rows())
+    rows.push_back({step, values[0], values[1], values[2]});
+  return rows;
 }
 
 void add_scores(Report& report, const ControlScores& scores, const std::string& metric) {
-  if (scores.rows().empty()) return;
+  const std::vector<ControlScore> rows = scores.rows();
+  if (rows.empty()) return;
   ReportSeries own{"own signal", {}}, exchanged{"another picture's signal", {}},
       measured{metric, {}};
-  for (const ControlScore& row : scores.rows()) {
+  for (const ControlScore& row : rows) {
     own.values.emplace_back(row.step, row.loss);
     exchanged.values.emplace_back(row.step, row.exchanged_loss);
     measured.values.emplace_back(row.step, row.metric);
@@ -154,7 +107,7 @@ void add_scores(Report& report, const ControlScores& scores, const std::string& 
   report.charts.push_back({"Loss on held-out pictures", {own, exchanged}});
   if (metric.empty()) return;
   report.charts.push_back({metric + " of held-out pictures", {measured}});
-  report.summary.emplace_back(metric + " (held out)", number(scores.rows().back().metric));
+  report.summary.emplace_back(metric + " (held out)", number_text(rows.back().metric));
 }
 
 }  // namespace ringlet::train

@@ -12,6 +12,7 @@
 #include "ringlet/pipeline/control.h"
 #include "ringlet/train/report.h"
 #include "ringlet/train/sample_sheet.h"
+#include "ringlet/train/score_file.h"
 #include "ringlet/train/training_set.h"
 
 namespace ringlet::train {
@@ -55,18 +56,17 @@ class ControlValidation {
 /// control.csv: "step,loss,exchanged_loss,metric", a row per measurement.
 class ControlScores {
  public:
-  /// Keeps the rows of the file up to `last_step`. Throws Error(bad_format) for a file that is
-  /// none.
-  ControlScores(std::filesystem::path file, std::int64_t last_step);
+  /// Throws as ScoreFile.
+  ControlScores(std::filesystem::path file, std::int64_t last_step)
+      : file_(std::move(file), {"loss", "exchanged_loss", "metric"}, last_step) {}
 
-  /// Writes the file anew, atomically.
-  void add(const ControlScore& score);
-
-  const std::vector<ControlScore>& rows() const { return rows_; }
+  void add(const ControlScore& score) {
+    file_.add(score.step, {score.loss, score.exchanged_loss, score.metric});
+  }
+  std::vector<ControlScore> rows() const;
 
  private:
-  std::filesystem::path file_;
-  std::vector<ControlScore> rows_;
+  ScoreFile file_;
 };
 
 /// The scores as charts of a report, and the last of them among its first numbers. `metric` is the

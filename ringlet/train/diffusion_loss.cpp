@@ -15,6 +15,7 @@
 
 #include "ringlet/core/random.h"
 #include "ringlet/diffusion/prediction.h"
+#include "ringlet/train/epoch_order.h"
 
 namespace ringlet::train {
 namespace {
@@ -24,13 +25,6 @@ at::Tensor normal_like(const at::Tensor& like, RandomStream random) {
   at::Tensor numbers = at::empty(like.sizes(), at::kFloat);
   random.fill_normal({numbers.data_ptr<float>(), static_cast<std::size_t>(numbers.numel())});
   return numbers.to(like.device());
-}
-
-/// A random order of an epoch (Fisher and Yates).
-std::vector<std::size_t> shuffled(std::vector<std::size_t> order, RandomStream random) {
-  for (std::size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[random.uniform_int(i)]);
-  return order;
 }
 
 double min_snr_weight(diffusion::Prediction prediction, const diffusion::NoiseLevel& level,
@@ -99,16 +93,9 @@ DiffusionLoss::DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet
 void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
                          std::vector<Row>& rows) const {
   const Random random(options_.seed);
-  const auto count = static_cast<std::int64_t>(set.order.size());
-  std::int64_t epoch = -1;
-  std::vector<std::size_t> order;
-  for (std::int64_t i = 0; i < options_.batch_size; ++i) {
-    const std::int64_t position = micro_batch * options_.batch_size + i;
-    if (position / count != epoch) {
-      epoch = position / count;
-      order = shuffled(set.order, random.stream(name, static_cast<std::uint64_t>(epoch)));
-    }
-    const EncodedPicture& picture = set.pictures[order[static_cast<std::size_t>(position % count)]];
+  for (const std::size_t index :
+       batch_rows(set.order, random, name, micro_batch, options_.batch_size)) {
+    const EncodedPicture& picture = set.pictures[index];
     const auto number = static_cast<std::uint64_t>(rows.size());
     RandomStream choice =
         random.stream("crop and caption", static_cast<std::uint64_t>(micro_batch), number);

@@ -127,7 +127,7 @@ TEST_F(Targets, ExcludePatternsRemove) {
 TEST_F(Targets, WrongPresetsAreNamedWithTheNearest) {
   expect_invalid("there is no preset \"atention\"", {.presets = {"atention"}});
   expect_invalid("did you mean \"attention\"?", {.presets = {"atention"}});
-  expect_invalid("known: attention, attention+ff, all-linear, all, text-encoder",
+  expect_invalid("known: attention, attention+ff, all-linear, all, embedding, text-encoder",
                  {.presets = {"everything-at-once"}});
   components_.erase("text_encoder");
   components_.erase("text_encoder_2");

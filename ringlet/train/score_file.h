@@ -1,0 +1,39 @@
+// Numbers that are measured now and then during a run: a CSV file with a row per measurement.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace ringlet::train {
+
+struct MeasuredStep {
+  std::int64_t step = 0;
+  std::vector<double> values;  ///< one per column
+};
+
+/// "step,COLUMN,…". What is not finite is "nan".
+class ScoreFile {
+ public:
+  /// Keeps the rows of the file up to `last_step` (0 = begins anew). Throws Error(bad_format) for a
+  /// file that is none, or has other columns.
+  ScoreFile(std::filesystem::path file, std::vector<std::string> columns, std::int64_t last_step);
+
+  /// Writes the file anew, atomically. Rows of this and later steps, from before an interruption,
+  /// are replaced. Throws Error(io | no_space).
+  void add(std::int64_t step, std::vector<double> values);
+
+  const std::vector<MeasuredStep>& rows() const { return rows_; }
+  const std::vector<std::string>& columns() const { return columns_; }
+
+ private:
+  std::filesystem::path file_;
+  std::vector<std::string> columns_;
+  std::vector<MeasuredStep> rows_;
+};
+
+/// The shortest text that reads back as the number; "nan" for what is not finite.
+std::string number_text(double value);
+
+}  // namespace ringlet::train

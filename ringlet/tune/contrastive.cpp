@@ -1,0 +1,152 @@
+// Pictures and their captions, by CLIP: each finds the other among those of a batch (Radford et al.
+// 2021).
+#include <algorithm>
+#include <array>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/linalg_norm.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/data/picture_folder.h"
+#include "ringlet/models/clip_text.h"
+#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/models/vision_transformer.h"
+#include "ringlet/tune/examples.h"
+#include "ringlet/tune/tasks.h"
+
+namespace ringlet::tune {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<data::Picture> read_captioned(const fs::path& folder) {
+  std::vector<data::Picture> pictures = data::read_picture_folder(folder).pictures;
+  for (const data::Picture& picture : pictures)
+    if (picture.caption.empty())
+      throw Error(ErrorCode::not_found, picture.path.string(), "the picture has no caption",
+                  "write it into " + picture.path.stem().string() + ".txt");
+  return pictures;
+}
+
+at::Tensor unit(const at::Tensor& rows) {
+  return rows / at::linalg_norm(rows, 2, at::IntArrayRef{1}, /*keepdim=*/true);
+}
+
+class Contrastive final : public Task {
+ public:
+  explicit Contrastive(const TaskOptions& options)
+      : config_(read_config(options, "clip (openai/clip-vit-base-patch32)")),
+        where_((options.model / "config.json").string()),
+        examples_(read_split<data::Picture>(options, read_captioned)),
+        tokenizer_(models::ClipTokenizer::open(options.model)),
+        vision_config_(models::VisionConfig::from_json(config_, where_)),
+        pictures_(
+            eval::Preprocessing::read(options.model, eval::Preprocessing::usual(vision_config_))),
+        device_(options.weights.device),
+        files_(folder_files(
+            options.model,
+            std::array{"config.json", "preprocessor_config.json", "vocab.json", "merges.txt",
+                       "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})) {
+    if (vision_config_.kind != models::VisionConfig::Kind::clip || !config_.contains("text_config"))
+      throw Error(ErrorCode::unsupported, where_, "the network does not read texts",
+                  "contrastive learning wants a clip folder with both sides");
+    const nn::WeightSource source(open_weights(options, {}), options.weights);
+    logit_scale_ = source.get("logit_scale", {}, nn::Init::constant(kStartOfScale));
+    vision_.emplace(source, vision_config_);
+    text_.emplace(source, models::ClipTextConfig::from_clip_json(config_, where_));
+    network_ = source.finish();
+  }
+
+  std::string description() const override { return "clip"; }
+  std::vector<std::string> usual_targets() const override {
+    return {"model.text_model.encoder.*", "model.vision_model.encoder.*"};
+  }
+  std::size_t examples() const override { return examples_.train.size(); }
+  std::size_t held_out() const override { return examples_.held_out.size(); }
+
+  /// Symmetric cross entropy, as CLIPModel's.
+  at::Tensor loss(std::span<const std::size_t> rows) const override {
+    const at::Tensor all =
+        at::matmul(unit(seen(examples_.train, rows)), unit(read(examples_.train, rows)).t()) *
+        logit_scale_.exp();
+    const at::Tensor own = at::arange(all.size(0), at::kLong).to(device_);
+    return (at::cross_entropy_loss(all, own) + at::cross_entropy_loss(all.t(), own)) / 2.0;
+  }
+
+  /// Pictures with one caption count as one: any of them is a hit.
+  std::vector<Score> evaluate() const override {
+    constexpr std::size_t kBatch = 64;
+    const std::vector<data::Picture>& all = examples_.held_out;
+    std::vector<at::Tensor> pictures, texts;
+    in_batches(all.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
+      pictures.push_back(unit(seen(all, rows)));
+      texts.push_back(unit(read(all, rows)));
+    });
+    const at::Tensor scores = at::matmul(at::cat(texts), at::cat(pictures).t()).to(at::kCPU);
+    return {{"text to picture recall@1", true, recall(scores, 1)},
+            {"text to picture recall@5", true, recall(scores, 5)},
+            {"picture to text recall@1", true, recall(scores.t(), 1)},
+            {"picture to text recall@5", true, recall(scores.t(), 5)}};
+  }
+
+  std::map<std::string, std::string> model_files() const override { return files_; }
+
+ private:
+  static constexpr double kStartOfScale = 2.6592;  // ln(1 / 0.07)
+
+  at::Tensor seen(const std::vector<data::Picture>& all, std::span<const std::size_t> rows) const {
+    std::vector<fs::path> files;
+    for (const std::size_t row : rows) files.push_back(all[row].path);
+    return vision_->features(pictures_.batch(files, device_));
+  }
+
+  at::Tensor read(const std::vector<data::Picture>& all, std::span<const std::size_t> rows) const {
+    std::vector<at::Tensor> ids;
+    for (const std::size_t row : rows)
+      ids.push_back(at::tensor(
+          tokenizer_.encode(all[row].caption, text_->config().max_position_embeddings).ids,
+          at::kLong));
+    return text_->forward(at::stack(ids).to(device_)).pooled;
+  }
+
+  /// Share of rows of which one of the best `k` columns has the same caption.
+  double recall(const at::Tensor& scores, std::int64_t k) const {
+    const std::vector<data::Picture>& all = examples_.held_out;
+    const at::Tensor best = std::get<1>(scores.topk(std::min(k, scores.size(1)), 1));
+    double hits = 0.0;
+    for (std::size_t row = 0; row < all.size(); ++row) {
+      bool hit = false;
+      for (std::int64_t i = 0; i < best.size(1); ++i) {
+        const auto column = best[static_cast<std::int64_t>(row)][i].item<std::int64_t>();
+        hit = hit || all[static_cast<std::size_t>(column)].caption == all[row].caption;
+      }
+      hits += hit ? 1.0 : 0.0;
+    }
+    return hits / static_cast<double>(all.size());
+  }
+
+  Json config_;
+  std::string where_;
+  Split<data::Picture> examples_;
+  models::ClipTokenizer tokenizer_;
+  models::VisionConfig vision_config_;
+  PreparedPictures pictures_;
+  at::Device device_;
+  std::map<std::string, std::string> files_;
+  at::Tensor logit_scale_;
+  std::optional<models::VisionTransformer> vision_;
+  std::optional<models::ClipTextModel> text_;
+};
+
+}  // namespace
+
+std::unique_ptr<Task> contrastive(const TaskOptions& options) {
+  return std::make_unique<Contrastive>(options);
+}
+
+}  // namespace ringlet::tune

@@ -1,0 +1,68 @@
+#include "ringlet/tune/examples.h"
+
+#include <fstream>
+#include <iterator>
+
+#include <ATen/ops/cat.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/io/image.h"
+#include "ringlet/pipeline/model_files.h"
+
+namespace ringlet::tune {
+
+namespace fs = std::filesystem;
+
+std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
+                                                    std::vector<std::string> heads,
+                                                    std::vector<std::string> dropped) {
+  const bool has_file = fs::exists(options.model / "model.safetensors") ||
+                        fs::exists(options.model / "model.safetensors.index.json");
+  if (!has_file && options.random_seed)
+    return std::make_shared<nn::RandomStore>(*options.random_seed);
+  return std::make_shared<nn::CompletedStore>(
+      nn::FileStore::open(pipeline::find_weights(options.model, "model", "")), std::move(heads),
+      std::move(dropped));
+}
+
+bool has_tensor(const TaskOptions& options, const std::string& name, const nn::Shape& shape) {
+  if (!fs::exists(options.model / "model.safetensors") &&
+      !fs::exists(options.model / "model.safetensors.index.json"))
+    return options.random_seed.has_value();  // the network is made whole
+  const auto found = nn::FileStore::open(pipeline::find_weights(options.model, "model", ""))
+                         ->find(name, shape, {});
+  return found && found->sizes() == at::IntArrayRef(shape);
+}
+
+Json read_config(const TaskOptions& options, const char* known) {
+  const fs::path file = options.model / "config.json";
+  if (!fs::exists(file))
+    throw Error(ErrorCode::not_found, file.string(), "the network's description is missing",
+                std::string("a folder with config.json and model.safetensors is needed: ") + known);
+  return read_json_file(file);
+}
+
+std::map<std::string, std::string> folder_files(const fs::path& folder,
+                                                std::span<const char* const> names) {
+  std::map<std::string, std::string> contents;
+  for (const char* name : names) {
+    std::ifstream file(folder / name, std::ios::binary);
+    if (file) contents[name] = {std::istreambuf_iterator<char>(file), {}};
+  }
+  return contents;
+}
+
+at::Tensor PreparedPictures::batch(const std::vector<fs::path>& files, at::Device device) const {
+  constexpr std::size_t kMost = std::size_t{1} << 30;
+  std::vector<at::Tensor> rows;
+  for (const fs::path& file : files) {
+    const auto kept = kept_.find(file);
+    rows.push_back(kept != kept_.end() ? kept->second : eval::prepared(io::read_image(file), how_));
+    if (kept != kept_.end() || bytes_ > kMost) continue;
+    bytes_ += rows.back().nbytes();
+    kept_.emplace(file, rows.back());
+  }
+  return at::cat(rows).to(device);
+}
+
+}  // namespace ringlet::tune

@@ -1,0 +1,86 @@
+// Pieces that several tasks share.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/eval/feature_network.h"
+#include "ringlet/nn/weight_store.h"
+#include "ringlet/tune/task.h"
+
+namespace ringlet::tune {
+
+/// Examples to learn from and examples to measure on.
+template <class Example>
+struct Split {
+  std::vector<Example> train, held_out;
+};
+
+/// `data`, and `eval_data` or every tenth of `data`. Throws Error(invalid_argument) when nothing is
+/// left to learn from or to measure on.
+template <class Example, class Read>
+Split<Example> read_split(const TaskOptions& options, const Read& read) {
+  Split<Example> split{read(options.data), {}};
+  if (!options.eval_data.empty()) {
+    split.held_out = read(options.eval_data);
+  } else {
+    constexpr std::size_t kEvery = 10;
+    std::vector<Example> kept;
+    for (std::size_t i = 0; i < split.train.size(); ++i)
+      (i % kEvery == kEvery - 1 ? split.held_out : kept).push_back(std::move(split.train[i]));
+    split.train = std::move(kept);
+  }
+  if (split.train.empty() || split.held_out.empty())
+    throw Error(ErrorCode::invalid_argument, options.data.string(),
+                "there are too few examples to learn from and to measure on",
+                "give ten at least, or --eval-data");
+  return split;
+}
+
+/// The folder's weights; with TaskOptions::random_seed random ones, and heads as CompletedStore has
+/// them. Throws Error(not_found) that says what is missing.
+std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
+                                                    std::vector<std::string> heads,
+                                                    std::vector<std::string> dropped = {});
+
+/// Whether the folder has a tensor of exactly this shape, so that a head need not be made anew.
+bool has_tensor(const TaskOptions& options, const std::string& name, const nn::Shape& shape);
+
+/// The folder's config.json. Throws Error(not_found) that names what the task takes.
+Json read_config(const TaskOptions& options, const char* known);
+
+/// The contents of those of these files that the folder has.
+std::map<std::string, std::string> folder_files(const std::filesystem::path& folder,
+                                                std::span<const char* const> names);
+
+/// Pictures as the network wants them, [1, 3, h, w], decoded once while they fit into memory.
+class PreparedPictures {
+ public:
+  explicit PreparedPictures(eval::Preprocessing how) : how_(how) {}
+  at::Tensor batch(const std::vector<std::filesystem::path>& files, at::Device device) const;
+
+ private:
+  eval::Preprocessing how_;
+  mutable std::map<std::filesystem::path, at::Tensor> kept_;
+  mutable std::size_t bytes_ = 0;
+};
+
+/// Calls `act` with the numbers of every `size` examples.
+template <class Act>
+void in_batches(std::size_t count, std::size_t size, const Act& act) {
+  for (std::size_t begin = 0; begin < count; begin += size) {
+    std::vector<std::size_t> rows;
+    for (std::size_t i = begin; i < std::min(count, begin + size); ++i) rows.push_back(i);
+    act(rows);
+  }
+}
+
+}  // namespace ringlet::tune

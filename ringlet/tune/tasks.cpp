@@ -1,0 +1,38 @@
+#include "ringlet/tune/tasks.h"
+
+#include <array>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/nn/torch_errors.h"
+
+namespace ringlet::tune {
+namespace {
+
+struct TaskEntry {
+  const char* name;
+  std::unique_ptr<Task> (*open)(const TaskOptions& options);
+};
+
+constexpr std::array kTasks = {
+    TaskEntry{"contrastive", contrastive},
+    TaskEntry{"image-classification", image_classification},
+};
+
+}  // namespace
+
+std::vector<std::string> task_names() {
+  std::vector<std::string> names;
+  for (const TaskEntry& task : kTasks) names.emplace_back(task.name);
+  return names;
+}
+
+std::unique_ptr<Task> open_task(const std::string& name, const TaskOptions& options) {
+  for (const TaskEntry& task : kTasks)
+    if (name == task.name)
+      return nn::with_ringlet_errors(options.model.string(), [&] { return task.open(options); });
+  throw Error(ErrorCode::invalid_argument, "--task", "\"" + name + "\" is not known",
+              "use one of " + join(task_names()));
+}
+
+}  // namespace ringlet::tune

@@ -1,0 +1,251 @@
+#include "ringlet/tune/tune.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+
+#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/core/atomic_file.h"
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/core/text.h"
+#include "ringlet/core/version.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/train/epoch_order.h"
+#include "ringlet/train/run_folder.h"
+#include "ringlet/train/score_file.h"
+
+namespace ringlet::tune {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kComponent = "model";
+constexpr const char* kWeights = "model.safetensors";
+
+void check_options(const TuneOptions& o) {
+  train::check_adapter_options(o);
+  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, "--out", "a folder is needed");
+  const auto positive = [](const char* option, double value) {
+    if (!(value > 0.0)) throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
+  };
+  positive("--steps", static_cast<double>(o.trainer.steps));
+  positive("--batch-size", static_cast<double>(o.batch_size));
+  positive("--gradient-accumulation", static_cast<double>(o.trainer.gradient_accumulation));
+  positive("--learning-rate", o.trainer.learning_rate.peak);
+  if (o.evaluate_every < 0)
+    throw Error(ErrorCode::invalid_argument, "--evaluate-every", "must not be negative");
+  train::refuse_other_run(o.out, o.resume);
+}
+
+std::vector<std::string> names_of(const std::vector<Score>& scores) {
+  std::vector<std::string> names;
+  for (const Score& score : scores) names.push_back(score.name);
+  return names;
+}
+
+std::string short_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", value);
+  return text;
+}
+
+}  // namespace
+
+Tune::Tune(TuneOptions options) : options_(std::move(options)) {
+  check_options(options_);
+  if (!options_.full()) adapt::parse_method(options_.method);  // before the network is loaded
+  options_.examples.weights.trainable = options_.full();
+  task_ = open_task(options_.task, options_.examples);
+  if (!options_.full()) build_adapters();
+  make_plan();
+}
+
+void Tune::build_adapters() {
+  const adapt::Components components = {{kComponent, &task_->network()}};
+  if (options_.targets.presets.empty() && options_.targets.include.empty())
+    options_.targets.include = task_->usual_targets();
+  std::vector<adapt::Target> whole;
+  for (const std::string& name : task_->new_layers()) {
+    const std::string full = std::string(kComponent) + "." + name;
+    for (adapt::Target& target : adapt::select_targets(components, {.include = {full}}))
+      whole.push_back(std::move(target));
+  }
+  std::vector<adapt::Target> targets = adapt::select_targets(components, options_.targets);
+  std::erase_if(targets, [&](const adapt::Target& target) {
+    return std::ranges::find(whole, target.layer, &adapt::Target::layer) != whole.end();
+  });
+  adapters_.emplace(options_, targets, options_.seed, whole);
+  options_.method = adapters_->method();
+  plan_.budget = adapters_->budget();
+  plan_.layers = targets.size() + whole.size();
+  plan_.new_layers = whole.size();
+}
+
+std::vector<train::Trainable> Tune::trainables() const {
+  if (adapters_) return adapters_->trainables();
+  std::vector<train::Trainable> found;
+  for (const auto& [name, tensor] : task_->network().tensors)
+    if (tensor.requires_grad()) found.push_back({name, tensor, {}});
+  return found;
+}
+
+void Tune::make_plan() {
+  plan_.network = task_->description();
+  plan_.examples = task_->examples();
+  plan_.held_out = task_->held_out();
+  plan_.method = options_.method;
+  for (const train::Trainable& one : trainables()) plan_.parameters += one.value.numel();
+  plan_.epochs = static_cast<double>(options_.trainer.steps *
+                                     options_.trainer.gradient_accumulation * options_.batch_size) /
+                 static_cast<double>(plan_.examples);
+  if (!options_.resume) return;
+  const auto latest = train::CheckpointFolder(options_.out / train::kCheckpoints, 1).latest();
+  if (latest) plan_.first_step = train::CheckpointFolder::load(*latest).step;
+}
+
+Json Tune::settings() const {
+  Json settings = {{"task", options_.task},
+                   {"network", plan_.network},
+                   {"method", plan_.method},
+                   {"parameters", plan_.parameters},
+                   {"examples", plan_.examples},
+                   {"held out", plan_.held_out},
+                   {"length", options_.examples.length},
+                   {"batch size", options_.batch_size},
+                   {"seed", options_.seed}};
+  settings.update(train::settings_of(options_));
+  settings.update(train::settings_of(options_.trainer));
+  return settings;
+}
+
+at::Tensor Tune::loss(std::int64_t micro_batch) const {
+  std::vector<std::size_t> order(task_->examples());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const std::vector<std::size_t> rows =
+      train::batch_rows(order, Random(options_.seed), "examples", micro_batch, options_.batch_size);
+  if (adapters_) adapters_->begin_step(micro_batch);
+  const at::Tensor loss = task_->loss(rows);
+  return adapters_ ? adapters_->penalised(loss) : loss;
+}
+
+void Tune::measure(train::Trainer& trainer, std::int64_t step, const TuneObserver& observer) {
+  if (adapters_) adapters_->end_steps();
+  trainer.swap_averages();
+  ScoreRow row{step, {}};
+  try {
+    const at::NoGradGuard no_grad;
+    row.scores = task_->evaluate();
+  } catch (...) {
+    trainer.swap_averages();
+    throw;
+  }
+  trainer.swap_averages();
+  std::erase_if(scores_, [&](const ScoreRow& earlier) { return earlier.step >= step; });
+  scores_.push_back(row);
+  train::ScoreFile file(options_.out / "scores.csv", names_of(row.scores), step);
+  std::vector<double> values;
+  for (const Score& score : row.scores) values.push_back(score.value);
+  file.add(step, values);
+  if (observer.scores) observer.scores(row);
+}
+
+bool Tune::train(train::Trainer& trainer, train::RunLog& log, const TuneObserver& observer) {
+  const std::int64_t steps = options_.trainer.steps, every = options_.evaluate_every;
+  const std::int64_t save_every = options_.trainer.checkpoint_every;
+  if (adapters_) adapters_->set().attach();
+  if (trainer.steps_done() == 0) measure(trainer, 0, observer);
+  return trainer.run(
+      [&](const train::StepReport& step) {
+        log.add(step);
+        seconds_ += step.seconds;
+        const bool go_on = !observer.step || observer.step(step);
+        if (!go_on || step.step == steps || (save_every > 0 && step.step % save_every == 0))
+          log.flush();
+        return go_on;
+      },
+      [&](std::int64_t step) {
+        if (step != steps && every > 0 && step % every == 0) measure(trainer, step, observer);
+      });
+}
+
+fs::path Tune::result() const {
+  return options_.out / (options_.full() ? "model" : "adapter.safetensors");
+}
+
+void Tune::save_model() const {
+  fs::create_directories(result());
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [name, tensor] : task_->network().tensors)
+    tensors.emplace(
+        name, tensor.is_floating_point() ? tensor.detach().to(options_.save_precision) : tensor);
+  for (const auto& [name, content] : task_->model_files())
+    write_file_atomically(result() / name, content);
+  io::save_tensors(result() / kWeights, tensors);
+}
+
+void Tune::save_result(train::Trainer& trainer) const {
+  trainer.swap_averages();
+  if (options_.full()) save_model();
+  if (adapters_) {
+    Json training = options_.trainer.settings;
+    training["steps"] = trainer.steps_done();
+    training["ringlet"] = kVersion;
+    adapt::save_adapter(result(), adapters_->set(),
+                        {.base_hash = training.at("model").get<std::string>(),
+                         .training = training.dump(),
+                         .extra = {{"modelspec.title", train::run_title(options_.out)}},
+                         .storage = options_.save_precision});
+  }
+  trainer.swap_averages();
+}
+
+train::Report Tune::report(const train::Trainer& trainer) const {
+  train::Report report;
+  report.title = "ringlet: " + train::run_title(options_.out);
+  report.summary = {{"network", plan_.network},
+                    {"method", plan_.method},
+                    {"parameters", human_count(plan_.parameters)},
+                    {"steps", std::to_string(trainer.steps_done())},
+                    {"examples", std::to_string(plan_.examples) + ", held out " +
+                                     std::to_string(plan_.held_out)}};
+  report.settings = train::setting_lines(options_.trainer.settings);
+  if (scores_.empty()) return report;
+  for (std::size_t i = 0; i < scores_.front().scores.size(); ++i) {
+    const Score& before = scores_.front().scores[i];
+    report.summary.emplace_back(before.name, short_text(before.value) + " before, " +
+                                                 short_text(scores_.back().scores[i].value) +
+                                                 " after");
+    train::ReportSeries series{before.name, {}};
+    for (const ScoreRow& row : scores_) series.values.emplace_back(row.step, row.scores[i].value);
+    report.charts.push_back({before.name + " of held-out examples", {series}});
+  }
+  return report;
+}
+
+bool Tune::run(const TuneObserver& observer) {
+  options_.trainer.checkpoint_folder = options_.out / train::kCheckpoints;
+  options_.trainer.settings = settings();
+  const fs::path weights = options_.examples.model / kWeights;
+  options_.trainer.settings["model"] = fs::exists(weights) ? sha256_file(weights) : "";
+  train::Trainer trainer(
+      trainables(), [this](std::int64_t micro_batch) { return loss(micro_batch); },
+      options_.trainer);
+  if (options_.resume)
+    if (const auto latest = train::CheckpointFolder(options_.trainer.checkpoint_folder, 1).latest())
+      trainer.resume(*latest);
+  train::RunLog log(options_.out, trainer.steps_done());
+  const bool finished = train(trainer, log, observer);
+  if (finished) {
+    measure(trainer, trainer.steps_done(), observer);
+    save_result(trainer);
+  }
+  log.write_report(report(trainer), "");
+  return finished;
+}
+
+}  // namespace ringlet::tune
