@@ -129,6 +129,7 @@ EncodedText ByteBpeTokenizer::encode(std::string_view first, std::string_view se
                     " tokens, which leaves no room for the second",
                 "give a larger --length");
   add_special(out, end_);
+  out.second = out.ids.size();
   append(out, tokenize(second), static_cast<std::size_t>(length - used));
   add_special(out, end_);
   return out;

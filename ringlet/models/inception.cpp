@@ -1,7 +1,6 @@
 #include "ringlet/models/inception.h"
 
 #include <ATen/ops/avg_pool2d.h>
-#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/max_pool2d.h>
@@ -12,6 +11,7 @@ namespace {
 
 using Pair = InceptionConv::Pair;
 
+constexpr double kEpsilon = 1e-3;  // of the batch norms, as in TensorFlow
 constexpr Pair k1 = {1, 1}, k3 = {3, 3}, k5 = {5, 5}, kWide = {1, 7}, kTall = {7, 1};
 constexpr Pair kAround1 = {1, 1}, kAround2 = {2, 2}, kBesideWide = {0, 3}, kBesideTall = {3, 0};
 
@@ -35,20 +35,12 @@ void take_classifier(const nn::WeightSource& s) {
 InceptionConv::InceptionConv(const nn::WeightSource& s, std::int64_t in, std::int64_t out,
                              Pair kernel, std::int64_t stride, Pair padding)
     : kernel_(s.at("conv").get("weight", {out, in, kernel[0], kernel[1]})),
-      weight_(s.at("bn").get("weight", {out})),
-      bias_(s.at("bn").get("bias", {out})),
-      mean_(s.at("bn").get("running_mean", {out})),
-      variance_(s.at("bn").get("running_var", {out})),
+      norm_(s.at("bn"), out, kEpsilon),
       stride_(stride),
-      padding_(padding) {
-  if (s.at("bn").has("num_batches_tracked")) s.at("bn").get("num_batches_tracked", {});
-}
+      padding_(padding) {}
 
 at::Tensor InceptionConv::forward(const at::Tensor& x) const {
-  constexpr double kEpsilon = 1e-3;
-  const at::Tensor y = at::conv2d(x, kernel_, {}, stride_, padding_);
-  return at::relu(at::batch_norm(y, weight_, bias_, mean_, variance_, /*training=*/false,
-                                 /*momentum=*/0.0, kEpsilon, /*cudnn_enabled=*/true));
+  return at::relu(norm_(at::conv2d(x, kernel_, {}, stride_, padding_)));
 }
 
 at::Tensor InceptionV3::pooled(const at::Tensor& x, Pool pool, std::int64_t stride) {

@@ -10,6 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/nn/norm.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::models {
@@ -24,7 +25,8 @@ class InceptionConv {
   at::Tensor forward(const at::Tensor& x) const;
 
  private:
-  at::Tensor kernel_, weight_, bias_, mean_, variance_;
+  at::Tensor kernel_;
+  nn::FrozenBatchNorm norm_;
   std::int64_t stride_;
   Pair padding_;
 };

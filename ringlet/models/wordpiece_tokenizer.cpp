@@ -208,6 +208,7 @@ EncodedText WordPieceTokenizer::encode(std::string_view first, std::string_view 
                 "the first of two texts has " + std::to_string(out.ids.size()) +
                     " tokens, which leaves no room for the second",
                 "give a larger --length");
+  out.second = out.ids.size();
   append(second, 1, out);
   cut(out, static_cast<std::size_t>(length) - 1);
   add_special(out, end_, 1);

@@ -18,6 +18,7 @@ struct EncodedText {
   std::vector<std::int64_t> ids;
   std::vector<std::int64_t> types;  ///< 0 for the first text, 1 for the second
   std::vector<TextPart> parts;      ///< in its own text; empty for special tokens
+  std::size_t second = 0;           ///< where the second text's tokens begin; 0 = there is none
 };
 
 class WordPieceTokenizer {

@@ -73,10 +73,11 @@ TransposedLinear::TransposedLinear(const WeightSource& source, std::int64_t in, 
 }
 
 Conv2d::Conv2d(const WeightSource& source, std::int64_t in, std::int64_t out, std::int64_t kernel,
-               Conv2dOptions options) {
+               Conv2dOptions options, bool bias) {
   const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in * kernel * kernel)));
-  layer_ = std::make_shared<Conv2dLayer>(source.get("weight", {out, in, kernel, kernel}, init),
-                                         source.get("bias", {out}, init), options);
+  layer_ =
+      std::make_shared<Conv2dLayer>(source.get("weight", {out, in, kernel, kernel}, init),
+                                    bias ? source.get("bias", {out}, init) : at::Tensor(), options);
   source.add_layer(layer_);
 }
 

@@ -135,7 +135,7 @@ class TransposedLinear {
 class Conv2d {
  public:
   Conv2d(const WeightSource& source, std::int64_t in, std::int64_t out, std::int64_t kernel,
-         Conv2dOptions options = {});
+         Conv2dOptions options = {}, bool bias = true);
   at::Tensor operator()(const at::Tensor& x) const { return layer_->forward(x); }
 
  private:

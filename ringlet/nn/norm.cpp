@@ -1,5 +1,6 @@
 #include "ringlet/nn/norm.h"
 
+#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/group_norm.h>
@@ -27,6 +28,20 @@ LayerNorm::LayerNorm(const WeightSource& source, std::int64_t channels, double e
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
   return at::layer_norm(x, weight_.sizes(), weight_, bias_, epsilon_);
+}
+
+FrozenBatchNorm::FrozenBatchNorm(const WeightSource& source, std::int64_t channels, double epsilon)
+    : weight_(source.get("weight", {channels}, Init::constant(1.0))),
+      bias_(source.get("bias", {channels}, Init::constant(0.0))),
+      mean_(source.get("running_mean", {channels}, Init::constant(0.0)).detach()),
+      variance_(source.get("running_var", {channels}, Init::constant(1.0)).detach()),
+      epsilon_(epsilon) {
+  if (source.has("num_batches_tracked")) source.get("num_batches_tracked", {});
+}
+
+at::Tensor FrozenBatchNorm::operator()(const at::Tensor& x) const {
+  return at::batch_norm(x, weight_, bias_, mean_, variance_, /*training=*/false,
+                        /*momentum=*/0.0, epsilon_, /*cudnn_enabled=*/true);
 }
 
 at::Tensor silu(at::Tensor x) { return c10::GradMode::is_enabled() ? at::silu(x) : at::silu_(x); }

@@ -32,6 +32,18 @@ class LayerNorm {
   double epsilon_;
 };
 
+/// Batch normalisation (Ioffe and Szegedy 2015) over x [B, C, H, W] by its running statistics,
+/// which stay as they are: also where scale and shift learn.
+class FrozenBatchNorm {
+ public:
+  FrozenBatchNorm(const WeightSource& source, std::int64_t channels, double epsilon = 1e-5);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  at::Tensor weight_, bias_, mean_, variance_;
+  double epsilon_;
+};
+
 /// SiLU (Elfwing et al. 2018) of a tensor that nobody else uses: in place where no gradient is
 /// recorded, which halves the memory it takes.
 at::Tensor silu(at::Tensor x);

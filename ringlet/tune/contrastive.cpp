@@ -3,19 +3,15 @@
 #include <algorithm>
 #include <array>
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/linalg_norm.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/data/picture_folder.h"
-#include "ringlet/models/clip_text.h"
+#include "ringlet/models/clip.h"
 #include "ringlet/models/clip_tokenizer.h"
-#include "ringlet/models/vision_transformer.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 
@@ -31,10 +27,6 @@ std::vector<data::Picture> read_captioned(const fs::path& folder) {
       throw Error(ErrorCode::not_found, picture.path.string(), "the picture has no caption",
                   "write it into " + picture.path.stem().string() + ".txt");
   return pictures;
-}
-
-at::Tensor unit(const at::Tensor& rows) {
-  return rows / at::linalg_norm(rows, 2, at::IntArrayRef{1}, /*keepdim=*/true);
 }
 
 class Contrastive final : public Task {
@@ -56,9 +48,7 @@ class Contrastive final : public Task {
       throw Error(ErrorCode::unsupported, where_, "the network does not read texts",
                   "contrastive learning wants a clip folder with both sides");
     const nn::WeightSource source(open_weights(options, {}), options.weights);
-    logit_scale_ = source.get("logit_scale", {}, nn::Init::constant(kStartOfScale));
-    vision_.emplace(source, vision_config_);
-    text_.emplace(source, models::ClipTextConfig::from_clip_json(config_, where_));
+    clip_.emplace(source, vision_config_, models::ClipTextConfig::from_clip_json(config_, where_));
     network_ = source.finish();
   }
 
@@ -69,13 +59,8 @@ class Contrastive final : public Task {
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
 
-  /// Symmetric cross entropy, as CLIPModel's.
   at::Tensor loss(std::span<const std::size_t> rows) const override {
-    const at::Tensor all =
-        at::matmul(unit(seen(examples_.train, rows)), unit(read(examples_.train, rows)).t()) *
-        logit_scale_.exp();
-    const at::Tensor own = at::arange(all.size(0), at::kLong).to(device_);
-    return (at::cross_entropy_loss(all, own) + at::cross_entropy_loss(all.t(), own)) / 2.0;
+    return clip_->loss(pixels(examples_.train, rows), ids(examples_.train, rows));
   }
 
   /// Pictures with one caption count as one: any of them is a hit.
@@ -84,8 +69,8 @@ class Contrastive final : public Task {
     const std::vector<data::Picture>& all = examples_.held_out;
     std::vector<at::Tensor> pictures, texts;
     in_batches(all.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
-      pictures.push_back(unit(seen(all, rows)));
-      texts.push_back(unit(read(all, rows)));
+      pictures.push_back(clip_->pictures(pixels(all, rows)));
+      texts.push_back(clip_->texts(ids(all, rows)));
     });
     const at::Tensor scores = at::matmul(at::cat(texts), at::cat(pictures).t()).to(at::kCPU);
     return {{"text to picture recall@1", true, recall(scores, 1)},
@@ -97,21 +82,19 @@ class Contrastive final : public Task {
   std::map<std::string, std::string> model_files() const override { return files_; }
 
  private:
-  static constexpr double kStartOfScale = 2.6592;  // ln(1 / 0.07)
-
-  at::Tensor seen(const std::vector<data::Picture>& all, std::span<const std::size_t> rows) const {
+  at::Tensor pixels(const std::vector<data::Picture>& all,
+                    std::span<const std::size_t> rows) const {
     std::vector<fs::path> files;
     for (const std::size_t row : rows) files.push_back(all[row].path);
-    return vision_->features(pictures_.batch(files, device_));
+    return pictures_.batch(files, device_);
   }
 
-  at::Tensor read(const std::vector<data::Picture>& all, std::span<const std::size_t> rows) const {
-    std::vector<at::Tensor> ids;
+  at::Tensor ids(const std::vector<data::Picture>& all, std::span<const std::size_t> rows) const {
+    std::vector<at::Tensor> texts;
     for (const std::size_t row : rows)
-      ids.push_back(at::tensor(
-          tokenizer_.encode(all[row].caption, text_->config().max_position_embeddings).ids,
-          at::kLong));
-    return text_->forward(at::stack(ids).to(device_)).pooled;
+      texts.push_back(
+          at::tensor(tokenizer_.encode(all[row].caption, clip_->text_length()).ids, at::kLong));
+    return at::stack(texts).to(device_);
   }
 
   /// Share of rows of which one of the best `k` columns has the same caption.
@@ -138,9 +121,7 @@ class Contrastive final : public Task {
   PreparedPictures pictures_;
   at::Device device_;
   std::map<std::string, std::string> files_;
-  at::Tensor logit_scale_;
-  std::optional<models::VisionTransformer> vision_;
-  std::optional<models::ClipTextModel> text_;
+  std::optional<models::Clip> clip_;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Pictures in a folder per class.
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <set>
 
 #include <ATen/ops/cross_entropy_loss.h>
@@ -8,6 +9,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/data/picture_folder.h"
+#include "ringlet/models/resnet.h"
 #include "ringlet/models/vision_transformer.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/labels.h"
@@ -37,33 +39,87 @@ std::vector<LabelledPicture> read_class_folders(const fs::path& folder) {
   return examples;
 }
 
+/// A network of pictures: ViT or ResNet.
+struct PictureNetwork {
+  std::string kind;
+  std::string head;           ///< the layer that gives the classes' scores
+  std::int64_t features = 0;  ///< that it reads
+  std::vector<std::string> targets;
+  eval::Preprocessing preprocessing;
+  /// Builds the network and gives its forward pass.
+  std::function<std::function<at::Tensor(const at::Tensor&)>(const nn::WeightSource&,
+                                                             std::int64_t classes)>
+      build;
+};
+
+PictureNetwork vision_transformer(const Json& config, const std::string& where) {
+  const auto vision = models::VisionConfig::from_json(config, where);
+  return {"vit",
+          "classifier",
+          vision.width,
+          {"model.vit.encoder.*"},
+          eval::Preprocessing::usual(vision),
+          [vision](const nn::WeightSource& source, std::int64_t classes) {
+            auto network = std::make_shared<models::VisionClassifier>(source, vision, classes);
+            return [network](const at::Tensor& pixels) { return network->forward(pixels); };
+          }};
+}
+
+/// torchvision's preparation: the shorter side to 8/7 of the trained size, its middle, ImageNet's
+/// mean and deviation. Small pictures are taken whole.
+PictureNetwork resnet(const Json& config, const std::string& where) {
+  const auto residual = models::ResNetConfig::from_json(config, where);
+  eval::Preprocessing how;
+  how.bicubic = false;
+  how.mean = {0.485, 0.456, 0.406};
+  how.deviation = {0.229, 0.224, 0.225};
+  how.crop = residual.image_size;
+  how.shortest = residual.small_pictures ? residual.image_size : residual.image_size * 8 / 7;
+  return {"resnet",
+          "fc",
+          residual.features(),
+          {"model.layer*"},
+          how,
+          [residual](const nn::WeightSource& source, std::int64_t classes) {
+            auto network = std::make_shared<models::ResNet>(source, residual, classes);
+            return [network](const at::Tensor& pixels) { return network->forward(pixels); };
+          }};
+}
+
+PictureNetwork picture_network(const Json& config, const std::string& where) {
+  return json_value<std::string>(config, "model_type", "", where) == "resnet"
+             ? resnet(config, where)
+             : vision_transformer(config, where);
+}
+
 class ImageClassification final : public Task {
  public:
   explicit ImageClassification(const TaskOptions& options)
-      : config_(read_config(options, "vit (google/vit-base-patch16-224)")),
+      : config_(read_config(options, "vit (google/vit-base-patch16-224), resnet")),
         where_((options.model / "config.json").string()),
+        kind_(picture_network(config_, where_)),
         examples_(read_split<LabelledPicture>(options, read_class_folders)),
         labels_(config_, classes(), where_),
-        vision_(models::VisionConfig::from_json(config_, where_)),
-        pictures_(eval::Preprocessing::read(options.model, eval::Preprocessing::usual(vision_))),
+        pictures_(eval::Preprocessing::read(options.model, kind_.preprocessing)),
         device_(options.weights.device),
         processor_(folder_files(options.model, std::array{"preprocessor_config.json"})) {
+    const std::string head = kind_.head + ".";
     has_head_ = labels_.from_config() &&
-                has_tensor(options, "classifier.weight", {labels_.count(), vision_.width});
-    const nn::WeightSource source(open_weights(options, {"classifier."},
-                                               has_head_ ? std::vector<std::string>{}
-                                                         : std::vector<std::string>{"classifier."}),
-                                  options.weights);
-    network_of_pictures_.emplace(source, vision_, labels_.count());
+                has_tensor(options, head + "weight", {labels_.count(), kind_.features});
+    const nn::WeightSource source(
+        open_weights(options, {head},
+                     has_head_ ? std::vector<std::string>{} : std::vector<std::string>{head}),
+        options.weights);
+    forward_ = kind_.build(source, labels_.count());
     network_ = source.finish();
   }
 
   std::string description() const override {
-    return "vit, " + std::to_string(labels_.count()) + " classes";
+    return kind_.kind + ", " + std::to_string(labels_.count()) + " classes";
   }
-  std::vector<std::string> usual_targets() const override { return {"model.vit.encoder.*"}; }
+  std::vector<std::string> usual_targets() const override { return kind_.targets; }
   std::vector<std::string> new_layers() const override {
-    return has_head_ ? std::vector<std::string>{} : std::vector<std::string>{"classifier"};
+    return has_head_ ? std::vector<std::string>{} : std::vector{kind_.head};
   }
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
@@ -102,7 +158,7 @@ class ImageClassification final : public Task {
                     std::span<const std::size_t> rows) const {
     std::vector<fs::path> files;
     for (const std::size_t row : rows) files.push_back(all[row].file);
-    return network_of_pictures_->forward(pictures_.batch(files, device_));
+    return forward_(pictures_.batch(files, device_));
   }
   at::Tensor targets(const std::vector<LabelledPicture>& all,
                      std::span<const std::size_t> rows) const {
@@ -114,14 +170,14 @@ class ImageClassification final : public Task {
 
   Json config_;
   std::string where_;
+  PictureNetwork kind_;
   Split<LabelledPicture> examples_;
   Labels labels_;
-  models::VisionConfig vision_;
   PreparedPictures pictures_;
   at::Device device_;
   std::map<std::string, std::string> processor_;
   bool has_head_ = false;
-  std::optional<models::VisionClassifier> network_of_pictures_;
+  std::function<at::Tensor(const at::Tensor&)> forward_;
 };
 
 }  // namespace

@@ -15,8 +15,13 @@ struct TaskEntry {
 };
 
 constexpr std::array kTasks = {
+    TaskEntry{"causal-lm", causal_lm},
     TaskEntry{"contrastive", contrastive},
+    TaskEntry{"ctc", ctc},
     TaskEntry{"image-classification", image_classification},
+    TaskEntry{"question-answering", question_answering},
+    TaskEntry{"recommendation", recommendation},
+    TaskEntry{"text-classification", text_classification},
 };
 
 }  // namespace

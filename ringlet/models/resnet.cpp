@@ -1,0 +1,121 @@
+#include "ringlet/models/resnet.h"
+
+#include <algorithm>
+#include <map>
+
+#include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/relu.h>
+
+#include "ringlet/core/error.h"
+
+namespace ringlet::models {
+namespace {
+
+constexpr std::int64_t kExpansion = 4;  // of a bottleneck's last convolution
+
+struct Architecture {
+  bool bottleneck;
+  std::array<std::int64_t, 4> blocks;
+};
+
+const std::map<std::string, Architecture>& architectures() {
+  static const std::map<std::string, Architecture> table = {{"resnet18", {false, {2, 2, 2, 2}}},
+                                                            {"resnet34", {false, {3, 4, 6, 3}}},
+                                                            {"resnet50", {true, {3, 4, 6, 3}}},
+                                                            {"resnet101", {true, {3, 4, 23, 3}}},
+                                                            {"resnet152", {true, {3, 8, 36, 3}}}};
+  return table;
+}
+
+nn::Conv2d convolution(const nn::WeightSource& source, std::int64_t in, std::int64_t out,
+                       std::int64_t kernel, std::int64_t stride) {
+  return {source, in, out, kernel, {.stride = stride, .padding = kernel / 2}, /*bias=*/false};
+}
+
+}  // namespace
+
+ResNetConfig ResNetConfig::from_json(const Json& json, const std::string& where) {
+  const auto type = json_require<std::string>(json, "model_type", where);
+  if (type != "resnet" || json.contains("hidden_sizes"))
+    throw Error(ErrorCode::unsupported, where, "is no ResNet in torchvision's form",
+                "ringlet reads torchvision's tensors beside {\"model_type\": \"resnet\", "
+                "\"architecture\": \"resnet18\"}");
+  ResNetConfig c;
+  const auto name = json_value<std::string>(json, "architecture", "", where);
+  if (!name.empty()) {
+    const auto known = architectures().find(name);
+    if (known == architectures().end())
+      throw Error(ErrorCode::unsupported, where, "architecture \"" + name + "\" is not known",
+                  "use resnet18, resnet34, resnet50, resnet101 or resnet152");
+    c.bottleneck = known->second.bottleneck;
+    c.blocks = known->second.blocks;
+  }
+  const auto blocks = json_value(
+      json, "blocks", std::vector<std::int64_t>(c.blocks.begin(), c.blocks.end()), where);
+  if (blocks.size() != c.blocks.size() || std::ranges::min(blocks) < 1)
+    throw Error(ErrorCode::bad_format, where, "\"blocks\" must be four positive numbers");
+  std::ranges::copy(blocks, c.blocks.begin());
+  c.bottleneck = json_value(json, "bottleneck", c.bottleneck, where);
+  c.width = json_value(json, "width", c.width, where);
+  c.small_pictures = json_value(json, "small_pictures", false, where);
+  c.image_size = json_value<std::int64_t>(json, "image_size", c.small_pictures ? 32 : 224, where);
+  if (c.width < 1 || c.image_size < 1)
+    throw Error(ErrorCode::bad_format, where, "width and image_size must be positive");
+  return c;
+}
+
+ResNet::Block::Block(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t in,
+                     std::int64_t width, std::int64_t stride) {
+  const std::int64_t out = width * (c.bottleneck ? kExpansion : 1);
+  const auto add = [&](std::int64_t from, std::int64_t to, std::int64_t kernel, std::int64_t step) {
+    const std::string number = std::to_string(convolutions.size() + 1);
+    convolutions.push_back(convolution(s.at("conv" + number), from, to, kernel, step));
+    norms.emplace_back(s.at("bn" + number), to);
+  };
+  if (c.bottleneck) {
+    add(in, width, 1, 1);
+    add(width, width, 3, stride);
+    add(width, out, 1, 1);
+  } else {
+    add(in, width, 3, stride);
+    add(width, width, 3, 1);
+  }
+  if (stride == 1 && in == out) return;
+  shortcut.emplace(convolution(s.at("downsample").at(0), in, out, 1, stride));
+  shortcut_norm.emplace(s.at("downsample").at(1), out);
+}
+
+at::Tensor ResNet::Block::forward(const at::Tensor& x) const {
+  at::Tensor y = x;
+  for (std::size_t i = 0; i < convolutions.size(); ++i) {
+    y = norms[i](convolutions[i](y));
+    if (i + 1 < convolutions.size()) y = at::relu(y);
+  }
+  return at::relu(y + (shortcut ? (*shortcut_norm)((*shortcut)(x)) : x));
+}
+
+ResNet::ResNet(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t classes)
+    : config_(c),
+      first_(convolution(s.at("conv1"), 3, c.width, c.small_pictures ? 3 : 7,
+                         c.small_pictures ? 1 : 2)),
+      first_norm_(s.at("bn1"), c.width),
+      classifier_(s.at("fc"), c.features(), classes) {
+  std::int64_t in = c.width;
+  for (std::size_t stage = 0; stage < c.blocks.size(); ++stage) {
+    const nn::WeightSource blocks = s.at("layer" + std::to_string(stage + 1));
+    const std::int64_t width = c.width << stage;
+    for (std::int64_t i = 0; i < c.blocks[stage]; ++i) {
+      blocks_.emplace_back(blocks.at(i), c, in, width, i == 0 && stage > 0 ? 2 : 1);
+      in = width * (c.bottleneck ? kExpansion : 1);
+    }
+  }
+}
+
+at::Tensor ResNet::forward(const at::Tensor& pixels) const {
+  at::Tensor x = at::relu(first_norm_(first_(pixels)));
+  if (!config_.small_pictures) x = at::max_pool2d(x, 3, 2, 1);
+  for (const Block& block : blocks_) x = block.forward(x);
+  return classifier_(x.mean({2, 3}));
+}
+
+}  // namespace ringlet::models

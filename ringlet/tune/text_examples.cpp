@@ -1,0 +1,88 @@
+#include "ringlet/tune/text_examples.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include "ringlet/core/error.h"
+
+namespace ringlet::tune {
+
+namespace fs = std::filesystem;
+
+std::vector<JsonLine> read_json_lines(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream || fs::is_directory(file))
+    throw Error(ErrorCode::not_found, file.string(), "the examples cannot be opened",
+                "a file with one JSON object a line is wanted");
+  std::vector<JsonLine> lines;
+  std::size_t number = 0;
+  for (std::string line; std::getline(stream, line);) {
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string where = file.string() + ":" + std::to_string(number);
+    lines.push_back({parse_json(line, where), where});
+    if (!lines.back().json.is_object())
+      throw Error(ErrorCode::bad_format, where, "is no JSON object");
+  }
+  return lines;
+}
+
+EncoderTokenizer::EncoderTokenizer(const fs::path& folder, const models::BertConfig& config)
+    : tokenizer_(models::WordPieceTokenizer{}) {
+  std::int64_t size = 0;
+  if (config.kind == models::BertConfig::Kind::bert) {
+    auto tokenizer = models::WordPieceTokenizer::open(folder);
+    size = tokenizer.size();
+    tokenizer_ = std::move(tokenizer);
+  } else {
+    auto tokenizer = models::ByteBpeTokenizer::open(folder);
+    size = tokenizer.size();
+    tokenizer_ = std::move(tokenizer);
+  }
+  if (size > config.vocabulary)
+    throw Error(ErrorCode::mismatch, folder.string(),
+                "the tokenizer has " + std::to_string(size) + " tokens, the network " +
+                    std::to_string(config.vocabulary),
+                "they come from different models");
+}
+
+models::EncodedText EncoderTokenizer::encode(const std::string& text, std::int64_t length) const {
+  return std::visit([&](const auto& tokenizer) { return tokenizer.encode(text, length); },
+                    tokenizer_);
+}
+
+models::EncodedText EncoderTokenizer::encode(const std::string& first, const std::string& second,
+                                             std::int64_t length) const {
+  return std::visit([&](const auto& tokenizer) { return tokenizer.encode(first, second, length); },
+                    tokenizer_);
+}
+
+models::TextBatch text_batch(const std::vector<const models::EncodedText*>& texts,
+                             std::int64_t pad_id, at::Device device) {
+  std::size_t longest = 0;
+  for (const models::EncodedText* text : texts) longest = std::max(longest, text->ids.size());
+  const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(texts.size()),
+                                           static_cast<std::int64_t>(longest)};
+  models::TextBatch batch{at::full(shape, pad_id, at::kLong), at::zeros(shape, at::kBool),
+                          at::zeros(shape, at::kLong)};
+  for (std::size_t row = 0; row < texts.size(); ++row) {
+    const std::size_t start = row * longest;
+    std::ranges::copy(texts[row]->ids, batch.ids.data_ptr<std::int64_t>() + start);
+    std::ranges::copy(texts[row]->types, batch.types.data_ptr<std::int64_t>() + start);
+    std::fill_n(batch.seen.data_ptr<bool>() + start, texts[row]->ids.size(), true);
+  }
+  return {batch.ids.to(device), batch.seen.to(device), batch.types.to(device)};
+}
+
+models::BertConfig checked_length(const models::BertConfig& config, std::int64_t length) {
+  if (length < 4 || length > config.longest())
+    throw Error(
+        ErrorCode::invalid_argument, "--length",
+        "must lie between 4 and " + std::to_string(config.longest()) + ", which the network takes");
+  return config;
+}
+
+}  // namespace ringlet::tune

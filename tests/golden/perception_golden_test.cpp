@@ -1,0 +1,128 @@
+// ResNet, ViT's classifier, CLIP's loss and wav2vec 2.0 against torchvision and transformers
+// (make_perception.py).
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include "ringlet/core/json.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/models/clip.h"
+#include "ringlet/models/resnet.h"
+#include "ringlet/models/vision_transformer.h"
+#include "ringlet/models/wav2vec2.h"
+#include "tests/golden/formula.h"
+
+namespace ringlet {
+namespace {
+
+constexpr double kTolerance = 5e-5;  // relative, fp32, forward and backward
+
+/// Variances are positive.
+class PositiveVariances final : public nn::TensorStore {
+ public:
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init&) const override {
+    const at::Tensor values = golden::weight(name, shape);
+    return name.ends_with("running_var") ? values.abs() + 0.5 : values;
+  }
+  std::vector<std::string> names() const override { return {}; }
+  std::string description() const override { return "weights by formula"; }
+};
+
+class PerceptionGolden : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const std::string data = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
+    json_ = read_json_file(data + "perception.json");
+    expected_ = io::load_tensors(data + "perception.safetensors");
+  }
+  static nn::WeightSource source() {
+    return nn::WeightSource(std::make_shared<PositiveVariances>(), {.trainable = true});
+  }
+  static void expect_near(const std::string& name, const at::Tensor& actual) {
+    const at::Tensor& want = expected_.at(name);
+    ASSERT_EQ(actual.sizes(), want.sizes()) << name;
+    EXPECT_LE((actual - want).abs().max().item<double>(),
+              kTolerance * want.abs().max().item<double>())
+        << name;
+  }
+  static inline Json json_;
+  static inline std::map<std::string, at::Tensor> expected_;
+};
+
+TEST_F(PerceptionGolden, ResNetsEqualTorchvision) {
+  for (const std::string name : {"resnet18", "resnet50"}) {
+    const nn::WeightSource weights = source();
+    const models::ResNet network(
+        weights,
+        models::ResNetConfig::from_json({{"model_type", "resnet"}, {"architecture", name}}, name),
+        5);
+    const nn::ModuleIndex index = weights.finish();
+    const at::Tensor scores = network.forward(golden::uniform(name, {2, 3, 64, 64}));
+    expect_near(name + ".logits", scores.detach());
+    at::logsumexp(scores, 1).sum().backward();
+    expect_near(name + ".gradient",
+                index.tensors.at("layer2.0.downsample.0.weight").grad().slice(0, 0, 4));
+    EXPECT_FALSE(index.tensors.at("bn1.running_mean").grad().defined());
+  }
+}
+
+TEST_F(PerceptionGolden, VisionClassifierEqualsTransformers) {
+  const models::VisionClassifier network(
+      source(), models::VisionConfig::from_json(json_.at("vit"), "vit"), 3);
+  expect_near("vit.classes", network.forward(golden::uniform("vit.32", {2, 3, 32, 32})).detach());
+}
+
+TEST_F(PerceptionGolden, ClipLossEqualsTransformers) {
+  const nn::WeightSource weights = source();
+  const models::Clip clip(weights, models::VisionConfig::from_json(json_.at("clip"), "clip"),
+                          models::ClipTextConfig::from_clip_json(json_.at("clip"), "clip"));
+  const nn::ModuleIndex index = weights.finish();
+  const at::Tensor ids =
+      at::tensor({58, 5, 17, 3, 59, 59, 59, 59, 59, 58, 9, 2, 59, 59, 59, 59, 59, 59}, at::kLong)
+          .view({2, 9});
+  const at::Tensor loss = clip.loss(golden::uniform("clip.pair", {2, 3, 32, 32}), ids);
+  expect_near("clip.loss", loss.detach().view({1}));
+  loss.backward();
+  const auto gradient = [&](const char* name) { return index.tensors.at(name).grad(); };
+  expect_near("clip.scale_gradient", gradient("logit_scale").view({1}));
+  expect_near("clip.text_gradient",
+              gradient("text_model.encoder.layers.0.self_attn.q_proj.weight"));
+  expect_near("clip.vision_gradient",
+              gradient("vision_model.encoder.layers.0.self_attn.v_proj.weight"));
+}
+
+TEST_F(PerceptionGolden, SpeechEqualsTransformers) {
+  for (const std::string kind : {"group", "layer"}) {
+    const auto config = models::Wav2Vec2Config::from_json(json_.at(kind), kind);
+    const nn::WeightSource weights = source();
+    const models::Wav2Vec2 network(weights, config);
+    const nn::ModuleIndex index = weights.finish();
+    at::Tensor sound = golden::uniform("sound." + kind, {2, 640});
+    std::vector<std::int64_t> lengths = {640, 640};
+    if (kind == "layer") {
+      sound[1].slice(0, 500).zero_();
+      lengths[1] = 500;
+    }
+    const at::Tensor scores = network.forward(sound, lengths);
+    expect_near("speech." + kind + ".logits", scores.detach());
+    const at::Tensor loss =
+        models::ctc_loss(scores, {config.frames(lengths[0]), config.frames(lengths[1])},
+                         {{3, 4, 4, 7, 2}, {5, 1, 6}}, config.blank);
+    expect_near("speech." + kind + ".loss", loss.detach().view({1}));
+    loss.backward();
+    expect_near("speech." + kind + ".gradient",
+                index.tensors.at("wav2vec2.encoder.layers.0.attention.q_proj.weight").grad());
+  }
+}
+
+TEST(CtcDecode, LeavesRepeatsAndBlanksOut) {
+  const at::Tensor scores = at::zeros({7, 3});
+  const int best[] = {1, 1, 0, 1, 2, 2, 0};
+  for (int i = 0; i < 7; ++i) scores[i][best[i]] = 1.0;
+  EXPECT_EQ(models::ctc_decode(scores, 0), (std::vector<std::int64_t>{1, 1, 2}));
+}
+
+}  // namespace
+}  // namespace ringlet
