@@ -111,9 +111,7 @@ int tune_run(TuneCommand& o) {
   nlohmann::json result = {{"plan", to_json(run.plan())}};
   if (!o.training.dry_run) {
     TrainProgress progress(silent, o.run.trainer.steps - run.plan().first_step);
-    tune::TuneObserver observer;
-    observer.step = [&](const train::StepReport& step) { return progress.step(step); };
-    if (!run.run(observer))
+    if (!run.run([&](const train::StepReport& step) { return progress.step(step); }))
       throw Error(ErrorCode::cancelled, "training", "stopped",
                   "a checkpoint was written; the same command with --resume goes on");
     result["result"] = run.result().string();

@@ -13,7 +13,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BINARIES = ROOT / "build" / "release" / "bin"
+BINARIES = pathlib.Path(os.environ.get("RINGLET_BIN", ROOT / "build" / "release" / "bin"))
 SEEDS = (1, 2, 3)
 
 # Learning rates are those that did best with a seed that no table uses (4) on examples/language's classification, of

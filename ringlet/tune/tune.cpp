@@ -133,7 +133,7 @@ at::Tensor Tune::loss(std::int64_t micro_batch) const {
   return adapters_ ? adapters_->penalised(loss) : loss;
 }
 
-void Tune::measure(train::Trainer& trainer, std::int64_t step, const TuneObserver& observer) {
+void Tune::measure(train::Trainer& trainer, std::int64_t step) {
   if (adapters_) adapters_->end_steps();
   trainer.swap_averages();
   ScoreRow row{step, {}};
@@ -151,25 +151,24 @@ void Tune::measure(train::Trainer& trainer, std::int64_t step, const TuneObserve
   std::vector<double> values;
   for (const Score& score : row.scores) values.push_back(score.value);
   file.add(step, values);
-  if (observer.scores) observer.scores(row);
 }
 
-bool Tune::train(train::Trainer& trainer, train::RunLog& log, const TuneObserver& observer) {
+bool Tune::train(train::Trainer& trainer, train::RunLog& log, const train::StepObserver& observer) {
   const std::int64_t steps = options_.trainer.steps, every = options_.evaluate_every;
   const std::int64_t save_every = options_.trainer.checkpoint_every;
   if (adapters_) adapters_->set().attach();
-  if (trainer.steps_done() == 0) measure(trainer, 0, observer);
+  if (trainer.steps_done() == 0) measure(trainer, 0);
   return trainer.run(
       [&](const train::StepReport& step) {
         log.add(step);
         seconds_ += step.seconds;
-        const bool go_on = !observer.step || observer.step(step);
+        const bool go_on = !observer || observer(step);
         if (!go_on || step.step == steps || (save_every > 0 && step.step % save_every == 0))
           log.flush();
         return go_on;
       },
       [&](std::int64_t step) {
-        if (step != steps && every > 0 && step % every == 0) measure(trainer, step, observer);
+        if (step != steps && every > 0 && step % every == 0) measure(trainer, step);
       });
 }
 
@@ -227,7 +226,7 @@ train::Report Tune::report(const train::Trainer& trainer) const {
   return report;
 }
 
-bool Tune::run(const TuneObserver& observer) {
+bool Tune::run(const train::StepObserver& observer) {
   options_.trainer.checkpoint_folder = options_.out / train::kCheckpoints;
   options_.trainer.settings = settings();
   const fs::path weights = options_.examples.model / kWeights;
@@ -241,7 +240,7 @@ bool Tune::run(const TuneObserver& observer) {
   train::RunLog log(options_.out, trainer.steps_done());
   const bool finished = train(trainer, log, observer);
   if (finished) {
-    measure(trainer, trainer.steps_done(), observer);
+    measure(trainer, trainer.steps_done());
     save_result(trainer);
   }
   log.write_report(report(trainer), "");

@@ -46,11 +46,6 @@ struct ScoreRow {
   std::vector<Score> scores;
 };
 
-struct TuneObserver {
-  train::StepObserver step;
-  std::function<void(const ScoreRow&)> scores;
-};
-
 class Tune {
  public:
   /// Opens the task and builds the adapters; writes nothing. Throws Error for everything that can
@@ -61,7 +56,7 @@ class Tune {
 
   /// Trains, measures before and after (and on the way), writes OUT/adapter.safetensors or
   /// OUT/model, scores.csv and report.html. Returns false when the observer stopped it.
-  bool run(const TuneObserver& observer);
+  bool run(const train::StepObserver& observer = {});
 
   const std::vector<ScoreRow>& scores() const { return scores_; }  ///< in the order of the steps
   double seconds() const { return seconds_; }                      ///< of training alone
@@ -73,8 +68,8 @@ class Tune {
   std::vector<train::Trainable> trainables() const;
   Json settings() const;
   at::Tensor loss(std::int64_t micro_batch) const;
-  void measure(train::Trainer& trainer, std::int64_t step, const TuneObserver& observer);
-  bool train(train::Trainer& trainer, train::RunLog& log, const TuneObserver& observer);
+  void measure(train::Trainer& trainer, std::int64_t step);
+  bool train(train::Trainer& trainer, train::RunLog& log, const train::StepObserver& observer);
   void save_result(train::Trainer& trainer) const;
   void save_model() const;
   train::Report report(const train::Trainer& trainer) const;
