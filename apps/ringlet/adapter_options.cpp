@@ -7,8 +7,10 @@
 #include "options.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_reader.h"
+#include "ringlet/pipeline/other_network.h"
 #include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::app {
@@ -73,10 +75,15 @@ std::vector<pipeline::AdapterChoice> parse_adapters(const AdapterOptions& option
 LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash) {
+  return load_adapters(pipeline::adaptable(model), choices, model_hash);
+}
+
+LoadedAdapters load_adapters(const adapt::Components& components,
+                             const std::vector<pipeline::AdapterChoice>& choices,
+                             const std::string& model_hash) {
   LoadedAdapters adapters;
   for (const pipeline::AdapterChoice& choice : choices) {
-    formats::ReadAdapter loaded =
-        formats::read_adapter(choice.file, pipeline::adaptable(model), model_hash);
+    formats::ReadAdapter loaded = formats::read_adapter(choice.file, components, model_hash);
     loaded.set.set_strength(choice.strength);
     loaded.set.set_block_strengths(choice.blocks);
     char strength[32];
@@ -122,13 +129,20 @@ std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDi
   return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
 }
 
+adapt::Components OpenedModel::components() const {
+  if (diffusion) return pipeline::adaptable(*diffusion);
+  return {{pipeline::kOtherComponent, &other}};
+}
+
 OpenedModel open_for_adapters(const std::string& path, const std::string& variant) {
+  if (const auto file = pipeline::other_network_file(path); !file.empty())
+    return {std::nullopt, pipeline::layers_of_file(file), sha256_file(file)};
   pipeline::LoadOptions load;
   load.files.variant = variant;
   load.low_memory = true;
   auto model = pipeline::StableDiffusion::open(path, load);
   std::string hash = pipeline::model_hash(model.files());
-  return {std::move(model), std::move(hash)};
+  return {std::move(model), {}, std::move(hash)};
 }
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {

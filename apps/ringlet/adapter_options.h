@@ -32,6 +32,9 @@ struct LoadedAdapters {
 
 /// Loads adapters of any program for a model and sets their strengths; they are not attached.
 /// `model_hash` may be empty. Throws as formats::read_adapter.
+LoadedAdapters load_adapters(const adapt::Components& components,
+                             const std::vector<pipeline::AdapterChoice>& choices,
+                             const std::string& model_hash);
 LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash);
@@ -50,10 +53,14 @@ std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDi
                                                         const LoadedAdapters& adapters,
                                                         const std::string& controlnet);
 
-/// A model that is opened for its adapters' sake: weights stay in the file until they are needed.
+/// A model, or another network, that is opened for its adapters' sake: weights stay in the file
+/// until they are needed.
 struct OpenedModel {
-  pipeline::StableDiffusion model;
+  std::optional<pipeline::StableDiffusion> diffusion;
+  nn::ModuleIndex other;  ///< where it is no Stable Diffusion
   std::string hash;
+
+  adapt::Components components() const;
 };
 OpenedModel open_for_adapters(const std::string& path, const std::string& variant);
 

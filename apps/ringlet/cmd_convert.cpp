@@ -82,10 +82,10 @@ int convert(const ConvertOptions& o) {
   writing.title = fs::path(o.out).stem().string();
   const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
   const OpenedModel opened = open_for_adapters(o.model, o.variant);
-  const adapt::Components components = pipeline::adaptable(opened.model);
+  const adapt::Components components = opened.components();
 
   nlohmann::json result = {{"out", o.out}, {"to", o.to}};
-  const LoadedAdapters adapters = load_adapters(opened.model, choices, opened.hash);
+  const LoadedAdapters adapters = load_adapters(components, choices, opened.hash);
   const std::vector<adapt::AdapterSet>& sets = adapters.sets;
   adapt::AdapterFileInfo info;
   if (choices.size() == 1)
@@ -122,7 +122,8 @@ int cmd_convert(int argc, char** argv) {
       "ringlet convert --model MODEL --adapter a.safetensors --to kohya --as lora --rank 16 --out "
       "a-kohya.safetensors",
       "convert");
-  app.add_option("--model", options.model, "The model that the adapter is for, folder or file")
+  app.add_option("--model", options.model,
+                 "The model or network that the adapter is for, folder or file")
       ->required();
   options.adapters.add_to(app);
   app.add_option("--to", options.to, "ringlet, peft (a folder), diffusers, kohya or lycoris")

@@ -9,10 +9,9 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/arithmetic.h"
 #include "ringlet/core/log.h"
-#include "ringlet/formats/single_file.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/other_network.h"
 #include "ringlet/pipeline/picture_text.h"
 #include "verbs.h"
 
@@ -68,16 +67,31 @@ double check_agreement(const MergeOptions& o, const std::vector<pipeline::Adapte
   return found;
 }
 
-bool is_other_file(const MergeOptions& o) {
-  return fs::is_regular_file(o.model) && fs::path(o.model).extension() == ".safetensors" &&
-         !formats::is_single_file_model(*nn::FileStore::open(o.model));
+/// Into the weights of a network that is no Stable Diffusion. A folder becomes a folder, with its
+/// other files.
+void merge_other(const MergeOptions& o, const fs::path& weights,
+                 const std::vector<pipeline::AdapterChoice>& choices) {
+  if (!fs::is_directory(o.model)) return pipeline::merge_tensor_file(weights, choices, o.out);
+  std::error_code problem;
+  if (fs::equivalent(o.model, o.out, problem))
+    throw Error(ErrorCode::invalid_argument, o.out, "this is the network itself",
+                "write to another folder");
+  const OpenedModel opened = open_for_adapters(o.model, o.variant);
+  const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
+  fs::create_directories(o.out);
+  pipeline::merge_tensor_file(weights, pointers_to(adapters.sets),
+                              fs::path(o.out) / weights.filename());
+  for (const auto& entry : fs::directory_iterator(o.model))
+    if (entry.is_regular_file() && entry.path().extension() != ".safetensors")
+      fs::copy_file(entry.path(), fs::path(o.out) / entry.path().filename(),
+                    fs::copy_options::overwrite_existing);
 }
 
 /// One adapter that does what all do together.
 void merge_into_adapter(const MergeOptions& o,
                         const std::vector<pipeline::AdapterChoice>& choices) {
   const OpenedModel opened = open_for_adapters(o.model, o.variant);
-  const LoadedAdapters adapters = load_adapters(opened.model, choices, opened.hash);
+  const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
   adapt::AdapterFileInfo info;
   info.base_hash = opened.hash;
   keep_control(adapters, info);
@@ -91,8 +105,8 @@ int merge(const MergeOptions& o) {
   nlohmann::json result = {{"out", o.out}, {"adapters", describe_adapters(choices)}};
   if (o.into_adapter) {
     merge_into_adapter(o, choices);
-  } else if (is_other_file(o)) {
-    pipeline::merge_tensor_file(o.model, choices, o.out);
+  } else if (const fs::path other = pipeline::other_network_file(o.model); !other.empty()) {
+    merge_other(o, other, choices);
   } else {
     pipeline::LoadOptions load;
     load.files.variant = o.variant;
@@ -138,9 +152,9 @@ int cmd_merge(int argc, char** argv) {
   CLI::App app(
       "Write adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
       "runs/dog/adapter.safetensors --out merged\n  ringlet merge --model MODEL --adapter a:0.7 "
-      "--adapter b:-0.3 --into-adapter --out both.safetensors\nMODEL may also be any .safetensors "
-      "file whose "
-      "tensors the adapter names.",
+      "--adapter b:-0.3 --into-adapter --out both.safetensors\nMODEL may also be the folder of a "
+      "network that tune knows, or any "
+      ".safetensors file whose tensors the adapter names.",
       "merge");
   app.add_option("--model", options.model, "Model folder, single checkpoint, or .safetensors file")
       ->required();

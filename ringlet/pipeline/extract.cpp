@@ -21,6 +21,7 @@
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/other_network.h"
 #include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::pipeline {
@@ -46,25 +47,9 @@ std::string full_name(const std::string& component, const std::string& name) {
   return component + "." + name;
 }
 
-bool is_other_file(const fs::path& path) {
-  return fs::is_regular_file(path) && path.extension() == ".safetensors" &&
-         !formats::is_single_file_model(*nn::FileStore::open(path));
-}
-
-/// Any file's tensors: those that may be a linear layer's or a convolution's weight as layers.
 OpenedModel open_tensors(const fs::path& path, const std::string& component) {
-  const auto store = nn::FileStore::open(path);
   OpenedModel model{{}, "", path.filename().string()};
-  nn::ModuleIndex& index = model.indices[component];
-  for (const std::string& name : store->names()) {
-    const at::Tensor tensor = store->find(name, {}, {}).value();
-    if (!tensor.is_floating_point()) continue;
-    index.tensors.emplace(name, tensor);
-    if (!name.ends_with(kWeight)) continue;
-    const std::string layer = name.substr(0, name.size() - kWeight.size());
-    const auto bias = store->find(layer + ".bias", {}, {}).value_or(at::Tensor());
-    if (auto made = nn::layer_of_tensor(layer, tensor, bias)) index.layers.emplace(layer, made);
-  }
+  model.indices.emplace(component, layers_of_file(path));
   return model;
 }
 
@@ -138,14 +123,16 @@ double whole_difference(const OpenedModel& base, const OpenedModel& tuned,
 }
 
 ModelDifference difference_of(const ExtractSource& source) {
-  const bool other = is_other_file(source.base);
-  if (other != is_other_file(source.tuned))
+  const fs::path base_file = other_network_file(source.base);
+  const fs::path tuned_file = other_network_file(source.tuned);
+  const bool other = !base_file.empty();
+  if (other == tuned_file.empty())
     throw Error(ErrorCode::mismatch, source.tuned.string(),
                 other ? "is not a file like the base" : "is no model, but the base is",
                 "give two models, or two .safetensors files with the same tensors");
-  const OpenedModel base = other ? open_tensors(source.base, source.component)
+  const OpenedModel base = other ? open_tensors(base_file, source.component)
                                  : open_model(source.base, source.files, true);
-  const OpenedModel tuned = other ? open_tensors(source.tuned, source.component)
+  const OpenedModel tuned = other ? open_tensors(tuned_file, source.component)
                                   : open_model(source.tuned, source.files, false);
   check_same_shapes(base, tuned, source.tuned);
   adapt::TargetOptions targets = source.targets;

@@ -84,6 +84,14 @@ std::map<std::string, nn::ModuleIndex> indices_of(const nn::FileStore& store,
   return indices;
 }
 
+void write_merged(const io::SafetensorsFile& file, const nn::FileStore& store, AdapterSets sets,
+                  const fs::path& out) {
+  std::map<std::string, at::Tensor> replaced;
+  for (const auto& [name, tensor] : adapt::merged_weights(sets))
+    replaced.emplace(name_in(store, name), tensor);
+  write_with(file, store, replaced, out);
+}
+
 void merge_named(const fs::path& base, const std::vector<AdapterChoice>& choices,
                  const fs::path& out) {
   const auto file = io::SafetensorsFile::open(base);
@@ -99,10 +107,7 @@ void merge_named(const fs::path& base, const std::vector<AdapterChoice>& choices
     sets.back().set_block_strengths(choice.blocks);
   }
   for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
-  std::map<std::string, at::Tensor> replaced;
-  for (const auto& [name, tensor] : adapt::merged_weights(pointers))
-    replaced.emplace(name_in(store, name), tensor);
-  write_with(*file, store, replaced, out);
+  write_merged(*file, store, pointers, out);
 }
 
 void merge_single_file(const StableDiffusion& model, AdapterSets sets, const fs::path& out) {
@@ -146,6 +151,13 @@ void merge_into_file(const StableDiffusion& model, AdapterSets sets, const fs::p
 void merge_tensor_file(const fs::path& base, const std::vector<AdapterChoice>& choices,
                        const fs::path& out) {
   nn::with_ringlet_errors(out.string(), [&] { merge_named(base, choices, out); });
+}
+
+void merge_tensor_file(const fs::path& base, AdapterSets sets, const fs::path& out) {
+  nn::with_ringlet_errors(out.string(), [&] {
+    const auto file = io::SafetensorsFile::open(base);
+    write_merged(*file, nn::FileStore(std::vector{file}), sets, out);
+  });
 }
 
 }  // namespace ringlet::pipeline

@@ -41,4 +41,8 @@ struct AdapterChoice {
 void merge_tensor_file(const std::filesystem::path& base, const std::vector<AdapterChoice>& choices,
                        const std::filesystem::path& out);
 
+/// The same with adapters that are loaded: over layers_of_file(base), as kOtherComponent.
+void merge_tensor_file(const std::filesystem::path& base, AdapterSets sets,
+                       const std::filesystem::path& out);
+
 }  // namespace ringlet::pipeline
