@@ -59,7 +59,10 @@ std::vector<std::string> normalised_words(const std::string& text) {
   };
   for (std::int32_t i = 0; i < plain.length(); i = plain.moveIndex32(i, 1)) {
     const UChar32 c = plain.char32At(i);
-    is_space(c) ? end_word() : void(word.append(c));
+    if (is_space(c))
+      end_word();
+    else
+      word.append(c);
   }
   end_word();
   return words;
