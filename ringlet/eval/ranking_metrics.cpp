@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "ringlet/core/error.h"
 
@@ -14,12 +15,12 @@ RankingScore ranking_score(std::span<const std::int64_t> ranked,
   const auto gain = [](std::int64_t place) {
     return 1.0 / std::log2(static_cast<double>(place) + 1.0);
   };
-  const std::int64_t possible = std::min(k, static_cast<std::int64_t>(wanted.size()));
+  std::set<std::int64_t> left(wanted.begin(), wanted.end());
+  const std::int64_t possible = std::min(k, static_cast<std::int64_t>(left.size()));
   double hits = 0.0, sum = 0.0, best = 0.0;
   for (std::int64_t place = 1; place <= std::min(k, static_cast<std::int64_t>(ranked.size()));
        ++place) {
-    if (std::ranges::find(wanted, ranked[static_cast<std::size_t>(place - 1)]) == wanted.end())
-      continue;
+    if (left.erase(ranked[static_cast<std::size_t>(place - 1)]) == 0) continue;
     ++hits;
     sum += gain(place);
   }

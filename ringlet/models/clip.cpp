@@ -5,6 +5,8 @@
 #include <ATen/ops/linalg_norm.h>
 #include <ATen/ops/matmul.h>
 
+#include "ringlet/core/error.h"
+
 namespace ringlet::models {
 namespace {
 
@@ -26,6 +28,10 @@ at::Tensor Clip::pictures(const at::Tensor& pixels) const { return unit(vision_.
 at::Tensor Clip::texts(const at::Tensor& ids) const { return unit(text_.forward(ids).pooled); }
 
 at::Tensor Clip::loss(const at::Tensor& pixels, const at::Tensor& ids) const {
+  if (pixels.size(0) != ids.size(0))
+    throw Error(ErrorCode::mismatch, "clip",
+                std::to_string(pixels.size(0)) + " pictures and " + std::to_string(ids.size(0)) +
+                    " texts do not make pairs");
   const at::Tensor all = at::matmul(texts(ids), pictures(pixels).t()) * logit_scale_.exp();
   const at::Tensor own = at::arange(all.size(0), ids.options());
   return (at::cross_entropy_loss(all, own) + at::cross_entropy_loss(all.t(), own)) / 2.0;

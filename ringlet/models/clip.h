@@ -21,6 +21,7 @@ class Clip {
   at::Tensor texts(const at::Tensor& ids) const;
 
   /// Symmetric cross entropy of the scaled cosines (transformers' CLIPModel with return_loss).
+  /// Throws Error(mismatch) for other numbers of pictures than of texts.
   at::Tensor loss(const at::Tensor& pixels, const at::Tensor& ids) const;
 
   std::int64_t text_length() const { return text_.config().max_position_embeddings; }

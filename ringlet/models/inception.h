@@ -26,7 +26,7 @@ class InceptionConv {
 
  private:
   at::Tensor kernel_;
-  nn::FrozenBatchNorm norm_;
+  nn::BatchNorm norm_;
   std::int64_t stride_;
   Pair padding_;
 };

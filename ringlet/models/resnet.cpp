@@ -64,6 +64,35 @@ ResNetConfig ResNetConfig::from_json(const Json& json, const std::string& where)
   return c;
 }
 
+ResNetConfig ResNetConfig::deduce(const nn::TensorStore& store) {
+  const auto refuse = [&](const std::string& what) {
+    throw Error(ErrorCode::unsupported, store.description(), what,
+                "ringlet reads torchvision's resnet18, 34, 50, 101 and 152; a config.json with "
+                "\"model_type\" says what else it is");
+  };
+  std::map<std::string, nn::Shape> shapes;
+  for (const std::string& name : store.names())
+    if (const auto tensor = store.find(name, {}, {})) shapes[name] = tensor->sizes().vec();
+  const auto first = shapes.find("conv1.weight");
+  if (first == shapes.end() || first->second.size() != 4)
+    refuse("holds no ResNet with torchvision's names");
+  ResNetConfig c;
+  c.width = first->second[0];
+  c.small_pictures = first->second[3] == 3;
+  c.image_size = c.small_pictures ? 32 : c.image_size;
+  c.bottleneck = shapes.contains("layer1.0.conv3.weight");
+  for (std::size_t stage = 0; stage < c.blocks.size(); ++stage) {
+    const std::string name = "layer" + std::to_string(stage + 1) + ".";
+    std::int64_t& count = c.blocks[stage];
+    for (count = 0; shapes.contains(name + std::to_string(count) + ".conv1.weight");) ++count;
+    if (count == 0) refuse("holds no ResNet of four stages with torchvision's names");
+    const nn::Shape middle = {c.width << stage, c.width << stage, 3, 3};
+    if (c.bottleneck && shapes[name + "0.conv2.weight"] != middle)
+      refuse("holds a ResNet with wide or grouped convolutions");
+  }
+  return c;
+}
+
 ResNet::Block::Block(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t in,
                      std::int64_t width, std::int64_t stride) {
   const std::int64_t out = width * (c.bottleneck ? kExpansion : 1);
@@ -85,13 +114,13 @@ ResNet::Block::Block(const nn::WeightSource& s, const ResNetConfig& c, std::int6
   shortcut_norm.emplace(s.at("downsample").at(1), out);
 }
 
-at::Tensor ResNet::Block::forward(const at::Tensor& x) const {
+at::Tensor ResNet::Block::forward(const at::Tensor& x, Statistics statistics) const {
   at::Tensor y = x;
   for (std::size_t i = 0; i < convolutions.size(); ++i) {
-    y = norms[i](convolutions[i](y));
+    y = norms[i](convolutions[i](y), statistics);
     if (i + 1 < convolutions.size()) y = at::relu(y);
   }
-  return at::relu(y + (shortcut ? (*shortcut_norm)((*shortcut)(x)) : x));
+  return at::relu(y + (shortcut ? (*shortcut_norm)((*shortcut)(x), statistics) : x));
 }
 
 ResNet::ResNet(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t classes)
@@ -111,11 +140,15 @@ ResNet::ResNet(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t cl
   }
 }
 
-at::Tensor ResNet::forward(const at::Tensor& pixels) const {
-  at::Tensor x = at::relu(first_norm_(first_(pixels)));
+at::Tensor ResNet::features(const at::Tensor& pixels, Statistics statistics) const {
+  at::Tensor x = at::relu(first_norm_(first_(pixels), statistics));
   if (!config_.small_pictures) x = at::max_pool2d(x, 3, 2, 1);
-  for (const Block& block : blocks_) x = block.forward(x);
-  return classifier_(x.mean({2, 3}));
+  for (const Block& block : blocks_) x = block.forward(x, statistics);
+  return x.mean({2, 3});
+}
+
+at::Tensor ResNet::forward(const at::Tensor& pixels, Statistics statistics) const {
+  return classifier_(features(pixels, statistics));
 }
 
 }  // namespace ringlet::models

@@ -1,5 +1,6 @@
-// ResNet (He et al. 2016) with torchvision's tensor names. Batch normalisation is frozen: it
-// applies its running statistics, also while the rest of the network learns.
+// ResNet (He et al. 2016) with torchvision's tensor names. Batch normalisation is frozen unless one
+// asks for the batch's own statistics: it applies its running averages, also while the rest of the
+// network learns.
 #pragma once
 
 #include <array>
@@ -28,31 +29,44 @@ struct ResNetConfig {
   /// "bottleneck" and "width" in its place. Throws Error(bad_format | unsupported).
   static ResNetConfig from_json(const Json& json, const std::string& where);
 
+  /// The architecture of a checkpoint without config.json, as torchvision's are, from the names and
+  /// shapes of its tensors. Throws Error(unsupported) for anything but a ResNet of plain or
+  /// bottleneck blocks (among them torchvision's wide ones and ResNeXt).
+  static ResNetConfig deduce(const nn::TensorStore& store);
+
   std::int64_t features() const { return 8 * width * (bottleneck ? 4 : 1); }
 };
 
 class ResNet {
  public:
+  using Statistics = nn::Statistics;
+
   ResNet(const nn::WeightSource& source, const ResNetConfig& config, std::int64_t classes);
 
-  /// pixels [B, 3, H, W] -> scores [B, classes].
-  at::Tensor forward(const at::Tensor& pixels) const;
+  /// pixels [B, 3, H, W] -> scores [B, classes]. Statistics::batch, for learning from nothing, also
+  /// moves the running averages (nn::BatchNorm).
+  at::Tensor forward(const at::Tensor& pixels, Statistics statistics = Statistics::stored) const;
+
+  /// The mean over the last map, which the classifier reads, [B, config().features()].
+  at::Tensor features(const at::Tensor& pixels, Statistics statistics = Statistics::stored) const;
+
+  const ResNetConfig& config() const { return config_; }
 
  private:
   struct Block {
     Block(const nn::WeightSource& source, const ResNetConfig& config, std::int64_t in,
           std::int64_t width, std::int64_t stride);
-    at::Tensor forward(const at::Tensor& x) const;
+    at::Tensor forward(const at::Tensor& x, Statistics statistics) const;
 
     std::vector<nn::Conv2d> convolutions;
-    std::vector<nn::FrozenBatchNorm> norms;
+    std::vector<nn::BatchNorm> norms;
     std::optional<nn::Conv2d> shortcut;
-    std::optional<nn::FrozenBatchNorm> shortcut_norm;
+    std::optional<nn::BatchNorm> shortcut_norm;
   };
 
   ResNetConfig config_;
   nn::Conv2d first_;
-  nn::FrozenBatchNorm first_norm_;
+  nn::BatchNorm first_norm_;
   std::vector<Block> blocks_;
   nn::Linear classifier_;
 };

@@ -1,6 +1,5 @@
 #include "ringlet/models/segformer.h"
 
-#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/gelu.h>
@@ -116,7 +115,9 @@ at::Tensor Segformer::EncoderStage::forward(const at::Tensor& map) const {
 }
 
 Segformer::Segformer(const nn::WeightSource& source, const SegformerConfig& c)
-    : config_(c), classifier_(source.at("decode_head.classifier"), c.decoder_width, c.classes, 1) {
+    : config_(c),
+      fuse_norm_(source.at("decode_head.batch_norm"), c.decoder_width),
+      classifier_(source.at("decode_head.classifier"), c.decoder_width, c.classes, 1) {
   const nn::WeightSource encoder = source.at("segformer.encoder");
   const nn::WeightSource head = source.at("decode_head");
   std::int64_t in = 3;
@@ -128,12 +129,6 @@ Segformer::Segformer(const nn::WeightSource& source, const SegformerConfig& c)
   }
   const auto all = static_cast<std::int64_t>(c.stages.size()) * c.decoder_width;
   fuse_weight_ = head.at("linear_fuse").get("weight", {c.decoder_width, all, 1, 1});
-  const nn::WeightSource norm = head.at("batch_norm");
-  norm_weight_ = norm.get("weight", {c.decoder_width});
-  norm_bias_ = norm.get("bias", {c.decoder_width});
-  norm_mean_ = norm.get("running_mean", {c.decoder_width});
-  norm_variance_ = norm.get("running_var", {c.decoder_width});
-  if (norm.has("num_batches_tracked")) norm.get("num_batches_tracked", {});
 }
 
 at::Tensor Segformer::forward(const at::Tensor& pixels) const {
@@ -148,12 +143,7 @@ at::Tensor Segformer::forward(const at::Tensor& pixels) const {
         to_map(linear_c_[i](to_tokens(maps[i])), maps[i].size(2), maps[i].size(3));
     decoded.push_back(at::upsample_bilinear2d(map, {height, width}, /*align_corners=*/false));
   }
-  constexpr double kEpsilon = 1e-5;
-  const at::Tensor fused = at::batch_norm(at::conv2d(at::cat(decoded, 1), fuse_weight_),
-                                          norm_weight_, norm_bias_, norm_mean_, norm_variance_,
-                                          /*training=*/false, /*momentum=*/0.0, kEpsilon,
-                                          /*cudnn_enabled=*/true);
-  return classifier_(at::relu(fused));
+  return classifier_(at::relu(fuse_norm_(at::conv2d(at::cat(decoded, 1), fuse_weight_))));
 }
 
 }  // namespace ringlet::models

@@ -73,7 +73,8 @@ class Segformer {
   SegformerConfig config_;
   std::vector<EncoderStage> stages_;
   std::vector<nn::Linear> linear_c_;
-  at::Tensor fuse_weight_, norm_weight_, norm_bias_, norm_mean_, norm_variance_;
+  at::Tensor fuse_weight_;
+  nn::BatchNorm fuse_norm_;
   nn::Conv2d classifier_;
 };
 

@@ -65,6 +65,12 @@ Wav2Vec2Config Wav2Vec2Config::from_json(const Json& json, const std::string& wh
                 "feat_extract_norm \"" + norm + "\" with hidden_act \"" + activation + "\"",
                 "ringlet reads \"group\" and \"layer\" with \"gelu\"");
   c.layer_norms = norm == "layer";
+  if (json_value<std::string>(json, "feat_extract_activation", "gelu", where) != "gelu" ||
+      json_value(json, "add_adapter", false, where) ||
+      !json_value(json, "adapter_attn_dim", Json(), where).is_null())
+    throw Error(ErrorCode::unsupported, where,
+                "has adapters of its own, or feat_extract_activation is not \"gelu\"",
+                "ringlet reads wav2vec 2.0 as facebook/wav2vec2-base-960h and -large-960h-lv60");
   c.norm_first = json_value(json, "do_stable_layer_norm", false, where);
   c.width = number("hidden_size", c.width);
   c.layers = number("num_hidden_layers", c.layers);
@@ -182,22 +188,39 @@ at::Tensor Wav2Vec2::positions(const at::Tensor& x) const {
   return at::gelu(y).transpose(1, 2);
 }
 
+/// [B, 1, 1, T] for attention: which of T frames belong to each sound.
+at::Tensor Wav2Vec2::seen_frames(const std::vector<std::int64_t>& lengths, std::int64_t T) const {
+  std::vector<std::int64_t> frames;
+  for (const std::int64_t length : lengths) frames.push_back(config_.frames(length));
+  const at::Tensor count = at::tensor(frames, at::kLong).view({-1, 1, 1, 1});
+  return at::arange(T, at::kLong).view({1, 1, 1, T}).lt(count);
+}
+
+void Wav2Vec2::check(const at::Tensor& sound, const std::vector<std::int64_t>& lengths) const {
+  const auto refuse = [](const std::string& what, const std::string& hint = {}) {
+    throw Error(ErrorCode::invalid_argument, "wav2vec2", what, hint);
+  };
+  if (sound.dim() != 2 || sound.size(0) != static_cast<std::int64_t>(lengths.size()) ||
+      lengths.empty())
+    refuse("there are not as many lengths as sounds");
+  for (const std::int64_t length : lengths) {
+    if (length > sound.size(1))
+      refuse("a sound is said to have " + std::to_string(length) + " samples of " +
+             std::to_string(sound.size(1)));
+    if (config_.frames(length) == 0)
+      refuse("a sound of " + std::to_string(length) + " samples is too short",
+             "the network needs some hundred samples");
+  }
+}
+
 at::Tensor Wav2Vec2::forward(const at::Tensor& sound,
                              const std::vector<std::int64_t>& lengths) const {
-  if (config_.frames(sound.size(1)) == 0)
-    throw Error(ErrorCode::invalid_argument, "wav2vec2", "the sound is too short",
-                "the network needs some hundred samples");
+  check(sound, lengths);
   at::Tensor x = projection_(projection_norm_(heard(sound)));
   at::Tensor seen;
   if (config_.layer_norms) {
-    std::vector<std::int64_t> frames;
-    for (const std::int64_t length : lengths) frames.push_back(config_.frames(length));
-    const at::Tensor there = at::arange(x.size(1), at::kLong)
-                                 .unsqueeze(0)
-                                 .lt(at::tensor(frames, at::kLong).unsqueeze(1))
-                                 .to(x.device());
-    x = x * there.unsqueeze(-1);
-    seen = there.unsqueeze(1).unsqueeze(1);
+    seen = seen_frames(lengths, x.size(1)).to(x.device());
+    x = x * seen.view({x.size(0), x.size(1), 1});
   }
   x = x + positions(x);
   if (!config_.norm_first) x = encoder_norm_(x);
@@ -208,8 +231,23 @@ at::Tensor Wav2Vec2::forward(const at::Tensor& sound,
 
 at::Tensor ctc_loss(const at::Tensor& scores, const std::vector<std::int64_t>& frames,
                     const std::vector<std::vector<std::int64_t>>& letters, std::int64_t blank) {
+  const auto refuse = [](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "CTC loss", what);
+  };
+  const std::size_t count = scores.dim() == 3 ? static_cast<std::size_t>(scores.size(0)) : 0;
+  if (count == 0 || frames.size() != count || letters.size() != count)
+    refuse("there are not as many texts and lengths as sounds");
+  // LibTorch reads the scores of any letter without a look at its number.
+  const auto is_letter = [&](std::int64_t id) { return id >= 0 && id < scores.size(2); };
+  if (!is_letter(blank)) refuse("the blank is no letter");
+  for (const std::int64_t length : frames)
+    if (length < 1 || length > scores.size(1))
+      refuse(std::to_string(length) + " frames of " + std::to_string(scores.size(1)));
   std::vector<std::int64_t> all, lengths;
   for (const auto& text : letters) {
+    for (const std::int64_t id : text)
+      if (!is_letter(id) || id == blank)
+        refuse("letter " + std::to_string(id) + " is not one of " + std::to_string(scores.size(2)));
     all.insert(all.end(), text.begin(), text.end());
     lengths.push_back(static_cast<std::int64_t>(text.size()));
   }
@@ -220,6 +258,8 @@ at::Tensor ctc_loss(const at::Tensor& scores, const std::vector<std::int64_t>& f
 }
 
 std::vector<std::int64_t> ctc_decode(const at::Tensor& scores, std::int64_t blank) {
+  if (scores.dim() != 2)
+    throw Error(ErrorCode::invalid_argument, "CTC", "scores of one sound are decoded at a time");
   const at::Tensor best = scores.argmax(-1).to(at::kCPU).contiguous();
   std::vector<std::int64_t> letters;
   std::int64_t before = blank;

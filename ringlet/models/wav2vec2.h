@@ -47,7 +47,7 @@ class Wav2Vec2 {
   /// sound [B, samples], each of mean 0 and deviation 1 and filled up with zeros; their lengths ->
   /// scores of letters [B, frames, vocabulary]. Networks with layer norms do not look at the
   /// padding; those with a group norm were trained to. Throws Error(invalid_argument) for sounds
-  /// that are too short.
+  /// that are too short, and for lengths that do not fit.
   at::Tensor forward(const at::Tensor& sound, const std::vector<std::int64_t>& lengths) const;
 
   const Wav2Vec2Config& config() const { return config_; }
@@ -69,6 +69,8 @@ class Wav2Vec2 {
     nn::LayerNorm last_norm;
   };
 
+  void check(const at::Tensor& sound, const std::vector<std::int64_t>& lengths) const;
+  at::Tensor seen_frames(const std::vector<std::int64_t>& lengths, std::int64_t T) const;
   at::Tensor heard(const at::Tensor& sound) const;
   at::Tensor positions(const at::Tensor& x) const;
 
@@ -82,12 +84,14 @@ class Wav2Vec2 {
   nn::Linear letters_;
 };
 
-/// Mean over texts of the CTC loss per letter. `scores` as Wav2Vec2::forward gives them, `frames`
-/// and `letters` of each text.
+/// Mean over texts of the CTC loss per letter, as transformers computes it with ctc_loss_reduction
+/// "mean". `scores` [B, frames, vocabulary], `frames` and `letters` of each text. A text with more
+/// letters than its frames can say counts as 0. Throws Error(invalid_argument) for counts that do
+/// not fit and for letters outside the vocabulary or equal to the blank.
 at::Tensor ctc_loss(const at::Tensor& scores, const std::vector<std::int64_t>& frames,
                     const std::vector<std::vector<std::int64_t>>& letters, std::int64_t blank);
 
-/// The likeliest letter of every frame, repeats and blanks left out.
+/// The likeliest letter of every frame, repeats and blanks left out. `scores` [frames, vocabulary].
 std::vector<std::int64_t> ctc_decode(const at::Tensor& scores, std::int64_t blank);
 
 }  // namespace ringlet::models

@@ -8,6 +8,8 @@
 #include <ATen/ops/silu.h>
 #include <c10/core/GradMode.h>
 
+#include "ringlet/core/error.h"
+
 namespace ringlet::nn {
 
 GroupNorm::GroupNorm(const WeightSource& source, std::int64_t groups, std::int64_t channels,
@@ -30,18 +32,28 @@ at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
   return at::layer_norm(x, weight_.sizes(), weight_, bias_, epsilon_);
 }
 
-FrozenBatchNorm::FrozenBatchNorm(const WeightSource& source, std::int64_t channels, double epsilon)
+BatchNorm::BatchNorm(const WeightSource& source, std::int64_t channels, double epsilon)
     : weight_(source.get("weight", {channels}, Init::constant(1.0))),
       bias_(source.get("bias", {channels}, Init::constant(0.0))),
       mean_(source.get("running_mean", {channels}, Init::constant(0.0)).detach()),
       variance_(source.get("running_var", {channels}, Init::constant(1.0)).detach()),
-      epsilon_(epsilon) {
+      epsilon_(epsilon),
+      own_(source.options().trainable) {
   if (source.has("num_batches_tracked")) source.get("num_batches_tracked", {});
 }
 
-at::Tensor FrozenBatchNorm::operator()(const at::Tensor& x) const {
-  return at::batch_norm(x, weight_, bias_, mean_, variance_, /*training=*/false,
-                        /*momentum=*/0.0, epsilon_, /*cudnn_enabled=*/true);
+at::Tensor BatchNorm::operator()(const at::Tensor& x, Statistics statistics) const {
+  const bool of_batch = statistics == Statistics::batch;
+  if (of_batch && !own_)
+    throw Error(ErrorCode::invalid_argument, "batch normalisation",
+                "running averages of a frozen network do not move",
+                "load it with WeightOptions::trainable, or use the stored statistics");
+  if (of_batch && x.numel() <= x.size(1))
+    throw Error(ErrorCode::invalid_argument, "batch normalisation",
+                "a batch with one number per channel has no variance", "use larger batches");
+  constexpr double kMomentum = 0.1;
+  return at::batch_norm(x, weight_, bias_, mean_, variance_, of_batch, kMomentum, epsilon_,
+                        /*cudnn_enabled=*/true);
 }
 
 at::Tensor silu(at::Tensor x) { return c10::GradMode::is_enabled() ? at::silu(x) : at::silu_(x); }

@@ -32,16 +32,27 @@ class LayerNorm {
   double epsilon_;
 };
 
-/// Batch normalisation (Ioffe and Szegedy 2015) over x [B, C, H, W] by its running statistics,
-/// which stay as they are: also where scale and shift learn.
-class FrozenBatchNorm {
+/// Whose mean and variance a batch normalisation uses.
+enum class Statistics {
+  stored,  ///< the running averages, which stay as they are: also where scale and shift learn
+  batch,   ///< those of the batch, towards which the running averages move (learning from nothing)
+};
+
+/// Batch normalisation (Ioffe and Szegedy 2015) over x [B, C, H, W].
+class BatchNorm {
  public:
-  FrozenBatchNorm(const WeightSource& source, std::int64_t channels, double epsilon = 1e-5);
-  at::Tensor operator()(const at::Tensor& x) const;
+  BatchNorm(const WeightSource& source, std::int64_t channels, double epsilon = 1e-5);
+
+  /// With Statistics::batch the running averages move by a tenth, as torch.nn.BatchNorm2d's do.
+  /// They are tensors of the network like any other (saved, and never given a gradient), and must
+  /// be its own: throws Error(invalid_argument) unless its source is trainable, and for a batch
+  /// with one number per channel, which has no variance.
+  at::Tensor operator()(const at::Tensor& x, Statistics statistics = Statistics::stored) const;
 
  private:
   at::Tensor weight_, bias_, mean_, variance_;
   double epsilon_;
+  bool own_;
 };
 
 /// SiLU (Elfwing et al. 2018) of a tensor that nobody else uses: in place where no gradient is

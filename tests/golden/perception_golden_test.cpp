@@ -1,11 +1,13 @@
 // ResNet, ViT's classifier, CLIP's loss and wav2vec 2.0 against torchvision and transformers
-// (make_perception.py).
+// (make_perception.py); the metrics of texts and rankings against jiwer, SQuAD's and numpy's.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include "ringlet/core/json.h"
+#include "ringlet/eval/ranking_metrics.h"
+#include "ringlet/eval/text_metrics.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip.h"
 #include "ringlet/models/resnet.h"
@@ -68,10 +70,33 @@ TEST_F(PerceptionGolden, ResNetsEqualTorchvision) {
   }
 }
 
+// From nothing: the batch's statistics, and what the running averages become.
+TEST_F(PerceptionGolden, ALearningResNetEqualsTorchvision) {
+  const nn::WeightSource weights = source();
+  const models::ResNet network(weights, models::ResNetConfig(), 5);
+  const nn::ModuleIndex index = weights.finish();
+  const at::Tensor scores =
+      network.forward(golden::uniform("resnet18", {2, 3, 64, 64}), nn::Statistics::batch);
+  expect_near("learning.logits", scores.detach());
+  at::logsumexp(scores, 1).sum().backward();
+  expect_near("learning.gradient",
+              index.tensors.at("layer2.0.downsample.0.weight").grad().slice(0, 0, 4));
+  for (const std::string name : {"bn1", "layer4.1.bn2"})
+    for (const std::string part : {".running_mean", ".running_var"})
+      expect_near("learning." + name + part,
+                  index.tensors.at(name + part).detach().slice(0, 0, 16));
+}
+
 TEST_F(PerceptionGolden, VisionClassifierEqualsTransformers) {
+  const nn::WeightSource weights = source();
   const models::VisionClassifier network(
-      source(), models::VisionConfig::from_json(json_.at("vit"), "vit"), 3);
-  expect_near("vit.classes", network.forward(golden::uniform("vit.32", {2, 3, 32, 32})).detach());
+      weights, models::VisionConfig::from_json(json_.at("vit"), "vit"), 3);
+  const nn::ModuleIndex index = weights.finish();
+  const at::Tensor scores = network.forward(golden::uniform("vit.32", {2, 3, 32, 32}));
+  expect_near("vit.classes", scores.detach());
+  at::logsumexp(scores, 1).sum().backward();
+  expect_near("vit.gradient",
+              index.tensors.at("vit.encoder.layer.0.attention.attention.query.weight").grad());
 }
 
 TEST_F(PerceptionGolden, ClipLossEqualsTransformers) {
@@ -114,6 +139,36 @@ TEST_F(PerceptionGolden, SpeechEqualsTransformers) {
     loss.backward();
     expect_near("speech." + kind + ".gradient",
                 index.tensors.at("wav2vec2.encoder.layers.0.attention.q_proj.weight").grad());
+  }
+}
+
+TEST_F(PerceptionGolden, AnswersScoreAsInSquad) {
+  for (const Json& one : json_.at("answers")) {
+    const eval::AnswerScore score =
+        eval::answer_score(one[0].get<std::string>(), one[1].get<std::string>());
+    EXPECT_EQ(score.exact, one[2].get<double>()) << one;
+    EXPECT_NEAR(score.f1, one[3].get<double>(), 1e-12) << one;
+  }
+}
+
+TEST_F(PerceptionGolden, ErrorRatesEqualJiwer) {
+  std::vector<std::string> said, truth;
+  for (const Json& pair : json_.at("said")) {
+    said.push_back(pair[0].get<std::string>());
+    truth.push_back(pair[1].get<std::string>());
+  }
+  EXPECT_NEAR(eval::word_error_rate(said, truth), json_.at("word error rate").get<double>(), 1e-12);
+  EXPECT_NEAR(eval::character_error_rate(said, truth),
+              json_.at("character error rate").get<double>(), 1e-12);
+}
+
+TEST_F(PerceptionGolden, RankingsScoreAsInNumpy) {
+  using Numbers = std::vector<std::int64_t>;
+  for (const Json& one : json_.at("rankings")) {
+    const eval::RankingScore score = eval::ranking_score(
+        one[0].get<Numbers>(), one[1].get<Numbers>(), one[2].get<std::int64_t>());
+    EXPECT_NEAR(score.recall, one[3].get<double>(), 1e-12) << one;
+    EXPECT_NEAR(score.ndcg, one[4].get<double>(), 1e-12) << one;
   }
 }
 
