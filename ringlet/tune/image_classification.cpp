@@ -67,8 +67,11 @@ PictureNetwork vision_transformer(const Json& config, const std::string& where) 
 
 /// torchvision's preparation: the shorter side to 8/7 of the trained size, its middle, ImageNet's
 /// mean and deviation. Small pictures are taken whole.
-PictureNetwork resnet(const Json& config, const std::string& where) {
-  const auto residual = models::ResNetConfig::from_json(config, where);
+PictureNetwork resnet(const Json& config, const std::string& where, const TaskOptions& options) {
+  // torchvision has no configurations: the tensors say which ResNet they are of.
+  const bool said = config.contains("architecture") || config.contains("blocks");
+  const auto residual = said ? models::ResNetConfig::from_json(config, where)
+                             : models::ResNetConfig::deduce(*open_weights(options, {}));
   eval::Preprocessing how;
   how.bicubic = false;
   how.mean = {0.485, 0.456, 0.406};
@@ -86,9 +89,10 @@ PictureNetwork resnet(const Json& config, const std::string& where) {
           }};
 }
 
-PictureNetwork picture_network(const Json& config, const std::string& where) {
+PictureNetwork picture_network(const Json& config, const std::string& where,
+                               const TaskOptions& options) {
   return json_value<std::string>(config, "model_type", "", where) == "resnet"
-             ? resnet(config, where)
+             ? resnet(config, where, options)
              : vision_transformer(config, where);
 }
 
@@ -97,7 +101,7 @@ class ImageClassification final : public Task {
   explicit ImageClassification(const TaskOptions& options)
       : config_(read_config(options, "vit (google/vit-base-patch16-224), resnet")),
         where_((options.model / "config.json").string()),
-        kind_(picture_network(config_, where_)),
+        kind_(picture_network(config_, where_, options)),
         examples_(read_split<LabelledPicture>(options, read_class_folders)),
         labels_(config_, classes(), where_),
         pictures_(eval::Preprocessing::read(options.model, kind_.preprocessing)),

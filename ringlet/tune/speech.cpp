@@ -112,7 +112,11 @@ class Speech final : public Task {
         files_(folder_files(options.model,
                             std::array{"config.json", "vocab.json", "preprocessor_config.json",
                                        "tokenizer_config.json", "special_tokens_map.json"})) {
-    const nn::WeightSource source(open_weights(options, {}), options.weights);
+    has_head_ = has_tensor(options, "lm_head.weight", {config_.vocabulary, config_.width});
+    // Published networks that have heard speech but no texts hold what they were trained with.
+    const nn::WeightSource source(
+        open_weights(options, {"lm_head."}, {"quantizer.", "project_hid.", "project_q."}),
+        options.weights);
     speech_.emplace(source, config_);
     network_ = source.finish();
   }
@@ -120,6 +124,9 @@ class Speech final : public Task {
   std::string description() const override { return "wav2vec2"; }
   std::vector<std::string> usual_targets() const override {
     return {"model.wav2vec2.encoder.layers.*"};
+  }
+  std::vector<std::string> new_layers() const override {
+    return has_head_ ? std::vector<std::string>{} : std::vector<std::string>{"lm_head"};
   }
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
@@ -197,6 +204,7 @@ class Speech final : public Task {
   Split<Utterance> examples_;
   at::Device device_;
   std::map<std::string, std::string> files_;
+  bool has_head_ = false;
   std::optional<models::Wav2Vec2> speech_;
 };
 
