@@ -3,8 +3,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <mutex>
 #include <thread>
 
@@ -13,6 +11,7 @@
 #include "options.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/comparison.h"
 #include "ringlet/nn/torch_errors.h"
@@ -29,11 +28,6 @@ struct CompareOptions {
   int jobs = 1;
   bool report_only = false, dry_run = false;
 };
-
-std::string content_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 std::string last_line(const std::string& text) {
   std::size_t end = text.size();
@@ -125,7 +119,7 @@ class CellRunner {
     if (result.status != 0 && !interrupted())
       throw Error(ErrorCode::invalid_argument, cell.folder.string(),
                   "\"ringlet " + words.front() + "\" ended with status " +
-                      std::to_string(result.status) + ": " + last_line(content_of(log)),
+                      std::to_string(result.status) + ": " + last_line(read_file(log)),
                   "see " + log.string() + "; the command was ringlet " + join(words, " "));
     return result;
   }

@@ -1,10 +1,10 @@
 #include "ringlet/core/json.h"
 
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <utility>
 #include <vector>
+
+#include "ringlet/core/read_file.h"
 
 namespace ringlet {
 namespace {
@@ -89,18 +89,11 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
 }
 
 Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits) {
-  std::error_code code;
-  const std::filesystem::file_status status = std::filesystem::status(path, code);
-  if (!std::filesystem::exists(status))
-    throw Error(ErrorCode::not_found, path.string(), "the file does not exist");
-  if (!std::filesystem::is_regular_file(status))
-    throw Error(ErrorCode::io, path.string(), "is not a regular file");
-  if (std::filesystem::file_size(path, code) > limits.max_bytes)
+  std::error_code problem;
+  if (std::filesystem::is_regular_file(path, problem) &&
+      std::filesystem::file_size(path, problem) > limits.max_bytes)
     throw Error(ErrorCode::bad_format, path.string(), "is too large for a JSON file");
-  std::ifstream stream(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(stream), {}};
-  if (!stream) throw Error(ErrorCode::io, path.string(), "cannot be read");
-  return parse_json(text, path.string(), limits);
+  return parse_json(read_file(path), path.string(), limits);
 }
 
 }  // namespace ringlet

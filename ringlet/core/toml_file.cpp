@@ -1,7 +1,5 @@
 #include "ringlet/core/toml_file.h"
 
-#include <fstream>
-#include <iterator>
 #include <sstream>
 #include <string>
 
@@ -9,6 +7,7 @@
 #include <toml++/toml.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 
 namespace ringlet {
 namespace {
@@ -38,11 +37,7 @@ Json to_json(const toml::node& node) {
 }  // namespace
 
 Json read_toml_file(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path))
-    throw Error(ErrorCode::not_found, path.string(), "the file does not exist");
-  std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file.good() && !file.eof()) throw Error(ErrorCode::io, path.string(), "cannot be read");
+  const std::string text = read_file(path);
   try {
     return to_json(toml::parse(text, path.string()));
   } catch (const toml::parse_error& problem) {

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <numbers>
 #include <string>
 #include <string_view>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 
 namespace ringlet::data {
 namespace {
@@ -74,17 +73,7 @@ float sample(const Bytes& file, std::size_t at, const Format& format) {
 
 Sound read_wave(const fs::path& path) {
   const std::string where = path.string();
-  std::error_code problem;
-  const auto size = fs::file_size(path, problem);
-  if (problem == std::errc::no_such_file_or_directory)
-    throw Error(ErrorCode::not_found, where, "the sound file does not exist");
-  if (problem) throw Error(ErrorCode::io, where, "cannot be read: " + problem.message());
-  if (size > kMostBytes)
-    throw Error(ErrorCode::unsupported, where, "the sound file is larger than 1 GiB");
-  std::ifstream stream(path, std::ios::binary);
-  const std::string content{std::istreambuf_iterator<char>(stream), {}};
-  if (stream.bad() || content.size() != size)
-    throw Error(ErrorCode::io, where, "the sound file cannot be read");
+  const std::string content = read_file(path, kMostBytes);
   const Bytes file(content, where);
   if (!file.matches(0, "RIFF") || !file.matches(8, "WAVE"))
     throw Error(ErrorCode::bad_format, where, "is no WAV file");

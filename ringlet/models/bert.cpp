@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/models/config_number.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
@@ -39,10 +40,7 @@ BertConfig BertConfig::from_json(const Json& json, const std::string& where) {
                 "texts are read by bert and roberta");
   }
   const auto number = [&](const char* key, std::int64_t fallback) {
-    const auto value = json_value(json, key, fallback, where);
-    if (value <= 0)
-      throw Error(ErrorCode::bad_format, where, std::string(key) + " must be positive");
-    return value;
+    return positive_number(json, key, fallback, where);
   };
   c.vocabulary = number("vocab_size", c.vocabulary);
   c.width = number("hidden_size", c.width);

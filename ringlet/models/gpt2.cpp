@@ -12,6 +12,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/models/config_number.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
@@ -48,10 +49,7 @@ Gpt2Config Gpt2Config::from_json(const Json& json, const std::string& where) {
                 "texts are continued by gpt2");
   Gpt2Config c;
   const auto number = [&](const char* key, std::int64_t fallback) {
-    const auto value = json_value(json, key, fallback, where);
-    if (value <= 0)
-      throw Error(ErrorCode::bad_format, where, std::string(key) + " must be positive");
-    return value;
+    return positive_number(json, key, fallback, where);
   };
   c.vocabulary = number("vocab_size", c.vocabulary);
   c.width = number("n_embd", c.width);

@@ -9,6 +9,7 @@
 #include <ATen/ops/relu.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/models/config_number.h"
 
 namespace ringlet::models {
 
@@ -22,10 +23,7 @@ RecommenderConfig RecommenderConfig::from_json(const Json& json, const std::stri
                 "recommendations are made by two-tower and matrix-factorisation");
   }
   const auto number = [&](const char* key, std::int64_t fallback) {
-    const auto value = json_value(json, key, fallback, where);
-    if (value <= 0)
-      throw Error(ErrorCode::bad_format, where, std::string(key) + " must be positive");
-    return value;
+    return positive_number(json, key, fallback, where);
   };
   c.items = number("items", 0);
   c.width = number("width", c.width);

@@ -10,6 +10,7 @@
 #include <ATen/ops/upsample_bicubic2d.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/models/config_number.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
@@ -86,10 +87,7 @@ VisionConfig VisionConfig::from_json(const Json& json, const std::string& where)
     throw Error(ErrorCode::unsupported, where, "model_type \"" + type + "\" is not known",
                 "ringlet measures with vit (DINO), dinov2 and clip");
   const auto number = [&](const char* key, std::int64_t fallback) {
-    const auto value = json_value(part, key, fallback, where);
-    if (value <= 0)
-      throw Error(ErrorCode::bad_format, where, std::string(key) + " must be positive");
-    return value;
+    return positive_number(part, key, fallback, where);
   };
   c.width = number("hidden_size", c.width);
   c.layers = number("num_hidden_layers", c.layers);

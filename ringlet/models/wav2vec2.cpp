@@ -13,6 +13,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/models/config_number.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
@@ -42,10 +43,7 @@ Wav2Vec2Config Wav2Vec2Config::from_json(const Json& json, const std::string& wh
                 "speech is read by wav2vec2");
   Wav2Vec2Config c;
   const auto number = [&](const char* key, std::int64_t fallback) {
-    const auto value = json_value(json, key, fallback, where);
-    if (value <= 0)
-      throw Error(ErrorCode::bad_format, where, std::string(key) + " must be positive");
-    return value;
+    return positive_number(json, key, fallback, where);
   };
   c.channels = json_value(json, "conv_dim", c.channels, where);
   c.kernels = json_value(json, "conv_kernel", c.kernels, where);

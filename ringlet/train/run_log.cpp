@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <utility>
 #include <vector>
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 
 namespace ringlet::train {
 namespace {
@@ -23,11 +22,6 @@ fs::path made(const fs::path& folder) {
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
                 "choose another --out");
   return folder;
-}
-
-std::string content_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 }  // namespace
@@ -80,7 +74,7 @@ fs::path RunLog::write_report(Report report, const std::string& captions) const 
     const std::string stem = file.stem().string();
     constexpr std::size_t kPrefix = 5;  // "step-"
     if (stem.size() <= kPrefix) continue;
-    ReportGrid grid{0, captions, content_of(file)};
+    ReportGrid grid{0, captions, read_file(file)};
     std::from_chars(stem.data() + kPrefix, stem.data() + stem.size(), grid.step);
     report.grids.push_back(std::move(grid));
   }

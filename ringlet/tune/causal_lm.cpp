@@ -1,13 +1,12 @@
 // Texts that are to be continued: .txt files, read from left to right.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/models/gpt2.h"
 #include "ringlet/tune/examples.h"
@@ -31,9 +30,7 @@ std::vector<std::string> read_texts(const fs::path& path) {
   }
   std::vector<std::string> texts;
   for (const fs::path& file : files) {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream) throw Error(ErrorCode::not_found, file.string(), "the text cannot be opened");
-    texts.emplace_back(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
+    texts.push_back(read_file(file));
     if (!is_utf8(texts.back()))
       throw Error(ErrorCode::bad_format, file.string(), "is not valid UTF-8");
   }

@@ -1,11 +1,9 @@
 #include "ringlet/tune/examples.h"
 
-#include <fstream>
-#include <iterator>
-
 #include <ATen/ops/cat.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/io/image.h"
 #include "ringlet/pipeline/model_files.h"
 
@@ -45,10 +43,8 @@ Json read_config(const TaskOptions& options, const char* known) {
 std::map<std::string, std::string> folder_files(const fs::path& folder,
                                                 std::span<const char* const> names) {
   std::map<std::string, std::string> contents;
-  for (const char* name : names) {
-    std::ifstream file(folder / name, std::ios::binary);
-    if (file) contents[name] = {std::istreambuf_iterator<char>(file), {}};
-  }
+  for (const char* name : names)
+    if (fs::exists(folder / name)) contents[name] = read_file(folder / name);
   return contents;
 }
 

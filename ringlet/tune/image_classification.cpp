@@ -4,13 +4,11 @@
 #include <functional>
 #include <set>
 
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/tensor.h>
-
 #include "ringlet/core/error.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/models/resnet.h"
 #include "ringlet/models/vision_transformer.h"
+#include "ringlet/tune/classification.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/labels.h"
 #include "ringlet/tune/tasks.h"
@@ -96,14 +94,14 @@ PictureNetwork picture_network(const Json& config, const std::string& where,
              : vision_transformer(config, where);
 }
 
-class ImageClassification final : public Task {
+class ImageClassification final : public Classification {
  public:
   explicit ImageClassification(const TaskOptions& options)
       : config_(read_config(options, "vit (google/vit-base-patch16-224), resnet")),
         where_((options.model / "config.json").string()),
         kind_(picture_network(config_, where_, options)),
         examples_(read_split<LabelledPicture>(options, read_class_folders)),
-        labels_(config_, classes(), where_),
+        labels_(config_, names_of_classes(), where_),
         pictures_(eval::Preprocessing::read(options.model, kind_.preprocessing)),
         device_(options.weights.device),
         processor_(folder_files(options.model, std::array{"preprocessor_config.json"})) {
@@ -128,24 +126,6 @@ class ImageClassification final : public Task {
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
 
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
-    return at::cross_entropy_loss(scores(examples_.train, rows), targets(examples_.train, rows));
-  }
-
-  std::vector<Score> evaluate() const override {
-    constexpr std::size_t kBatch = 64;
-    double right = 0.0, loss = 0.0;
-    const std::vector<LabelledPicture>& all = examples_.held_out;
-    in_batches(all.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
-      const at::Tensor said = scores(all, rows), wanted = targets(all, rows);
-      right += said.argmax(1).eq(wanted).sum().item<double>();
-      loss +=
-          at::cross_entropy_loss(said, wanted).item<double>() * static_cast<double>(rows.size());
-    });
-    const auto count = static_cast<double>(all.size());
-    return {{"accuracy", true, right / count}, {"loss", false, loss / count}};
-  }
-
   std::map<std::string, std::string> model_files() const override {
     std::map<std::string, std::string> files = processor_;
     files["config.json"] = labels_.written_into(config_).dump(2) + "\n";
@@ -153,23 +133,26 @@ class ImageClassification final : public Task {
   }
 
  private:
-  std::set<std::string> classes() const {
+  std::set<std::string> names_of_classes() const {
     std::set<std::string> names;
     for (const LabelledPicture& example : examples_.train) names.insert(example.label);
     return names;
   }
-  at::Tensor scores(const std::vector<LabelledPicture>& all,
-                    std::span<const std::size_t> rows) const {
+  at::Tensor scores(Part part, std::span<const std::size_t> rows) const override {
+    const std::vector<LabelledPicture>& all = of(part);
     std::vector<fs::path> files;
     for (const std::size_t row : rows) files.push_back(all[row].file);
     return forward_(pictures_.batch(files, device_));
   }
-  at::Tensor targets(const std::vector<LabelledPicture>& all,
-                     std::span<const std::size_t> rows) const {
+  std::vector<std::int64_t> classes(Part part, std::span<const std::size_t> rows) const override {
+    const std::vector<LabelledPicture>& all = of(part);
     std::vector<std::int64_t> numbers;
     for (const std::size_t row : rows)
       numbers.push_back(labels_.index(all[row].label, all[row].file.string()));
-    return at::tensor(numbers, at::kLong).to(device_);
+    return numbers;
+  }
+  const std::vector<LabelledPicture>& of(Part part) const {
+    return part == Part::train ? examples_.train : examples_.held_out;
   }
 
   Json config_;

@@ -1,9 +1,7 @@
 // Texts with a class each: lines {"text": …, "label": …}.
 #include <set>
 
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/tensor.h>
-
+#include "ringlet/tune/classification.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/labels.h"
 #include "ringlet/tune/tasks.h"
@@ -27,14 +25,14 @@ std::vector<LabelledText> read_texts(const std::filesystem::path& file) {
   return examples;
 }
 
-class TextClassification final : public Task {
+class TextClassification final : public Classification {
  public:
   explicit TextClassification(const TaskOptions& options)
       : config_(read_config(options, "bert, roberta")),
         where_((options.model / "config.json").string()),
         bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)),
         examples_(read_split<LabelledText>(options, read_texts)),
-        labels_(config_, classes(), where_),
+        labels_(config_, names_of_classes(), where_),
         device_(options.weights.device),
         files_(folder_files(options.model, kTokenizerFiles)) {
     const EncoderTokenizer tokenizer(options.model, bert_);
@@ -62,24 +60,6 @@ class TextClassification final : public Task {
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
 
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
-    return at::cross_entropy_loss(scores(examples_.train, rows), targets(examples_.train, rows));
-  }
-
-  std::vector<Score> evaluate() const override {
-    constexpr std::size_t kBatch = 64;
-    const std::vector<LabelledText>& all = examples_.held_out;
-    double right = 0.0, loss = 0.0;
-    in_batches(all.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
-      const at::Tensor said = scores(all, rows), wanted = targets(all, rows);
-      right += said.argmax(1).eq(wanted).sum().item<double>();
-      loss +=
-          at::cross_entropy_loss(said, wanted).item<double>() * static_cast<double>(rows.size());
-    });
-    const auto count = static_cast<double>(all.size());
-    return {{"accuracy", true, right / count}, {"loss", false, loss / count}};
-  }
-
   std::map<std::string, std::string> model_files() const override {
     std::map<std::string, std::string> files = files_;
     files["config.json"] = labels_.written_into(config_).dump(2) + "\n";
@@ -87,22 +67,26 @@ class TextClassification final : public Task {
   }
 
  private:
-  std::set<std::string> classes() const {
+  std::set<std::string> names_of_classes() const {
     std::set<std::string> names;
     for (const LabelledText& example : examples_.train) names.insert(example.label);
     return names;
   }
-  at::Tensor scores(const std::vector<LabelledText>& all, std::span<const std::size_t> rows) const {
+  at::Tensor scores(Part part, std::span<const std::size_t> rows) const override {
+    const std::vector<LabelledText>& all = of(part);
     std::vector<const models::EncodedText*> texts;
     for (const std::size_t row : rows) texts.push_back(&all[row].encoded);
     return network_of_texts_->forward(text_batch(texts, bert_.pad_id, device_));
   }
-  at::Tensor targets(const std::vector<LabelledText>& all,
-                     std::span<const std::size_t> rows) const {
+  std::vector<std::int64_t> classes(Part part, std::span<const std::size_t> rows) const override {
+    const std::vector<LabelledText>& all = of(part);
     std::vector<std::int64_t> numbers;
     for (const std::size_t row : rows)
       numbers.push_back(labels_.index(all[row].label, all[row].where));
-    return at::tensor(numbers, at::kLong).to(device_);
+    return numbers;
+  }
+  const std::vector<LabelledText>& of(Part part) const {
+    return part == Part::train ? examples_.train : examples_.held_out;
   }
 
   Json config_;
