@@ -145,12 +145,16 @@ void Tune::measure(train::Trainer& trainer, std::int64_t step) {
     throw;
   }
   trainer.swap_averages();
-  std::erase_if(scores_, [&](const ScoreRow& earlier) { return earlier.step >= step; });
-  scores_.push_back(row);
   train::ScoreFile file(options_.out / "scores.csv", names_of(row.scores), step);
   std::vector<double> values;
   for (const Score& score : row.scores) values.push_back(score.value);
   file.add(step, values);
+  // All from the file: a run that goes on has some from before its interruption.
+  scores_.clear();
+  for (const train::MeasuredStep& measured : file.rows()) {
+    ScoreRow& kept = scores_.emplace_back(ScoreRow{measured.step, row.scores});
+    for (std::size_t i = 0; i < kept.scores.size(); ++i) kept.scores[i].value = measured.values[i];
+  }
 }
 
 bool Tune::train(train::Trainer& trainer, train::RunLog& log, const train::StepObserver& observer) {

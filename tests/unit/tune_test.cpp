@@ -130,6 +130,8 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
   Tune again(parts);
   EXPECT_EQ(again.plan().first_step, 3);
   ASSERT_TRUE(again.run());
+  ASSERT_EQ(again.scores().size(), 2u);  // the one from before the interruption, too
+  EXPECT_EQ(again.scores().front().step, 0);
   const auto a = io::load_tensors(folder_ / "whole/adapter.safetensors");
   const auto b = io::load_tensors(folder_ / "parts/adapter.safetensors");
   for (const auto& [name, tensor] : a) EXPECT_TRUE(tensor.equal(b.at(name))) << name;
