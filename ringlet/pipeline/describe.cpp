@@ -134,6 +134,11 @@ Json describe_any(const fs::path& path) {
               {"metadata", Json::object()},
               {"notes", Json::array()}};
   if (fs::exists(path / "adapter_config.json")) out["kind"] = "adapter folder (PEFT)";
+  if (const fs::path config = path / "config.json"; fs::exists(config)) {
+    const auto type =
+        json_value<std::string>(read_json_file(config), "model_type", "", config.string());
+    if (!type.empty()) out["kind"] = "network of the kind " + type;
+  }
   Json components = Json::array();
   for (const fs::path& file : weights)
     components.push_back(content_of(file).json(file.filename().string()));
