@@ -1,10 +1,5 @@
 #include "ringlet/models/recommender.h"
 
-#include <limits>
-
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/relu.h>
 
@@ -57,34 +52,6 @@ at::Tensor Recommender::users(const at::Tensor& of) const {
 
 at::Tensor Recommender::scores(const at::Tensor& users) const {
   return at::matmul(users, items_.table().t()) + bias_;
-}
-
-at::Tensor Recommender::scores(const at::Tensor& users, const at::Tensor& items) const {
-  return at::matmul(users, items_(items).t()) + bias_.index_select(0, items);
-}
-
-at::Tensor personalised_ranking_loss(const at::Tensor& wanted, const at::Tensor& others) {
-  if (wanted.dim() != 1 || others.dim() != 2 || wanted.size(0) != others.size(0))
-    throw Error(ErrorCode::mismatch, "personalised ranking",
-                "there are not as many wanted items as rows of others");
-  return -at::log_sigmoid(wanted.unsqueeze(1) - others).mean();
-}
-
-at::Tensor sampled_softmax_loss(const at::Tensor& scores, const at::Tensor& items,
-                                const at::Tensor& share) {
-  const bool fits = scores.dim() == 2 && items.dim() == 1 && scores.size(1) == items.size(0) &&
-                    scores.size(0) <= items.size(0);
-  if (!fits || (share.defined() && share.sizes() != items.sizes()))
-    throw Error(ErrorCode::mismatch, "sampled softmax",
-                "scores want a column for each item, and the users' own items first");
-  const at::Tensor users = at::arange(scores.size(0), items.options());
-  const at::Tensor columns = at::arange(scores.size(1), items.options());
-  const at::Tensor again = items.unsqueeze(0)
-                               .eq(items.slice(0, 0, scores.size(0)).unsqueeze(1))
-                               .logical_and(columns.unsqueeze(0).ne(users.unsqueeze(1)));
-  const at::Tensor drawn = share.defined() ? scores - share : scores;
-  return at::cross_entropy_loss(drawn.masked_fill(again, -std::numeric_limits<double>::infinity()),
-                                users);
 }
 
 }  // namespace ringlet::models

@@ -1,5 +1,5 @@
 // Recommendation from implicit feedback: a tower that reads what somebody has, and one for each
-// thing that could be added (Covington et al. 2016; He et al. 2017 for the losses of such data).
+// thing that could be added (Covington et al. 2016).
 #pragma once
 
 #include <cstdint>
@@ -41,9 +41,6 @@ class Recommender {
   /// Scores of all items, [B, items].
   at::Tensor scores(const at::Tensor& users) const;
 
-  /// Scores of some items, int64 [N] -> [B, N].
-  at::Tensor scores(const at::Tensor& users, const at::Tensor& items) const;
-
   const RecommenderConfig& config() const { return config_; }
 
  private:
@@ -53,19 +50,5 @@ class Recommender {
   std::vector<nn::EmbeddingTable> table_;  ///< what the users' side looks up: history, or users
   std::vector<nn::Linear> tower_;
 };
-
-// Losses where there are too many items to score all of them for every user.
-
-/// Bayesian personalised ranking (Rendle et al. 2009): the mean of -log sigmoid(wanted - other).
-/// wanted [B], others [B, N]. Throws Error(mismatch) for other shapes.
-at::Tensor personalised_ranking_loss(const at::Tensor& wanted, const at::Tensor& others);
-
-/// Cross entropy of each user's item among those of the batch (Yi et al. 2019) and, if there are
-/// any, drawn ones (Jean et al. 2015). scores [B, N] of items int64 [N], of which the first B are
-/// the users' own. Each score is taken less `share` [N], the logarithm of how often its item is
-/// drawn (undefined: all alike); an item that is a user's own once more is left out. Throws
-/// Error(mismatch) for other shapes.
-at::Tensor sampled_softmax_loss(const at::Tensor& scores, const at::Tensor& items,
-                                const at::Tensor& share = {});
 
 }  // namespace ringlet::models
