@@ -2,9 +2,8 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/core/json.h"
-#include "ringlet/io/tensor_file.h"
 #include "ringlet/models/controlnet.h"
+#include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 
 namespace ringlet {
@@ -13,8 +12,6 @@ namespace {
 constexpr double kTolerance = 1e-5;  // relative, fp32, one forward
 constexpr double kGradientTolerance = 5e-5;
 constexpr double kStrength = 0.75;
-
-const std::string kData = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
 
 /// The formula under names of their own, so that two networks differ.
 class PrefixedFormulaStore final : public nn::TensorStore {
@@ -31,25 +28,15 @@ class PrefixedFormulaStore final : public nn::TensorStore {
   std::string prefix_;
 };
 
-class ControlGolden : public testing::TestWithParam<std::string> {
+class ControlGolden : public testing::TestWithParam<std::string>, protected golden::Expected {
  protected:
-  static void SetUpTestSuite() {
-    configs_ = read_json_file(kData + "control.json");
-    expected_ = io::load_tensors(kData + "control.safetensors");
-  }
+  ControlGolden() : Expected("control", kTolerance) {}
   static nn::WeightSource source(const std::string& prefix, bool trainable = false) {
     return nn::WeightSource(std::make_shared<PrefixedFormulaStore>(prefix),
                             {.trainable = trainable});
   }
-  static models::UNet unet(const std::string& key) {
+  models::UNet unet(const std::string& key) const {
     return {source(""), models::UNetConfig::from_json(configs_.at(key).at("unet"), key)};
-  }
-  static void expect_near(const std::string& name, const at::Tensor& actual,
-                          double tolerance = kTolerance) {
-    const at::Tensor& want = expected_.at(name);
-    ASSERT_EQ(actual.sizes(), want.sizes()) << name;
-    const double difference = (actual - want).abs().max().item<double>();
-    EXPECT_LE(difference, tolerance * want.abs().max().item<double>()) << name;
   }
   struct Inputs {
     at::Tensor latents, timesteps, text, picture;
@@ -63,9 +50,6 @@ class ControlGolden : public testing::TestWithParam<std::string> {
             {golden::uniform(key + ".pooled", {2, 20}),
              at::tensor({64, 48, 0, 8, 64, 48}, at::kFloat).repeat({2, 1})}};
   }
-
-  static inline Json configs_;
-  static inline std::map<std::string, at::Tensor> expected_;
 };
 
 TEST_P(ControlGolden, ControlNetEqualsDiffusers) {

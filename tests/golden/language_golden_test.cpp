@@ -8,12 +8,11 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/core/json.h"
-#include "ringlet/io/tensor_file.h"
 #include "ringlet/models/bert.h"
 #include "ringlet/models/byte_bpe_tokenizer.h"
 #include "ringlet/models/gpt2.h"
 #include "ringlet/models/wordpiece_tokenizer.h"
+#include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 #include "tests/temporary_folder.h"
 
@@ -31,33 +30,21 @@ at::Tensor ids(const std::string& name, const nn::Shape& shape, std::int64_t low
          low;
 }
 
-class LanguageGolden : public testing::Test {
+class LanguageGolden : public testing::Test, protected golden::Expected {
  protected:
-  static void SetUpTestSuite() {
-    json_ = read_json_file(kData / "language.json");
-    expected_ = io::load_tensors(kData / "language.safetensors");
-  }
+  LanguageGolden() : Expected("language", kTolerance) {}
   static nn::WeightSource source() {
     return nn::WeightSource(std::make_shared<golden::FormulaStore>(), {.trainable = true});
   }
-  static void expect_near(const std::string& name, const at::Tensor& actual) {
-    const at::Tensor& want = expected_.at(name);
-    ASSERT_EQ(actual.sizes(), want.sizes()) << name;
-    EXPECT_LE((actual - want).abs().max().item<double>(),
-              kTolerance * want.abs().max().item<double>())
-        << name;
-  }
-  static void expect_gradient(const std::string& name, const nn::ModuleIndex& index,
-                              const std::string& tensor) {
+  void expect_gradient(const std::string& name, const nn::ModuleIndex& index,
+                       const std::string& tensor) {
     expect_near(name, index.tensors.at(tensor).grad());
   }
-  static inline Json json_;
-  static inline std::map<std::string, at::Tensor> expected_;
 };
 
 TEST_F(LanguageGolden, EncodersEqualTransformers) {
   for (const std::string key : {"bert", "roberta"}) {
-    const auto config = models::BertConfig::from_json(json_.at(key), key);
+    const auto config = models::BertConfig::from_json(configs_.at(key), key);
     const nn::WeightSource weights = source();
     const models::TextClassifier network(weights, config, 3);
     const nn::ModuleIndex index = weights.finish();
@@ -79,14 +66,14 @@ TEST_F(LanguageGolden, EncodersEqualTransformers) {
 
 TEST_F(LanguageGolden, SpansEqualTransformers) {
   const models::SpanFinder network(source(),
-                                   models::BertConfig::from_json(json_.at("bert"), "bert"));
+                                   models::BertConfig::from_json(configs_.at("bert"), "bert"));
   const auto [first, last] = network.forward({ids("bert.ids", {2, 9}, 2, 50), {}, {}});
   expect_near("span.start", first.detach());
   expect_near("span.end", last.detach());
 }
 
 TEST_F(LanguageGolden, Gpt2EqualsTransformers) {
-  const auto config = models::Gpt2Config::from_json(json_.at("gpt2"), "gpt2");
+  const auto config = models::Gpt2Config::from_json(configs_.at("gpt2"), "gpt2");
   const nn::WeightSource weights = source();
   const models::Gpt2 network(weights, config);
   const nn::ModuleIndex index = weights.finish();
@@ -110,7 +97,7 @@ TEST_F(LanguageGolden, Gpt2EqualsTransformers) {
 
 TEST_F(LanguageGolden, ReadingInPiecesIsReadingAtOnce) {
   const at::NoGradGuard no_grad;
-  const models::Gpt2 network(source(), models::Gpt2Config::from_json(json_.at("gpt2"), "gpt2"));
+  const models::Gpt2 network(source(), models::Gpt2Config::from_json(configs_.at("gpt2"), "gpt2"));
   const at::Tensor text = ids("gpt2.ids", {2, 11}, 0, 50);
   models::Gpt2Cache cache;
   std::vector<at::Tensor> pieces;
@@ -129,7 +116,7 @@ class TextTokenizers : public LanguageGolden {
 
 TEST_F(TextTokenizers, WordPiecesEqualTokenizers) {
   const auto tokenizer = models::WordPieceTokenizer::open(kData / "tokenizers/wordpiece");
-  for (const Json& row : json_.at("tokens").at("wordpiece")) {
+  for (const Json& row : configs_.at("tokens").at("wordpiece")) {
     const auto text = row.at("text").get<std::string>();
     if (row.contains("second")) {
       const auto pair = tokenizer.encode(text, row.at("second").get<std::string>(), 100);
@@ -147,7 +134,7 @@ TEST_F(TextTokenizers, WordPiecesEqualTokenizers) {
 
 TEST_F(TextTokenizers, BytePairsEqualTokenizers) {
   const auto tokenizer = models::ByteBpeTokenizer::open(kData / "tokenizers/byte_bpe");
-  for (const Json& row : json_.at("tokens").at("byte_bpe")) {
+  for (const Json& row : configs_.at("tokens").at("byte_bpe")) {
     const auto text = row.at("text").get<std::string>();
     const models::EncodedText encoded = tokenizer.tokenize(text);
     EXPECT_EQ(encoded.ids, numbers(row.at("ids"))) << text;

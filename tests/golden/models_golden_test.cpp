@@ -2,11 +2,10 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/core/json.h"
-#include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
 #include "ringlet/models/unet.h"
 #include "ringlet/models/vae.h"
+#include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 
 namespace ringlet {
@@ -14,14 +13,9 @@ namespace {
 
 constexpr double kForwardTolerance = 1e-5;  // relative, fp32, one forward
 
-const std::string kData = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
-
-class ModelsGolden : public testing::TestWithParam<std::string> {
+class ModelsGolden : public testing::TestWithParam<std::string>, protected golden::Expected {
  protected:
-  static void SetUpTestSuite() {
-    configs_ = read_json_file(kData + "models.json");
-    expected_ = io::load_tensors(kData + "models.safetensors");
-  }
+  ModelsGolden() : Expected("models", kForwardTolerance) {}
 
   const std::string& key() const { return GetParam(); }
   const Json& config() const { return configs_.at(key()); }
@@ -33,14 +27,8 @@ class ModelsGolden : public testing::TestWithParam<std::string> {
     return golden::uniform(key() + part, shape);
   }
   void expect_near(const std::string& part, const at::Tensor& actual) const {
-    const at::Tensor& want = expected(part);
-    ASSERT_EQ(actual.sizes(), want.sizes()) << key() << part;
-    const double difference = (actual - want).abs().max().item<double>();
-    EXPECT_LE(difference, kForwardTolerance * want.abs().max().item<double>()) << key() << part;
+    Expected::expect_near(key() + part, actual);
   }
-
-  static inline Json configs_;
-  static inline std::map<std::string, at::Tensor> expected_;
 };
 
 using ClipTextGolden = ModelsGolden;

@@ -5,14 +5,13 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/core/json.h"
 #include "ringlet/eval/ranking_metrics.h"
 #include "ringlet/eval/text_metrics.h"
-#include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip.h"
 #include "ringlet/models/resnet.h"
 #include "ringlet/models/vision_transformer.h"
 #include "ringlet/models/wav2vec2.h"
+#include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 
 namespace ringlet {
@@ -32,25 +31,12 @@ class PositiveVariances final : public nn::TensorStore {
   std::string description() const override { return "weights by formula"; }
 };
 
-class PerceptionGolden : public testing::Test {
+class PerceptionGolden : public testing::Test, protected golden::Expected {
  protected:
-  static void SetUpTestSuite() {
-    const std::string data = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
-    json_ = read_json_file(data + "perception.json");
-    expected_ = io::load_tensors(data + "perception.safetensors");
-  }
+  PerceptionGolden() : Expected("perception", kTolerance) {}
   static nn::WeightSource source() {
     return nn::WeightSource(std::make_shared<PositiveVariances>(), {.trainable = true});
   }
-  static void expect_near(const std::string& name, const at::Tensor& actual) {
-    const at::Tensor& want = expected_.at(name);
-    ASSERT_EQ(actual.sizes(), want.sizes()) << name;
-    EXPECT_LE((actual - want).abs().max().item<double>(),
-              kTolerance * want.abs().max().item<double>())
-        << name;
-  }
-  static inline Json json_;
-  static inline std::map<std::string, at::Tensor> expected_;
 };
 
 TEST_F(PerceptionGolden, ResNetsEqualTorchvision) {
@@ -90,7 +76,7 @@ TEST_F(PerceptionGolden, ALearningResNetEqualsTorchvision) {
 TEST_F(PerceptionGolden, VisionClassifierEqualsTransformers) {
   const nn::WeightSource weights = source();
   const models::VisionClassifier network(
-      weights, models::VisionConfig::from_json(json_.at("vit"), "vit"), 3);
+      weights, models::VisionConfig::from_json(configs_.at("vit"), "vit"), 3);
   const nn::ModuleIndex index = weights.finish();
   const at::Tensor scores = network.forward(golden::uniform("vit.32", {2, 3, 32, 32}));
   expect_near("vit.classes", scores.detach());
@@ -101,8 +87,8 @@ TEST_F(PerceptionGolden, VisionClassifierEqualsTransformers) {
 
 TEST_F(PerceptionGolden, ClipLossEqualsTransformers) {
   const nn::WeightSource weights = source();
-  const models::Clip clip(weights, models::VisionConfig::from_json(json_.at("clip"), "clip"),
-                          models::ClipTextConfig::from_clip_json(json_.at("clip"), "clip"));
+  const models::Clip clip(weights, models::VisionConfig::from_json(configs_.at("clip"), "clip"),
+                          models::ClipTextConfig::from_clip_json(configs_.at("clip"), "clip"));
   const nn::ModuleIndex index = weights.finish();
   const at::Tensor ids =
       at::tensor({58, 5, 17, 3, 59, 59, 59, 59, 59, 58, 9, 2, 59, 59, 59, 59, 59, 59}, at::kLong)
@@ -120,7 +106,7 @@ TEST_F(PerceptionGolden, ClipLossEqualsTransformers) {
 
 TEST_F(PerceptionGolden, SpeechEqualsTransformers) {
   for (const std::string kind : {"group", "layer"}) {
-    const auto config = models::Wav2Vec2Config::from_json(json_.at(kind), kind);
+    const auto config = models::Wav2Vec2Config::from_json(configs_.at(kind), kind);
     const nn::WeightSource weights = source();
     const models::Wav2Vec2 network(weights, config);
     const nn::ModuleIndex index = weights.finish();
@@ -143,7 +129,7 @@ TEST_F(PerceptionGolden, SpeechEqualsTransformers) {
 }
 
 TEST_F(PerceptionGolden, AnswersScoreAsInSquad) {
-  for (const Json& one : json_.at("answers")) {
+  for (const Json& one : configs_.at("answers")) {
     const eval::AnswerScore score =
         eval::answer_score(one[0].get<std::string>(), one[1].get<std::string>());
     EXPECT_EQ(score.exact, one[2].get<double>()) << one;
@@ -153,18 +139,19 @@ TEST_F(PerceptionGolden, AnswersScoreAsInSquad) {
 
 TEST_F(PerceptionGolden, ErrorRatesEqualJiwer) {
   std::vector<std::string> said, truth;
-  for (const Json& pair : json_.at("said")) {
+  for (const Json& pair : configs_.at("said")) {
     said.push_back(pair[0].get<std::string>());
     truth.push_back(pair[1].get<std::string>());
   }
-  EXPECT_NEAR(eval::word_error_rate(said, truth), json_.at("word error rate").get<double>(), 1e-12);
+  EXPECT_NEAR(eval::word_error_rate(said, truth), configs_.at("word error rate").get<double>(),
+              1e-12);
   EXPECT_NEAR(eval::character_error_rate(said, truth),
-              json_.at("character error rate").get<double>(), 1e-12);
+              configs_.at("character error rate").get<double>(), 1e-12);
 }
 
 TEST_F(PerceptionGolden, RankingsScoreAsInNumpy) {
   using Numbers = std::vector<std::int64_t>;
-  for (const Json& one : json_.at("rankings")) {
+  for (const Json& one : configs_.at("rankings")) {
     const eval::RankingScore score = eval::ranking_score(
         one[0].get<Numbers>(), one[1].get<Numbers>(), one[2].get<std::int64_t>());
     EXPECT_NEAR(score.recall, one[3].get<double>(), 1e-12) << one;

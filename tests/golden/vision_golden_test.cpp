@@ -2,14 +2,13 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/core/json.h"
 #include "ringlet/io/pil_resize.h"
-#include "ringlet/io/tensor_file.h"
 #include "ringlet/models/clip_text.h"
 #include "ringlet/models/inception.h"
 #include "ringlet/models/lpips.h"
 #include "ringlet/models/segformer.h"
 #include "ringlet/models/vision_transformer.h"
+#include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 
 namespace ringlet {
@@ -17,25 +16,12 @@ namespace {
 
 constexpr double kTolerance = 1e-5;  // relative, fp32, one forward
 
-class VisionGolden : public testing::TestWithParam<std::string> {
+class VisionGolden : public testing::TestWithParam<std::string>, protected golden::Expected {
  protected:
-  static void SetUpTestSuite() {
-    const std::string data = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
-    configs_ = read_json_file(data + "vision.json");
-    expected_ = io::load_tensors(data + "vision.safetensors");
-  }
+  VisionGolden() : Expected("vision", kTolerance) {}
   static nn::WeightSource source() {
     return nn::WeightSource(std::make_shared<golden::FormulaStore>());
   }
-  static void expect_near(const std::string& name, const at::Tensor& actual) {
-    const at::Tensor& want = expected_.at(name);
-    ASSERT_EQ(actual.sizes(), want.sizes()) << name;
-    EXPECT_LE((actual - want).abs().max().item<double>(),
-              kTolerance * want.abs().max().item<double>())
-        << name;
-  }
-  static inline Json configs_;
-  static inline std::map<std::string, at::Tensor> expected_;
 };
 
 TEST_P(VisionGolden, FeaturesEqualTransformers) {
