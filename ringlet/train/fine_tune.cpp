@@ -183,18 +183,10 @@ LossFunction FineTune::loss_function(const FineTuneObserver& observer) const {
 
 io::Image FineTune::samples(Trainer& trainer, std::int64_t step) {
   if (adapters_) adapters_->end_steps();  // pictures drop nothing
-  trainer.swap_averages();
+  const AveragedParameters averaged(trainer);
+  if (!validation_) return sample_sheet(*model_, options_.samples);
   io::Image grid;
-  try {
-    if (validation_)
-      scores_->add(validation_->measure(step, grid));
-    else
-      grid = sample_sheet(*model_, options_.samples);
-  } catch (...) {
-    trainer.swap_averages();
-    throw;
-  }
-  trainer.swap_averages();
+  scores_->add(validation_->measure(step, grid));
   return grid;
 }
 
@@ -237,7 +229,7 @@ fs::path FineTune::result() const {
 }
 
 void FineTune::save_result(Trainer& trainer) const {
-  trainer.swap_averages();
+  const AveragedParameters averaged(trainer);
   if (full()) {
     pipeline::save_model(
         *model_, result(),
@@ -246,7 +238,6 @@ void FineTune::save_result(Trainer& trainer) const {
   if (control_ && control_->kind() == pipeline::ControlKind::controlnet)
     control_->save(options_.out / kControlNet);
   if (adapters_) save_adapters(trainer);
-  trainer.swap_averages();
 }
 
 void FineTune::save_adapters(Trainer& trainer) const {

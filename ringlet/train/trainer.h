@@ -92,4 +92,16 @@ class Trainer {
   std::int64_t skipped_ = 0;
 };
 
+/// While it lives, the parameters are their moving averages: to measure and to save.
+class AveragedParameters {
+ public:
+  explicit AveragedParameters(Trainer& trainer) : trainer_(trainer) { trainer_.swap_averages(); }
+  ~AveragedParameters() { trainer_.swap_averages(); }
+  AveragedParameters(const AveragedParameters&) = delete;
+  AveragedParameters& operator=(const AveragedParameters&) = delete;
+
+ private:
+  Trainer& trainer_;
+};
+
 }  // namespace ringlet::train

@@ -1,7 +1,6 @@
 #include "ringlet/tune/tune.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <numeric>
 #include <utility>
 
@@ -14,6 +13,7 @@
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
+#include "ringlet/eval/evaluation.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/train/epoch_order.h"
 #include "ringlet/train/run_folder.h"
@@ -46,12 +46,6 @@ std::vector<std::string> names_of(const std::vector<Score>& scores) {
   std::vector<std::string> names;
   for (const Score& score : scores) names.push_back(score.name);
   return names;
-}
-
-std::string short_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
 }
 
 }  // namespace
@@ -135,16 +129,12 @@ at::Tensor Tune::loss(std::int64_t micro_batch) const {
 
 void Tune::measure(train::Trainer& trainer, std::int64_t step) {
   if (adapters_) adapters_->end_steps();
-  trainer.swap_averages();
-  ScoreRow row{step, {}};
-  try {
+  const auto scores_now = [&] {
+    const train::AveragedParameters averaged(trainer);
     const at::NoGradGuard no_grad;
-    row.scores = task_->evaluate();
-  } catch (...) {
-    trainer.swap_averages();
-    throw;
-  }
-  trainer.swap_averages();
+    return task_->evaluate();
+  };
+  const ScoreRow row{step, scores_now()};
   train::ScoreFile file(options_.out / "scores.csv", names_of(row.scores), step);
   std::vector<double> values;
   for (const Score& score : row.scores) values.push_back(score.value);
@@ -192,7 +182,7 @@ void Tune::save_model() const {
 }
 
 void Tune::save_result(train::Trainer& trainer) const {
-  trainer.swap_averages();
+  const train::AveragedParameters averaged(trainer);
   if (options_.full()) save_model();
   if (adapters_) {
     Json training = options_.trainer.settings;
@@ -204,7 +194,6 @@ void Tune::save_result(train::Trainer& trainer) const {
                          .extra = {{"modelspec.title", train::run_title(options_.out)}},
                          .storage = options_.save_precision});
   }
-  trainer.swap_averages();
 }
 
 train::Report Tune::report(const train::Trainer& trainer) const {
@@ -220,9 +209,9 @@ train::Report Tune::report(const train::Trainer& trainer) const {
   if (scores_.empty()) return report;
   for (std::size_t i = 0; i < scores_.front().scores.size(); ++i) {
     const Score& before = scores_.front().scores[i];
-    report.summary.emplace_back(before.name, short_text(before.value) + " before, " +
-                                                 short_text(scores_.back().scores[i].value) +
-                                                 " after");
+    report.summary.emplace_back(before.name,
+                                eval::short_number(before.value) + " before, " +
+                                    eval::short_number(scores_.back().scores[i].value) + " after");
     train::ReportSeries series{before.name, {}};
     for (const ScoreRow& row : scores_) series.values.emplace_back(row.step, row.scores[i].value);
     report.charts.push_back({before.name + " of held-out examples", {series}});
