@@ -11,12 +11,19 @@ namespace ringlet::tune {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+bool has_weights(const fs::path& folder) {
+  return fs::exists(folder / "model.safetensors") ||
+         fs::exists(folder / "model.safetensors.index.json");
+}
+
+}  // namespace
+
 std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
                                                     std::vector<std::string> heads,
                                                     std::vector<std::string> dropped) {
-  const bool has_file = fs::exists(options.model / "model.safetensors") ||
-                        fs::exists(options.model / "model.safetensors.index.json");
-  if (!has_file && options.random_seed)
+  if (!has_weights(options.model) && options.random_seed)
     return std::make_shared<nn::RandomStore>(*options.random_seed);
   return std::make_shared<nn::CompletedStore>(
       nn::FileStore::open(pipeline::find_weights(options.model, "model", "")), std::move(heads),
@@ -24,8 +31,7 @@ std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
 }
 
 bool has_tensor(const TaskOptions& options, const std::string& name, const nn::Shape& shape) {
-  if (!fs::exists(options.model / "model.safetensors") &&
-      !fs::exists(options.model / "model.safetensors.index.json"))
+  if (!has_weights(options.model))
     return options.random_seed.has_value();  // the network is made whole
   const auto found = nn::FileStore::open(pipeline::find_weights(options.model, "model", ""))
                          ->find(name, shape, {});

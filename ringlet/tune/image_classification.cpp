@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <set>
 
 #include "ringlet/core/error.h"
 #include "ringlet/data/picture_folder.h"
@@ -10,7 +9,6 @@
 #include "ringlet/models/vision_transformer.h"
 #include "ringlet/tune/classification.h"
 #include "ringlet/tune/examples.h"
-#include "ringlet/tune/labels.h"
 #include "ringlet/tune/tasks.h"
 
 namespace ringlet::tune {
@@ -18,9 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct LabelledPicture {
+struct LabelledPicture : Labelled {
   fs::path file;
-  std::string label;
 };
 
 std::vector<LabelledPicture> read_class_folders(const fs::path& folder) {
@@ -29,7 +26,8 @@ std::vector<LabelledPicture> read_class_folders(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder, problem))
     if (entry.is_directory() && !entry.path().filename().string().starts_with("."))
       for (const data::Picture& picture : data::read_picture_folder(entry.path()).pictures)
-        examples.push_back({picture.path, entry.path().filename().string()});
+        examples.push_back(
+            {{entry.path().filename().string(), picture.path.string()}, picture.path});
   if (examples.empty())
     throw Error(ErrorCode::not_found, folder.string(), "there are no pictures to learn from",
                 "image-classification wants a folder per class with pictures in it");
@@ -94,17 +92,13 @@ PictureNetwork picture_network(const Json& config, const std::string& where,
              : vision_transformer(config, where);
 }
 
-class ImageClassification final : public Classification {
+class ImageClassification final : public Classification<LabelledPicture> {
  public:
   explicit ImageClassification(const TaskOptions& options)
-      : config_(read_config(options, "vit (google/vit-base-patch16-224), resnet")),
-        where_((options.model / "config.json").string()),
+      : Classification(options, "vit (google/vit-base-patch16-224), resnet", read_class_folders,
+                       std::array{"preprocessor_config.json"}),
         kind_(picture_network(config_, where_, options)),
-        examples_(read_split<LabelledPicture>(options, read_class_folders)),
-        labels_(config_, names_of_classes(), where_),
-        pictures_(eval::Preprocessing::read(options.model, kind_.preprocessing)),
-        device_(options.weights.device),
-        processor_(folder_files(options.model, std::array{"preprocessor_config.json"})) {
+        pictures_(eval::Preprocessing::read(options.model, kind_.preprocessing)) {
     const std::string head = kind_.head + ".";
     has_head_ = labels_.from_config() &&
                 has_tensor(options, head + "weight", {labels_.count(), kind_.features});
@@ -123,46 +117,16 @@ class ImageClassification final : public Classification {
   std::vector<std::string> new_layers() const override {
     return has_head_ ? std::vector<std::string>{} : std::vector{kind_.head};
   }
-  std::size_t examples() const override { return examples_.train.size(); }
-  std::size_t held_out() const override { return examples_.held_out.size(); }
-
-  std::map<std::string, std::string> model_files() const override {
-    std::map<std::string, std::string> files = processor_;
-    files["config.json"] = labels_.written_into(config_).dump(2) + "\n";
-    return files;
-  }
 
  private:
-  std::set<std::string> names_of_classes() const {
-    std::set<std::string> names;
-    for (const LabelledPicture& example : examples_.train) names.insert(example.label);
-    return names;
-  }
-  at::Tensor scores(Part part, std::span<const std::size_t> rows) const override {
-    const std::vector<LabelledPicture>& all = of(part);
+  at::Tensor scores(const std::vector<const LabelledPicture*>& examples) const override {
     std::vector<fs::path> files;
-    for (const std::size_t row : rows) files.push_back(all[row].file);
+    for (const LabelledPicture* one : examples) files.push_back(one->file);
     return forward_(pictures_.batch(files, device_));
   }
-  std::vector<std::int64_t> classes(Part part, std::span<const std::size_t> rows) const override {
-    const std::vector<LabelledPicture>& all = of(part);
-    std::vector<std::int64_t> numbers;
-    for (const std::size_t row : rows)
-      numbers.push_back(labels_.index(all[row].label, all[row].file.string()));
-    return numbers;
-  }
-  const std::vector<LabelledPicture>& of(Part part) const {
-    return part == Part::train ? examples_.train : examples_.held_out;
-  }
 
-  Json config_;
-  std::string where_;
   PictureNetwork kind_;
-  Split<LabelledPicture> examples_;
-  Labels labels_;
   PreparedPictures pictures_;
-  at::Device device_;
-  std::map<std::string, std::string> processor_;
   bool has_head_ = false;
   std::function<at::Tensor(const at::Tensor&)> forward_;
 };

@@ -1,40 +1,35 @@
 // Texts with a class each: lines {"text": …, "label": …}.
-#include <set>
+#include <optional>
 
 #include "ringlet/tune/classification.h"
 #include "ringlet/tune/examples.h"
-#include "ringlet/tune/labels.h"
 #include "ringlet/tune/tasks.h"
 #include "ringlet/tune/text_examples.h"
 
 namespace ringlet::tune {
 namespace {
 
-struct LabelledText {
-  std::string text, label, where;
+struct LabelledText : Labelled {
+  std::string text;
   models::EncodedText encoded = {};
 };
 
 std::vector<LabelledText> read_texts(const std::filesystem::path& file) {
   std::vector<LabelledText> examples;
-  for (const JsonLine& line : read_json_lines(file))
-    examples.push_back({json_require<std::string>(line.json, "text", line.where),
-                        json_require<std::string>(line.json, "label", line.where),
-                        line.where,
-                        {}});
+  for (const JsonLine& line : read_json_lines(file)) {
+    LabelledText& one = examples.emplace_back();
+    one.text = json_require<std::string>(line.json, "text", line.where);
+    one.label = json_require<std::string>(line.json, "label", line.where);
+    one.where = line.where;
+  }
   return examples;
 }
 
-class TextClassification final : public Classification {
+class TextClassification final : public Classification<LabelledText> {
  public:
   explicit TextClassification(const TaskOptions& options)
-      : config_(read_config(options, "bert, roberta")),
-        where_((options.model / "config.json").string()),
-        bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)),
-        examples_(read_split<LabelledText>(options, read_texts)),
-        labels_(config_, names_of_classes(), where_),
-        device_(options.weights.device),
-        files_(folder_files(options.model, kTokenizerFiles)) {
+      : Classification(options, "bert, roberta", read_texts, kTokenizerFiles),
+        bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)) {
     const EncoderTokenizer tokenizer(options.model, bert_);
     for (auto* part : {&examples_.train, &examples_.held_out})
       for (LabelledText& example : *part)
@@ -57,45 +52,15 @@ class TextClassification final : public Classification {
   std::vector<std::string> new_layers() const override {
     return has_head_ ? std::vector<std::string>{} : models::TextClassifier::head_layers(bert_);
   }
-  std::size_t examples() const override { return examples_.train.size(); }
-  std::size_t held_out() const override { return examples_.held_out.size(); }
-
-  std::map<std::string, std::string> model_files() const override {
-    std::map<std::string, std::string> files = files_;
-    files["config.json"] = labels_.written_into(config_).dump(2) + "\n";
-    return files;
-  }
 
  private:
-  std::set<std::string> names_of_classes() const {
-    std::set<std::string> names;
-    for (const LabelledText& example : examples_.train) names.insert(example.label);
-    return names;
-  }
-  at::Tensor scores(Part part, std::span<const std::size_t> rows) const override {
-    const std::vector<LabelledText>& all = of(part);
+  at::Tensor scores(const std::vector<const LabelledText*>& examples) const override {
     std::vector<const models::EncodedText*> texts;
-    for (const std::size_t row : rows) texts.push_back(&all[row].encoded);
+    for (const LabelledText* one : examples) texts.push_back(&one->encoded);
     return network_of_texts_->forward(text_batch(texts, bert_.pad_id, device_));
   }
-  std::vector<std::int64_t> classes(Part part, std::span<const std::size_t> rows) const override {
-    const std::vector<LabelledText>& all = of(part);
-    std::vector<std::int64_t> numbers;
-    for (const std::size_t row : rows)
-      numbers.push_back(labels_.index(all[row].label, all[row].where));
-    return numbers;
-  }
-  const std::vector<LabelledText>& of(Part part) const {
-    return part == Part::train ? examples_.train : examples_.held_out;
-  }
 
-  Json config_;
-  std::string where_;
   models::BertConfig bert_;
-  Split<LabelledText> examples_;
-  Labels labels_;
-  at::Device device_;
-  std::map<std::string, std::string> files_;
   bool has_head_ = false;
   std::optional<models::TextClassifier> network_of_texts_;
 };

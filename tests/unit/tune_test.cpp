@@ -353,11 +353,9 @@ TEST_F(TuneTest, SaysWhatIsWrong) {
   sections(20);
   text("eval.jsonl", "{\"text\": \"a\", \"label\": \"unseen\"}\n");
   o.examples.eval_data = folder_ / "eval.jsonl";
-  expect_error(ErrorCode::invalid_argument, "eval.jsonl:1: the class \"unseen\"", [&] {
-    Tune run(o);
-    run.run();
-  });
-  o.out = folder_ / "other";
+  expect_error(ErrorCode::invalid_argument, "eval.jsonl:1: the class \"unseen\"",
+               [&] { Tune refused(o); });
+  o.examples.eval_data.clear();
   network({{"model_type", "llama"}});
   expect_error(ErrorCode::unsupported, "llama", [&] { Tune refused(o); });
   fs::remove(folder_ / "net/config.json");
