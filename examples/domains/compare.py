@@ -3,6 +3,7 @@
 The scripts of examples/{language,vision,recommender,speech,multimodal} make their data and call run(). Only
 Python's standard library is needed here.
 """
+import argparse
 import concurrent.futures
 import json
 import os
@@ -26,11 +27,25 @@ METHODS = (
 )
 
 
+def arguments(what, name):
+    """The command line of a script: --out alone. `what` is the script's own description."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "domains" / name)
+    return parser
+
+
 def program(name):
     path = BINARIES / name
     if not path.exists():
         sys.exit(f"{path} is missing: build ringlet first (cmake --preset release && cmake --build --preset release)")
     return str(path)
+
+
+def new_network(folder, config):
+    """A folder for `ringlet tune --init`, which may need more than the configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def tune(out, *words):

@@ -8,7 +8,6 @@ roberta         the same with RoBERTa
 continuation    GPT-2: base on licences, adapted to package descriptions (perplexity)
 answers         BERT: base on who maintains a package and where it belongs, adapted to other questions (F1 of spans)
 """
-import argparse
 import json
 import pathlib
 import subprocess
@@ -41,11 +40,10 @@ def described(records, sections, each):
 
 def new_network(folder, kind, texts, config):
     """A folder for `ringlet tune --init`: configuration and a vocabulary learnt from the texts."""
-    folder.mkdir(parents=True, exist_ok=True)
+    compare.new_network(folder, config)
     (folder / "texts.txt").write_text("\n".join(texts))
     subprocess.run([compare.program("ringlet_learn_vocabulary"), kind, str(VOCABULARY), str(folder),
                     str(folder / "texts.txt")], check=True)
-    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -116,9 +114,8 @@ def answers(records, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = compare.arguments(__doc__, "language")
     parser.add_argument("parts", nargs="*", default=["classification", "roberta", "continuation", "answers"])
-    parser.add_argument("--out", type=pathlib.Path, default=compare.ROOT / "build" / "domains" / "language")
     chosen = parser.parse_args()
     records = packages.records()
     for part in chosen.parts:

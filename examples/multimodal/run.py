@@ -7,7 +7,6 @@ The network knows pictograms by their English names. Renderings of Noto Color Em
 of each pictogram six are learnt and two held out (recall@1 and @5 in both directions). Needs what
 examples/starter/render.py needs, in VENV the packages of examples/starter/requirements.txt.
 """
-import argparse
 import pathlib
 import random
 import sys
@@ -41,9 +40,7 @@ def draw(character, lot):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=compare.ROOT / "build" / "domains" / "multimodal")
-    out = parser.parse_args().out
+    out = compare.arguments(__doc__, "multimodal").parse_args().out
     table = names()
     if not (out / "new").exists():
         for part in ("new", "new-held"):

@@ -6,7 +6,6 @@
 Packages are users, the packages that they depend on are items. Two towers learn from all sections but one, which is
 held out; they are adapted to it with half of its packages and measured on the others (recall@10, NDCG@10).
 """
-import argparse
 import json
 import pathlib
 import sys
@@ -21,9 +20,7 @@ HELD_OUT_SECTION = "science"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=compare.ROOT / "build" / "domains" / "recommender")
-    out = parser.parse_args().out
+    out = compare.arguments(__doc__, "recommender").parse_args().out
     records = packages.records()
     counts = Counter(name for record in records for name in packages.dependencies(record))
     items = sorted(name for name, count in counts.items() if count >= 20)
@@ -34,11 +31,9 @@ def main():
         if len(basket) >= 3:
             rows[record["Section"] == HELD_OUT_SECTION].append({"user": record["Package"], "items": basket})
     base_rows, new_rows = packages.every(rows[False], 12000), rows[True]
-    folder = out / "init"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = compare.new_network(out / "init", {"model_type": "two-tower", "items": len(items), "width": 64,
+                                                "inner_width": 128})
     (folder / "items.txt").write_text("\n".join(items) + "\n")
-    (folder / "config.json").write_text(json.dumps(
-        {"model_type": "two-tower", "items": len(items), "width": 64, "inner_width": 128}))
     parts = {"base": base_rows[:-1000], "base-held": base_rows[-1000:], "new": new_rows[::2], "new-held": new_rows[1::2]}
     for name, part in parts.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))

@@ -6,7 +6,6 @@
 Utterances of two or three words of a fixed list. The base hears American English at several speeds and pitches; it is
 adapted to Scottish English with few utterances (word error rate on others). Needs the package espeak-ng.
 """
-import argparse
 import json
 import pathlib
 import random
@@ -37,23 +36,19 @@ def speak(folder, voice, count, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=compare.ROOT / "build" / "domains" / "speech")
-    out = parser.parse_args().out
+    out = compare.arguments(__doc__, "speech").parse_args().out
     if shutil.which("espeak-ng") is None:
         sys.exit("install espeak-ng first (apt-get install espeak-ng)")
     for name, voice, count, seed in (("base", "en-us", 1500, 1), ("base-held", "en-us", 120, 2), ("new", "en-gb-scotland", 150, 3),
                                      ("new-held", "en-gb-scotland", 120, 4)):
         speak(out / name, voice, count, seed)
-    folder = out / "init"
-    folder.mkdir(parents=True, exist_ok=True)
     tokens = ["<pad>", "<unk>", "|", *LETTERS]
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (folder / "config.json").write_text(json.dumps(dict(
+    folder = compare.new_network(out / "init", dict(
         model_type="wav2vec2", vocab_size=len(tokens), pad_token_id=0, feat_extract_norm="layer", conv_bias=True,
         do_stable_layer_norm=True, conv_dim=[48] * 5, conv_kernel=[10, 8, 4, 4, 4], conv_stride=[5, 4, 2, 2, 2],
         hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4)))
+        num_conv_pos_embedding_groups=4))
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     task = ("--task", "ctc", "--batch-size", 16)
     model = compare.base(out / "base-run", folder, 1500, 2e-3, *task, "--data", out / "base", "--eval-data", out / "base-held")
     compare.run("American to Scottish English, wav2vec2", out, model, 150, *task, "--data", out / "new", "--eval-data",

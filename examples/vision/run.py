@@ -8,8 +8,6 @@ The base tells eight groups apart; it is adapted to eight others with 24 picture
 pictograms that were not learnt). Needs what examples/starter/render.py needs, in VENV the packages of
 examples/starter/requirements.txt.
 """
-import argparse
-import json
 import pathlib
 import random
 import sys
@@ -49,9 +47,7 @@ def write(folder, groups, each, held_out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=compare.ROOT / "build" / "domains" / "vision")
-    out = parser.parse_args().out
+    out = compare.arguments(__doc__, "vision").parse_args().out
     if not (out / "new-held").exists():
         groups = {}
         for emoji, group in concept_list.read_emoji():
@@ -60,10 +56,8 @@ def main():
         for name, chosen, each in (("base", large[0::2], 12), ("new", large[1::2], 3)):
             write(out / name, chosen, each, held_out=False)
             write(out / f"{name}-held", chosen, 4, held_out=True)
-    folder = out / "init"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(
-        {"model_type": "resnet", "blocks": [1, 1, 1, 1], "width": 24, "small_pictures": True, "image_size": SIZE}))
+    folder = compare.new_network(out / "init", {"model_type": "resnet", "blocks": [1, 1, 1, 1], "width": 24,
+                                                "small_pictures": True, "image_size": SIZE})
     task = ("--task", "image-classification", "--batch-size", 32)
     model = compare.base(out / "base-run", folder, 900, 2e-3, *task, "--data", out / "base", "--eval-data", out / "base-held")
     compare.run("Groups of pictograms to other groups, resnet", out, model, 200, *task, "--data", out / "new", "--eval-data",
