@@ -3,7 +3,7 @@
 
     examples/speech/run.py [--out FOLDER]
 
-Utterances of two or three words of a fixed list. The base hears American English at several speeds and pitches; it is
+Utterances of one or two words of a fixed list. The base hears American English at several speeds and pitches; it is
 adapted to Scottish English with few utterances (word error rate on others). Needs the package espeak-ng.
 """
 import json

@@ -11,8 +11,6 @@
 namespace ringlet::models {
 namespace {
 
-using golden::uniform;
-
 at::Tensor ids(std::vector<std::int64_t> numbers) { return at::tensor(numbers, at::kLong); }
 
 RecommenderConfig config(Json json) { return RecommenderConfig::from_json(json, "config.json"); }
