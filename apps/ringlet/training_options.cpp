@@ -72,6 +72,9 @@ void TrainingOptions::add_loop(CLI::App& app, train::TrainerOptions& t, std::int
   app.add_option("--learning-rate", learning_rate, "Peak [1e-4; 1e-5 for --method full]");
   app.add_option("--learning-rate-schedule", schedule, "constant, linear or cosine")
       ->capture_default_str();
+  repeatable(app.add_option("--learning-rate-factor", rate_factors,
+                            "Factor on the rate of the parameters that a glob or re:REGEX matches, "
+                            "for example *.transform.*=0.5 or text_encoder*=0.1"));
   app.add_option("--warmup-steps", t.learning_rate.warmup, "Steps of linear rise")
       ->capture_default_str();
   app.add_option("--betas", betas, "AdamW's averages")->capture_default_str();
@@ -110,6 +113,12 @@ void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
   for (const std::string& text : factors) {
     const auto [size, split] = halves(text, '=', "--factors", "320=4x8x10");
     adapters.factors[number_in<std::int64_t>(size, "--factors")] = adapt::parse_factors(split);
+  }
+  for (const std::string& text : rate_factors) {
+    const std::size_t equals = text.rfind('=');  // a regular expression may hold others
+    const auto [pattern, factor] = halves(text, '=', "--learning-rate-factor", "*.transform.*=0.5");
+    trainer.rate_factors.emplace_back(text.substr(0, equals),
+                                      number_in(text.substr(equals + 1), "--learning-rate-factor"));
   }
   for (const std::string& text : penalties) {
     const auto [name, weight] = halves(text, ':', "--penalty", "identity:1e-3");

@@ -18,7 +18,7 @@ namespace ringlet::app {
 /// The words of the command line; translate() brings them into the library's terms.
 struct TrainingOptions {
   std::string schedule = "constant", betas = "0.9,0.999";
-  std::vector<std::string> factors, penalties;
+  std::vector<std::string> factors, penalties, rate_factors;
   std::optional<double> learning_rate;
   std::optional<std::uint64_t> seed;
   std::string out, save_precision = "fp32";

@@ -236,7 +236,7 @@ void AdapterSet::set_block_strengths(const std::vector<std::pair<std::string, do
       throw Error(ErrorCode::invalid_argument, kOption, "must be a finite number");
     bool any = false;
     for (const Entry& entry : entries_) {
-      if (!pattern_matches(pattern, entry.target, kOption)) continue;
+      if (!pattern_matches(pattern, entry.target.full_name(), kOption)) continue;
       entry.adapter->strength = strength_ * factor;
       any = true;
     }

@@ -193,11 +193,13 @@ PartEntry lowrank_entry() {
 PartEntry tr_entry() {
   return {"tr",
           PartKind::residual,
-          {rank_option("6")},
+          {rank_option("6"), word_option("init", {"paper", "kaiming"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
+            const TensorRingStart start = spec.word("init") == "kaiming" ? TensorRingStart::kaiming
+                                                                         : TensorRingStart::paper;
             parts.residual = std::make_unique<TensorRing>(
                 context.shape, context.factors.at(context.shape.out),
-                context.factors.at(context.shape.in), spec.integer("rank"), context.random);
+                context.factors.at(context.shape.in), spec.integer("rank"), start, context.random);
           },
           [](const PartSpec& spec, const LayerShape& shape, FactorTable& factors) {
             const std::int64_t rank = spec.integer("rank");

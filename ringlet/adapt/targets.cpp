@@ -18,6 +18,7 @@ namespace ringlet::adapt {
 namespace {
 
 using Predicate = std::function<bool(const Target&)>;
+using NamePredicate = std::function<bool(const std::string& full_name)>;
 
 /// True when the last parts of the dotted path are one of `tails`.
 bool ends_with_one_of(const std::string& name, std::initializer_list<std::string_view> tails) {
@@ -135,18 +136,18 @@ std::vector<std::string> examples_for(std::string_view pattern, std::vector<std:
   return names;
 }
 
-Predicate matcher(const std::string& pattern, const std::string& option) {
+NamePredicate matcher(const std::string& pattern, const std::string& option) {
   if (!pattern.starts_with(kRegexPrefix))
-    return [pattern](const Target& target) { return glob_matches(pattern, target.full_name()); };
+    return [pattern](const std::string& name) { return glob_matches(pattern, name); };
   const auto fail = [pattern, option](const std::regex_error& problem) -> Error {
     return {ErrorCode::invalid_argument, option,
             "\"" + pattern + "\" is not a usable regular expression: " + problem.what(),
             "without \"re:\" a pattern is a glob, for example \"unet.mid_block.*.to_q\""};
   };
   try {
-    return [fail, regex = std::regex(pattern.substr(kRegexPrefix.size()))](const Target& target) {
+    return [fail, regex = std::regex(pattern.substr(kRegexPrefix.size()))](const std::string& name) {
       try {
-        return std::regex_search(target.full_name(), regex);
+        return std::regex_search(name, regex);
       } catch (const std::regex_error& problem) {  // it may give up while matching, too
         throw fail(problem);
       }
@@ -178,7 +179,10 @@ bool mark(const std::vector<Target>& layers, const Predicate& selects, bool valu
 void mark_patterns(const std::vector<Target>& layers, const std::vector<std::string>& patterns,
                    const std::string& option, bool value, std::vector<bool>& marks) {
   for (const std::string& pattern : patterns) {
-    if (mark(layers, matcher(pattern, option), value, marks)) continue;
+    const auto selects = [match = matcher(pattern, option)](const Target& target) {
+      return match(target.full_name());
+    };
+    if (mark(layers, selects, value, marks)) continue;
     std::vector<std::string> names(layers.size());
     std::ranges::transform(layers, names.begin(), &Target::full_name);
     throw Error(ErrorCode::invalid_argument, option, "\"" + pattern + "\" matches no layer",
@@ -188,8 +192,9 @@ void mark_patterns(const std::vector<Target>& layers, const std::vector<std::str
 
 }  // namespace
 
-bool pattern_matches(const std::string& pattern, const Target& target, const std::string& option) {
-  return matcher(pattern, option)(target);
+bool pattern_matches(const std::string& pattern, const std::string& name,
+                     const std::string& option) {
+  return matcher(pattern, option)(name);
 }
 
 std::vector<std::string> target_presets() {

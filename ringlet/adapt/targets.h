@@ -53,9 +53,10 @@ struct TargetOptions {
 ///   text-encoder  attention projections and feed-forwards of all text encoders
 std::vector<std::string> target_presets();
 
-/// Whether a pattern matches a layer's full name. Throws Error(invalid_argument) for a regular
-/// expression that is none; `option` names the pattern's place.
-bool pattern_matches(const std::string& pattern, const Target& target, const std::string& option);
+/// Whether a pattern matches a full name, of a layer or a parameter. Throws Error(invalid_argument)
+/// for a regular expression that is none; `option` names the pattern's place.
+bool pattern_matches(const std::string& pattern, const std::string& name,
+                     const std::string& option);
 
 /// The selected layers, by component, then name; "attention" when neither a preset nor an include
 /// pattern is given. Throws Error(invalid_argument) for an unknown preset, a regular expression

@@ -10,15 +10,21 @@
 
 namespace ringlet::adapt {
 
+/// Deviations of the cores that do not start at zero.
+enum class TensorRingStart {
+  paper,   ///< sqrt(R) / (f_d R), the spectral muP scale of a map from f_d R to R, for all
+  kaiming  ///< down varies as much as that of LoRA, 1 / (3 in), and B^2 … B^D keep lengths
+};
+
 /// D[i, j] = tr(B^1[i1] … B^D[iD] C^1[j1] … C^D[jD]) with cores [f_d, R, R]; the positions of a
 /// convolution's kernel are one more mode after the input's. Starts at zero (B^1 = 0, the others
-/// normal with deviation sqrt(R) / (f_d R), the spectral muP scale).
+/// normal; see TensorRingStart).
 ///
 /// Cut between B and C it is a product of rank R^2: up = B^1 … B^D, down = C^1 … C^D.
 class TensorRing final : public FactoredResidual {
  public:
   TensorRing(const LayerShape& shape, const Factors& out, const Factors& in, std::int64_t rank,
-             RandomStream random);
+             TensorRingStart start, RandomStream random);
 
   Parameters parameters() const override;
 

@@ -16,7 +16,8 @@ struct Trainable {
   at::Tensor value;  ///< a leaf that records gradients
   /// What weight decay pulls towards: the identity start of a transform's tensor. Undefined = zero,
   /// right for residuals and ordinary weights.
-  at::Tensor anchor;
+  at::Tensor anchor = {};
+  double rate_factor = 1.0;  ///< on the learning rate, and so on the decay
 };
 
 struct AdamWOptions {
@@ -31,7 +32,8 @@ class AdamW {
  public:
   AdamW(std::vector<Trainable> parameters, AdamWOptions options);
 
-  /// One update from the gradients that the parameters hold; those without one are left alone.
+  /// One update from the gradients that the parameters hold, each at its factor on the rate; those
+  /// without a gradient are left alone.
   void step(double learning_rate);
 
   /// Updates done so far.

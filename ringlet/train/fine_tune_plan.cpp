@@ -149,7 +149,9 @@ void FineTune::make_plan() {
   if (control_)
     for (const auto& [name, tensor] : control_->tensors())
       plan_.control_parameters += tensor.numel();
-  for (const Trainable& trainable : trainables()) plan_.parameters += trainable.value.numel();
+  for (const Trainable& trainable :
+       with_rate_factors(trainables(), options_.trainer.rate_factors))  // refuses wrong ones early
+    plan_.parameters += trainable.value.numel();
   plan_.resolution = options_.crop.size;
   plan_.steps = options_.trainer.steps;
   std::int64_t shown = 0;

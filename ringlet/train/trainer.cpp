@@ -11,6 +11,7 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/stack.h>
 
+#include "ringlet/adapt/targets.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
@@ -42,6 +43,7 @@ double clip_gradients(const std::vector<at::Tensor>& gradients, double limit) {
 Json settings_of(const TrainerOptions& options) {
   Json settings = {{"gradient accumulation", options.gradient_accumulation},
                    {"learning rate", options.learning_rate.peak},
+                   {"learning rate factors", options.rate_factors},
                    {"learning rate warm-up", options.learning_rate.warmup},
                    {"learning rate decay", static_cast<int>(options.learning_rate.decay)},
                    {"clip norm", options.clip_norm},
@@ -70,10 +72,32 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
     log(LogLevel::warning, where + ": does not say whether these are as before: " + join(unknown));
 }
 
+std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
+                                         const RateFactors& factors) {
+  constexpr const char* kOption = "--learning-rate-factor";
+  for (const auto& [pattern, factor] : factors) {
+    if (!(factor >= 0.0 && std::isfinite(factor)))
+      throw Error(ErrorCode::invalid_argument, kOption,
+                  "the factor of \"" + pattern + "\" must be 0 or above");
+    bool any = false;
+    for (Trainable& parameter : parameters) {
+      if (!adapt::pattern_matches(pattern, parameter.name, kOption)) continue;
+      parameter.rate_factor = factor;
+      any = true;
+    }
+    if (!any)
+      throw Error(ErrorCode::invalid_argument, kOption,
+                  "\"" + pattern + "\" matches no parameter",
+                  parameters.empty() ? "" : "they are named like " + parameters.front().name);
+  }
+  return parameters;
+}
+
 Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options)
     : loss_(std::move(loss)),
       options_(std::move(options)),
-      optimizer_(std::move(parameters), options_.adamw) {
+      optimizer_(with_rate_factors(std::move(parameters), options_.rate_factors),
+                 options_.adamw) {
   options_.learning_rate.steps = options_.steps;
   if (options_.ema_decay <= 0.0) return;
   for (const Trainable& parameter : optimizer_.parameters())

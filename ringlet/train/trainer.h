@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -23,11 +24,16 @@ namespace ringlet::train {
 /// resumed run equal to an uninterrupted one.
 using LossFunction = std::function<at::Tensor(std::int64_t micro_batch)>;
 
+/// Factors on the learning rate, of the parameters whose full names a pattern matches (see
+/// adapt::TargetOptions); of several that match, the last counts.
+using RateFactors = std::vector<std::pair<std::string, double>>;
+
 struct TrainerOptions {
   std::int64_t steps = 1000;
   std::int64_t gradient_accumulation = 1;  ///< micro-batches per step
   double clip_norm = 1.0;                  ///< largest norm of the whole gradient; 0 = no limit
   LearningRate learning_rate = {};
+  RateFactors rate_factors = {};
   AdamWOptions adamw = {};
   double ema_decay = 0.0;             ///< 0 = no moving average of the parameters
   std::int64_t checkpoint_every = 0;  ///< steps; 0 = only when stopped
@@ -56,8 +62,14 @@ Json settings_of(const TrainerOptions& options);
 /// checkpoint does not know, because an earlier ringlet wrote it, is only a warning.
 void check_settings(const Json& before, const Json& now, const std::string& where);
 
+/// The parameters with their factors. Throws Error(invalid_argument) for a pattern that matches none
+/// of them, and a factor that is not finite and 0 or above.
+std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
+                                         const RateFactors& factors);
+
 class Trainer {
  public:
+  /// Throws as with_rate_factors.
   Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options);
 
   /// Goes on from a checkpoint. Throws Error(mismatch) that lists the settings which differ from

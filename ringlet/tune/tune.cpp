@@ -93,7 +93,9 @@ void Tune::make_plan() {
   plan_.examples = task_->examples();
   plan_.held_out = task_->held_out();
   plan_.method = options_.method;
-  for (const train::Trainable& one : trainables()) plan_.parameters += one.value.numel();
+  for (const train::Trainable& one :
+       train::with_rate_factors(trainables(), options_.trainer.rate_factors))
+    plan_.parameters += one.value.numel();
   plan_.epochs = static_cast<double>(options_.trainer.steps *
                                      options_.trainer.gradient_accumulation * options_.batch_size) /
                  static_cast<double>(plan_.examples);

@@ -94,6 +94,23 @@ TEST(AdamW, DecayEndsAtTheAnchor) {
   EXPECT_LT((parameter.value - parameter.anchor).abs().max().item<double>(), 1e-12);
 }
 
+// A factor on the rate is another rate, for the update and for the decay.
+TEST(AdamW, AFactorIsAnotherRate) {
+  Trainable slow = trainable("w", {3, 3});
+  const Trainable plain{"v", slow.value.detach().clone().set_requires_grad(true)};
+  const Trainable other = trainable("other", {5});
+  slow.rate_factor = 0.25;
+  AdamW together({other, slow}, {.weight_decay = 0.3}), alone({plain}, {.weight_decay = 0.3});
+  for (int step = 0; step < 4; ++step) {
+    slow.value.mutable_grad() = plain.value.mutable_grad() =
+        uniform("g" + std::to_string(step), {3, 3});
+    other.value.mutable_grad() = at::ones({5});
+    together.step(0.5);
+    alone.step(0.125);
+    EXPECT_TRUE(same_bits(slow.value, plain.value)) << step;
+  }
+}
+
 TEST(AdamW, AParameterWithoutGradientIsLeftAlone) {
   const Trainable used = trainable("used", {4}), unused = trainable("unused", {4});
   AdamW optimizer({used, unused}, {.weight_decay = 0.5});

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/method.h"
+#include "ringlet/adapt/tr.h"
 #include "ringlet/adapt/trm.h"
 #include "tests/expect_error.h"
 #include "tests/golden/formula.h"
@@ -214,6 +215,34 @@ TEST(Ring, BothStartsAreTheIdentity) {
   // Proposition 1 with a rank that is a power of two is exact to the last bit.
   const auto exact = identity_cores({2, 3, 4}, 2, TrmStart::paper, Random(5).stream("cores"));
   EXPECT_TRUE(at::equal(ring_matrix(split_ring(exact)), at::eye(24)));
+}
+
+// A ring that starts as LoRA of rank R^2 starts: down's numbers vary by 1 / (3 in), and the cores
+// behind B^1 neither stretch nor shrink it, whatever the rank and the number of modes.
+TEST(Ring, KaimingStartIsThatOfLowRank) {
+  for (const std::int64_t rank : {1, 2, 4})
+    for (const Factors& split : {Factors{64}, Factors{8, 8}, Factors{4, 4, 4}}) {
+      double down = 0.0, up = 0.0, w = 0.0;
+      constexpr int kDraws = 400;
+      for (int draw = 0; draw < kDraws; ++draw) {
+        const TensorRing ring({64, 64}, split, split, rank, TensorRingStart::kaiming,
+                              Random(draw).stream("ring"));
+        const Parameters cores = ring.parameters();
+        EXPECT_TRUE(at::equal(ring.weight(), at::zeros({64, 64})));
+        cores.front().second.detach().copy_(
+            golden::uniform("b" + std::to_string(draw), {split.front(), rank, rank}));
+        at::Tensor b = cores[0].second.detach(), c = cores[split.size()].second.detach();
+        w += b.pow(2).mean().item<double>();
+        for (std::size_t d = 1; d < split.size(); ++d) {
+          b = at::einsum("iab,jbc->ijac", {b, cores[d].second.detach()}).flatten(0, 1);
+          c = at::einsum("iab,jbc->ijac", {c, cores[split.size() + d].second.detach()}).flatten(0, 1);
+        }
+        up += b.pow(2).mean().item<double>();
+        down += c.pow(2).mean().item<double>();
+      }
+      EXPECT_NEAR(down / kDraws * 3 * 64, 1.0, 0.2) << rank << ", " << split.size() << " modes";
+      EXPECT_NEAR(up / w, 1.0, 0.2) << rank << ", " << split.size() << " modes";
+    }
 }
 
 /// Rank of T as a map from the first mode's matrices to the others': 1 for a Kronecker product.

@@ -83,6 +83,37 @@ TEST(Trainer, LearnsAndReports) {
   EXPECT_GT(difference(start, values_of(toy.parameters)), 0.01);
 }
 
+TEST(Trainer, FactorsOfTheRateGoByName) {
+  const std::vector<Trainable> named = {trainable("unet.a.transform.core_0", {1}),
+                                        trainable("unet.a.residual.up", {1}),
+                                        trainable("unet.b.residual.up", {1})};
+  const auto factors_of = [&](const RateFactors& factors) {
+    std::vector<double> found;
+    for (const Trainable& one : with_rate_factors(named, factors)) found.push_back(one.rate_factor);
+    return found;
+  };
+  EXPECT_EQ(factors_of({}), (std::vector<double>{1.0, 1.0, 1.0}));
+  EXPECT_EQ(factors_of({{"*.transform.*", 0.5}}), (std::vector<double>{0.5, 1.0, 1.0}));
+  // The last match counts, and zero is a factor: that parameter stays where it is.
+  EXPECT_EQ(factors_of({{"*.up", 16.0}, {"re:b\\.residual", 0.0}}),
+            (std::vector<double>{1.0, 16.0, 0.0}));
+  for (const auto& [pattern, factor] : RateFactors{
+           {"*.down", 1.0}, {"*.up", -1.0}, {"*.up", std::nan("")}, {"*.up", INFINITY}, {"re:[", 1.0}})
+    expect_error(ErrorCode::invalid_argument, "--learning-rate-factor",
+                 [&] { factors_of({{pattern, factor}}); });
+
+  const std::vector<at::Tensor> before = values_of(named);
+  Trainer trainer(
+      named, [&](std::int64_t) { return (named[0].value + named[1].value).sum(); },
+      {.steps = 1,
+       .learning_rate = {.peak = 0.1},
+       .rate_factors = {{"*.transform.*", 0.5}},
+       .adamw = {.weight_decay = 0.0}});
+  reports_of(trainer);
+  EXPECT_NEAR((before[0] - named[0].value).item<double>(), 0.05, 1e-6);
+  EXPECT_NEAR((before[1] - named[1].value).item<double>(), 0.1, 1e-6);
+}
+
 /// exp_avg after one step is (1 - beta1) times the gradient that the optimiser saw.
 std::vector<at::Tensor> first_gradient(double clip_norm, double* reported) {
   const TemporaryFolder folder;
