@@ -87,6 +87,13 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 
 constexpr std::array<std::int64_t, 2> kDilation = {1, 1};
 
+/// `weight` in the layout that oneDNN chooses for inputs of this size.
+at::Tensor packed(const at::Tensor& weight, std::int64_t stride, std::int64_t padding,
+                  at::IntArrayRef input) {
+  return operators().pack->call(weight, std::array{padding, padding}, std::array{stride, stride},
+                                kDilation, 1, input);
+}
+
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& packed, const Bias& bias,
                        std::int64_t stride, std::int64_t padding) {
   return operators().conv->call(x, packed, bias, std::array{padding, padding},
@@ -102,7 +109,8 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
     context->saved_data["padding"] = kernel.padding;
     // Kept as data: version counting of saved variables knows no oneDNN layouts.
     context->saved_data["weight"] = kernel.weight;
-    if (kernel.backward.defined()) context->saved_data["backward"] = kernel.backward;
+    if (kernel.backward)
+      context->saved_data["backward"] = c10::IValue::make_capsule(kernel.backward);
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
     return convolution(x, kernel.forward, bias, kernel.stride, kernel.padding);
@@ -113,11 +121,12 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
     const at::Tensor dy = gradients.front().contiguous(at::MemoryFormat::ChannelsLast);
     const at::Tensor weight = saved["weight"].toTensor();
     const std::int64_t stride = saved["stride"].toInt(), padding = saved["padding"].toInt();
-    if (saved.find("backward") != saved.end())
-      return {convolution(dy, saved["backward"].toTensor(), std::nullopt, 1,
-                          weight.size(2) - 1 - padding),
-              {},
-              {}};
+    if (saved.find("backward") != saved.end()) {
+      const auto kernel =
+          c10::static_intrusive_pointer_cast<BackwardKernel>(saved["backward"].toCapsule());
+      const std::int64_t border = weight.size(2) - 1 - padding;
+      return {convolution(dy, kernel->laid_out_for(dy, border), std::nullopt, 1, border), {}, {}};
+    }
     // Only the input's shape matters for its gradient; this memory is never touched.
     const at::Tensor stand_in =
         at::empty(saved["shape"].toIntVector(), dy.options(), at::MemoryFormat::ChannelsLast);
@@ -128,14 +137,16 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
   }
 };
 
-at::Tensor packed(const at::Tensor& weight, std::int64_t stride, std::int64_t padding) {
-  // The layout does not depend on the size of the pictures, but oneDNN wants one to choose it for.
-  const std::array<std::int64_t, 4> typical_input = {1, weight.size(1), 32, 32};
-  return operators().pack->call(weight, std::array{padding, padding}, std::array{stride, stride},
-                                kDilation, 1, typical_input);
-}
-
 }  // namespace
+
+const at::Tensor& BackwardKernel::laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
+  std::call_once(once_, [&] {
+    const at::NoGradGuard no_grad;
+    packed_ =
+        packed(weight_.transpose(0, 1).flip({2, 3}).contiguous(), 1, padding, gradient.sizes());
+  });
+  return packed_;
+}
 
 bool takes(const at::Tensor& x) {
   return x.is_cpu() && x.scalar_type() == at::kFloat && operators().all();
@@ -150,10 +161,9 @@ PackedConv2d pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int
                          bool for_training) {
   PackedConv2d kernel{weight, {}, {}, stride, padding};
   if (!operators().all()) return kernel;
-  kernel.forward = packed(weight, stride, padding);
-  if (for_training && stride == 1)
-    kernel.backward =
-        packed(weight.transpose(0, 1).flip({2, 3}).contiguous(), 1, weight.size(2) - 1 - padding);
+  // Any size will do: that of the pictures has not been seen to change the layout of this pass.
+  kernel.forward = packed(weight, stride, padding, {1, weight.size(1), 32, 32});
+  if (for_training && stride == 1) kernel.backward = c10::make_intrusive<BackwardKernel>(weight);
   return kernel;
 }
 

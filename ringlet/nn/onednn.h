@@ -7,8 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
+#include <utility>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 
 namespace ringlet::nn::onednn {
 
@@ -20,13 +23,26 @@ bool takes(const at::Tensor& x);
 /// nothing but the weight is kept.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
+/// The kernel of a convolution's backward pass, itself a convolution with the kernel turned round
+/// and its channels exchanged. It is laid out for the size of the first gradient that comes:
+/// oneDNN's blocks depend on it for some widths, and where they are others it lays out anew in
+/// every call.
+class BackwardKernel final : public torch::CustomClassHolder {
+ public:
+  explicit BackwardKernel(at::Tensor weight) : weight_(std::move(weight)) {}
+  const at::Tensor& laid_out_for(const at::Tensor& gradient, std::int64_t padding);
+
+ private:
+  at::Tensor weight_;  ///< that of the forward pass
+  std::once_flag once_;
+  at::Tensor packed_;
+};
+
 /// A frozen convolution kernel laid out for oneDNN.
 struct PackedConv2d {
-  at::Tensor weight;   ///< [out, in, k, k] as it is
-  at::Tensor forward;  ///< in oneDNN's layout
-  /// The kernel of the backward pass, which is a convolution with the kernel turned round and its
-  /// channels exchanged. Undefined: the backward pass lays `weight` out anew every time.
-  at::Tensor backward;
+  at::Tensor weight;                            ///< [out, in, k, k] as it is
+  at::Tensor forward;                           ///< in oneDNN's layout
+  c10::intrusive_ptr<BackwardKernel> backward;  ///< null: `weight` is laid out in every pass
   std::int64_t stride = 1;
   std::int64_t padding = 0;
 
