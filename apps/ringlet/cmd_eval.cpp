@@ -108,32 +108,23 @@ int cmd_eval(int argc, char** argv) {
 
 int cmd_eval_difference(int argc, char** argv) {
   CommonOptions common;
-  std::string first, second;
+  std::string first, second, html;
   CLI::App app(
       "Compare two results of ringlet eval over the same samples: means of the differences, with "
       "intervals.\nExample:\n  ringlet eval difference lora.json tlora.json",
       "eval difference");
   app.add_option("first", first, "Result (--result) of the first run")->required();
   app.add_option("second", second, "Result of the second run, which is subtracted")->required();
+  app.add_option("--html", html, "File for a page with the differences");
   common.add_to(app);
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   common.apply();
   return nn::with_ringlet_errors("eval difference", [&] {
-    Json json = Json::array();
-    const auto differences =
+    const std::vector<eval::NamedDifference> differences =
         eval::compare(eval::read_evaluation(first), eval::read_evaluation(second));
-    for (const auto& [name, difference] : differences) {
-      const eval::Interval& i = difference.interval;
-      json.push_back({{"metric", name},
-                      {"difference", i.mean},
-                      {"low", i.low},
-                      {"high", i.high},
-                      {"share_above_zero", difference.positive}});
-      if (!common.json)
-        std::printf("%-24s %s  (above 0 in %.1f %% of resamples)\n", name.c_str(),
-                    eval::interval_text(i).c_str(), 100.0 * difference.positive);
-    }
-    if (common.json) std::printf("%s\n", json.dump(1).c_str());
+    if (!html.empty()) write_file_atomically(html, eval::to_html(differences, first, second));
+    std::printf("%s", common.json ? (eval::to_json(differences).dump(1) + "\n").c_str()
+                                  : eval::to_text(differences).c_str());
     return 0;
   });
 }

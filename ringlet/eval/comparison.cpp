@@ -38,6 +38,13 @@ void add_run(std::vector<Measured>& all, const Evaluation& evaluation, std::uint
   }
 }
 
+/// A run has one, so that its interval and differences are over runs alone.
+void add_held_out_loss(Evaluation& evaluation, const Cell& cell) {
+  if (const auto loss = held_out_loss(cell))
+    evaluation.metrics.push_back(measured("held-out loss", /*higher_is_better=*/false,
+                                          {{"loss", "held-out pictures", *loss}}));
+}
+
 void finish(Measured& metric) {
   if (metric.samples.empty())
     metric.interval.mean /= static_cast<double>(metric.interval.runs);
@@ -135,7 +142,9 @@ std::vector<ComparisonRow> comparison_rows(const Recipe& recipe, const std::vect
     for (const Cell& cell : cells) {
       if (cell.method != m || !fs::exists(cell.result())) continue;
       row.learning_rate = cell.learning_rate;
-      add_run(row.metrics, read_evaluation(cell.result()), cell.seed);
+      Evaluation evaluation = read_evaluation(cell.result());
+      add_held_out_loss(evaluation, cell);
+      add_run(row.metrics, evaluation, cell.seed);
       add_costs(row, cell);
       ++row.runs;
     }

@@ -67,6 +67,9 @@ std::vector<Cell> search_cells(const Recipe& recipe, const std::filesystem::path
 /// Error(not_found) when training held nothing out.
 std::optional<double> validation_score(const Recipe& recipe, const Cell& cell);
 
+/// The denoising loss on the pictures that training held out, after its last step; control only.
+std::optional<double> held_out_loss(const Cell& cell);
+
 /// Every method with the rate that did best and all seeds, seed by seed, so that what is measured
 /// before a stop compares all methods. Throws Error(not_found) while a cell of the search is not
 /// trained.
@@ -90,8 +93,10 @@ struct ComparisonRow {
   std::size_t runs = 0;
 };
 
-/// From the cells that are evaluated; methods without any are left out. Numbers of all seeds are
-/// put together as runs; set metrics get the mean over runs and the outermost of their intervals.
+/// From the cells that are evaluated; methods without any are left out. The loss on held-out
+/// pictures, where there is one, is a metric beside those of the evaluation. Numbers of all seeds
+/// are put together as runs; set metrics get the mean over runs and the outermost of their
+/// intervals.
 std::vector<ComparisonRow> comparison_rows(const Recipe& recipe, const std::vector<Cell>& cells);
 
 std::string to_markdown(const std::vector<ComparisonRow>& rows);

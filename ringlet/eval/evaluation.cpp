@@ -45,6 +45,29 @@ std::string counts(const Interval& interval) {
   return interval.runs > 1 ? text + ", " + std::to_string(interval.runs) + " runs" : text;
 }
 
+std::string share_above_zero(const Difference& difference) {
+  char text[64];
+  std::snprintf(text, sizeof text, "above 0 in %.1f %% of resamples", 100.0 * difference.positive);
+  return text;
+}
+
+std::string text_table(const Entries& rows) {
+  std::size_t width = 0;
+  for (const auto& [name, value] : rows) width = std::max(width, name.size());
+  std::string text;
+  for (const auto& [name, value] : rows)
+    text += name + std::string(width - name.size() + 2, ' ') + value + "\n";
+  return text;
+}
+
+std::string html_table(const Entries& rows) {
+  std::string table = "<table>\n<tbody>\n";
+  for (const auto& [name, value] : rows)
+    table += "<tr><th scope=\"row\">" + io::html_escape(name) + "</th><td>" +
+             io::html_escape(value) + "</td></tr>\n";
+  return table + "</tbody>\n</table>\n";
+}
+
 }  // namespace
 
 std::string hash_of_files(std::vector<std::filesystem::path> files) {
@@ -132,45 +155,40 @@ Evaluation read_evaluation(const std::filesystem::path& file) {
 }
 
 std::string to_text(const Evaluation& evaluation) {
-  std::string text;
-  std::size_t width = 0;
-  for (const Measured& metric : evaluation.metrics) width = std::max(width, metric.name.size());
+  Entries rows;
   for (const Measured& metric : evaluation.metrics)
-    text += metric.name + std::string(width - metric.name.size() + 2, ' ') +
-            interval_text(metric.interval) + "  (" + counts(metric.interval) + ")\n";
+    rows.emplace_back(metric.name,
+                      interval_text(metric.interval) + "  (" + counts(metric.interval) + ")");
+  std::string text = text_table(rows);
   for (const std::string& note : evaluation.notes) text += "note: " + note + "\n";
   return text;
 }
 
 std::string to_html(const Evaluation& evaluation,
                     const std::vector<std::pair<std::string, std::string>>& pictures) {
-  std::string body = "<table>\n<tbody>\n";
-  const auto row = [&](const std::string& name, const std::string& value) {
-    body += "<tr><th scope=\"row\">" + io::html_escape(name) + "</th><td>" +
-            io::html_escape(value) + "</td></tr>\n";
-  };
+  Entries rows;
   for (const Measured& metric : evaluation.metrics)
-    row(metric.name + (metric.higher_is_better ? " (higher is better)" : " (lower is better)"),
+    rows.emplace_back(
+        metric.name + (metric.higher_is_better ? " (higher is better)" : " (lower is better)"),
         interval_text(metric.interval) + "\n" + counts(metric.interval));
-  body += "</tbody>\n</table>\n";
+  std::string body = html_table(rows);
   for (const std::string& note : evaluation.notes)
     body += "<p class=\"note\">" + io::html_escape(note) + "</p>\n";
   for (const auto& [caption, png] : pictures)
     body += "<figure>\n" + io::html_picture(png, caption) + "<figcaption>" +
             io::html_escape(caption) + "</figcaption>\n</figure>\n";
-  body += "<section>\n<h2>Settings</h2>\n<table>\n<tbody>\n";
-  for (const auto& [name, value] : evaluation.protocol) row(name, value);
-  for (const auto& [name, value] : evaluation.settings) row(name, value);
-  body += "</tbody>\n</table>\n</section>\n";
+  rows = evaluation.protocol;
+  rows.insert(rows.end(), evaluation.settings.begin(), evaluation.settings.end());
+  body += "<section>\n<h2>Settings</h2>\n" + html_table(rows) + "</section>\n";
   return io::html_page("ringlet eval: " + evaluation.kind, body);
 }
 
-std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, const Evaluation& b) {
+std::vector<NamedDifference> compare(const Evaluation& a, const Evaluation& b) {
   if (a.kind != b.kind)
     throw Error(ErrorCode::mismatch, "evaluation",
                 "one run is \"" + a.kind + "\", the other \"" + b.kind + "\"");
   check_same_protocol(a, b);
-  std::vector<std::pair<std::string, Difference>> differences;
+  std::vector<NamedDifference> differences;
   for (const Measured& metric : a.metrics) {
     const auto other = std::ranges::find(b.metrics, metric.name, &Measured::name);
     if (other == b.metrics.end() || metric.samples.empty() || other->samples.empty()) continue;
@@ -180,6 +198,37 @@ std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, con
     throw Error(ErrorCode::mismatch, "evaluation",
                 "the runs share no metric that was measured sample by sample");
   return differences;
+}
+
+Json to_json(const std::vector<NamedDifference>& differences) {
+  Json json = Json::array();
+  for (const auto& [metric, difference] : differences)
+    json.push_back({{"metric", metric},
+                    {"difference", difference.interval.mean},
+                    {"low", difference.interval.low},
+                    {"high", difference.interval.high},
+                    {"share_above_zero", difference.positive}});
+  return json;
+}
+
+std::string to_text(const std::vector<NamedDifference>& differences) {
+  Entries rows;
+  for (const auto& [metric, difference] : differences)
+    rows.emplace_back(
+        metric, interval_text(difference.interval) + "  (" + share_above_zero(difference) + ")");
+  return text_table(rows);
+}
+
+std::string to_html(const std::vector<NamedDifference>& differences, const std::string& a,
+                    const std::string& b) {
+  Entries rows;
+  for (const auto& [metric, difference] : differences)
+    rows.emplace_back(metric, interval_text(difference.interval) + "\n" +
+                                  share_above_zero(difference) + "\n" +
+                                  counts(difference.interval));
+  return io::html_page("ringlet eval difference",
+                       html_table(rows) + "<section>\n<h2>Runs</h2>\n" +
+                           html_table({{"first", a}, {"subtracted from it", b}}) + "</section>\n");
 }
 
 }  // namespace ringlet::eval

@@ -46,9 +46,22 @@ std::string to_text(const Evaluation& evaluation);
 std::string to_html(const Evaluation& evaluation,
                     const std::vector<std::pair<std::string, std::string>>& pictures);
 
+/// A difference of two runs, by its metric.
+using NamedDifference = std::pair<std::string, Difference>;
+
 /// Of every metric that both hold sample by sample, a - b. Throws Error(mismatch) for other kinds,
 /// for entries of the protocol that both have and that differ, and as paired_difference.
-std::vector<std::pair<std::string, Difference>> compare(const Evaluation& a, const Evaluation& b);
+std::vector<NamedDifference> compare(const Evaluation& a, const Evaluation& b);
+
+/// [{"metric", "difference", "low", "high", "share_above_zero"}].
+Json to_json(const std::vector<NamedDifference>& differences);
+
+/// Lines for a terminal.
+std::string to_text(const std::vector<NamedDifference>& differences);
+
+/// The same as a page; `a` and `b` say what the runs are.
+std::string to_html(const std::vector<NamedDifference>& differences, const std::string& a,
+                    const std::string& b);
 
 /// A short hash of files' names and contents, for the protocol. Throws Error(not_found | io).
 std::string hash_of_files(std::vector<std::filesystem::path> files);

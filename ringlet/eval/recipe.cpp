@@ -98,11 +98,10 @@ void add_options(std::vector<std::string>& words, const Json& options, const std
   }
 }
 
-/// The last row of training's control.csv: step, loss, exchanged loss, metric.
-std::optional<double> control_score(const Cell& cell) {
-  if (!fs::exists(cell.plan())) return std::nullopt;  // written when training has ended
-  const fs::path file = cell.train() / "control.csv";
-  std::ifstream stream(file);
+/// The last row of training's control.csv: step, loss, exchanged loss, metric. Nothing when
+/// training held no pictures out.
+std::optional<std::array<double, 4>> last_control_row(const Cell& cell) {
+  std::ifstream stream(cell.train() / "control.csv");
   std::string line, last;
   while (std::getline(stream, line))
     if (!line.empty()) last = line;
@@ -111,12 +110,19 @@ std::optional<double> control_score(const Cell& cell) {
   const char* const end = at + last.size();
   for (double& number : numbers) {
     const auto [next, problem] = std::from_chars(at, end, number);
-    if (problem != std::errc())
-      throw Error(ErrorCode::not_found, file.string(), "there is no validation score",
-                  "the recipe's [train] needs validation-pictures");
+    if (problem != std::errc()) return std::nullopt;
     at = next == end ? next : next + 1;
   }
-  return std::isnan(numbers[3]) ? -numbers[1] : numbers[3];
+  return numbers;
+}
+
+std::optional<double> control_score(const Cell& cell) {
+  if (!fs::exists(cell.plan())) return std::nullopt;  // written when training has ended
+  const auto row = last_control_row(cell);
+  if (!row)
+    throw Error(ErrorCode::not_found, (cell.train() / "control.csv").string(),
+                "there is no validation score", "the recipe's [train] needs validation-pictures");
+  return std::isnan((*row)[3]) ? -(*row)[1] : (*row)[3];
 }
 
 std::optional<double> subject_score(const Cell& cell) {
@@ -202,6 +208,11 @@ std::vector<Cell> search_cells(const Recipe& recipe, const fs::path& out) {
     for (const double rate : recipe.methods[m].learning_rates)
       cells.push_back(cell_of(recipe, out, m, rate, recipe.seeds.front()));
   return cells;
+}
+
+std::optional<double> held_out_loss(const Cell& cell) {
+  const auto row = last_control_row(cell);
+  return row ? std::optional((*row)[1]) : std::nullopt;
 }
 
 std::optional<double> validation_score(const Recipe& recipe, const Cell& cell) {

@@ -45,8 +45,12 @@ TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
     expect_success({"eval", "control", "--kind", "canny", "--reference", path("made"),
                     "--generated", path("made"), "--result", path(std::string(folder) + ".json")});
   const ProgramResult difference =
-      expect_success({"eval", "difference", path("made.json"), path("pictures.json")});
+      expect_success({"eval", "difference", path("made.json"), path("pictures.json"), "--html",
+                      path("difference.html")});
   EXPECT_NE(difference.out.find("0 [0, 0]"), std::string::npos) << difference.out;
+  const std::string page = read_bytes(folder_ / "difference.html");
+  for (const char* words : {"F1", "0 [0, 0]", "above 0 in 0.0 % of resamples", "made.json"})
+    EXPECT_NE(page.find(words), std::string::npos) << words;
   expect_failure({"eval", "difference", path("made.json"), path("same.json")},
                  "reference pictures: the first run was measured with");
 }

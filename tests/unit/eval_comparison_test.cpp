@@ -171,6 +171,13 @@ TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
   EXPECT_EQ(rows[1].metrics[0].interval.runs, 2u);
   EXPECT_NEAR(rows[1].to_first[0]->interval.low, 0.2, 1e-12);
   EXPECT_EQ(rows[1].to_first[0]->positive, 1.0);
+  // The loss on held-out pictures is one number of each run.
+  ASSERT_EQ(rows[0].metrics.size(), 2u);
+  EXPECT_EQ(rows[0].metrics[1].name, "held-out loss");
+  EXPECT_FALSE(rows[0].metrics[1].higher_is_better);
+  EXPECT_EQ(rows[0].metrics[1].interval.mean, 0.5);
+  EXPECT_EQ(rows[0].metrics[1].interval.runs, 2u);
+  EXPECT_EQ(rows[1].to_first[1]->interval.mean, 0.0);
   const std::string table = to_markdown(rows), csv = to_csv(rows);
   EXPECT_NE(table.find("F1 (higher is better)"), std::string::npos) << table;
   EXPECT_NE(table.find("| trm(rank=2) | 100 | 0.5 | 2 | 0.8 ["), std::string::npos) << table;
@@ -180,6 +187,9 @@ TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
   const std::string page = to_html(r, rows, sample_sheet(r, cells));
   EXPECT_NE(page.find("Two methods"), std::string::npos);
   EXPECT_NE(page.find("data:image/png"), std::string::npos);
+  fs::remove(cells[0].train() / "control.csv");
+  fs::remove(cells[2].train() / "control.csv");
+  EXPECT_EQ(comparison_rows(r, cells)[0].metrics.size(), 1u);
   // Before the second seed of a method is there, pairs cannot be made.
   fs::remove(cells[3].result());
   EXPECT_FALSE(comparison_rows(r, cells)[1].to_first[0].has_value());
