@@ -193,10 +193,10 @@ PartEntry lowrank_entry() {
 PartEntry tr_entry() {
   return {"tr",
           PartKind::residual,
-          {rank_option("6"), word_option("init", {"paper", "kaiming"})},
+          {rank_option("6"), word_option("init", {"kaiming", "paper"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
-            const TensorRingStart start = spec.word("init") == "kaiming" ? TensorRingStart::kaiming
-                                                                         : TensorRingStart::paper;
+            const TensorRingStart start =
+                spec.word("init") == "paper" ? TensorRingStart::paper : TensorRingStart::kaiming;
             parts.residual = std::make_unique<TensorRing>(
                 context.shape, context.factors.at(context.shape.out),
                 context.factors.at(context.shape.in), spec.integer("rank"), start, context.random);

@@ -145,13 +145,14 @@ NamePredicate matcher(const std::string& pattern, const std::string& option) {
             "without \"re:\" a pattern is a glob, for example \"unet.mid_block.*.to_q\""};
   };
   try {
-    return [fail, regex = std::regex(pattern.substr(kRegexPrefix.size()))](const std::string& name) {
-      try {
-        return std::regex_search(name, regex);
-      } catch (const std::regex_error& problem) {  // it may give up while matching, too
-        throw fail(problem);
-      }
-    };
+    return
+        [fail, regex = std::regex(pattern.substr(kRegexPrefix.size()))](const std::string& name) {
+          try {
+            return std::regex_search(name, regex);
+          } catch (const std::regex_error& problem) {  // it may give up while matching, too
+            throw fail(problem);
+          }
+        };
   } catch (const std::regex_error& problem) {
     throw fail(problem);
   }

@@ -38,9 +38,9 @@ TensorRing::TensorRing(const LayerShape& shape, const Factors& out, const Factor
     return normal_start({size, rank, rank}, paper ? paper_deviation(size, rank) : kept, random);
   };
   const auto down_core = [&](std::int64_t size) {
-    return normal_start(
-        {size, rank, rank},
-        paper ? paper_deviation(size, rank) : kaiming_deviation(size, rank, modes), random);
+    return normal_start({size, rank, rank},
+                        paper ? paper_deviation(size, rank) : kaiming_deviation(size, rank, modes),
+                        random);
   };
   for (const std::int64_t factor : out)
     out_.push_back(out_.empty() ? at::zeros({factor, rank, rank}) : up_core(factor));

@@ -12,8 +12,8 @@ namespace ringlet::adapt {
 
 /// Deviations of the cores that do not start at zero.
 enum class TensorRingStart {
-  paper,   ///< sqrt(R) / (f_d R), the spectral muP scale of a map from f_d R to R, for all
-  kaiming  ///< down varies as much as that of LoRA, 1 / (3 in), and B^2 … B^D keep lengths
+  kaiming,  ///< down varies as much as that of LoRA, 1 / (3 in), and B^2 … B^D keep lengths
+  paper,    ///< sqrt(R) / (f_d R), the spectral muP scale of a map from f_d R to R, for all
 };
 
 /// D[i, j] = tr(B^1[i1] … B^D[iD] C^1[j1] … C^D[jD]) with cores [f_d, R, R]; the positions of a

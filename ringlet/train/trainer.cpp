@@ -86,8 +86,7 @@ std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
       any = true;
     }
     if (!any)
-      throw Error(ErrorCode::invalid_argument, kOption,
-                  "\"" + pattern + "\" matches no parameter",
+      throw Error(ErrorCode::invalid_argument, kOption, "\"" + pattern + "\" matches no parameter",
                   parameters.empty() ? "" : "they are named like " + parameters.front().name);
   }
   return parameters;
@@ -96,8 +95,7 @@ std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
 Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options)
     : loss_(std::move(loss)),
       options_(std::move(options)),
-      optimizer_(with_rate_factors(std::move(parameters), options_.rate_factors),
-                 options_.adamw) {
+      optimizer_(with_rate_factors(std::move(parameters), options_.rate_factors), options_.adamw) {
   options_.learning_rate.steps = options_.steps;
   if (options_.ema_decay <= 0.0) return;
   for (const Trainable& parameter : optimizer_.parameters())

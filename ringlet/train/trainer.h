@@ -62,8 +62,8 @@ Json settings_of(const TrainerOptions& options);
 /// checkpoint does not know, because an earlier ringlet wrote it, is only a warning.
 void check_settings(const Json& before, const Json& now, const std::string& where);
 
-/// The parameters with their factors. Throws Error(invalid_argument) for a pattern that matches none
-/// of them, and a factor that is not finite and 0 or above.
+/// The parameters with their factors. Throws Error(invalid_argument) for a pattern that matches
+/// none of them, and a factor that is not finite and 0 or above.
 std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
                                          const RateFactors& factors);
 

@@ -183,7 +183,10 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
       {"batch size was 1, now 2", [](auto& o) { o.loss.batch_size = 2; }},
       {"gradient accumulation was", [](auto& o) { o.trainer.gradient_accumulation = 2; }},
       {"learning rate was", [](auto& o) { o.trainer.learning_rate.peak = 1e-3; }},
-      {"learning rate factors was", [](auto& o) { o.trainer.rate_factors = {{"*", 0.5}}; }},
+      {"learning rate factors was",
+       [](auto& o) {
+         o.trainer.rate_factors = {{"*", 0.5}};
+       }},
       {"warm-up was", [](auto& o) { o.trainer.learning_rate.warmup = 1; }},
       {"decay was", [](auto& o) { o.trainer.learning_rate.decay = Decay::linear; }},
       {"clip norm was", [](auto& o) { o.trainer.clip_norm = 2.0; }},
@@ -335,8 +338,14 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
       {"--learning-rate", [](auto& o) { o.trainer.learning_rate.peak = 0.0; }},
       {"--learning-rate", [=](auto& o) { o.trainer.learning_rate.peak = nan; }},
       {"--learning-rate", [](auto& o) { o.trainer.learning_rate.peak = INFINITY; }},
-      {"--learning-rate-factor", [](auto& o) { o.trainer.rate_factors = {{"*", -1.0}}; }},
-      {"--learning-rate-factor", [](auto& o) { o.trainer.rate_factors = {{"nothing", 1.0}}; }},
+      {"--learning-rate-factor",
+       [](auto& o) {
+         o.trainer.rate_factors = {{"*", -1.0}};
+       }},
+      {"--learning-rate-factor",
+       [](auto& o) {
+         o.trainer.rate_factors = {{"nothing", 1.0}};
+       }},
       {"--class-images", [](auto& o) { o.class_images = "x"; }},
       {"--class-count",
        [](auto& o) {

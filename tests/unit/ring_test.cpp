@@ -235,7 +235,8 @@ TEST(Ring, KaimingStartIsThatOfLowRank) {
         w += b.pow(2).mean().item<double>();
         for (std::size_t d = 1; d < split.size(); ++d) {
           b = at::einsum("iab,jbc->ijac", {b, cores[d].second.detach()}).flatten(0, 1);
-          c = at::einsum("iab,jbc->ijac", {c, cores[split.size() + d].second.detach()}).flatten(0, 1);
+          c = at::einsum("iab,jbc->ijac", {c, cores[split.size() + d].second.detach()})
+                  .flatten(0, 1);
         }
         up += b.pow(2).mean().item<double>();
         down += c.pow(2).mean().item<double>();

@@ -97,18 +97,21 @@ TEST(Trainer, FactorsOfTheRateGoByName) {
   // The last match counts, and zero is a factor: that parameter stays where it is.
   EXPECT_EQ(factors_of({{"*.up", 16.0}, {"re:b\\.residual", 0.0}}),
             (std::vector<double>{1.0, 16.0, 0.0}));
-  for (const auto& [pattern, factor] : RateFactors{
-           {"*.down", 1.0}, {"*.up", -1.0}, {"*.up", std::nan("")}, {"*.up", INFINITY}, {"re:[", 1.0}})
-    expect_error(ErrorCode::invalid_argument, "--learning-rate-factor",
-                 [&] { factors_of({{pattern, factor}}); });
+  for (const auto& [pattern, factor] : RateFactors{{"*.down", 1.0},
+                                                   {"*.up", -1.0},
+                                                   {"*.up", std::nan("")},
+                                                   {"*.up", INFINITY},
+                                                   {"re:[", 1.0}})
+    expect_error(ErrorCode::invalid_argument, "--learning-rate-factor", [&] {
+      factors_of({{pattern, factor}});
+    });
 
   const std::vector<at::Tensor> before = values_of(named);
-  Trainer trainer(
-      named, [&](std::int64_t) { return (named[0].value + named[1].value).sum(); },
-      {.steps = 1,
-       .learning_rate = {.peak = 0.1},
-       .rate_factors = {{"*.transform.*", 0.5}},
-       .adamw = {.weight_decay = 0.0}});
+  Trainer trainer(named, [&](std::int64_t) { return (named[0].value + named[1].value).sum(); },
+                  {.steps = 1,
+                   .learning_rate = {.peak = 0.1},
+                   .rate_factors = {{"*.transform.*", 0.5}},
+                   .adamw = {.weight_decay = 0.0}});
   reports_of(trainer);
   EXPECT_NEAR((before[0] - named[0].value).item<double>(), 0.05, 1e-6);
   EXPECT_NEAR((before[1] - named[1].value).item<double>(), 0.1, 1e-6);
