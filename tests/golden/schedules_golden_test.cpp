@@ -48,7 +48,13 @@ TEST(SchedulesGolden, AlphasEqualDiffusers) {
     const at::Tensor want = golden_data().tensors.at(config + ".alphas_cumprod");
     for (std::int64_t t = 0; t < schedule.training_steps(); ++t) {
       const double alpha = schedule.level(t).alpha;
-      ASSERT_FLOAT_EQ(static_cast<float>(alpha * alpha), want[t].item<float>()) << config << t;
+      // The rescaling to zero terminal SNR subtracts square roots whose last bit LibTorch leaves to
+      // the processor, and multiplies a thousand quotients of them: diffusers' own numbers differ
+      // by 3e-7 between machines. Elsewhere they are the same everywhere.
+      if (schedule.config().zero_terminal_snr)
+        ASSERT_NEAR(alpha, std::sqrt(want[t].item<double>()), 1e-6) << config << t;
+      else
+        ASSERT_FLOAT_EQ(static_cast<float>(alpha * alpha), want[t].item<float>()) << config << t;
     }
   }
 }

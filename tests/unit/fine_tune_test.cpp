@@ -338,14 +338,6 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
       {"--learning-rate", [](auto& o) { o.trainer.learning_rate.peak = 0.0; }},
       {"--learning-rate", [=](auto& o) { o.trainer.learning_rate.peak = nan; }},
       {"--learning-rate", [](auto& o) { o.trainer.learning_rate.peak = INFINITY; }},
-      {"--learning-rate-factor",
-       [](auto& o) {
-         o.trainer.rate_factors = {{"*", -1.0}};
-       }},
-      {"--learning-rate-factor",
-       [](auto& o) {
-         o.trainer.rate_factors = {{"nothing", 1.0}};
-       }},
       {"--class-images", [](auto& o) { o.class_images = "x"; }},
       {"--class-count",
        [](auto& o) {
