@@ -109,7 +109,7 @@ void draw_marker(cv::Mat& canvas, const cv::Point& at, std::size_t number) {
     cv::fillConvexPoly(canvas, corners, colour, cv::LINE_AA);
   };
   constexpr int kShapes = 4;
-  switch (number % kShapes) {
+  switch ((number + number / kColours.size()) % kShapes) {  // no colour twice with one shape
     case 0:
       cv::circle(canvas, at, kRadius, colour, cv::FILLED, cv::LINE_AA);
       return;

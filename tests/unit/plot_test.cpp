@@ -38,6 +38,22 @@ TEST(Plot, DrawsEveryCurveInItsColour) {
   EXPECT_FALSE(colours.contains(0x009E73U));  // of a third curve
 }
 
+// The ninth curve has the first one's colour: its points have another shape.
+TEST(Plot, NoTwoCurvesLookTheSame) {
+  const auto blue_pixels = [](std::size_t curves) {
+    std::vector<std::vector<std::pair<double, double>>> points;
+    for (std::size_t i = 0; i < curves; ++i) points.push_back({{i, i}});
+    const Image image = draw_plot(plot_of(points));
+    std::int64_t count = 0;
+    for (std::size_t i = 0; i < image.pixels.size(); i += 3)
+      count +=
+          image.pixels[i] == 0x00 && image.pixels[i + 1] == 0x72 && image.pixels[i + 2] == 0xB2;
+    return count;
+  };
+  EXPECT_GT(blue_pixels(9), blue_pixels(8));
+  EXPECT_NE(blue_pixels(9), 2 * blue_pixels(8));
+}
+
 TEST(Plot, TheAxesMoveTheCurve) {
   Plot plot = plot_of({{{1, 0.2}, {10, 0.3}, {100, 0.25}}});
   const Image linear = draw_plot(plot);
