@@ -5,6 +5,7 @@ Names come from the CLDR annotations (Debian: unicode-cldr-core), groups from em
 """
 
 import re
+import sys
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -95,6 +96,9 @@ def all_concepts(early):
     or named in early), then the rest; each part is mixed from all subgroups, so that any first N
     are a varied set.
     """
+    for file, package in ((ANNOTATIONS, "unicode-cldr-core"), (EMOJI_TEST, "unicode-data")):
+        if not file.exists():
+            sys.exit(f"{file} is missing: apt-get install {package}")
     names = {node.get("cp"): clean_name(node.text)
              for node in ElementTree.parse(ANNOTATIONS).iter("annotation")
              if node.get("type") == "tts"}
