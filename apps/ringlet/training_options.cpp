@@ -22,9 +22,10 @@ Number number_in(const std::string& text, const std::string& option) {
   return number;
 }
 
+/// What is before and behind the last separator: a pattern may hold others.
 std::pair<std::string, std::string> halves(const std::string& text, char separator,
                                            const std::string& option, const std::string& example) {
-  const std::size_t middle = text.find(separator);
+  const std::size_t middle = text.rfind(separator);
   if (middle == std::string::npos)
     throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" cannot be read",
                 "write it as " + example);
@@ -115,10 +116,8 @@ void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
     adapters.factors[number_in<std::int64_t>(size, "--factors")] = adapt::parse_factors(split);
   }
   for (const std::string& text : rate_factors) {
-    const std::size_t equals = text.rfind('=');  // a regular expression may hold others
     const auto [pattern, factor] = halves(text, '=', "--learning-rate-factor", "*.transform.*=0.5");
-    trainer.rate_factors.emplace_back(text.substr(0, equals),
-                                      number_in(text.substr(equals + 1), "--learning-rate-factor"));
+    trainer.rate_factors.emplace_back(pattern, number_in(factor, "--learning-rate-factor"));
   }
   for (const std::string& text : penalties) {
     const auto [name, weight] = halves(text, ':', "--penalty", "identity:1e-3");
