@@ -28,7 +28,7 @@ resume=(); [ ! -d "$run/checkpoints" ] || resume=(--resume)
 
 "$ringlet" train --model "$model" --instance-images "$root/examples/quickstart/robot" \
   --method "trm(rank=2)+tr(rank=6)" --targets attention+ff \
-  --steps 450 --batch-size 4 --learning-rate 3e-3 --learning-rate-schedule cosine --warmup-steps 20 \
+  --steps 450 --batch-size 4 --learning-rate 1e-3 --learning-rate-schedule cosine --warmup-steps 20 \
   --checkpoint-every 150 --seed 1 --sample-steps 25 --sample-guidance 4 --sample-images 2 \
   --sample-prompt "$subject" --sample-prompt "$subject on red background" --sample-prompt "$subject on yellow background" \
   --sample-prompt "$subject with crown" --sample-prompt "$subject and red heart" \

@@ -8,7 +8,7 @@ ringlet=${RINGLET:-$root/build/release/bin/ringlet}
 steps=${STEPS:-450}
 
 "$ringlet" train --model "$root/assets/starter" --instance-images "$root/examples/quickstart/robot" \
-  --method "trm(rank=2)+tr(rank=6)" --targets attention+ff --steps "$steps" --batch-size 4 --learning-rate 3e-3 \
+  --method "trm(rank=2)+tr(rank=6)" --targets attention+ff --steps "$steps" --batch-size 4 --learning-rate 1e-3 \
   --learning-rate-schedule cosine --warmup-steps 20 --seed 1 --sample-steps 20 --sample-guidance 4 --out "$out/run"
 "$ringlet" eval subject --model "$root/assets/starter" --adapter "$out/run/adapter.safetensors" \
   --prompts "$root/examples/walkthrough/prompts.txt" --subject "sks robot" --token sks --samples 2 --steps 20 --guidance 4 \
