@@ -5,8 +5,8 @@
 #include <cmath>
 #include <tuple>
 
+#include "ringlet/adapt/scale_method.h"
 #include "ringlet/core/error.h"
-#include "ringlet/core/text.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -31,38 +31,33 @@ std::vector<BudgetRow> count_shapes(const std::vector<LayerShape>& layers, Facto
   return rows;
 }
 
-/// "trm(rank=2)", or the bare name of a part that has no rank.
-std::string with_rank(const std::string& part, std::int64_t rank) {
-  const auto entry = std::ranges::find(part_registry(), part, &PartEntry::name);
-  const bool ranked =
-      entry == part_registry().end() ||
-      std::ranges::find(entry->options, "rank", &OptionEntry::name) != entry->options.end();
-  return ranked ? part + "(rank=" + std::to_string(rank) + ")" : part;
-}
-
 bool is_transform(const PartSpec& part) {
   const auto entry = std::ranges::find(part_registry(), part.name, &PartEntry::name);
   return entry != part_registry().end() && entry->kind == PartKind::transform;
 }
 
-/// The named parts with ranks, on counted layers.
+/// A method's parts with other ranks, on counted layers.
 class Search {
  public:
-  Search(std::vector<std::string> parts, std::vector<BudgetRow>& rows, FactorTable& factors)
-      : parts_(std::move(parts)), rows_(rows), factors_(factors) {
-    const Method smallest = method(1, 1);  // checks the names
-    if (smallest.parts.size() == 2 && is_transform(smallest.parts.back()))
-      std::swap(parts_.front(), parts_.back());
+  Search(Method base, std::vector<BudgetRow>& rows, FactorTable& factors)
+      : base_(std::move(base)), rows_(rows), factors_(factors) {
+    if (base_.parts.size() == 2 && is_transform(base_.parts.back()))
+      std::swap(base_.parts.front(), base_.parts.back());
   }
 
-  bool has_two() const { return parts_.size() == 2; }
+  /// What the method says of the transform's rank when there are two parts.
+  std::int64_t first_rank() const {
+    const PartSpec& first = base_.parts.front();
+    return base_.parts.size() == 2 && first.options.contains("rank") ? first.integer("rank") : 1;
+  }
 
   /// `first` is the transform's rank when there are two parts.
   Method method(std::int64_t first, std::int64_t last) const {
-    std::vector<std::string> texts;
-    for (const std::string& part : parts_)
-      texts.push_back(with_rank(part, &part == &parts_.back() ? last : first));
-    return parse_method(join(texts, "+"));
+    Method method = base_;
+    for (PartSpec& part : method.parts)
+      if (part.options.contains("rank"))
+        set_size(part, &part == &method.parts.back() ? last : first);
+    return method;
   }
 
   std::int64_t count(const Method& method) const {
@@ -90,7 +85,7 @@ class Search {
   }
 
  private:
-  std::vector<std::string> parts_;
+  Method base_;
   std::vector<BudgetRow>& rows_;
   FactorTable& factors_;
 };
@@ -136,21 +131,20 @@ std::int64_t parse_budget(std::string_view text) {
 }
 
 BudgetPlan fit_budget(std::int64_t budget, const std::vector<LayerShape>& layers,
-                      FactorTable factors, const std::vector<std::string>& parts) {
-  if (layers.empty() || parts.empty())
+                      FactorTable factors, std::string_view method) {
+  if (layers.empty())
     throw Error(ErrorCode::invalid_argument, "--budget",
-                "there is nothing to spend the parameters on", "choose layers and parts");
+                "there is nothing to spend the parameters on", "choose layers");
   BudgetPlan plan;
   plan.rows = count_shapes(layers, factors);
-  const Search search(parts, plan.rows, factors);
+  const Search search(parse_method(method), plan.rows, factors);
 
   std::int64_t weights = 0;
   for (const LayerShape& shape : layers) weights += shape.out * shape.in * shape.positions();
   const std::int64_t smallest = search.count(search.method(1, 1));
   const std::int64_t most = std::min(budget, std::max(weights, smallest));
 
-  constexpr std::int64_t kPaperRank = 2;
-  std::int64_t first = search.has_two() ? kPaperRank : 1;
+  std::int64_t first = search.first_rank();
   std::int64_t last = search.largest(first, most);
   if (last == 0) last = search.largest(first = 1, most);
   if (last == 0)

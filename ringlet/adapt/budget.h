@@ -29,16 +29,16 @@ struct BudgetPlan {
   std::vector<BudgetRow> rows;  ///< by first appearance
 };
 
-/// The method with the named parts (rows of part_registry()) whose parameters on `layers` come
-/// nearest to the budget without exceeding it:
-///   - a transform beside a residual gets rank 2, what the paper uses, or 1 if the residual would
-///     not fit beside it;
+/// The method of this text with the ranks whose parameters on `layers` come nearest to the budget
+/// without exceeding it; other options stay as they are:
+///   - a transform beside a residual keeps its rank (2, what the paper uses, where the text names
+///     none), or gets 1 if the residual would not fit beside it;
 ///   - the residual, or the only part, gets the largest rank that fits the rest: with one rank more
 ///     the budget would be exceeded.
 /// A budget above the layers' own number of weights counts as that number: more than fine-tuning
 /// has to offer would buy nothing. Throws Error(invalid_argument) when rank 1 does not fit, with
-/// the smallest number possible, and for unknown parts.
+/// the smallest number possible, and as parse_method.
 BudgetPlan fit_budget(std::int64_t budget, const std::vector<LayerShape>& layers,
-                      FactorTable factors, const std::vector<std::string>& parts = {"trm", "tr"});
+                      FactorTable factors, std::string_view method = "trm+tr");
 
 }  // namespace ringlet::adapt

@@ -109,15 +109,6 @@ class Scaling {
   }
 
  private:
-  static void set_size(PartSpec& part, std::int64_t size) {
-    const std::string name = size_of(part), before = part.options.at(name);
-    part.options[name] = std::to_string(size);
-    if (name != "rank") return;
-    const auto alpha = part.options.find("alpha");  // follows the rank unless it is set apart
-    if (alpha != part.options.end() && alpha->second == before)
-      alpha->second = std::to_string(size);
-  }
-
   /// The first size in [1, last] of which a statement holds that holds from there on; `last` when
   /// of none before.
   template <class Statement>
@@ -164,6 +155,15 @@ class Scaling {
 };
 
 }  // namespace
+
+void set_size(PartSpec& part, std::int64_t size) {
+  const std::string name = size_of(part);
+  if (name.empty()) return;
+  const std::string before = std::exchange(part.options.at(name), std::to_string(size));
+  const auto alpha = part.options.find("alpha");
+  if (name == "rank" && alpha != part.options.end() && alpha->second == before)
+    alpha->second = std::to_string(size);
+}
 
 ScaledMethod scale_to_budget(std::string_view text, std::int64_t budget,
                              std::span<const Target> targets, FactorTable factors) {

@@ -16,6 +16,10 @@ struct ScaledMethod {
   std::int64_t parameters = 0;  ///< on all targets
 };
 
+/// Gives a part with a `rank`, `block` or `n` another one; other parts stay as they are. Where
+/// alpha is the rank it follows.
+void set_size(PartSpec& part, std::int64_t size);
+
 /// The method of this text with one part made as large as the budget allows: the residual, or
 /// without one the last transform that has a size. What grows is its `rank`, `block` or `n`; other
 /// options stay as they are, and so do other parts, but that a transform whose rank the text does

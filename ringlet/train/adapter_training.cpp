@@ -26,14 +26,11 @@ std::string method_for_budget(const AdapterTrainingOptions& options,
                               std::vector<adapt::BudgetRow>& rows) {
   if (options.budget.empty()) return options.method;
   std::vector<adapt::LayerShape> shapes;
-  std::vector<std::string> parts;
   for (const adapt::Target& target : targets)
     shapes.push_back(adapt::LayerShape::of(target.layer->weight()));
-  for (const adapt::PartSpec& part : adapt::parse_method(options.method).parts)
-    parts.push_back(part.name);
   const adapt::FactorTable factors = factor_table(options);
   const adapt::BudgetPlan fit =
-      adapt::fit_budget(adapt::parse_budget(options.budget), shapes, factors, parts);
+      adapt::fit_budget(adapt::parse_budget(options.budget), shapes, factors, options.method);
   rows = fit.rows;
   return fit.method.text();
 }
