@@ -31,17 +31,12 @@ std::vector<BudgetRow> count_shapes(const std::vector<LayerShape>& layers, Facto
   return rows;
 }
 
-bool is_transform(const PartSpec& part) {
-  const auto entry = std::ranges::find(part_registry(), part.name, &PartEntry::name);
-  return entry != part_registry().end() && entry->kind == PartKind::transform;
-}
-
 /// A method's parts with other ranks, on counted layers.
 class Search {
  public:
   Search(Method base, std::vector<BudgetRow>& rows, FactorTable& factors)
       : base_(std::move(base)), rows_(rows), factors_(factors) {
-    if (base_.parts.size() == 2 && is_transform(base_.parts.back()))
+    if (base_.parts.size() == 2 && find_part(base_.parts.back().name).kind == PartKind::transform)
       std::swap(base_.parts.front(), base_.parts.back());
   }
 

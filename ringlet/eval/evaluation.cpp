@@ -60,14 +60,6 @@ std::string text_table(const Entries& rows) {
   return text;
 }
 
-std::string html_table(const Entries& rows) {
-  std::string table = "<table>\n<tbody>\n";
-  for (const auto& [name, value] : rows)
-    table += "<tr><th scope=\"row\">" + io::html_escape(name) + "</th><td>" +
-             io::html_escape(value) + "</td></tr>\n";
-  return table + "</tbody>\n</table>\n";
-}
-
 }  // namespace
 
 std::string hash_of_files(std::vector<std::filesystem::path> files) {
@@ -171,7 +163,7 @@ std::string to_html(const Evaluation& evaluation,
     rows.emplace_back(
         metric.name + (metric.higher_is_better ? " (higher is better)" : " (lower is better)"),
         interval_text(metric.interval) + "\n" + counts(metric.interval));
-  std::string body = html_table(rows);
+  std::string body = io::html_table(rows);
   for (const std::string& note : evaluation.notes)
     body += "<p class=\"note\">" + io::html_escape(note) + "</p>\n";
   for (const auto& [caption, png] : pictures)
@@ -179,7 +171,7 @@ std::string to_html(const Evaluation& evaluation,
             io::html_escape(caption) + "</figcaption>\n</figure>\n";
   rows = evaluation.protocol;
   rows.insert(rows.end(), evaluation.settings.begin(), evaluation.settings.end());
-  body += "<section>\n<h2>Settings</h2>\n" + html_table(rows) + "</section>\n";
+  body += "<section>\n<h2>Settings</h2>\n" + io::html_table(rows) + "</section>\n";
   return io::html_page("ringlet eval: " + evaluation.kind, body);
 }
 
@@ -227,8 +219,9 @@ std::string to_html(const std::vector<NamedDifference>& differences, const std::
                                   share_above_zero(difference) + "\n" +
                                   counts(difference.interval));
   return io::html_page("ringlet eval difference",
-                       html_table(rows) + "<section>\n<h2>Runs</h2>\n" +
-                           html_table({{"first", a}, {"subtracted from it", b}}) + "</section>\n");
+                       io::html_table(rows) + "<section>\n<h2>Runs</h2>\n" +
+                           io::html_table({{"first", a}, {"subtracted from it", b}}) +
+                           "</section>\n");
 }
 
 }  // namespace ringlet::eval

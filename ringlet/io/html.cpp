@@ -102,6 +102,14 @@ std::string html_picture(std::string_view png, std::string_view description) {
          base64(png) + "\">\n";
 }
 
+std::string html_table(const std::vector<std::pair<std::string, std::string>>& rows) {
+  std::string table = "<table>\n<tbody>\n";
+  for (const auto& [name, value] : rows)
+    table += "<tr><th scope=\"row\">" + html_escape(name) + "</th><td>" + html_escape(value) +
+             "</td></tr>\n";
+  return table + "</tbody>\n</table>\n";
+}
+
 std::string html_page(std::string_view title, std::string_view body) {
   const std::string escaped = html_escape(title);
   return std::string(kHead) + "<title>" + escaped + "</title>\n</head>\n<body>\n<h1>" + escaped +

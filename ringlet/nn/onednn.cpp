@@ -141,7 +141,6 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
 
 const at::Tensor& BackwardKernel::laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
   std::call_once(once_, [&] {
-    const at::NoGradGuard no_grad;
     packed_ =
         packed(weight_.transpose(0, 1).flip({2, 3}).contiguous(), 1, padding, gradient.sizes());
   });

@@ -308,11 +308,7 @@ std::string summary_section(const Report::Pairs& pairs) {
 
 std::string settings_section(const Report::Pairs& pairs) {
   if (pairs.empty()) return "";
-  std::string out = "<section>\n<h2>Settings</h2>\n<table>\n<tbody>\n";
-  for (const auto& [name, value] : pairs)
-    out += "<tr><th scope=\"row\">" + io::html_escape(name) + "</th><td>" + io::html_escape(value) +
-           "</td></tr>\n";
-  return out + "</tbody>\n</table>\n</section>\n";
+  return "<section>\n<h2>Settings</h2>\n" + io::html_table(pairs) + "</section>\n";
 }
 
 std::string comparisons_section(const std::vector<ReportComparison>& comparisons) {
