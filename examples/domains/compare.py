@@ -2,16 +2,21 @@
 
 The scripts of examples/{language,vision,recommender,speech,multimodal} make their data and call run(). Only
 Python's standard library is needed here.
+
+--methods FILE compares others than the table's own: a TOML file of [[method]] tables with name, method, learning-rate
+and, where one has more options of `ringlet tune`, tune = { option = "value" or ["values"] }.
 """
 import argparse
 import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
 import time
+import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARIES = pathlib.Path(os.environ.get("RINGLET_BIN", ROOT / "build" / "release" / "bin"))
@@ -21,17 +26,33 @@ SEEDS = (1, 2, 3)
 # 1e-3, 3e-3, 1e-2, 3e-2 for adapters and of 1e-4, 3e-4, 1e-3 for all weights.
 # The ring starts as the paper's; ringlet's own start is level with it at this rank and rate (docs/paper.md).
 METHODS = (
-    ("TLoRA trm(2)+tr(2)", "trm(rank=2)+tr(rank=2,init=paper)", 1e-2),
-    ("TLoRA* trm(2)+lora(2)", "trm(rank=2)+lora(rank=2)", 1e-2),
-    ("LoRA r=4", "lora(rank=4)", 1e-2),
-    ("full", "full", 1e-3),
+    ("TLoRA trm(2)+tr(2)", "trm(rank=2)+tr(rank=2,init=paper)", 1e-2, ()),
+    ("TLoRA* trm(2)+lora(2)", "trm(rank=2)+lora(rank=2)", 1e-2, ()),
+    ("LoRA r=4", "lora(rank=4)", 1e-2, ()),
+    ("full", "full", 1e-3, ()),
 )
 
 
+def read_methods(file):
+    """The methods of a TOML file: name, method, learning rate, further words for `ringlet tune`."""
+    try:
+        tables = tomllib.loads(pathlib.Path(file).read_text())["method"]
+        return tuple((table["name"], table["method"], table["learning-rate"],
+                      tuple(word for option, values in table.get("tune", {}).items()
+                            for value in (values if isinstance(values, list) else [values])
+                            for word in (f"--{option}", str(value)))) for table in tables)
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as problem:
+        raise argparse.ArgumentTypeError(f"{file}: {problem}; [[method]] tables with name, method and learning-rate are "
+                                         "expected") from problem
+
+
 def arguments(what, name):
-    """The command line of a script: --out alone. `what` is the script's own description."""
+    """The command line of a script. `what` is the script's own description."""
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "domains" / name)
+    parser.add_argument("--methods", metavar="FILE", type=read_methods, default=METHODS,
+                        help="TOML file of the methods to compare, in place of the table's")
+    parser.add_argument("--seeds", metavar="SEED", type=int, nargs="+", default=SEEDS, help="training seeds [1 2 3]")
     return parser
 
 
@@ -52,14 +73,18 @@ def new_network(folder, config):
 def tune(out, *words):
     """One run of `ringlet tune`, or what it said when it was done before."""
     said = out / "said.json"
+    words = ["tune", "--json", "--threads", "1", "--out", str(out), "--resume", *map(str, words)]
     if not said.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        command = [program("ringlet"), "tune", "--json", "--threads", "1", "--out", str(out), "--resume", *map(str, words)]
+        command = [program("ringlet"), *words]
         result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if result.returncode != 0:
             sys.exit(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
-        said.write_text(result.stdout)
-    return json.loads(said.read_text())
+        said.write_text(json.dumps({"words": words, **json.loads(result.stdout)}))
+    done = json.loads(said.read_text())
+    if done["words"] != words:
+        sys.exit(f"{out} holds another run, of ringlet {' '.join(done['words'])}: remove it, or choose another --out")
+    return done
 
 
 def base(out, folder, steps, learning_rate, *words):
@@ -80,24 +105,25 @@ def mean_and_spread(values):
     return f"{statistics.mean(values):.3f} ± {spread:.3f}"
 
 
-def run(title, out, model, steps, *words, methods=METHODS, seeds=SEEDS):
-    """Every method with every seed; prints a table and writes it to OUT/table.md."""
+def run(chosen, title, out, model, steps, *words):
+    """Every method with every seed of the command line; prints a table and writes it to OUT/table.md."""
     begin = time.time()
+    methods, seeds = chosen.methods, chosen.seeds
     cells = [(method, seed) for method in methods for seed in seeds]
 
     def cell(item):
-        (label, method, rate), seed = item
-        folder = out / f"{label.replace(' ', '_').replace('*', 'star')}-seed{seed}"
+        (label, method, rate, more), seed = item
+        folder = out / f"{re.sub('[^A-Za-z0-9.=+()-]+', '_', label.replace('*', 'star'))}-seed{seed}"
         return tune(folder, "--model", model, "--method", method, "--learning-rate", rate, "--seed", seed, "--steps", steps,
-                    "--learning-rate-schedule", "linear", *words)
+                    "--learning-rate-schedule", "linear", *words, *more)
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        said = dict(zip([(label, seed) for (label, _, _), seed in cells], pool.map(cell, cells)))
+        said = dict(zip([(method[0], seed) for method, seed in cells], pool.map(cell, cells)))
     names = list(said[methods[0][0], seeds[0]]["scores"][-1]["scores"])
     lines = [f"| method | parameters | {' | '.join(names)} | seconds |", "|---|---|" + "---|" * (len(names) + 1)]
     before = said[methods[0][0], seeds[0]]["scores"][0]["scores"]
     lines.append(f"| before | 0 | {' | '.join(f'{before[name]:.3f}' for name in names)} | |")
-    for label, _, _ in methods:
+    for label, *_ in methods:
         rows = [said[label, seed] for seed in seeds]
         after = [mean_and_spread([row["scores"][-1]["scores"][name] for row in rows]) for name in names]
         lines.append(f"| {label} | {rows[0]['plan']['parameters']:,} | {' | '.join(after)} | "

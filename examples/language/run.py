@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Language: BERT, RoBERTa and GPT-2 in small, learnt from nothing and adapted to other texts.
 
-    examples/language/run.py [classification] [roberta] [continuation] [answers] [--out FOLDER]
+    examples/language/run.py [classification] [roberta] [continuation] [answers] [--out FOLDER] [--methods FILE]
+                             [--seeds SEED...]
 
 classification  BERT: descriptions of Debian packages to their section; base on eight sections, adapted to eight others
 roberta         the same with RoBERTa
@@ -47,7 +48,7 @@ def new_network(folder, kind, texts, config):
     return folder
 
 
-def classification(records, out, kind):
+def classification(records, chosen, out, kind):
     base_rows, base_held = described(records, BASE_SECTIONS, 1200)
     rows, held = described(records, NEW_SECTIONS, 300)
     out.mkdir(parents=True, exist_ok=True)
@@ -59,11 +60,11 @@ def classification(records, out, kind):
                          [row["text"] for row in base_rows], config)
     task = ("--task", "text-classification", "--length", 32, "--batch-size", 32)
     model = compare.base(out / "base", folder, 900, 1e-3, *task, "--data", files[0], "--eval-data", files[1])
-    compare.run(f"Package descriptions to sections, {kind}", out, model, 300, *task, "--data", files[2],
+    compare.run(chosen, f"Package descriptions to sections, {kind}", out, model, 300, *task, "--data", files[2],
                 "--eval-data", files[3])
 
 
-def continuation(records, out):
+def continuation(records, chosen, out):
     out.mkdir(parents=True, exist_ok=True)
     licences = packages.licences()
     texts = [r["Description"] + "." for r in records if len(r.get("Description", "")) > 30]
@@ -77,8 +78,8 @@ def continuation(records, out):
     task = ("--task", "causal-lm", "--length", 64, "--batch-size", 16)
     model = compare.base(out / "base", folder, 900, 2e-3, *task, "--data", out / "legal.txt", "--eval-data",
                          out / "legal-held.txt")
-    compare.run("Licences to package descriptions, gpt2", out, model, 300, *task, "--data", out / "plain.txt", "--eval-data",
-                out / "plain-held.txt")
+    compare.run(chosen, "Licences to package descriptions, gpt2", out, model, 300, *task, "--data", out / "plain.txt",
+                "--eval-data", out / "plain-held.txt")
 
 
 def questions(records, kinds):
@@ -98,11 +99,11 @@ def questions(records, kinds):
     return rows
 
 
-def answers(records, out):
+def answers(records, chosen, out):
     out.mkdir(parents=True, exist_ok=True)
-    chosen = packages.every(records, 6000)
-    base_rows = questions(chosen[:4000], ("maintainer", "section"))
-    rows = questions(chosen[4000:], ("version", "size"))
+    sample = packages.every(records, 6000)
+    base_rows = questions(sample[:4000], ("maintainer", "section"))
+    rows = questions(sample[4000:], ("version", "size"))
     files = [write_lines(out / name, content) for name, content in
              (("base.jsonl", base_rows[:-300]), ("base-held.jsonl", base_rows[-300:]), ("new.jsonl", rows[:-300]),
               ("new-held.jsonl", rows[-300:]))]
@@ -110,7 +111,8 @@ def answers(records, out):
     folder = new_network(out / "init", "wordpiece", [r["context"] + r["question"] for r in base_rows], config)
     task = ("--task", "question-answering", "--length", 128, "--batch-size", 16)
     model = compare.base(out / "base", folder, 500, 1e-3, *task, "--data", files[0], "--eval-data", files[1])
-    compare.run("Other questions about packages, bert", out, model, 150, *task, "--data", files[2], "--eval-data", files[3])
+    compare.run(chosen, "Other questions about packages, bert", out, model, 150, *task, "--data", files[2],
+                "--eval-data", files[3])
 
 
 def main():
@@ -120,13 +122,13 @@ def main():
     records = packages.records()
     for part in chosen.parts:
         if part == "classification":
-            classification(records, chosen.out / "bert", "bert")
+            classification(records, chosen, chosen.out / "bert", "bert")
         elif part == "roberta":
-            classification(records, chosen.out / "roberta", "roberta")
+            classification(records, chosen, chosen.out / "roberta", "roberta")
         elif part == "continuation":
-            continuation(records, chosen.out / "gpt2")
+            continuation(records, chosen, chosen.out / "gpt2")
         elif part == "answers":
-            answers(records, chosen.out / "answers")
+            answers(records, chosen, chosen.out / "answers")
         else:
             parser.error(f"there is no part \"{part}\"")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pictures and captions: the small CLIP of assets/starter-features, adapted to captions in German.
 
-    VENV/bin/python examples/multimodal/run.py [--out FOLDER]
+    VENV/bin/python examples/multimodal/run.py [--out FOLDER] [--methods FILE] [--seeds SEED...]
 
 The network knows pictograms by their English names. Renderings of Noto Color Emoji get their German names from CLDR;
 of each pictogram six are learnt and two held out (recall@1 and @5 in both directions). Needs what
@@ -40,7 +40,8 @@ def draw(character, lot):
 
 
 def main():
-    out = compare.arguments(__doc__, "multimodal").parse_args().out
+    chosen = compare.arguments(__doc__, "multimodal").parse_args()
+    out = chosen.out
     table = names()
     if not (out / "new").exists():
         for part in ("new", "new-held"):
@@ -56,7 +57,7 @@ def main():
                 draw(concept.emoji, lot).save(file)
                 file.with_suffix(".txt").write_text(name + "\n")
             count += 1
-    compare.run("Pictograms and their German names, clip", out, compare.ROOT / "assets" / "starter-features", 400,
+    compare.run(chosen, "Pictograms and their German names, clip", out, compare.ROOT / "assets" / "starter-features", 400,
                 "--task", "contrastive", "--batch-size", 32, "--data", out / "new", "--eval-data", out / "new-held")
 
 

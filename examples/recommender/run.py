@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Recommendation: what a Debian package depends on besides what is known of it.
 
-    examples/recommender/run.py [--out FOLDER]
+    examples/recommender/run.py [--out FOLDER] [--methods FILE] [--seeds SEED...]
 
 Packages are users, the packages that they depend on are items. Two towers learn from all sections but one, which is
 held out; they are adapted to it with half of its packages and measured on the others (recall@10, NDCG@10).
@@ -20,7 +20,8 @@ HELD_OUT_SECTION = "science"
 
 
 def main():
-    out = compare.arguments(__doc__, "recommender").parse_args().out
+    chosen = compare.arguments(__doc__, "recommender").parse_args()
+    out = chosen.out
     records = packages.records()
     counts = Counter(name for record in records for name in packages.dependencies(record))
     items = sorted(name for name, count in counts.items() if count >= 20)
@@ -40,7 +41,7 @@ def main():
     task = ("--task", "recommendation", "--batch-size", 64)
     model = compare.base(out / "base", folder, 1500, 5e-3, *task, "--data", out / "base.jsonl", "--eval-data",
                          out / "base-held.jsonl")
-    compare.run(f"Dependencies of packages in {HELD_OUT_SECTION}, two towers, {len(items)} items", out, model, 300, *task,
+    compare.run(chosen, f"Dependencies of packages in {HELD_OUT_SECTION}, two towers, {len(items)} items", out, model, 300, *task,
                 "--data", out / "new.jsonl", "--eval-data", out / "new-held.jsonl")
 
 

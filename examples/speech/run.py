@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speech: a small wav2vec 2.0 that has learnt one accent of espeak-ng, adapted to another one.
 
-    examples/speech/run.py [--out FOLDER]
+    examples/speech/run.py [--out FOLDER] [--methods FILE] [--seeds SEED...]
 
 Utterances of one or two words of a fixed list. The base hears American English at several speeds and pitches; it is
 adapted to Scottish English with few utterances (word error rate on others). Needs the package espeak-ng.
@@ -36,7 +36,8 @@ def speak(folder, voice, count, seed):
 
 
 def main():
-    out = compare.arguments(__doc__, "speech").parse_args().out
+    chosen = compare.arguments(__doc__, "speech").parse_args()
+    out = chosen.out
     if shutil.which("espeak-ng") is None:
         sys.exit("install espeak-ng first (apt-get install espeak-ng)")
     for name, voice, count, seed in (("base", "en-us", 1500, 1), ("base-held", "en-us", 120, 2), ("new", "en-gb-scotland", 150, 3),
@@ -51,7 +52,7 @@ def main():
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     task = ("--task", "ctc", "--batch-size", 16)
     model = compare.base(out / "base-run", folder, 1500, 2e-3, *task, "--data", out / "base", "--eval-data", out / "base-held")
-    compare.run("American to Scottish English, wav2vec2", out, model, 150, *task, "--data", out / "new", "--eval-data",
+    compare.run(chosen, "American to Scottish English, wav2vec2", out, model, 150, *task, "--data", out / "new", "--eval-data",
                 out / "new-held")
 
 

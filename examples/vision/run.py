@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Vision: a small ResNet that knows pictograms of animals and food, adapted to other classes.
 
-    VENV/bin/python examples/vision/run.py [--out FOLDER]
+    VENV/bin/python examples/vision/run.py [--out FOLDER] [--methods FILE] [--seeds SEED...]
 
 Classes are groups of Noto Color Emoji; every picture is a pictogram of its own, turned, mirrored and placed at random.
 The base tells eight groups apart; it is adapted to eight others with 24 pictures each (accuracy on pictures of
@@ -47,21 +47,22 @@ def write(folder, groups, each, held_out):
 
 
 def main():
-    out = compare.arguments(__doc__, "vision").parse_args().out
+    chosen = compare.arguments(__doc__, "vision").parse_args()
+    out = chosen.out
     if not (out / "new-held").exists():
         groups = {}
         for emoji, group in concept_list.read_emoji():
             groups.setdefault(group, []).append(emoji)
         large = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:16]
-        for name, chosen, each in (("base", large[0::2], 12), ("new", large[1::2], 3)):
-            write(out / name, chosen, each, held_out=False)
+        for name, names, each in (("base", large[0::2], 12), ("new", large[1::2], 3)):
+            write(out / name, names, each, held_out=False)
             write(out / f"{name}-held", chosen, 4, held_out=True)
     folder = compare.new_network(out / "init", {"model_type": "resnet", "blocks": [1, 1, 1, 1], "width": 24,
                                                 "small_pictures": True, "image_size": SIZE})
     task = ("--task", "image-classification", "--batch-size", 32)
     model = compare.base(out / "base-run", folder, 900, 2e-3, *task, "--data", out / "base", "--eval-data", out / "base-held")
-    compare.run("Groups of pictograms to other groups, resnet", out, model, 200, *task, "--data", out / "new", "--eval-data",
-                out / "new-held")
+    compare.run(chosen, "Groups of pictograms to other groups, resnet", out, model, 200, *task, "--data", out / "new",
+                "--eval-data", out / "new-held")
 
 
 if __name__ == "__main__":
