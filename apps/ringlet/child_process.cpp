@@ -25,19 +25,27 @@ Error cannot(const std::string& what, const std::string& where, int problem) {
   return {ErrorCode::io, where, what + ": " + std::strerror(problem)};
 }
 
-/// Closes what posix_spawn was told.
-struct SpawnActions {
+/// What posix_spawn is told, destroyed at the end.
+struct Spawn {
   posix_spawn_file_actions_t actions;
-  SpawnActions() { posix_spawn_file_actions_init(&actions); }
-  ~SpawnActions() { posix_spawn_file_actions_destroy(&actions); }
-  SpawnActions(const SpawnActions&) = delete;
-  SpawnActions& operator=(const SpawnActions&) = delete;
+  posix_spawnattr_t attributes;
+  Spawn() {
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);  // group 0: the child's own
+  }
+  ~Spawn() {
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+  }
+  Spawn(const Spawn&) = delete;
+  Spawn& operator=(const Spawn&) = delete;
 };
 
 }  // namespace
 
 ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
-                     const std::filesystem::path& log) {
+                     const std::filesystem::path& log, const FolderLock& lock) {
   constexpr const char* kSelf = "/proc/self/exe";
   std::vector<std::string> words = {"ringlet"};
   words.insert(words.end(), arguments.begin(), arguments.end());
@@ -46,14 +54,17 @@ ChildResult run_self(const std::vector<std::string>& arguments, const std::files
   argv.push_back(nullptr);
 
   constexpr int kReadable = 0644;
-  SpawnActions spawn;
+  Spawn spawn;
   posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&spawn.actions, STDOUT_FILENO, output.c_str(),
                                    O_WRONLY | O_CREAT | O_TRUNC, kReadable);
   posix_spawn_file_actions_addopen(&spawn.actions, STDERR_FILENO, log.c_str(),
                                    O_WRONLY | O_CREAT | O_APPEND, kReadable);
+  // Onto itself: that keeps it open in the child, and open in no other.
+  posix_spawn_file_actions_adddup2(&spawn.actions, lock.descriptor(), lock.descriptor());
   pid_t child = 0;
-  if (const int problem = posix_spawn(&child, kSelf, &spawn.actions, nullptr, argv.data(), environ))
+  if (const int problem =
+          posix_spawn(&child, kSelf, &spawn.actions, &spawn.attributes, argv.data(), environ))
     throw cannot("the program cannot be started", output.string(), problem);
 
   int status = 0;

@@ -13,12 +13,8 @@ struct ChildResult {
   std::uint64_t peak_bytes = 0;  ///< of resident memory
 };
 
-/// Runs this very program with these arguments; stdout replaces `output`, stderr is added to `log`.
-/// An interrupt of this program is passed on. Throws Error(io) when it cannot be started.
-ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
-                     const std::filesystem::path& log);
-
-/// A lock that ends with its holder, also when that is killed. Nothing when another process has it.
+/// A lock that ends with its holders, also when they are killed. Nothing when another process has
+/// it.
 class FolderLock {
  public:
   explicit FolderLock(const std::filesystem::path& file);
@@ -26,10 +22,18 @@ class FolderLock {
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
   explicit operator bool() const { return held_; }
+  int descriptor() const { return descriptor_; }
 
  private:
   int descriptor_ = -1;
   bool held_ = false;
 };
+
+/// Runs this very program with these arguments; stdout replaces `output`, stderr is added to `log`.
+/// An interrupt of this program is passed on, once: the child is in a process group of its own, so
+/// that Ctrl-C does not reach it beside that and kill it. It holds `lock` as well and keeps it when
+/// this program is killed. Throws Error(io) when it cannot be started.
+ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
+                     const std::filesystem::path& log, const FolderLock& lock);
 
 }  // namespace ringlet::app

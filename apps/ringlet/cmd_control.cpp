@@ -42,6 +42,19 @@ void check_names(const std::vector<fs::path>& pictures) {
                 "signals are found by the pictures' names: rename one");
 }
 
+/// Signals have the pictures' names: in their folder, or one that is read with it, they would take
+/// the pictures' place.
+void check_out(const fs::path& out, const fs::path& read, const char* option) {
+  if (read.empty()) return;
+  const fs::path of_out = fs::weakly_canonical(out);
+  const fs::path folder = fs::weakly_canonical(fs::is_directory(read) ? read : read.parent_path());
+  const auto [end, rest] = std::ranges::mismatch(folder, of_out);
+  if (end == folder.end())
+    throw Error(ErrorCode::invalid_argument, "--out",
+                out.string() + " lies in the folder of " + option + ", " + folder.string(),
+                "name a folder outside of it: its pictures would be lost or read again");
+}
+
 io::Image make(const data::ControlSettings& settings, const fs::path& picture, std::int64_t size) {
   const io::Image image = io::read_image(picture);
   if (size > 0)
@@ -50,8 +63,16 @@ io::Image make(const data::ControlSettings& settings, const fs::path& picture, s
 }
 
 int make_signals(const ControlMakeOptions& o) {
-  const data::ControlSettings settings{data::control_signal_from_name(o.kind), o.canny, o.given};
+  const data::ControlSettings settings{data::control_signal_from_name(o.kind, "--kind"), o.canny,
+                                       o.given};
+  using enum data::ControlSignal;
+  if ((settings.signal == landmark || settings.signal == map) && o.given.empty())
+    throw Error(ErrorCode::invalid_argument, "--given", "is missing",
+                "name the folder of the " +
+                    std::string(settings.signal == map ? "maps" : "landmark files"));
   if (o.size < 0) throw Error(ErrorCode::invalid_argument, "--size", "must not be negative");
+  check_out(o.out, o.images, "--images");
+  check_out(o.out, o.given, "--given");
   const std::vector<fs::path> pictures = pictures_of(o.images);
   check_names(pictures);
   data::check_control_files(settings, pictures);

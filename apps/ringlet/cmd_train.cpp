@@ -176,8 +176,8 @@ void translate(TrainOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--control",
                 "--control-images and --validation-pictures need it");
   if (!o.control.empty()) {
-    const data::ControlSettings settings{data::control_signal_from_name(o.control), o.canny,
-                                         o.control_images};
+    const data::ControlSettings settings{data::control_signal_from_name(o.control, "--control"),
+                                         o.canny, o.control_images};
     run.control = {settings, pipeline::control_kind_from_name(o.control_network),
                    o.validation_pictures, control_metric(settings)};
   }

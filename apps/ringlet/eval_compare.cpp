@@ -37,9 +37,6 @@ std::string last_line(const std::string& text) {
                      end - (begin == std::string::npos ? 0 : begin + 1));
 }
 
-/// How far a cell is to be brought.
-enum class Stage { train, validate, measure };
-
 /// Runs cells, several at a time; a cell that another process works on is left to it.
 class CellRunner {
  public:
@@ -47,7 +44,7 @@ class CellRunner {
       : recipe_(recipe), options_(options) {}
 
   /// Until none of them is left. Throws the first error of a cell after the others have ended.
-  void run(const std::vector<eval::Cell>& cells, Stage stage) {
+  void run(const std::vector<eval::Cell>& cells, eval::Stage stage) {
     std::atomic<std::size_t> next = 0;
     std::vector<std::thread> workers;
     for (int i = 0; i < options_.jobs; ++i)
@@ -64,9 +61,10 @@ class CellRunner {
   }
 
  private:
-  static bool done(const eval::Cell& cell, Stage stage) {
-    if (stage == Stage::train) return fs::exists(cell.cost());
-    return fs::exists(stage == Stage::validate ? cell.validation() : cell.result());
+  static bool done(const eval::Cell& cell, eval::Stage stage) {
+    if (stage != eval::Stage::measure && fs::exists(cell.diverged())) return true;
+    if (stage == eval::Stage::train) return fs::exists(cell.cost());
+    return fs::exists(stage == eval::Stage::validate ? cell.validation() : cell.result());
   }
 
   bool stopped() {
@@ -74,7 +72,7 @@ class CellRunner {
     return failure_ != nullptr || interrupted();
   }
 
-  void guarded(const eval::Cell& cell, Stage stage) {
+  void guarded(const eval::Cell& cell, eval::Stage stage) {
     try {
       run_cell(cell, stage);
     } catch (...) {
@@ -88,18 +86,18 @@ class CellRunner {
     log(LogLevel::info, cell.folder.filename().string() + ": " + what);
   }
 
-  void run_cell(const eval::Cell& cell, Stage stage) {
+  void run_cell(const eval::Cell& cell, eval::Stage stage) {
+    eval::check_commands(recipe_, cell);
     if (done(cell, stage)) return;
     fs::create_directories(cell.folder);
     const FolderLock lock(cell.folder / "lock");
     if (!lock) return;  // wait_for_others sees to it
-    if (!fs::exists(cell.cost())) train(cell);
+    if (!fs::exists(cell.cost())) train(cell, stage, lock);
     if (interrupted() || done(cell, stage)) return;
-    say(cell, stage == Stage::validate ? "validating" : "measuring");
-    run(cell,
-        stage == Stage::validate ? eval::validation_command(recipe_, cell)
-                                 : eval::eval_command(recipe_, cell),
-        cell.folder / "eval.txt");
+    say(cell, stage == eval::Stage::validate ? "validating" : "measuring");
+    eval::write_down(recipe_, cell, stage);
+    const auto words = eval::command_of(recipe_, cell, stage);
+    expect_success(cell, words, run(cell, words, cell.folder / "eval.txt", lock));
   }
 
   std::vector<std::string> with_threads(std::vector<std::string> words) const {
@@ -113,21 +111,33 @@ class CellRunner {
   }
 
   ChildResult run(const eval::Cell& cell, const std::vector<std::string>& words,
-                  const fs::path& output) {
-    const fs::path log = cell.folder / "log";
-    const ChildResult result = run_self(with_threads(words), output, log);
-    if (result.status != 0 && !interrupted())
-      throw Error(ErrorCode::invalid_argument, cell.folder.string(),
-                  "\"ringlet " + words.front() + "\" ended with status " +
-                      std::to_string(result.status) + ": " + last_line(read_file(log)),
-                  "see " + log.string() + "; the command was ringlet " + join(words, " "));
-    return result;
+                  const fs::path& output, const FolderLock& lock) {
+    return run_self(with_threads(words), output, cell.folder / "log", lock);
   }
 
-  void train(const eval::Cell& cell) {
+  static void expect_success(const eval::Cell& cell, const std::vector<std::string>& words,
+                             const ChildResult& result) {
+    if (result.status == 0 || interrupted()) return;
+    const fs::path log = cell.folder / "log";
+    throw Error(ErrorCode::invalid_argument, cell.folder.string(),
+                "\"ringlet " + words.front() + "\" ended with status " +
+                    std::to_string(result.status) + ": " + last_line(read_file(log)),
+                "see " + log.string() + "; the command was ringlet " + join(words, " "));
+  }
+
+  /// A learning rate of the search that diverges has lost; with a rate that won it is an error.
+  void train(const eval::Cell& cell, eval::Stage stage, const FolderLock& lock) {
     say(cell, "training");
     const fs::path unfinished = cell.folder / "train.unfinished.json";
-    const ChildResult result = run(cell, eval::train_command(recipe_, cell), unfinished);
+    eval::write_down(recipe_, cell, eval::Stage::train);
+    const auto words = eval::command_of(recipe_, cell, eval::Stage::train);
+    const ChildResult result = run(cell, words, unfinished, lock);
+    if (stage != eval::Stage::measure && result.status == exit_status(ErrorCode::non_finite)) {
+      say(cell, "diverged");
+      write_file_atomically(cell.diverged(), last_line(read_file(cell.folder / "log")) + "\n");
+      return;
+    }
+    expect_success(cell, words, result);
     if (result.status != 0) return;  // interrupted
     const auto rows = train::read_metrics(cell.train() / "metrics.csv");
     fs::rename(unfinished, cell.plan());
@@ -137,7 +147,7 @@ class CellRunner {
   }
 
   /// Cells that other processes hold; theirs end, or are taken over when those have died.
-  void wait_for_others(const std::vector<eval::Cell>& cells, Stage stage) {
+  void wait_for_others(const std::vector<eval::Cell>& cells, eval::Stage stage) {
     constexpr auto kPause = std::chrono::seconds(2);
     for (const eval::Cell& cell : cells)
       while (!done(cell, stage)) {
@@ -164,12 +174,13 @@ std::vector<eval::Cell> cells_to_search(const eval::Recipe& recipe, const fs::pa
 
 void report(const eval::Recipe& recipe, const CompareOptions& o) {
   const std::vector<eval::Cell> cells = eval::final_cells(recipe, o.out);
+  for (const eval::Cell& cell : cells) eval::check_commands(recipe, cell);
   const std::vector<eval::ComparisonRow> rows = eval::comparison_rows(recipe, cells);
   if (rows.empty())
     throw Error(ErrorCode::not_found, o.out, "no cell has been measured yet",
                 "run it without --report-only");
   const fs::path out = o.out;
-  const io::Image sheet = eval::sample_sheet(recipe, cells);
+  const eval::SampleSheet sheet = eval::sample_sheet(recipe, cells);
   write_file_atomically(out / "comparison.csv", eval::to_csv(rows));
   write_file_atomically(out / "comparison.md", eval::to_markdown(rows));
   write_file_atomically(out / "comparison.html", eval::to_html(recipe, rows, sheet));
@@ -179,7 +190,7 @@ void report(const eval::Recipe& recipe, const CompareOptions& o) {
         file, [](char c) { return c == '/' || c == ' '; }, '-');
     io::write_png(out / (file + ".png"), plot);
   }
-  if (!sheet.pixels.empty()) io::write_png(out / "samples.png", sheet);
+  if (!sheet.image.pixels.empty()) io::write_png(out / "samples.png", sheet.image);
   if (o.common.json)
     std::printf("%s\n", nlohmann::json({{"report", (out / "comparison.html").string()},
                                         {"csv", (out / "comparison.csv").string()},
@@ -193,6 +204,9 @@ void report(const eval::Recipe& recipe, const CompareOptions& o) {
 int compare(const CompareOptions& o) {
   if (o.jobs < 1 || o.jobs > 1024)
     throw Error(ErrorCode::invalid_argument, "--jobs", "must lie between 1 and 1024");
+  if (!o.common.precision.empty())
+    throw Error(ErrorCode::invalid_argument, "--precision", "is the recipe's to say",
+                "write precision = \"" + o.common.precision + "\" into its [train] and [eval]");
   const eval::Recipe recipe = eval::read_recipe(o.recipe);
   const std::vector<eval::Cell> search = cells_to_search(recipe, o.out);
   if (o.dry_run) {
@@ -204,8 +218,8 @@ int compare(const CompareOptions& o) {
   }
   if (!o.report_only) {
     CellRunner runner(recipe, o);
-    runner.run(search, recipe.kind == "control" ? Stage::train : Stage::validate);
-    runner.run(eval::final_cells(recipe, o.out), Stage::measure);
+    runner.run(search, recipe.kind == "control" ? eval::Stage::train : eval::Stage::validate);
+    runner.run(eval::final_cells(recipe, o.out), eval::Stage::measure);
   }
   report(recipe, o);
   return 0;

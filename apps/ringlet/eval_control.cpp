@@ -104,7 +104,7 @@ class ControlGeneration {
 
   void run() {
     const auto pictures = data::read_picture_folder(o_.reference).pictures;
-    settings_ = {data::control_signal_from_name(o_.kind), o_.canny, o_.control_images};
+    settings_ = {data::control_signal_from_name(o_.kind, "--kind"), o_.canny, o_.control_images};
     std::vector<fs::path> paths;
     for (const data::Picture& picture : pictures) paths.push_back(picture.path);
     data::check_control_files(settings_, paths);

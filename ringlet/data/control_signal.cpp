@@ -203,10 +203,10 @@ io::Image moved_landmarks(const fs::path& path, const io::Image& image, const Cr
 
 }  // namespace
 
-ControlSignal control_signal_from_name(std::string_view name) {
+ControlSignal control_signal_from_name(std::string_view name, std::string_view option) {
   for (const auto& [known, signal] : kNames)
     if (name == known) return signal;
-  throw Error(ErrorCode::invalid_argument, "--control",
+  throw Error(ErrorCode::invalid_argument, std::string(option),
               "\"" + std::string(name) + "\" is not known",
               "use canny, segmentation, landmark or map");
 }

@@ -15,8 +15,9 @@ namespace ringlet::data {
 
 enum class ControlSignal { canny, segmentation, landmark, map };
 
-/// Reads "canny", "segmentation", "landmark" or "map". Throws Error(invalid_argument).
-ControlSignal control_signal_from_name(std::string_view name);
+/// Reads "canny", "segmentation", "landmark" or "map". Throws Error(invalid_argument) that names
+/// the option.
+ControlSignal control_signal_from_name(std::string_view name, std::string_view option);
 const char* name_of(ControlSignal signal);
 
 /// Canny's thresholds (1986) on the gradient's L1 norm, as OpenCV counts them.

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <map>
+#include <set>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/data/crop.h"
+#include "ringlet/data/picture_folder.h"
 #include "ringlet/io/html.h"
 #include "ringlet/io/plot.h"
 
@@ -63,13 +67,26 @@ void add_costs(ComparisonRow& row, const Cell& cell) {
                             json_require<std::uint64_t>(cost, "peak_bytes", cell.cost().string()));
 }
 
-/// Differences over the samples that both rows have.
+std::vector<Sample> of_runs(const std::vector<Sample>& samples, const std::set<std::string>& runs) {
+  std::vector<Sample> chosen;
+  std::ranges::copy_if(samples, std::back_inserter(chosen),
+                       [&](const Sample& sample) { return runs.contains(sample.run); });
+  return chosen;
+}
+
+std::set<std::string> runs_of(const std::vector<Sample>& samples) {
+  std::set<std::string> runs;
+  for (const Sample& sample : samples) runs.insert(sample.run);
+  return runs;
+}
+
+/// Over the runs that both rows have: some may still be missing.
 std::optional<Difference> difference_to(const ComparisonRow& first, const Measured& metric) {
   const auto other = std::ranges::find(first.metrics, metric.name, &Measured::name);
-  if (other == first.metrics.end() || metric.samples.size() != other->samples.size() ||
-      metric.samples.empty())
-    return std::nullopt;  // a run is still missing
-  return paired_difference(metric.samples, other->samples);
+  if (other == first.metrics.end()) return std::nullopt;
+  const std::vector<Sample> mine = of_runs(metric.samples, runs_of(other->samples));
+  if (mine.empty()) return std::nullopt;
+  return paired_difference(mine, of_runs(other->samples, runs_of(mine)));
 }
 
 std::vector<std::string> metric_names(const std::vector<ComparisonRow>& rows) {
@@ -123,6 +140,39 @@ std::vector<std::vector<std::string>> table_of(const std::vector<ComparisonRow>&
     table.push_back(std::move(line));
   }
   return table;
+}
+
+/// By reference, the name of the first of its samples.
+std::vector<std::pair<std::string, fs::path>> first_samples(const Cell& cell) {
+  std::map<std::string, fs::path> samples;
+  for (const auto& entry : fs::directory_iterator(cell.pictures())) {
+    const fs::path name = entry.path().filename();
+    const std::size_t end = name.string().rfind("-s");
+    if (end == std::string::npos || name.extension() != ".png") continue;
+    fs::path& sample = samples[name.string().substr(0, end)];
+    if (sample.empty() || name < sample) sample = name;
+  }
+  return {samples.begin(), samples.end()};
+}
+
+/// The pictures that a control recipe measures against, by name without extension.
+std::map<std::string, fs::path> reference_pictures(const Recipe& recipe) {
+  std::map<std::string, fs::path> pictures;
+  const auto folder = json_value<std::string>(recipe.eval, "reference", "", "eval");
+  if (recipe.kind != "control" || !fs::is_directory(folder)) return pictures;
+  for (const data::Picture& picture : data::read_picture_folder(folder).pictures)
+    pictures.emplace(picture.path.stem().string(), picture.path);
+  return pictures;
+}
+
+/// How the learning rates came about.
+std::string rates_note(const Recipe& recipe) {
+  if (std::ranges::none_of(recipe.methods, [](const RecipeMethod& method) {
+        return method.learning_rates.size() > 1;
+      }))
+    return "";
+  return recipe.kind == "control" ? " Learning rates were chosen on pictures held out of training."
+                                  : " Learning rates were chosen with other prompts.";
 }
 
 std::string quoted(const std::string& text) {
@@ -217,44 +267,44 @@ std::vector<std::pair<std::string, io::Image>> comparison_plots(
   return plots;
 }
 
-io::Image sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
+SampleSheet sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
   constexpr std::size_t kReferences = 8;
-  // The first cell of each method that has pictures.
-  std::vector<const Cell*> chosen;
+  SampleSheet sheet;
+  std::vector<const Cell*> chosen;  // the first cell of each method that has pictures
   for (std::size_t m = 0; m < recipe.methods.size(); ++m)
     for (const Cell& cell : cells)
       if (cell.method == m && fs::exists(cell.result())) {
         chosen.push_back(&cell);
+        sheet.columns.push_back(recipe.methods[m].name);
         break;
       }
   if (chosen.empty()) return {};
-  const fs::path references = json_value<std::string>(recipe.eval, "reference", "", "eval");
-  std::map<std::string, fs::path> first_samples;  // by reference
-  for (const auto& entry : fs::directory_iterator(chosen.front()->pictures())) {
-    const std::string name = entry.path().filename().string();
-    const std::size_t end = name.rfind("-s");
-    if (end == std::string::npos || entry.path().extension() != ".png") continue;
-    auto& sample = first_samples[name.substr(0, end)];
-    if (sample.empty() || name < sample.string()) sample = name;
-  }
+  std::vector<std::pair<std::string, fs::path>> samples = first_samples(*chosen.front());
+  if (samples.empty()) return {};
+  samples.resize(std::min(samples.size(), kReferences));
+  const auto references = reference_pictures(recipe);
+  const bool all_known = std::ranges::all_of(
+      samples, [&](const auto& sample) { return references.contains(sample.first); });
+  if (all_known) sheet.columns.insert(sheet.columns.begin(), "reference");
   std::vector<io::Image> pictures;
-  std::size_t rows = 0;
-  for (const auto& [reference, sample] : first_samples) {
-    if (rows++ == kReferences) break;
-    const fs::path file = references / (reference + ".png");
-    if (recipe.kind == "control" && fs::exists(file)) pictures.push_back(io::read_image(file));
-    for (const Cell* cell : chosen) pictures.push_back(io::read_image(cell->pictures() / sample));
+  for (const auto& [reference, sample] : samples) {
+    std::vector<io::Image> row;
+    for (const Cell* cell : chosen) row.push_back(io::read_image(cell->pictures() / sample));
+    if (all_known)
+      pictures.push_back(
+          data::square_crop(io::read_image(references.at(reference)), row.front().width).image);
+    std::ranges::move(row, std::back_inserter(pictures));
   }
-  const auto columns = static_cast<std::int64_t>(pictures.size() / std::min(kReferences, rows));
-  return pictures.empty() ? io::Image{} : io::image_grid(pictures, columns);
+  sheet.image = io::image_grid(pictures, static_cast<std::int64_t>(sheet.columns.size()));
+  return sheet;
 }
 
 std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
-                    const io::Image& sheet) {
+                    const SampleSheet& sheet) {
   std::string body =
       "<p class=\"note\">Means over test pictures and training seeds; in brackets the "
-      "95 % interval when both are drawn anew. Learning rates were chosen on held-out "
-      "training pictures.</p>\n<div class=\"chart\">\n<table>\n<tbody>\n";
+      "95 % interval when both are drawn anew." +
+      rates_note(recipe) + "</p>\n<div class=\"chart\">\n<table>\n<tbody>\n";
   for (const auto& line : table_of(rows)) {
     body += "<tr>";
     for (const std::string& cell : line) body += "<td>" + io::html_escape(cell) + "</td>";
@@ -264,15 +314,11 @@ std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows
   for (const auto& [name, plot] : comparison_plots(rows))
     body += "<figure>\n" + io::html_picture(io::encode_png(plot), name + " against parameters") +
             "</figure>\n";
-  if (!sheet.pixels.empty()) {
-    std::vector<std::string> names;
-    if (recipe.kind == "control") names.emplace_back("reference");
-    for (const ComparisonRow& row : rows) names.push_back(row.name);
+  if (!sheet.image.pixels.empty())
     body += "<section>\n<h2>The same samples</h2>\n<figure>\n" +
-            io::html_picture(io::encode_png(sheet), "samples") +
-            "<figcaption>From left to right: " + io::html_escape(join(names)) +
+            io::html_picture(io::encode_png(sheet.image), "samples") +
+            "<figcaption>From left to right: " + io::html_escape(join(sheet.columns)) +
             "</figcaption>\n</figure>\n</section>\n";
-  }
   return io::html_page(recipe.title, body);
 }
 

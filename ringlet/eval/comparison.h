@@ -56,29 +56,44 @@ struct Cell {
   std::filesystem::path validation() const { return folder / "validation.json"; }
   std::filesystem::path plan() const { return folder / "train.json"; }  ///< train --json's output
   std::filesystem::path cost() const { return folder / "cost.json"; }
+  /// There when training came to numbers that are not finite.
+  std::filesystem::path diverged() const { return folder / "diverged"; }
 };
+
+/// What is done with a cell.
+enum class Stage { train, validate, measure };
 
 /// Every method with each of its learning rates and the first seed: what the search trains.
 std::vector<Cell> search_cells(const Recipe& recipe, const std::filesystem::path& out);
 
 /// What the search goes by, never the test pictures. Control: the last score on the pictures that
 /// training held out; without a metric minus their loss. Subject: DINO plus CLIP-T (or the first
-/// metric alone) of the validation prompts. Nothing while that is not known yet. Throws
-/// Error(not_found) when training held nothing out.
+/// metric alone) of the validation prompts. Minus infinity when training diverged or could not be
+/// validated after its last step; nothing while it is not known yet. Throws Error(not_found) when
+/// training held nothing out.
 std::optional<double> validation_score(const Recipe& recipe, const Cell& cell);
 
 /// The denoising loss on the pictures that training held out, after its last step; control only.
+/// Nothing when there is none of that step.
 std::optional<double> held_out_loss(const Cell& cell);
 
 /// Every method with the rate that did best and all seeds, seed by seed, so that what is measured
 /// before a stop compares all methods. Throws Error(not_found) while a cell of the search is not
-/// trained.
+/// trained, Error(non_finite) for a method that diverged with every rate.
 std::vector<Cell> final_cells(const Recipe& recipe, const std::filesystem::path& out);
 
 /// The command lines of a cell, without the program's name.
 std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell);
 std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell);
 std::vector<std::string> validation_command(const Recipe& recipe, const Cell& cell);
+std::vector<std::string> command_of(const Recipe& recipe, const Cell& cell, Stage stage);
+
+/// Writes down, before a stage is begun, by which command the cell is made (commands.json), so that
+/// a changed recipe does not take the old cell for its own. Throws as check_commands.
+void write_down(const Recipe& recipe, const Cell& cell, Stage stage);
+
+/// Throws Error(mismatch) when the cell was made, or begun, by other commands than the recipe's.
+void check_commands(const Recipe& recipe, const Cell& cell);
 
 /// A method's line of the table.
 struct ComparisonRow {
@@ -106,11 +121,16 @@ std::string to_csv(const std::vector<ComparisonRow>& rows);
 std::vector<std::pair<std::string, io::Image>> comparison_plots(
     const std::vector<ComparisonRow>& rows);
 
-/// The same samples of every method beside each other: a row per reference, the reference first.
-io::Image sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells);
+/// The same samples of every method beside each other.
+struct SampleSheet {
+  io::Image image;                   ///< a row per reference; empty without samples
+  std::vector<std::string> columns;  ///< "reference", where its picture is found, then the methods
+};
+
+SampleSheet sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells);
 
 /// The whole comparison as one page.
 std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
-                    const io::Image& sheet);
+                    const SampleSheet& sheet);
 
 }  // namespace ringlet::eval

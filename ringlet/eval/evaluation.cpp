@@ -87,6 +87,7 @@ Measured measured(std::string name, bool higher_is_better, std::vector<Sample> s
 }
 
 std::string interval_text(const Interval& interval) {
+  if (interval.units == 1 && interval.runs <= 1) return short_number(interval.mean);
   return short_number(interval.mean) + " [" + short_number(interval.low) + ", " +
          short_number(interval.high) + "]";
 }

@@ -69,7 +69,7 @@ std::string hash_of_files(std::vector<std::filesystem::path> files);
 /// Four significant digits.
 std::string short_number(double value);
 
-/// "0.512 [0.480, 0.544]".
+/// "0.512 [0.480, 0.544]"; the mean alone where one number was measured.
 std::string interval_text(const Interval& interval);
 
 }  // namespace ringlet::eval

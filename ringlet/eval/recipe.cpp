@@ -8,6 +8,7 @@
 #include <limits>
 #include <set>
 
+#include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/toml_file.h"
@@ -17,6 +18,8 @@ namespace ringlet::eval {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::array kStageNames = {"train", "validate", "measure"};
 
 /// What the comparison itself decides.
 const std::set<std::string> kOwnTrainOptions = {"model",  "method", "learning-rate", "seed",
@@ -64,6 +67,20 @@ RecipeMethod read_method(const Json& json, const std::vector<double>& rates,
   return method;
 }
 
+/// A search goes by pictures or prompts that the test does not see.
+void check_search(const Recipe& recipe, const std::string& where) {
+  if (recipe.kind == "subject" && recipe.validation.empty())
+    throw Error(ErrorCode::bad_format, where, "there is no [validation]",
+                "learning rates are chosen with other prompts than the test's: name them there");
+  if (recipe.kind != "control") return;
+  for (const RecipeMethod& method : recipe.methods)
+    if (method.learning_rates.size() > 1 && !recipe.train.contains("validation-pictures") &&
+        !method.train.contains("validation-pictures"))
+      throw Error(ErrorCode::bad_format, where, "[train] has no validation-pictures",
+                  "learning rates are chosen by pictures that training holds out: say how many, or "
+                  "name one rate");
+}
+
 /// Letters, digits, '.' and '-' of a name.
 std::string folder_name(const std::string& name) {
   std::string folder;
@@ -98,6 +115,8 @@ void add_options(std::vector<std::string>& words, const Json& options, const std
   }
 }
 
+constexpr double kDiverged = -std::numeric_limits<double>::infinity();
+
 /// The last row of training's control.csv: step, loss, exchanged loss, metric. Nothing when
 /// training held no pictures out.
 std::optional<std::array<double, 4>> last_control_row(const Cell& cell) {
@@ -116,12 +135,21 @@ std::optional<std::array<double, 4>> last_control_row(const Cell& cell) {
   return numbers;
 }
 
+/// A training goes on when its last validation fails (pictures that are not finite): then the last
+/// row tells of an earlier step.
+bool is_of_last_step(const std::array<double, 4>& row, const Cell& cell) {
+  const std::string where = cell.plan().string();
+  const Json plan = json_require<Json>(read_json_file(cell.plan()), "plan", where);
+  return row[0] == json_require<double>(plan, "steps", where);
+}
+
 std::optional<double> control_score(const Cell& cell) {
   if (!fs::exists(cell.plan())) return std::nullopt;  // written when training has ended
   const auto row = last_control_row(cell);
   if (!row)
     throw Error(ErrorCode::not_found, (cell.train() / "control.csv").string(),
                 "there is no validation score", "the recipe's [train] needs validation-pictures");
+  if (!is_of_last_step(*row, cell)) return kDiverged;
   return std::isnan((*row)[3]) ? -(*row)[1] : (*row)[3];
 }
 
@@ -137,13 +165,16 @@ std::optional<double> subject_score(const Cell& cell) {
 double best_rate(const Recipe& recipe, const fs::path& out, std::size_t method) {
   const std::vector<double>& rates = recipe.methods[method].learning_rates;
   if (rates.size() == 1) return rates.front();  // nothing to choose
-  double best_rate = rates.front(), best = -std::numeric_limits<double>::infinity();
+  double best_rate = rates.front(), best = kDiverged;
   for (const double rate : rates) {
     const Cell cell = cell_of(recipe, out, method, rate, recipe.seeds.front());
     const auto score = validation_score(recipe, cell);
     if (!score) throw Error(ErrorCode::not_found, cell.folder.string(), "is not trained yet");
     if (*score > best) best = *score, best_rate = rate;
   }
+  if (best == kDiverged)
+    throw Error(ErrorCode::non_finite, recipe.methods[method].name,
+                "training diverged with every learning rate", "add lower ones to the recipe");
   return best_rate;
 }
 
@@ -158,6 +189,26 @@ std::vector<std::string> command(const Recipe& recipe, const Cell& cell, const f
   if (fs::exists(controlnet)) words.insert(words.end(), {"--controlnet", controlnet.string()});
   add_options(words, options, "eval");
   return words;
+}
+
+fs::path commands_file(const Cell& cell) { return cell.folder / "commands.json"; }
+
+Json read_commands(const Cell& cell) {
+  return fs::exists(commands_file(cell)) ? read_json_file(commands_file(cell)) : Json::object();
+}
+
+/// A command's words, with the cell's own folder written as ".": --out may be spelled otherwise.
+Json without_folder(const Cell& cell, std::vector<std::string> words) {
+  const std::string folder = cell.folder.string();
+  for (std::string& word : words)
+    if (word.starts_with(folder)) word.replace(0, folder.size(), ".");
+  return words;
+}
+
+[[noreturn]] void refuse_other(const Cell& cell, const std::string& was, const std::string& is) {
+  throw Error(ErrorCode::mismatch, cell.folder.string(),
+              "was made " + was + " and the recipe now says: " + is,
+              "remove the folder, or take another --out");
 }
 
 }  // namespace
@@ -178,6 +229,8 @@ Recipe read_recipe(const fs::path& file) {
   recipe.model = json_require<std::string>(json, "model", where);
   recipe.seeds = json_value(json, "seeds", std::vector<std::uint64_t>{1, 2, 3}, where);
   if (recipe.seeds.empty()) throw Error(ErrorCode::invalid_argument, where, "there are no seeds");
+  if (std::set(recipe.seeds.begin(), recipe.seeds.end()).size() != recipe.seeds.size())
+    throw Error(ErrorCode::invalid_argument, where, "a seed is there twice");
   const auto rates =
       json_value(json, "learning-rates", std::vector<double>{5e-4, 1e-4, 5e-5}, where);
   recipe.train = json_value(json, "train", Json::object(), where);
@@ -186,9 +239,6 @@ Recipe read_recipe(const fs::path& file) {
   recipe.validation = json_value(json, "validation", Json::object(), where);
   refuse_own(recipe.eval, kOwnEvalOptions, where + ": eval");
   refuse_own(recipe.validation, kOwnEvalOptions, where + ": validation");
-  if (recipe.kind == "subject" && recipe.validation.empty())
-    throw Error(ErrorCode::bad_format, where, "there is no [validation]",
-                "learning rates are chosen with other prompts than the test's: name them there");
   const auto methods = json_require<std::vector<Json>>(json, "method", where);
   std::set<std::string> names;
   for (const Json& method : methods) {
@@ -199,6 +249,7 @@ Recipe read_recipe(const fs::path& file) {
   }
   if (recipe.methods.empty())
     throw Error(ErrorCode::invalid_argument, where, "there is no [[method]]");
+  check_search(recipe, where);
   return recipe;
 }
 
@@ -212,10 +263,11 @@ std::vector<Cell> search_cells(const Recipe& recipe, const fs::path& out) {
 
 std::optional<double> held_out_loss(const Cell& cell) {
   const auto row = last_control_row(cell);
-  return row ? std::optional((*row)[1]) : std::nullopt;
+  return row && is_of_last_step(*row, cell) ? std::optional((*row)[1]) : std::nullopt;
 }
 
 std::optional<double> validation_score(const Recipe& recipe, const Cell& cell) {
+  if (fs::exists(cell.diverged())) return kDiverged;
   return recipe.kind == "control" ? control_score(cell) : subject_score(cell);
 }
 
@@ -259,6 +311,46 @@ std::vector<std::string> validation_command(const Recipe& recipe, const Cell& ce
   Json options = recipe.eval;
   options.update(recipe.validation);
   return command(recipe, cell, cell.folder / "validation", cell.validation(), options);
+}
+
+std::vector<std::string> command_of(const Recipe& recipe, const Cell& cell, Stage stage) {
+  switch (stage) {
+    case Stage::train:
+      return train_command(recipe, cell);
+    case Stage::validate:
+      return validation_command(recipe, cell);
+    case Stage::measure:
+      return eval_command(recipe, cell);
+  }
+  throw Error(ErrorCode::internal, "command_of", "there is no such stage");
+}
+
+void write_down(const Recipe& recipe, const Cell& cell, Stage stage) {
+  check_commands(recipe, cell);
+  Json commands = read_commands(cell);
+  commands[kStageNames[static_cast<std::size_t>(stage)]] =
+      without_folder(cell, command_of(recipe, cell, stage));
+  write_file_atomically(commands_file(cell), commands.dump(1) + "\n");
+}
+
+void check_commands(const Recipe& recipe, const Cell& cell) {
+  const Json commands = read_commands(cell);
+  const std::array finished = {cell.cost(), cell.validation(), cell.result()};
+  for (const Stage stage : {Stage::train, Stage::validate, Stage::measure}) {
+    const auto place = static_cast<std::size_t>(stage);
+    const auto line = [](const Json& words) {
+      return "ringlet " + join(words.get<std::vector<std::string>>(), " ");
+    };
+    if (!commands.contains(kStageNames[place])) {
+      if (fs::exists(finished[place]))
+        refuse_other(cell, "by a command that was not written down",
+                     line(command_of(recipe, cell, stage)));
+      continue;
+    }
+    const Json is = without_folder(cell, command_of(recipe, cell, stage));
+    const Json& was = commands.at(kStageNames[place]);
+    if (was != is) refuse_other(cell, "by: " + line(was), line(is));
+  }
 }
 
 }  // namespace ringlet::eval

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -46,24 +45,6 @@ Table table_of(const std::vector<Sample>& samples) {
   return table;
 }
 
-/// The mean over these units of the mean over these runs.
-double mean_of(const Table& table, const std::vector<std::size_t>& units,
-               const std::vector<std::size_t>& runs) {
-  double sum = 0.0;
-  std::size_t counted = 0;
-  for (const std::size_t unit : units) {
-    double unit_sum = 0.0;
-    std::size_t seen = 0;
-    for (const std::size_t run : runs)
-      if (const auto& value = table.means[unit][run]) unit_sum += *value, ++seen;
-    if (seen == 0) continue;
-    sum += unit_sum / static_cast<double>(seen);
-    ++counted;
-  }
-  return counted == 0 ? std::numeric_limits<double>::quiet_NaN()
-                      : sum / static_cast<double>(counted);
-}
-
 std::vector<std::size_t> all_of(std::size_t count) {
   std::vector<std::size_t> numbers(count);
   std::iota(numbers.begin(), numbers.end(), std::size_t{0});
@@ -76,15 +57,57 @@ std::vector<std::size_t> drawn(std::size_t count, RandomStream random) {
   return numbers;
 }
 
-/// Means of drawn units and runs, sorted.
+/// The mean of each unit over its runs.
+std::vector<double> unit_means(const Table& table) {
+  std::vector<double> means;
+  for (const auto& by_run : table.means) {
+    std::vector<double> seen;
+    for (const auto& value : by_run)
+      if (value) seen.push_back(*value);
+    means.push_back(mean_of(seen));
+  }
+  return means;
+}
+
+/// The standard error of a mean over runs, from how far each lies from the units' means; 0 of one.
+double standard_error_of_runs(const Table& table, const std::vector<double>& units) {
+  if (table.runs < 2) return 0.0;
+  double squares = 0.0;
+  for (std::size_t run = 0; run < table.runs; ++run) {
+    std::vector<double> away;
+    for (std::size_t unit = 0; unit < units.size(); ++unit)
+      if (const auto& value = table.means[unit][run]) away.push_back(*value - units[unit]);
+    squares += mean_of(away) * mean_of(away);
+  }
+  const auto runs = static_cast<double>(table.runs);
+  return std::sqrt(squares / (runs - 1.0) / runs);
+}
+
+/// A draw of Student's t (Student 1908): a normal number over the root of a chi-squared one's mean.
+double student_t(RandomStream& random, std::size_t degrees) {
+  const double numerator = random.normal();
+  double squares = 0.0;
+  for (std::size_t i = 0; i < degrees; ++i) {
+    const double normal = random.normal();
+    squares += normal * normal;
+  }
+  return numerator / std::sqrt(squares / static_cast<double>(degrees));
+}
+
+/// Means of drawn units, moved by what drawn runs would differ by; sorted.
 std::vector<double> resampled_means(const Table& table, const BootstrapOptions& options) {
+  const std::vector<double> units = unit_means(table);
+  const double error = standard_error_of_runs(table, units);
+  const Random random(options.seed);
   std::vector<double> means;
   for (int i = 0; i < options.resamples; ++i) {
-    const Random random(options.seed);
     const auto number = static_cast<std::uint64_t>(i);
-    const double mean = mean_of(table, drawn(table.means.size(), random.stream("units", number)),
-                                drawn(table.runs, random.stream("runs", number)));
-    if (std::isfinite(mean)) means.push_back(mean);
+    double sum = 0.0;
+    for (const std::size_t unit : drawn(units.size(), random.stream("units", number)))
+      sum += units[unit];
+    RandomStream of_runs = random.stream("runs", number);
+    means.push_back(sum / static_cast<double>(units.size()) +
+                    (error == 0.0 ? 0.0 : error * student_t(of_runs, table.runs - 1)));
   }
   std::ranges::sort(means);
   return means;
@@ -105,8 +128,7 @@ Interval interval_of(double mean, const std::vector<double>& resampled, double c
 
 Interval interval_of(const std::vector<Sample>& samples, const Table& table,
                      const std::vector<double>& resampled, double confidence) {
-  Interval interval = interval_of(mean_of(table, all_of(table.means.size()), all_of(table.runs)),
-                                  resampled, confidence);
+  Interval interval = interval_of(mean_of(unit_means(table)), resampled, confidence);
   interval.samples = samples.size();
   interval.units = table.means.size();
   interval.runs = table.runs;

@@ -1,5 +1,6 @@
-// Means with bootstrap confidence intervals (Efron and Tibshirani 1993), in units that belong
-// together, and differences of two runs over the same samples.
+// Means with confidence intervals, over units that belong together by bootstrap (Efron and
+// Tibshirani 1993), over training runs by Student's t, and differences of two runs over the same
+// samples.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@
 namespace ringlet::eval {
 
 /// One measured number. Numbers of one unit (a subject, a test picture) are resampled together, so
-/// that an interval does not take repeated looks at one thing for many things; and so are those of
-/// one run (a training seed), across the units.
+/// that an interval does not take repeated looks at one thing for many things; those of one run (a
+/// training seed) tell how far runs lie apart.
 struct Sample {
   std::string id;    ///< what was measured, "dog/3/seed1"; unique
   std::string unit;  ///< what it belongs to; its own id where there is nothing larger
@@ -34,10 +35,12 @@ struct BootstrapOptions {
   double confidence = 0.95;
 };
 
-/// The mean over units of each unit's mean over runs, and the percentile interval of that number
-/// when units and runs are drawn with replacement, each by itself. With one unit and one run the
-/// interval is the mean alone. Throws Error(invalid_argument) without samples, and
-/// Error(non_finite) naming a sample that is not finite.
+/// The mean over units of each unit's mean over runs, with the percentile interval of that number
+/// when units are drawn with replacement and, where there are several runs, Student's t of the
+/// runs' standard error is added: drawn with replacement, three runs would never leave their own
+/// range, and intervals of 95 % would hold the mean in 85 % of the cases. The interval of one run
+/// speaks of that run; with one unit as well it is the mean alone. Throws Error(invalid_argument)
+/// without samples, and Error(non_finite) naming a sample that is not finite.
 Interval bootstrap_mean(const std::vector<Sample>& samples, const BootstrapOptions& options = {});
 
 /// The interval of any statistic of a set: `statistic` sees the numbers of drawn units, and first
@@ -51,8 +54,8 @@ struct Difference {
   double positive = 0.0;  ///< share of the resamples in which a is above b
 };
 
-/// Pairs by id, resampled by unit. Throws Error(mismatch) that names samples which only one of the
-/// runs has, or which belong to other units there.
+/// Pairs by id, resampled as bootstrap_mean does. Throws Error(mismatch) that names samples which
+/// only one of the runs has, or which belong to other units there.
 Difference paired_difference(const std::vector<Sample>& a, const std::vector<Sample>& b,
                              const BootstrapOptions& options = {});
 

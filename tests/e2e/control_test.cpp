@@ -52,6 +52,25 @@ class Control : public TinyProgram {
   }
 };
 
+TEST_F(Control, MakeNeverWritesOverItsPictures) {
+  const std::string before = read_bytes(folder_ / "pictures/a.png");
+  const std::string out = path("pictures");
+  for (const Arguments& places : {Arguments{"--images", out, "--out", out},
+                                  {"--images", out, "--out", out + "/edges"},
+                                  {"--images", out + "/a.png", "--out", out + "/../pictures"}}) {
+    Arguments command = {"control", "make", "--kind", "canny"};
+    command.insert(command.end(), places.begin(), places.end());
+    expect_failure(command, "lies in the folder of --images");
+  }
+  expect_failure({"control", "make", "--kind", "map", "--images", path("pictures/a.png"), "--given",
+                  path("maps"), "--out", path("maps")},
+                 "lies in the folder of --given");
+  expect_failure({"control", "make", "--kind", "map", "--images", out, "--out", path("maps")},
+                 "--given: is missing");
+  EXPECT_EQ(read_bytes(folder_ / "pictures/a.png"), before);
+  EXPECT_EQ(names_in(folder_ / "pictures").size(), 4u);
+}
+
 TEST_F(Control, MakeWritesASignalPerPicture) {
   for (const char* kind : {"canny", "segmentation"})
     expect_success({"control", "make", "--kind", kind, "--images", path("pictures"), "--out",

@@ -22,6 +22,17 @@ class Eval : public TinyProgram {
     EXPECT_NE(result.status, 0);
     EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
   }
+
+  /// A comparison of two seeds on the tiny model.
+  void write_recipe(const std::string& rates, int steps, const std::string& methods) const {
+    std::ofstream(folder_ / "recipe.toml")
+        << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
+        << "learning-rates = " << rates << "\n[train]\ninstance-images = '" << path("pictures")
+        << "'\ncontrol = 'canny'\nvalidation-pictures = 2\nsteps = " << steps
+        << "\nresolution = 16\nsample-steps = 1\n[eval]\nkind = 'canny'\nreference = '"
+        << path("pictures") << "'\nsamples = 1\nsteps = 1\nsize = 16\n"
+        << methods;
+  }
 };
 
 TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
@@ -128,12 +139,7 @@ TEST_F(Eval, SubjectsAndSets) {
 
 // Two of them on one folder, as mpirun or two machines would start them.
 TEST_F(Eval, SeveralComparisonsShareTheCells) {
-  std::ofstream(folder_ / "recipe.toml")
-      << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
-      << "learning-rates = [1e-3]\n[train]\ninstance-images = '" << path("pictures")
-      << "'\ncontrol = 'canny'\nvalidation-pictures = 1\nsteps = 1\nresolution = 16\n"
-      << "sample-steps = 1\n[eval]\nkind = 'canny'\nreference = '" << path("pictures")
-      << "'\nsamples = 1\nsteps = 1\nsize = 16\n[[method]]\nmethod = 'lora(rank=1)'\n";
+  write_recipe("[1e-3]", 1, "[[method]]\nmethod = 'lora(rank=1)'\n");
   const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
   const auto start = [&] {
     return std::async(std::launch::async, [&] { return run_program(command); });
@@ -153,16 +159,27 @@ TEST_F(Eval, SeveralComparisonsShareTheCells) {
   EXPECT_EQ(a.out, b.out);
 }
 
+// Ctrl-C reaches every process of the terminal's group; a training saves before it stops.
+TEST_F(Eval, AStoppedComparisonLosesNoStep) {
+  write_recipe("[1e-3]", 100000, "[[method]]\nname = 'LoRA'\nmethod = 'lora(rank=1)'\n");
+  const fs::path train = folder_ / "out/cells/LoRA-lr0.001-seed1/train";
+  ProgramOptions options;
+  options.interrupt_when = [&] {
+    std::error_code problem;
+    return fs::file_size(train / "metrics.csv", problem) > 200 && !problem;
+  };
+  const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
+  const ProgramResult result = run_program(command, options);
+  EXPECT_EQ(result.status, exit_status(ErrorCode::cancelled)) << result.err;
+  EXPECT_FALSE(names_in(train / "checkpoints").empty());
+}
+
 TEST_F(Eval, CompareTrainsMeasuresAndReports) {
-  std::ofstream(folder_ / "recipe.toml")
-      << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
-      << "learning-rates = [1e-2, 1e-3]\n[train]\ninstance-images = '" << path("pictures")
-      << "'\ncontrol = 'canny'\nvalidation-pictures = 1\nsteps = 2\nresolution = 16\n"
-      << "sample-steps = 1\n[eval]\nkind = 'canny'\nreference = '" << path("pictures")
-      << "'\nsamples = 1\nsteps = 1\nsize = 16\n[[method]]\nname = 'LoRA'\nmethod = "
-         "'lora(rank=1)'\n[[method]]\nname = 'TLoRA'\nmethod = 'tlora'\nlearning-rates = [1e-3]\n"
-         "[[method]]\nname = 'ControlNet'\nmethod = 'none'\nlearning-rates = [1e-3]\ntrain = "
-         "{control-network = 'controlnet'}\n";
+  const std::string methods =
+      "[[method]]\nname = 'LoRA'\nmethod = 'lora(rank=1)'\n[[method]]\nname = 'TLoRA'\nmethod = "
+      "'tlora'\nlearning-rates = [1e-3]\n[[method]]\nname = 'ControlNet'\nmethod = 'none'\n"
+      "learning-rates = [1e-3]\ntrain = {control-network = 'controlnet'}\n";
+  write_recipe("[1e-2, 1e-3]", 2, methods);
   const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
   Arguments dry = command;
   dry.push_back("--dry-run");
@@ -183,8 +200,25 @@ TEST_F(Eval, CompareTrainsMeasuresAndReports) {
   EXPECT_EQ(again.err.find("training"), std::string::npos) << again.err;
   EXPECT_EQ(read_bytes(folder_ / "out/comparison.csv"), csv);
 
-  std::ofstream(folder_ / "recipe.toml", std::ios::app) << "[[method]]\nmethod = 'nonsense'\n";
+  write_recipe("[1e-2, 1e-3]", 3, methods);
+  expect_failure(command, "was made by: ringlet train");
+  Arguments report = command;
+  report.push_back("--report-only");
+  expect_failure(report, "was made by: ringlet train");
+  write_recipe("[1e-2, 1e-3]", 2, methods + "[[method]]\nmethod = 'nonsense'\n");
   expect_failure(command, "nonsense");
+  Arguments precise = command;
+  precise.insert(precise.end(), {"--precision", "bf16"});
+  expect_failure(precise, "is the recipe's to say");
+}
+
+// A rate of the search that diverges has lost; the others go on.
+TEST_F(Eval, ADivergingRateLosesTheSearch) {
+  write_recipe("[1e30, 1e-3]", 30, "[[method]]\nname = 'LoRA'\nmethod = 'lora(rank=1)'\n");
+  const ProgramResult result =
+      expect_success({"eval", "compare", path("recipe.toml"), "--out", path("out")});
+  EXPECT_NE(result.err.find("LoRA-lr1e+30-seed1: diverged"), std::string::npos) << result.err;
+  EXPECT_NE(result.out.find("| 0.001 | 2 |"), std::string::npos) << result.out;
 }
 
 }  // namespace

@@ -95,14 +95,20 @@ inline pid_t start(Arguments words, const ProgramOptions& options, const Capture
   Arguments environment = options.environment ? *options.environment : usual_environment();
   const std::vector<char*> argv = pointers(words);
   const std::vector<char*> envp = pointers(environment);
+  posix_spawnattr_t attributes;
+  check_errno(posix_spawnattr_init(&attributes), "posix_spawn");
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETPGROUP);  // a group of its own, as in a shell
   pid_t child = 0;
-  const int problem = posix_spawn(&child, argv[0], &actions, nullptr, argv.data(), envp.data());
+  const int problem = posix_spawn(&child, argv[0], &actions, &attributes, argv.data(), envp.data());
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   check_errno(problem, "posix_spawn");
   return child;
 }
 
-/// Sends the signal a moment after the condition holds; gives up when the program ends before.
+/// Sends the signal to the program's group, as a terminal does, a moment after the condition holds;
+/// gives up when the program ends before.
 inline void interrupt(pid_t child, const ProgramOptions& options) {
   siginfo_t ended{};
   while (!options.interrupt_when()) {
@@ -111,7 +117,7 @@ inline void interrupt(pid_t child, const ProgramOptions& options) {
     std::this_thread::sleep_for(options.pause);
   }
   std::this_thread::sleep_for(options.moment);
-  kill(child, options.signal);
+  kill(-child, options.signal);
 }
 
 }  // namespace detail

@@ -1,5 +1,6 @@
 // Recipes, their cells, and what a comparison says of results that are made up here.
 #include <fstream>
+#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -25,6 +26,7 @@ control = "canny"
 flip = true
 sample-prompt = ["a", "b"]
 steps = 5
+validation-pictures = 2
 [eval]
 kind = "canny"
 reference = "R"
@@ -50,7 +52,8 @@ class Comparison : public testing::Test {
     fs::create_directories(cell.pictures());
     std::ofstream(cell.train() / "control.csv")
         << "step,loss,exchanged_loss,metric\n0,1,1,0\n5,0.5,0.9," << score << "\n";
-    std::ofstream(cell.plan()) << R"({"plan": {"parameters": 150, "control_parameters": 50}})";
+    std::ofstream(cell.plan())
+        << R"({"plan": {"parameters": 150, "control_parameters": 50, "steps": 5}})";
     std::ofstream(cell.cost()) << R"({"seconds": 4, "peak_bytes": 2097152})";
     Evaluation evaluation;
     evaluation.kind = "control canny";
@@ -107,6 +110,8 @@ TEST_F(Comparison, RefusesBadRecipes) {
   expect_refusal(invalid_argument, "two methods are called", "method = \"trm(rank=2)\"",
                  "method = \"trm(rank=2)\"\nname = \"LoRA r=2\"");
   expect_refusal(bad_format, "no [validation]", "kind = \"control\"", "kind = \"subject\"");
+  expect_refusal(bad_format, "no validation-pictures", "validation-pictures = 2", "");
+  expect_refusal(invalid_argument, "a seed is there twice", "[7, 8]", "[7, 7]");
   expect_error(not_found, "does not exist", [&] { read_recipe(folder_ / "none.toml"); });
 }
 
@@ -128,9 +133,44 @@ TEST_F(Comparison, TheBestRateGoesOnWithAllSeeds) {
   // Without a metric the loss decides.
   std::ofstream(search[0].train() / "control.csv") << "h\n5,0.5,0.9,nan\n";
   EXPECT_EQ(validation_score(r, search[0]), -0.5);
+  // An earlier step's score is not the last one's, and what diverged has lost.
+  constexpr double kLost = -std::numeric_limits<double>::infinity();
+  std::ofstream(search[0].train() / "control.csv") << "h\n4,0.5,0.9,0.99\n";
+  EXPECT_EQ(validation_score(r, search[0]), kLost);
+  EXPECT_FALSE(held_out_loss(search[0]).has_value());
+  std::ofstream(search[1].diverged()) << "not finite\n";
+  EXPECT_EQ(validation_score(r, search[1]), kLost);
+  expect_error(ErrorCode::non_finite, "every learning rate", [&] { final_cells(r, out); });
   std::ofstream(search[0].train() / "control.csv") << "";
   expect_error(ErrorCode::not_found, "validation-pictures",
                [&] { validation_score(r, search[0]); });
+}
+
+TEST_F(Comparison, ACellBelongsToTheCommandsThatMadeIt) {
+  const Recipe r = recipe();
+  const fs::path out = folder_ / "out";
+  const Cell cell = search_cells(r, out)[0];
+  fs::create_directories(cell.folder);
+  check_commands(r, cell);
+  write_down(r, cell, Stage::train);
+  write_down(r, cell, Stage::train);  // a stopped one goes on
+  std::string text = kRecipe;
+  text.replace(text.find("lora(rank=2)"), 12, "lora(rank=9)");
+  expect_error(ErrorCode::mismatch, "--method lora(rank=2)",
+               [&] { check_commands(recipe(text), cell); });
+  pretend(cell, 0.5, {0.1});
+  expect_error(ErrorCode::mismatch, "not written down", [&] { check_commands(r, cell); });
+  fs::remove(cell.result());
+  write_down(r, cell, Stage::measure);
+  check_commands(r, cell);
+  // The folder's name may be written otherwise.
+  Cell moved = cell;
+  moved.folder = folder_ / "out/../out/cells" / cell.folder.filename();
+  check_commands(r, moved);
+  text = kRecipe;
+  text.replace(text.find("reference = \"R\""), 15, "reference = \"S\"");
+  expect_error(ErrorCode::mismatch, "ringlet eval control",
+               [&] { check_commands(recipe(text), cell); });
 }
 
 TEST_F(Comparison, SubjectsAreChosenByOtherPrompts) {
@@ -183,16 +223,38 @@ TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
   EXPECT_NE(table.find("| trm(rank=2) | 100 | 0.5 | 2 | 0.8 ["), std::string::npos) << table;
   EXPECT_NE(csv.find("\"trm(rank=2)\",\"trm(rank=2)\",100,0.5,2,\"F1\",0.7999"), std::string::npos)
       << csv;
-  EXPECT_EQ(sample_sheet(r, cells).width, 2 * 8);
+  EXPECT_EQ(sample_sheet(r, cells).image.width, 2 * 8);
+  EXPECT_EQ(sample_sheet(r, cells).columns, (std::vector<std::string>{"LoRA r=2", "trm(rank=2)"}));
   const std::string page = to_html(r, rows, sample_sheet(r, cells));
   EXPECT_NE(page.find("Two methods"), std::string::npos);
   EXPECT_NE(page.find("data:image/png"), std::string::npos);
   fs::remove(cells[0].train() / "control.csv");
   fs::remove(cells[2].train() / "control.csv");
   EXPECT_EQ(comparison_rows(r, cells)[0].metrics.size(), 1u);
-  // Before the second seed of a method is there, pairs cannot be made.
+  // Where a method's second seed is missing, its pairs are those of the first.
   fs::remove(cells[3].result());
+  EXPECT_EQ(comparison_rows(r, cells)[1].to_first[0]->interval.runs, 1u);
+  fs::rename(cells[1].result(), cells[3].result());  // seed 8 alone, beside seed 7 alone
+  fs::remove(cells[2].result());
   EXPECT_FALSE(comparison_rows(r, cells)[1].to_first[0].has_value());
+}
+
+// References are photos, of another size and type than the samples.
+TEST_F(Comparison, TheSheetNamesItsColumns) {
+  fs::create_directories(folder_ / "R");
+  std::string text = kRecipe;
+  text.replace(text.find("\"R\""), 3, "\"" + (folder_ / "R").string() + "\"");
+  const Recipe r = recipe(text);
+  const auto cells = search_cells(r, folder_ / "out");
+  for (const Cell& cell : cells) pretend(cell, 0.5, {0.5, 0.6});
+  for (const char* name : {"p0.jpg", "p1.png"})
+    io::write_png(folder_ / "R" / name, train::waves(0, 12, 20));
+  const SampleSheet sheet = sample_sheet(r, {cells[0], cells[2]});
+  EXPECT_EQ(sheet.columns, (std::vector<std::string>{"reference", "LoRA r=2", "trm(rank=2)"}));
+  EXPECT_EQ(sheet.image.width, 3 * 8);
+  EXPECT_EQ(sheet.image.height, 2 * 8);
+  fs::remove(folder_ / "R/p0.jpg");
+  EXPECT_EQ(sample_sheet(r, {cells[0], cells[2]}).columns.size(), 2u);
 }
 
 TEST(Evaluation, IsReadBackAndCompared) {

@@ -132,6 +132,44 @@ TEST(Bootstrap, IsTheNormalIntervalForManyNumbers) {
   EXPECT_EQ(interval.low, again.low);
 }
 
+// One number of each run: Student's interval, with t = 4.303 for 97.5 % at two degrees of freedom.
+TEST(Bootstrap, OfAFewRunsIsStudentsInterval) {
+  const std::vector<Sample> samples = {
+      {"a", "loss", 1.0, "1"}, {"b", "loss", 2.0, "2"}, {"c", "loss", 4.0, "3"}};
+  const Interval interval = bootstrap_mean(samples, {.resamples = 20000});
+  const double mean = 7.0 / 3.0;
+  const double deviation = std::sqrt(
+      ((1 - mean) * (1 - mean) + (2 - mean) * (2 - mean) + (4 - mean) * (4 - mean)) / 2.0);
+  const double half = 4.303 * deviation / std::sqrt(3.0);
+  EXPECT_DOUBLE_EQ(interval.mean, mean);
+  EXPECT_NEAR(interval.low, mean - half, 0.1 * half);
+  EXPECT_NEAR(interval.high, mean + half, 0.1 * half);
+  EXPECT_EQ(interval.runs, 3u);
+}
+
+// Three runs over the same units: 95 % intervals hold the true mean in about 95 of 100 cases.
+TEST(Bootstrap, HoldsTheMeanAsOftenAsItSays) {
+  constexpr int kTrials = 300, kUnits = 24, kRuns = 3;
+  int held = 0;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    RandomStream draw = Random(3).stream("trial", static_cast<std::uint64_t>(trial));
+    std::vector<double> runs(kRuns);
+    for (double& run : runs) run = 0.5 * draw.normal();
+    std::vector<Sample> samples;
+    for (int unit = 0; unit < kUnits; ++unit) {
+      const double of_unit = draw.normal();
+      for (int run = 0; run < kRuns; ++run)
+        samples.push_back({std::to_string(unit) + "/" + std::to_string(run), std::to_string(unit),
+                           of_unit + runs[static_cast<std::size_t>(run)] + 0.5 * draw.normal(),
+                           std::to_string(run)});
+    }
+    const Interval interval = bootstrap_mean(samples, {.resamples = 400});
+    held += interval.low <= 0.0 && interval.high >= 0.0;
+  }
+  EXPECT_GE(held, kTrials * 92 / 100);
+  EXPECT_LE(held, kTrials * 98 / 100);
+}
+
 TEST(PairedDifference, IsNarrowWhereRunsDifferByAConstant) {
   const std::vector<double> values = {1, 5, 2, 9, 4, 3};
   const Difference difference = paired_difference(numbers(values, 0.5), numbers(values));
