@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
@@ -30,18 +29,6 @@ std::vector<fs::path> pictures_of(const fs::path& path) {
   return paths;
 }
 
-/// Two pictures of one name in different folders, or in different types, would have one signal.
-void check_names(const std::vector<fs::path>& pictures) {
-  std::vector<std::string> names;
-  for (const fs::path& picture : pictures) names.push_back(picture.stem().string());
-  std::ranges::sort(names);
-  const auto twice = std::ranges::adjacent_find(names);
-  if (twice != names.end())
-    throw Error(ErrorCode::invalid_argument, "--images",
-                "several pictures are called \"" + printable(*twice) + "\"",
-                "signals are found by the pictures' names: rename one");
-}
-
 io::Image make(const data::ControlSettings& settings, const fs::path& picture, std::int64_t size) {
   const io::Image image = io::read_image(picture);
   if (size > 0)
@@ -53,7 +40,7 @@ int make_signals(const ControlMakeOptions& o) {
   const data::ControlSettings settings{data::control_signal_from_name(o.kind), o.canny, o.given};
   if (o.size < 0) throw Error(ErrorCode::invalid_argument, "--size", "must not be negative");
   const std::vector<fs::path> pictures = pictures_of(o.images);
-  check_names(pictures);
+  data::check_picture_names(pictures);  // also where signals are computed: OUT/name.png
   data::check_control_files(settings, pictures);
   std::error_code problem;
   fs::create_directories(o.out, problem);
