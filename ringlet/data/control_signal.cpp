@@ -293,4 +293,13 @@ void check_control_files(const ControlSettings& settings, const std::vector<fs::
                           " pictures have none)");
 }
 
+std::vector<fs::path> control_files(const ControlSettings& settings,
+                                    const std::vector<fs::path>& pictures) {
+  check_control_files(settings, pictures);
+  std::vector<fs::path> files;
+  for (const fs::path& picture : pictures)
+    if (const auto file = find_partner(settings, picture)) files.push_back(*file);
+  return files;
+}
+
 }  // namespace ringlet::data

@@ -49,6 +49,22 @@ void check_control(const FineTuneOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
 }
 
+/// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks: a
+/// point that moves leaves its file's size as it was. "" where signals are computed.
+std::string control_fingerprint(const data::ControlSettings& settings,
+                                const std::vector<data::Picture>& pictures) {
+  std::vector<fs::path> paths;
+  for (const data::Picture& picture : pictures) paths.push_back(picture.path);
+  std::string text;
+  for (const fs::path& file : data::control_files(settings, paths))
+    text +=
+        file.filename().string() + "\n" +
+        (settings.signal == data::ControlSignal::landmark ? sha256_file(file)
+                                                          : std::to_string(fs::file_size(file))) +
+        "\n";
+  return text.empty() ? "" : Sha256().update(std::as_bytes(std::span(text))).hex();
+}
+
 }  // namespace
 
 void check_options(const FineTuneOptions& o) {
@@ -202,7 +218,15 @@ Json FineTune::settings() const {
     settings["control"] = data::name_of(control.signal);
     settings["control network"] = pipeline::name_of(options_.control->network);
     settings["control thresholds"] = {control.canny.low, control.canny.high};
+    std::vector<data::Picture> pictures = instance_.pictures;
+    pictures.insert(pictures.end(), validation_pictures_.begin(), validation_pictures_.end());
+    settings["control images"] = control_fingerprint(control, pictures);
     settings["validation pictures"] = fingerprint(validation_pictures_);
+    // The metric in control.csv is that of pictures which are made so.
+    if (!validation_pictures_.empty())
+      settings["samples"] = {{"seed", options_.samples.seed},
+                             {"steps", options_.samples.steps},
+                             {"guidance", options_.samples.guidance}};
   }
   return settings;
 }

@@ -175,6 +175,46 @@ TEST_F(ControlTraining, ResumeIsBitExact) {
   }
 }
 
+TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
+  fs::create_directories(folder_ / "signals");
+  const auto landmarks = [&](const char* point) {
+    for (const char* name : {"a", "b", "c"})
+      std::ofstream(folder_ / "signals" / (std::string(name) + ".json")) << point;
+  };
+  landmarks("[[5, 5]]");
+  FineTuneOptions o = control_options("run", ControlKind::encoder);
+  o.control->settings = {data::ControlSignal::landmark, {}, folder_ / "signals"};
+  EXPECT_FALSE(run(o, 1));
+  o.resume = true;
+  const FineTuneOptions same = o;
+  const auto expect_refusal = [](const FineTuneOptions& changed, const char* words) {
+    expect_error(ErrorCode::mismatch, words, [&] { FineTune{changed}; });
+  };
+  landmarks("[[6, 5]]");
+  expect_refusal(o, "control images was");
+  landmarks("[[5, 5]]");
+  // The rows of control.csv would not be of one kind.
+  o.samples.seed = 9;
+  expect_refusal(o, "samples was");
+  o = same;
+  o.samples.steps = 2;
+  expect_refusal(o, "samples was");
+  o = same;
+  o.samples.guidance = 1.0;
+  expect_refusal(o, "samples was");
+  EXPECT_TRUE(run(same));
+
+  FineTuneOptions maps = control_options("maps", ControlKind::encoder);
+  maps.control->settings = {data::ControlSignal::map, {}, folder_ / "pictures"};
+  EXPECT_FALSE(run(maps, 1));
+  maps.resume = true;
+  fs::copy(folder_ / "pictures", folder_ / "drawn");
+  maps.control->settings.folder = folder_ / "drawn";  // elsewhere, but the same
+  FineTune{maps};
+  io::write_png(folder_ / "drawn/a.png", waves(9, 64, 64));
+  expect_refusal(maps, "control images was");
+}
+
 TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
   FineTuneOptions o = control_options("run", ControlKind::encoder);
   write_pictures(folder_ / "pictures", 5);
