@@ -54,6 +54,7 @@ FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
                 "must lie between 1 and " + std::to_string(layers) +
                     ", the number of the text encoder's layers");
   options_.samples.size = options_.crop.size;
+  options_.samples.clip_skip = options_.loss.clip_skip;
   options_.crop.seed = options_.loss.seed = options_.seed;
   options_.loss.train_text = options_.train_text_encoder;
   if (adapts()) build_adapters();
@@ -114,6 +115,7 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
     pipeline::GenerateRequest request;
     request.prompt = options_.class_prompt;
     request.width = request.height = options_.crop.size;
+    request.clip_skip = options_.loss.clip_skip;
     request.steps = options_.samples.steps;
     request.guidance.scale = options_.samples.guidance;
     request.seeds.clear();

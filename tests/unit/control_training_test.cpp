@@ -1,5 +1,6 @@
 // Control networks beside the tiny model: what they are at the start, in files, and in training.
 #include <fstream>
+#include <numeric>
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -237,6 +238,22 @@ TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
   const std::string report = file_content(o.out / "report.html");
   EXPECT_NE(report.find("brightness (held out)"), std::string::npos);
   EXPECT_NE(report.find("Loss on held-out pictures"), std::string::npos);
+}
+
+TEST_F(ControlTraining, MeasuresWithTheTextEncoderLayerThatLearns) {
+  const auto before = [&](std::int64_t clip_skip) {
+    FineTuneOptions o = control_options("run" + std::to_string(clip_skip), ControlKind::encoder);
+    o.loss.clip_skip = clip_skip;
+    o.trainer.steps = 1;
+    o.control->metric = {"sum", [](const io::Image&, const io::Image& made) {
+                           return std::accumulate(made.pixels.begin(), made.pixels.end(), 0.0);
+                         }};
+    EXPECT_TRUE(run(o));
+    return ControlScores(o.out / "control.csv", 1).rows().front();
+  };
+  const ControlScore last = before(1), skipped = before(2);
+  EXPECT_NE(last.loss, skipped.loss);
+  EXPECT_NE(last.metric, skipped.metric);
 }
 
 TEST_F(ControlTraining, RefusesWhatCannotBe) {

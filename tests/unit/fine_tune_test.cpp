@@ -153,6 +153,24 @@ TEST_F(FineTuning, SamplesThatAnInterruptionPreventedAreMade) {
         << name;
 }
 
+// Pictures of another text encoder layer than the one that learns would say nothing about it.
+TEST_F(FineTuning, ClipSkipIsThatOfSamplesAndClassPicturesToo) {
+  const auto pixels = [&](std::int64_t clip_skip, const char* name) {
+    FineTuneOptions o = options("skip" + std::to_string(clip_skip));
+    if (!fs::exists(o.out)) {
+      o.loss.clip_skip = clip_skip;
+      o.trainer.steps = 1;
+      o.samples.steps = 2;
+      o.class_prompt = "a photo of a pet";
+      o.class_count = 1;
+      run(o);
+    }
+    return io::read_image(o.out / name).pixels;
+  };
+  for (const char* name : {"samples/step-00000000.png", "class_images/class-00001.png"})
+    EXPECT_NE(pixels(1, name), pixels(2, name)) << name;
+}
+
 // --- what a resumed run must find unchanged ---
 
 TEST_F(FineTuning, AnEarlierRunIsNotOverwritten) {
