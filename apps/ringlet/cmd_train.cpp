@@ -79,8 +79,8 @@ void add_control_options(CLI::App& app, TrainOptions& o) {
   app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
   app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
   app.add_option("--validation-pictures", o.validation_pictures,
-                 "Pictures held out to measure, with every sample grid, whether the signal is "
-                 "followed")
+                 "Pictures held out, two at least, to show and to measure whether the signal is "
+                 "followed: they take the place of sample prompts; 0 = no samples")
       ->capture_default_str();
 }
 
@@ -103,7 +103,8 @@ void add_output_options(CLI::App& app, TrainOptions& o) {
   o.training.add_output(app, o.run.trainer);
   repeatable(
       app.add_option("--sample-prompt", o.run.samples.prompts,
-                     "Prompt of sample pictures; may be given several times [the captions]"));
+                     "Prompt of sample pictures; may be given several times [the captions; with "
+                     "--control the validation pictures instead]"));
   app.add_option("--sample-every", o.run.sample_every,
                  "Steps between sample grids; 0 = before and after only")
       ->capture_default_str();
@@ -223,7 +224,8 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
   if (o.run.control)
     plan_line("control", o.control + " through " + o.control_network + ", " +
                              human_count(plan.control_parameters) + " parameters, " +
-                             std::to_string(plan.validation) + " pictures held out");
+                             std::to_string(plan.validation) + " pictures held out" +
+                             (plan.validation == 0 ? ": there will be no samples" : ""));
   show_method(plan.method, plan.layers, plan.budget, plan.parameters);
   std::snprintf(text, sizeof text, "%lld of batch %lld x %lld at %lld pixels, %.1f epochs%s",
                 static_cast<long long>(plan.steps), static_cast<long long>(o.run.loss.batch_size),

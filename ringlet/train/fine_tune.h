@@ -26,8 +26,10 @@ namespace ringlet::train {
 struct ControlTraining {
   data::ControlSettings settings;
   pipeline::ControlKind network = pipeline::ControlKind::encoder;
-  std::int64_t validation_pictures = 0;  ///< held out of the training pictures, evenly spread
-  ControlMetric metric = {};             ///< measured on them
+  /// Held out of the training pictures, evenly spread: none, or two at least. Samples are made of
+  /// them alone; a prompt has no signal.
+  std::int64_t validation_pictures = 0;
+  ControlMetric metric = {};  ///< measured on them
 };
 
 /// The method may also be "none": a ControlNet alone.

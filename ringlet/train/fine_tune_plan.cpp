@@ -25,6 +25,28 @@ void check_positive(const char* option, double value) {
     throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
 }
 
+/// What is seen of a run with a control network are its held-out pictures.
+void check_control_samples(const FineTuneOptions& o) {
+  const std::int64_t held_out = o.control->validation_pictures;
+  if (held_out < 0)
+    throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
+  if (held_out == 1)
+    throw Error(ErrorCode::invalid_argument, "--validation-pictures",
+                "one is too few: the loss with a picture's own signal is compared with that with "
+                "another picture's",
+                "give 2 at least");
+  if (!o.samples.prompts.empty())
+    throw Error(ErrorCode::invalid_argument, "--sample-prompt",
+                "a prompt has no control signal: with --control, samples are made from held-out "
+                "pictures",
+                "leave it out, and give --validation-pictures 2 or more");
+  if (o.sample_every > 0 && held_out == 0)
+    throw Error(ErrorCode::invalid_argument, "--sample-every",
+                "there is nothing to sample: with --control, samples are made from held-out "
+                "pictures",
+                "give --validation-pictures 2 or more");
+}
+
 void check_control(const FineTuneOptions& o) {
   const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
   if (o.method == "none" && !controlnet)
@@ -45,8 +67,7 @@ void check_control(const FineTuneOptions& o) {
         ErrorCode::invalid_argument, "--control-images",
         std::string("a ") + data::name_of(settings.signal) + " cannot be computed from a picture",
         "give the folder with one file per picture, of the same name");
-  if (o.control->validation_pictures < 0)
-    throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
+  check_control_samples(o);
 }
 
 /// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks: a

@@ -32,7 +32,7 @@ class Control : public TinyProgram {
                      "--control",
                      "canny",
                      "--validation-pictures",
-                     "1",
+                     "2",
                      "--learning-rate",
                      "1e-2"};
     all.insert(all.end(), more.begin(), more.end());

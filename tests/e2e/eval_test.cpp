@@ -131,7 +131,7 @@ TEST_F(Eval, SeveralComparisonsShareTheCells) {
   std::ofstream(folder_ / "recipe.toml")
       << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
       << "learning-rates = [1e-3]\n[train]\ninstance-images = '" << path("pictures")
-      << "'\ncontrol = 'canny'\nvalidation-pictures = 1\nsteps = 1\nresolution = 16\n"
+      << "'\ncontrol = 'canny'\nvalidation-pictures = 2\nsteps = 1\nresolution = 16\n"
       << "sample-steps = 1\n[eval]\nkind = 'canny'\nreference = '" << path("pictures")
       << "'\nsamples = 1\nsteps = 1\nsize = 16\n[[method]]\nmethod = 'lora(rank=1)'\n";
   const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
@@ -157,7 +157,7 @@ TEST_F(Eval, CompareTrainsMeasuresAndReports) {
   std::ofstream(folder_ / "recipe.toml")
       << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
       << "learning-rates = [1e-2, 1e-3]\n[train]\ninstance-images = '" << path("pictures")
-      << "'\ncontrol = 'canny'\nvalidation-pictures = 1\nsteps = 2\nresolution = 16\n"
+      << "'\ncontrol = 'canny'\nvalidation-pictures = 2\nsteps = 2\nresolution = 16\n"
       << "sample-steps = 1\n[eval]\nkind = 'canny'\nreference = '" << path("pictures")
       << "'\nsamples = 1\nsteps = 1\nsize = 16\n[[method]]\nname = 'LoRA'\nmethod = "
          "'lora(rank=1)'\n[[method]]\nname = 'TLoRA'\nmethod = 'tlora'\nlearning-rates = [1e-3]\n"

@@ -21,13 +21,15 @@ using pipeline::ControlNetwork;
 
 class ControlTraining : public FineTuning {
  protected:
+  ControlTraining() { write_pictures(folder_ / "pictures", 4); }
+
   FineTuneOptions control_options(const std::string& out, ControlKind network,
                                   const std::string& method = "lora(rank=2)") const {
     FineTuneOptions o = options(out);
     o.method = method;
     o.control = train::ControlTraining{.settings = {.signal = data::ControlSignal::canny},
                                        .network = network,
-                                       .validation_pictures = 1};
+                                       .validation_pictures = 2};
     return o;
   }
 
@@ -80,7 +82,7 @@ TEST_F(ControlTraining, AControlNetStartsFromTheUNet) {
 
 TEST_F(ControlTraining, AnEncoderIsSavedWithItsAdapter) {
   const FineTuneOptions o = control_options("run", ControlKind::encoder);
-  EXPECT_EQ(FineTune(o).plan().validation, 1u);
+  EXPECT_EQ(FineTune(o).plan().validation, 2u);
   EXPECT_EQ(FineTune(o).plan().pictures, 2u);
   EXPECT_TRUE(run(o));
   const auto sd = model();
@@ -179,7 +181,7 @@ TEST_F(ControlTraining, ResumeIsBitExact) {
 TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
   fs::create_directories(folder_ / "signals");
   const auto landmarks = [&](const char* point) {
-    for (const char* name : {"a", "b", "c"})
+    for (const char* name : {"a", "b", "c", "d"})
       std::ofstream(folder_ / "signals" / (std::string(name) + ".json")) << point;
   };
   landmarks("[[5, 5]]");
@@ -265,12 +267,24 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
   expect_refusal("nothing to learn", [](auto& o) { o.method = "none"; });
   expect_refusal("goes with adapters", [](auto& o) { o.method = "full"; });
   expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
-  expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 3; });
+  expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 4; });
+  // The next picture's signal would be its own.
+  expect_refusal("one is too few", [](auto& o) { o.control->validation_pictures = 1; });
+  expect_refusal("--validation-pictures", [](auto& o) { o.control->validation_pictures = -1; });
+  expect_refusal("a prompt has no control signal", [](auto& o) { o.samples.prompts = {"a dog"}; });
+  expect_refusal("a prompt has no control signal", [](auto& o) {
+    o.samples.prompts = {"a dog"};
+    o.control->validation_pictures = 0;
+  });
+  expect_refusal("nothing to sample", [](auto& o) {
+    o.sample_every = 1;
+    o.control->validation_pictures = 0;
+  });
   expect_refusal("cannot be computed",
                  [](auto& o) { o.control->settings.signal = data::ControlSignal::map; });
   FineTuneOptions o = control_options("run", ControlKind::encoder);
   o.control->settings = {data::ControlSignal::map, {}, folder_ / "maps"};
-  expect_error(ErrorCode::not_found, "3 of 3 pictures have none", [&] { FineTune run(o); });
+  expect_error(ErrorCode::not_found, "4 of 4 pictures have none", [&] { FineTune run(o); });
 }
 
 }  // namespace
