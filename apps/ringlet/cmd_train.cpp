@@ -173,9 +173,6 @@ void translate(TrainOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--crop", "\"" + o.crop + "\" is not known",
                 "use centre or random");
   run.crop.random = o.crop == "random";
-  if (o.control.empty() && (!o.control_images.empty() || o.validation_pictures != 0))
-    throw Error(ErrorCode::invalid_argument, "--control",
-                "--control-images and --validation-pictures need it");
   if (!o.control.empty()) {
     const data::ControlSettings settings{data::control_signal_from_name(o.control), o.canny,
                                          o.control_images};
@@ -183,6 +180,19 @@ void translate(TrainOptions& o) {
                    o.validation_pictures, control_metric(settings)};
   }
   check_numbers(run);
+}
+
+/// Options that would be passed over.
+void check_given(const CLI::App& app, const TrainOptions& o) {
+  if (o.control.empty())
+    refuse_given(app,
+                 {"--control-images", "--control-network", "--canny-low", "--canny-high",
+                  "--validation-pictures"},
+                 "it says something about a control signal, and there is none",
+                 "give --control as well, or leave it out");
+  else if (o.control != "canny")
+    refuse_given(app, {"--canny-low", "--canny-high"},
+                 "it says something about canny, and the signal is another", "leave it out");
 }
 
 nlohmann::json plan_json(const train::FineTunePlan& plan) {
@@ -257,6 +267,7 @@ int train_run(TrainOptions& o) {
       throw Error(ErrorCode::cancelled, "training", "stopped",
                   "a checkpoint was written; the same command with --resume goes on");
     result["result"] = run.result().string();
+    if (run.controlnet()) result["controlnet"] = run.controlnet()->string();
     result["report"] = (o.run.out / "report.html").string();
   }
   if (o.common.json) {
@@ -264,7 +275,10 @@ int train_run(TrainOptions& o) {
     std::printf("%s\n",
                 result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else if (!o.training.dry_run) {
-    std::printf("%s\n%s\n", run.result().c_str(), (o.run.out / "report.html").c_str());
+    std::printf("%s\n", run.result().c_str());
+    if (const auto controlnet = run.controlnet(); controlnet && *controlnet != run.result())
+      std::printf("%s\n", controlnet->c_str());
+    std::printf("%s\n", (o.run.out / "report.html").c_str());
   }
   return 0;
 }
@@ -287,7 +301,10 @@ int cmd_train(int argc, char** argv) {
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("train", [&] { return train_run(options); });
+  return nn::with_ringlet_errors("train", [&] {
+    check_given(app, options);
+    return train_run(options);
+  });
 }
 
 }  // namespace ringlet::app

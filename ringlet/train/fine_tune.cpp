@@ -230,6 +230,11 @@ fs::path FineTune::result() const {
   return options_.out / (full() ? "model" : kControlNet);
 }
 
+std::optional<fs::path> FineTune::controlnet() const {
+  if (!control_ || control_->kind() != pipeline::ControlKind::controlnet) return std::nullopt;
+  return options_.out / kControlNet;
+}
+
 void FineTune::save_result(Trainer& trainer) const {
   const AveragedParameters averaged(trainer);
   if (full()) {
@@ -237,8 +242,7 @@ void FineTune::save_result(Trainer& trainer) const {
         *model_, result(),
         {.replacements = pipeline::trained_tensors(*model_), .dtype = options_.save_precision});
   }
-  if (control_ && control_->kind() == pipeline::ControlKind::controlnet)
-    control_->save(options_.out / kControlNet);
+  if (const auto folder = controlnet()) control_->save(*folder, options_.save_precision);
   if (adapters_) save_adapters(trainer);
 }
 

@@ -58,7 +58,7 @@ struct FineTuneOptions : AdapterTrainingOptions {
   TrainerOptions trainer;
   DiffusionLossOptions loss;
   bool gradient_checkpointing = false;
-  at::ScalarType save_precision = at::kFloat;  ///< of the adapter or model that is written
+  at::ScalarType save_precision = at::kFloat;  ///< of what is written
 
   // What to see.
   SampleOptions samples;
@@ -110,6 +110,9 @@ class FineTune {
   /// What the run made: OUT/adapter.safetensors, OUT/model for "full", or OUT/controlnet for
   /// "none".
   std::filesystem::path result() const;
+
+  /// The ControlNet that the run trains, beside an adapter or alone.
+  std::optional<std::filesystem::path> controlnet() const;
 
  private:
   bool full() const { return options_.full(); }

@@ -52,6 +52,9 @@ void check_control(const FineTuneOptions& o) {
   if (o.method == "none" && !controlnet)
     throw Error(ErrorCode::invalid_argument, "--method", "none leaves nothing to learn",
                 "it goes with --control SIGNAL --control-network controlnet");
+  if (o.method == "none" && o.train_text_encoder)
+    throw Error(ErrorCode::invalid_argument, "--train-text-encoder",
+                "--method none trains a ControlNet alone", "leave one of them out");
   if (!o.control) return;
   if (o.method == "full")
     throw Error(ErrorCode::invalid_argument, "--control",

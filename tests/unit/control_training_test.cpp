@@ -145,7 +145,7 @@ TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
   const ControlNetwork control = ControlNetwork::open(o.out / "controlnet", sd);
   const at::Tensor made = latents(sd, &control);
   EXPECT_FALSE(at::equal(made, latents(sd, nullptr)));
-  control.save(folder_ / "again");
+  control.save(folder_ / "again", at::kFloat);
   EXPECT_EQ(file_content(folder_ / "again/diffusion_pytorch_model.safetensors"),
             file_content(o.out / "controlnet/diffusion_pytorch_model.safetensors"));
   EXPECT_TRUE(at::equal(latents(sd, &control), made));
@@ -157,6 +157,27 @@ TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
   std::ofstream(o.out / "controlnet/config.json") << config.dump();
   expect_error(ErrorCode::mismatch, "another kind of U-Net",
                [&] { ControlNetwork::open(o.out / "controlnet", sd); });
+}
+
+TEST_F(ControlTraining, AControlNetIsSavedBesideItsAdapterInTheSameType) {
+  FineTuneOptions o = control_options("run", ControlKind::controlnet);
+  o.save_precision = at::kHalf;
+  FineTune both(o);
+  EXPECT_EQ(both.result(), o.out / "adapter.safetensors");
+  EXPECT_EQ(both.controlnet(), o.out / "controlnet");
+  EXPECT_TRUE(both.run({}));
+  for (const fs::path& file :
+       {both.result(), *both.controlnet() / "diffusion_pytorch_model.safetensors"})
+    for (const auto& [name, tensor] : io::load_tensors(file))
+      EXPECT_EQ(tensor.scalar_type(), at::kHalf) << name;
+  EXPECT_FALSE(FineTune(control_options("other", ControlKind::encoder)).controlnet());
+  ControlNetwork::open(*both.controlnet(), model());
+
+  const ControlNetwork large = ControlNetwork::create(ControlKind::controlnet, model(), 1);
+  const at::NoGradGuard no_grad;
+  at::Tensor(large.tensors().begin()->second).fill_(1e6);
+  expect_error(ErrorCode::non_finite, "use fp32 or bf16",
+               [&] { large.save(folder_ / "large", at::kHalf); });
 }
 
 TEST_F(ControlTraining, ResumeIsBitExact) {
@@ -265,6 +286,18 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     expect_error(ErrorCode::invalid_argument, words, [&] { FineTune run(o); });
   };
   expect_refusal("nothing to learn", [](auto& o) { o.method = "none"; });
+  const auto alone = [](auto& o) {
+    o.method = "none";
+    o.control->network = ControlKind::controlnet;
+  };
+  expect_refusal("--train-text-encoder", [&](auto& o) {
+    alone(o);
+    o.train_text_encoder = true;
+  });
+  expect_refusal("--budget: it says something about adapters, and --method none", [&](auto& o) {
+    alone(o);
+    o.budget = "10k";
+  });
   expect_refusal("goes with adapters", [](auto& o) { o.method = "full"; });
   expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
   expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 4; });

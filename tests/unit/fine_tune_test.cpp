@@ -340,6 +340,11 @@ TEST_F(FineTuning, AnyFolderNameWillDo) {
   }
 }
 
+FineTuneOptions& all_weights(FineTuneOptions& options) {
+  options.method = "full";
+  return options;
+}
+
 TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
   struct Case {
     const char* words;
@@ -369,6 +374,17 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
          o.method = "full";
          o.identity_penalty = 1.0;
        }},
+      {"--budget", [](auto& o) { all_weights(o).budget = "10k"; }},
+      {"--targets", [](auto& o) { all_weights(o).targets.presets = {"attention"}; }},
+      {"--include", [](auto& o) { all_weights(o).targets.include = {"*"}; }},
+      {"--exclude", [](auto& o) { all_weights(o).targets.exclude = {"*"}; }},
+      {"--factors",
+       [](auto& o) {
+         all_weights(o).factors[8] = {2, 2, 2};
+       }},
+      {"--dropout", [](auto& o) { all_weights(o).dropout.input = 0.1; }},
+      {"--rank-dropout", [](auto& o) { all_weights(o).dropout.rank = 0.1; }},
+      {"--module-dropout", [](auto& o) { all_weights(o).dropout.module = 0.1; }},
       {"no caption", [](auto& o) { o.instance_prompt.clear(); }},
       {"lorra", [](auto& o) { o.method = "lorra(rank=2)"; }},
   };
@@ -394,6 +410,15 @@ TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
       {"--targets", [](auto& o) { o.targets.presets = {"atention"}; }},
       {"no_such_layer", [](auto& o) { o.targets.include = {"*no_such_layer*"}; }},
       {"UTF-8", [](auto& o) { o.instance_prompt = "\xFF"; }},
+      {"splits no dimension of 7",
+       [](auto& o) {
+         o.factors[7] = {1, 1, 7};
+       }},
+      {"those of rings and trains",
+       [](auto& o) {
+         o.method = "lora(rank=2)";
+         o.factors[8] = {2, 2, 2};
+       }},
   };
   for (const Case& each : cases) {
     SCOPED_TRACE(each.words);
