@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "options.h"
-#include "ringlet/core/text.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/nn/torch_errors.h"
