@@ -1,10 +1,8 @@
-#include <algorithm>
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
 
 #include "options.h"
-#include "ringlet/core/text.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/nn/torch_errors.h"
@@ -28,18 +26,6 @@ std::vector<fs::path> pictures_of(const fs::path& path) {
   for (const data::Picture& picture : data::read_picture_folder(path).pictures)
     paths.push_back(picture.path);
   return paths;
-}
-
-/// Two pictures of one name in different folders, or in different types, would have one signal.
-void check_names(const std::vector<fs::path>& pictures) {
-  std::vector<std::string> names;
-  for (const fs::path& picture : pictures) names.push_back(picture.stem().string());
-  std::ranges::sort(names);
-  const auto twice = std::ranges::adjacent_find(names);
-  if (twice != names.end())
-    throw Error(ErrorCode::invalid_argument, "--images",
-                "several pictures are called \"" + printable(*twice) + "\"",
-                "signals are found by the pictures' names: rename one");
 }
 
 /// Signals have the pictures' names: in their folder, or one that is read with it, they would take
@@ -74,7 +60,7 @@ int make_signals(const ControlMakeOptions& o) {
   check_out(o.out, o.images, "--images");
   check_out(o.out, o.given, "--given");
   const std::vector<fs::path> pictures = pictures_of(o.images);
-  check_names(pictures);
+  data::check_picture_names(pictures);  // also where signals are computed: OUT/name.png
   data::check_control_files(settings, pictures);
   std::error_code problem;
   fs::create_directories(o.out, problem);

@@ -79,8 +79,8 @@ void add_control_options(CLI::App& app, TrainOptions& o) {
   app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
   app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
   app.add_option("--validation-pictures", o.validation_pictures,
-                 "Pictures held out to measure, with every sample grid, whether the signal is "
-                 "followed")
+                 "Pictures held out, two at least, to show and to measure whether the signal is "
+                 "followed: they take the place of sample prompts; 0 = no samples")
       ->capture_default_str();
 }
 
@@ -103,7 +103,8 @@ void add_output_options(CLI::App& app, TrainOptions& o) {
   o.training.add_output(app, o.run.trainer);
   repeatable(
       app.add_option("--sample-prompt", o.run.samples.prompts,
-                     "Prompt of sample pictures; may be given several times [the captions]"));
+                     "Prompt of sample pictures; may be given several times [the captions; with "
+                     "--control the validation pictures instead]"));
   app.add_option("--sample-every", o.run.sample_every,
                  "Steps between sample grids; 0 = before and after only")
       ->capture_default_str();
@@ -172,9 +173,6 @@ void translate(TrainOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--crop", "\"" + o.crop + "\" is not known",
                 "use centre or random");
   run.crop.random = o.crop == "random";
-  if (o.control.empty() && (!o.control_images.empty() || o.validation_pictures != 0))
-    throw Error(ErrorCode::invalid_argument, "--control",
-                "--control-images and --validation-pictures need it");
   if (!o.control.empty()) {
     const data::ControlSettings settings{data::control_signal_from_name(o.control, "--control"),
                                          o.canny, o.control_images};
@@ -182,6 +180,19 @@ void translate(TrainOptions& o) {
                    o.validation_pictures, control_metric(settings)};
   }
   check_numbers(run);
+}
+
+/// Options that would be passed over.
+void check_given(const CLI::App& app, const TrainOptions& o) {
+  if (o.control.empty())
+    refuse_given(app,
+                 {"--control-images", "--control-network", "--canny-low", "--canny-high",
+                  "--validation-pictures"},
+                 "it says something about a control signal, and there is none",
+                 "give --control as well, or leave it out");
+  else if (o.control != "canny")
+    refuse_given(app, {"--canny-low", "--canny-high"},
+                 "it says something about canny, and the signal is another", "leave it out");
 }
 
 nlohmann::json plan_json(const train::FineTunePlan& plan) {
@@ -223,7 +234,8 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
   if (o.run.control)
     plan_line("control", o.control + " through " + o.control_network + ", " +
                              human_count(plan.control_parameters) + " parameters, " +
-                             std::to_string(plan.validation) + " pictures held out");
+                             std::to_string(plan.validation) + " pictures held out" +
+                             (plan.validation == 0 ? ": there will be no samples" : ""));
   show_method(plan.method, plan.layers, plan.budget, plan.parameters);
   std::snprintf(text, sizeof text, "%lld of batch %lld x %lld at %lld pixels, %.1f epochs%s",
                 static_cast<long long>(plan.steps), static_cast<long long>(o.run.loss.batch_size),
@@ -255,6 +267,7 @@ int train_run(TrainOptions& o) {
       throw Error(ErrorCode::cancelled, "training", "stopped",
                   "a checkpoint was written; the same command with --resume goes on");
     result["result"] = run.result().string();
+    if (run.controlnet()) result["controlnet"] = run.controlnet()->string();
     result["report"] = (o.run.out / "report.html").string();
   }
   if (o.common.json) {
@@ -262,7 +275,10 @@ int train_run(TrainOptions& o) {
     std::printf("%s\n",
                 result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else if (!o.training.dry_run) {
-    std::printf("%s\n%s\n", run.result().c_str(), (o.run.out / "report.html").c_str());
+    std::printf("%s\n", run.result().c_str());
+    if (const auto controlnet = run.controlnet(); controlnet && *controlnet != run.result())
+      std::printf("%s\n", controlnet->c_str());
+    std::printf("%s\n", (o.run.out / "report.html").c_str());
   }
   return 0;
 }
@@ -285,7 +301,10 @@ int cmd_train(int argc, char** argv) {
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("train", [&] { return train_run(options); });
+  return nn::with_ringlet_errors("train", [&] {
+    check_given(app, options);
+    return train_run(options);
+  });
 }
 
 }  // namespace ringlet::app

@@ -97,6 +97,12 @@ std::vector<std::string> read_lines(const std::string& path, const std::string& 
   return lines;
 }
 
+void refuse_given(const CLI::App& app, std::initializer_list<const char*> options,
+                  const std::string& what, const std::string& hint) {
+  for (const char* option : options)
+    if (app.count(option) > 0) throw Error(ErrorCode::invalid_argument, option, what, hint);
+}
+
 void repeatable(CLI::Option* option) {
   option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }

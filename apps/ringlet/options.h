@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +37,12 @@ CLI::Validator whole_number();
 
 /// An option that takes one value and may be given several times.
 void repeatable(CLI::Option* option);
+
+/// Refuses options that were given, on the command line or in a config file, although they say
+/// nothing: Error(invalid_argument) with the first one's name. Values alone do not tell, for those
+/// that have a default.
+void refuse_given(const CLI::App& app, std::initializer_list<const char*> options,
+                  const std::string& what, const std::string& hint);
 
 /// The lines of a text file that are not empty. Throws Error(not_found), and
 /// Error(invalid_argument) naming `option` for a file without any or that is not UTF-8.

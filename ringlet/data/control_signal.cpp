@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -268,14 +269,37 @@ io::Image control_picture(const ControlSettings& settings, const fs::path& pictu
              : io::resize_image(read_map(*file, image), image.width, image.height);
 }
 
+void check_picture_names(std::vector<fs::path> pictures) {
+  const auto name = [](const fs::path& picture) { return picture.stem().string(); };
+  std::ranges::stable_sort(pictures, {}, name);
+  const auto twice = std::ranges::adjacent_find(pictures, {}, name);
+  if (twice == pictures.end()) return;
+  const fs::path& first = *twice;
+  const fs::path& second = *std::next(twice);
+  throw Error(
+      ErrorCode::invalid_argument, second.string(),
+      "is called \"" + name(second) + "\" like " + first.string() + ": both would have one signal",
+      "signals are found by the pictures' names: rename one");
+}
+
 void check_control_files(const ControlSettings& settings, const std::vector<fs::path>& pictures) {
   if (partner_extensions(settings).empty()) return;
+  check_picture_names(pictures);
   const auto lacks = [&](const fs::path& picture) { return !find_partner(settings, picture); };
   const auto missing = std::ranges::count_if(pictures, lacks);
   if (missing == 0) return;
   throw lacks_partner(settings, *std::ranges::find_if(pictures, lacks),
                       " (" + std::to_string(missing) + " of " + std::to_string(pictures.size()) +
                           " pictures have none)");
+}
+
+std::vector<fs::path> control_files(const ControlSettings& settings,
+                                    const std::vector<fs::path>& pictures) {
+  check_control_files(settings, pictures);
+  std::vector<fs::path> files;
+  for (const fs::path& picture : pictures)
+    if (const auto file = find_partner(settings, picture)) files.push_back(*file);
+  return files;
 }
 
 }  // namespace ringlet::data

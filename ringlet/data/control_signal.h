@@ -76,8 +76,17 @@ io::Image control_picture(const ControlSettings& settings, const std::filesystem
 io::Image control_picture(const ControlSettings& settings, const std::filesystem::path& picture,
                           const io::Image& image);
 
+/// The files of given signals, in the pictures' order; none where signals are computed. Throws as
+/// check_control_files.
+std::vector<std::filesystem::path> control_files(
+    const ControlSettings& settings, const std::vector<std::filesystem::path>& pictures);
+
+/// Throws Error(invalid_argument) that names two pictures of one name, in different folders or of
+/// different types: one signal's file would belong to both.
+void check_picture_names(std::vector<std::filesystem::path> pictures);
+
 /// Throws Error(not_found) for the first picture whose map or landmark file is missing, with how
-/// many miss theirs; does nothing where signals are computed.
+/// many miss theirs, and as check_picture_names; does nothing where signals are computed.
 void check_control_files(const ControlSettings& settings,
                          const std::vector<std::filesystem::path>& pictures);
 

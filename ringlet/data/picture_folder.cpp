@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet::data {
@@ -96,6 +97,19 @@ void add_pictures(const fs::path& folder, const RepeatFolder& rule, std::vector<
   }
 }
 
+/// "2 to 10 repeats".
+std::string repeats_of(const std::vector<Picture>& pictures) {
+  const auto [least, most] = std::ranges::minmax(pictures, {}, &Picture::repeats);
+  return (least.repeats == most.repeats ? "" : std::to_string(least.repeats) + " to ") +
+         std::to_string(most.repeats) + (most.repeats == 1 ? " repeat" : " repeats");
+}
+
+std::string passed_over(const fs::path& folder, const std::vector<std::string>& names) {
+  return folder.string() +
+         ": the subfolders named REPEATS_words are read, others are passed over: " + join(names) +
+         "; name them like 1_words to use them";
+}
+
 }  // namespace
 
 std::string lower_extension(const fs::path& path) {
@@ -127,8 +141,15 @@ PictureFolder read_picture_folder(const fs::path& folder) {
       std::ranges::any_of(entries, is_repeat_folder) && std::ranges::none_of(entries, is_picture);
   if (kohya) {
     found.rule = "subfolders REPEATS_words";
+    std::vector<std::string> others;
     for (const fs::path& path : entries)
-      if (is_repeat_folder(path)) add_pictures(path, *repeat_folder(path), {}, found);
+      if (is_repeat_folder(path))
+        add_pictures(path, *repeat_folder(path), {}, found);
+      else if (is_folder(path) && !is_hidden(path))
+        others.push_back(path.filename().string());
+    // "2023_summer" is 2023 repeats of "summer", which nobody may have meant.
+    if (!found.pictures.empty()) found.rule += ", " + repeats_of(found.pictures);
+    if (!others.empty()) log(LogLevel::warning, passed_over(folder, others));
   } else {
     found.rule = "pictures of the folder and its subfolders";
     add_pictures(folder, {1, ""}, {}, found);

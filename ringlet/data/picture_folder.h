@@ -23,7 +23,7 @@ struct PictureFolder {
 /// Pictures (.png, .jpg, .jpeg, .webp) of a folder, in one of two layouts:
 ///   flat    the pictures lie in the folder itself (subfolders are searched, too)
 ///   kohya   the folder holds subfolders "N_words" and no picture: N repeats, `words` stand in for
-///           missing captions
+///           missing captions; other subfolders are passed over, with a warning that names them
 /// Names that begin with a dot are passed over, and so are links that lead back. The caption of
 /// a.png is the first line that is not blank of a.txt or a.caption. Throws Error(not_found) with
 /// what was looked for when there is no folder or no picture in it, and Error(bad_format) for a

@@ -223,17 +223,19 @@ models::UNetResiduals ControlNetwork::operator()(
   return residuals;
 }
 
-void ControlNetwork::save(const fs::path& folder) const {
+void ControlNetwork::save(const fs::path& folder, at::ScalarType storage) const {
   std::error_code problem;
   fs::create_directories(folder, problem);
   if (problem)
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
   std::map<std::string, at::Tensor> tensors;
   for (const auto& [name, tensor] : index_.tensors) {
-    tensors.emplace(name, tensor.detach());
-    if (!at::isfinite(tensor).all().item<bool>())
+    const at::Tensor& stored = tensors.emplace(name, tensor.detach().to(storage)).first->second;
+    if (!at::isfinite(stored).all().item<bool>())
       throw Error(ErrorCode::non_finite, name, "holds numbers that are not finite",
-                  "the training diverged; nothing was written");
+                  at::isfinite(tensor).all().item<bool>()
+                      ? "they are too large for --save-precision fp16: use fp32 or bf16"
+                      : "the training diverged; nothing was written");
   }
   io::save_tensors(folder / (std::string(kWeights) + ".safetensors"), tensors, {{"format", "pt"}});
   write_file_atomically(folder / "config.json", config_.dump(2) + "\n");

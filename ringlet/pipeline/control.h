@@ -60,9 +60,9 @@ class ControlNetwork {
   /// The network's tensors by dotted name, which learn after create().
   const std::map<std::string, at::Tensor>& tensors() const { return index_.tensors; }
 
-  /// Writes config.json and the weights, a folder for diffusers' ControlNetModel. Only for kind
-  /// controlnet. Throws Error(io | no_space | non_finite).
-  void save(const std::filesystem::path& folder) const;
+  /// Writes config.json and the weights as `storage`, a folder for diffusers' ControlNetModel. Only
+  /// for kind controlnet. Throws Error(io | no_space | non_finite).
+  void save(const std::filesystem::path& folder, at::ScalarType storage) const;
 
  private:
   using Network = std::variant<models::ControlEmbedding, models::ControlNet>;

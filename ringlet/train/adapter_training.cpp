@@ -1,10 +1,12 @@
 #include "ringlet/train/adapter_training.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <utility>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
 
 namespace ringlet::train {
 namespace {
@@ -46,6 +48,24 @@ adapt::AdapterSet build(const std::string& method, const AdapterTrainingOptions&
   return adapt::AdapterSet::create(assignments, factor_table(options), Random(seed));
 }
 
+/// Factors by hand are of dimensions that the method splits. The formula for its parameters asks
+/// the table for all of them.
+void check_factors(const AdapterTrainingOptions& options, const std::string& method,
+                   std::span<const adapt::Target> targets) {
+  adapt::FactorTable asked;
+  for (const adapt::Target& target : targets)
+    adapt::parameter_count(adapt::parse_method(method),
+                           adapt::LayerShape::of(target.layer->weight()), asked);
+  std::vector<std::string> sizes;
+  for (const auto& [size, split] : asked.entries()) sizes.push_back(std::to_string(size));
+  for (const auto& [size, split] : options.factors)
+    if (!asked.entries().contains(size))
+      throw Error(ErrorCode::invalid_argument, "--factors",
+                  method + " splits no dimension of " + std::to_string(size),
+                  sizes.empty() ? "factors are those of rings and trains: trm, tr, tt"
+                                : "of the adapted layers it splits " + join(sizes));
+}
+
 }  // namespace
 
 Json settings_of(const AdapterTrainingOptions& options) {
@@ -59,13 +79,22 @@ Json settings_of(const AdapterTrainingOptions& options) {
 void check_adapter_options(const AdapterTrainingOptions& o) {
   check_penalty(o.identity_penalty);
   check_penalty(o.orthogonal_penalty);
-  if (!o.full()) return;
-  if (o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0)
-    throw Error(ErrorCode::invalid_argument, "--penalty",
-                "penalties hold transforms near the identity, and --method full has none");
-  if (!o.budget.empty())
-    throw Error(ErrorCode::invalid_argument, "--budget", "--method full trains all weights",
-                "name the parts to spend it on, for example --method \"trm+tr\"");
+  if (!o.full() && o.method != "none") return;
+  const std::array<std::pair<const char*, bool>, 9> of_adapters = {
+      {{"--penalty", o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0},
+       {"--budget", !o.budget.empty()},
+       {"--targets", !o.targets.presets.empty()},
+       {"--include", !o.targets.include.empty()},
+       {"--exclude", !o.targets.exclude.empty()},
+       {"--factors", !o.factors.empty()},
+       {"--dropout", o.dropout.input > 0.0},
+       {"--rank-dropout", o.dropout.rank > 0.0},
+       {"--module-dropout", o.dropout.module > 0.0}}};
+  for (const auto& [option, given] : of_adapters)
+    if (given)
+      throw Error(ErrorCode::invalid_argument, option,
+                  "it says something about adapters, and --method " + o.method + " has none",
+                  "leave it out, or name an adapter's parts, for example --method \"trm+tr\"");
 }
 
 AdapterTraining::AdapterTraining(const AdapterTrainingOptions& options,
@@ -78,6 +107,7 @@ AdapterTraining::AdapterTraining(const AdapterTrainingOptions& options,
   begin_step(0);  // refuses what has no ranks
   end_steps();
   check_penalties();
+  if (!options.factors.empty()) check_factors(options, method_, targets);
 }
 
 void AdapterTraining::check_penalties() const {

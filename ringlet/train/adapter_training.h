@@ -39,7 +39,7 @@ class AdapterTraining {
  public:
   /// Adapters on `targets` at their start, not attached; `whole` are layers, such as a new head,
   /// whose weights learn as they are (method diff). Throws Error(invalid_argument) for a budget
-  /// that cannot be met, and penalties and dropouts that the method has no use for.
+  /// that cannot be met, and penalties, dropouts and factors that the method has no use for.
   AdapterTraining(const AdapterTrainingOptions& options, std::span<const adapt::Target> targets,
                   std::uint64_t seed, std::span<const adapt::Target> whole = {});
 

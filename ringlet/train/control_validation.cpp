@@ -34,8 +34,8 @@ double ControlValidation::loss(std::size_t shift) const {
     const at::Tensor& clean = picture.crops.front().mean;
     const at::Tensor noise = diffusion::seeded_noise({samples_.seed + i}, "control validation",
                                                      clean.sizes().vec(), clean.device())(0)[0];
-    const auto text = pipeline::encode_prompts(model_.text(), std::array{picture.caption}, 1,
-                                               model_.options().device);
+    const auto text = pipeline::encode_prompts(model_.text(), std::array{picture.caption},
+                                               samples_.clip_skip, model_.options().device);
     NoisyBatch batch;
     std::vector<at::Tensor> clean_rows, noise_rows, control_rows, text_rows, pooled_rows;
     for (const double share : kShares) {
@@ -74,6 +74,7 @@ ControlScore ControlValidation::measure(std::int64_t step, io::Image& sheet) con
     request.steps = samples_.steps;
     request.guidance.scale = samples_.guidance;
     request.width = request.height = samples_.size;
+    request.clip_skip = samples_.clip_skip;
     request.seeds = {samples_.seed + i};
     request.control = &control_;
     request.control_image = signal;

@@ -54,6 +54,7 @@ FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
                 "must lie between 1 and " + std::to_string(layers) +
                     ", the number of the text encoder's layers");
   options_.samples.size = options_.crop.size;
+  options_.samples.clip_skip = options_.loss.clip_skip;
   options_.crop.seed = options_.loss.seed = options_.seed;
   options_.loss.train_text = options_.train_text_encoder;
   if (adapts()) build_adapters();
@@ -114,6 +115,7 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
     pipeline::GenerateRequest request;
     request.prompt = options_.class_prompt;
     request.width = request.height = options_.crop.size;
+    request.clip_skip = options_.loss.clip_skip;
     request.steps = options_.samples.steps;
     request.guidance.scale = options_.samples.guidance;
     request.seeds.clear();
@@ -228,6 +230,11 @@ fs::path FineTune::result() const {
   return options_.out / (full() ? "model" : kControlNet);
 }
 
+std::optional<fs::path> FineTune::controlnet() const {
+  if (!control_ || control_->kind() != pipeline::ControlKind::controlnet) return std::nullopt;
+  return options_.out / kControlNet;
+}
+
 void FineTune::save_result(Trainer& trainer) const {
   const AveragedParameters averaged(trainer);
   if (full()) {
@@ -235,8 +242,7 @@ void FineTune::save_result(Trainer& trainer) const {
         *model_, result(),
         {.replacements = pipeline::trained_tensors(*model_), .dtype = options_.save_precision});
   }
-  if (control_ && control_->kind() == pipeline::ControlKind::controlnet)
-    control_->save(options_.out / kControlNet);
+  if (const auto folder = controlnet()) control_->save(*folder, options_.save_precision);
   if (adapters_) save_adapters(trainer);
 }
 

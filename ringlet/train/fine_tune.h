@@ -26,8 +26,10 @@ namespace ringlet::train {
 struct ControlTraining {
   data::ControlSettings settings;
   pipeline::ControlKind network = pipeline::ControlKind::encoder;
-  std::int64_t validation_pictures = 0;  ///< held out of the training pictures, evenly spread
-  ControlMetric metric = {};             ///< measured on them
+  /// Held out of the training pictures, evenly spread: none, or two at least. Samples are made of
+  /// them alone; a prompt has no signal.
+  std::int64_t validation_pictures = 0;
+  ControlMetric metric = {};  ///< measured on them
 };
 
 /// The method may also be "none": a ControlNet alone.
@@ -56,7 +58,7 @@ struct FineTuneOptions : AdapterTrainingOptions {
   TrainerOptions trainer;
   DiffusionLossOptions loss;
   bool gradient_checkpointing = false;
-  at::ScalarType save_precision = at::kFloat;  ///< of the adapter or model that is written
+  at::ScalarType save_precision = at::kFloat;  ///< of what is written
 
   // What to see.
   SampleOptions samples;
@@ -108,6 +110,9 @@ class FineTune {
   /// What the run made: OUT/adapter.safetensors, OUT/model for "full", or OUT/controlnet for
   /// "none".
   std::filesystem::path result() const;
+
+  /// The ControlNet that the run trains, beside an adapter or alone.
+  std::optional<std::filesystem::path> controlnet() const;
 
  private:
   bool full() const { return options_.full(); }

@@ -25,11 +25,36 @@ void check_positive(const char* option, double value) {
     throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
 }
 
+/// What is seen of a run with a control network are its held-out pictures.
+void check_control_samples(const FineTuneOptions& o) {
+  const std::int64_t held_out = o.control->validation_pictures;
+  if (held_out < 0)
+    throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
+  if (held_out == 1)
+    throw Error(ErrorCode::invalid_argument, "--validation-pictures",
+                "one is too few: the loss with a picture's own signal is compared with that with "
+                "another picture's",
+                "give 2 at least");
+  if (!o.samples.prompts.empty())
+    throw Error(ErrorCode::invalid_argument, "--sample-prompt",
+                "a prompt has no control signal: with --control, samples are made from held-out "
+                "pictures",
+                "leave it out, and give --validation-pictures 2 or more");
+  if (o.sample_every > 0 && held_out == 0)
+    throw Error(ErrorCode::invalid_argument, "--sample-every",
+                "there is nothing to sample: with --control, samples are made from held-out "
+                "pictures",
+                "give --validation-pictures 2 or more");
+}
+
 void check_control(const FineTuneOptions& o) {
   const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
   if (o.method == "none" && !controlnet)
     throw Error(ErrorCode::invalid_argument, "--method", "none leaves nothing to learn",
                 "it goes with --control SIGNAL --control-network controlnet");
+  if (o.method == "none" && o.train_text_encoder)
+    throw Error(ErrorCode::invalid_argument, "--train-text-encoder",
+                "--method none trains a ControlNet alone", "leave one of them out");
   if (!o.control) return;
   if (o.method == "full")
     throw Error(ErrorCode::invalid_argument, "--control",
@@ -45,8 +70,23 @@ void check_control(const FineTuneOptions& o) {
         ErrorCode::invalid_argument, "--control-images",
         std::string("a ") + data::name_of(settings.signal) + " cannot be computed from a picture",
         "give the folder with one file per picture, of the same name");
-  if (o.control->validation_pictures < 0)
-    throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
+  check_control_samples(o);
+}
+
+/// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks: a
+/// point that moves leaves its file's size as it was. "" where signals are computed.
+std::string control_fingerprint(const data::ControlSettings& settings,
+                                const std::vector<data::Picture>& pictures) {
+  std::vector<fs::path> paths;
+  for (const data::Picture& picture : pictures) paths.push_back(picture.path);
+  std::string text;
+  for (const fs::path& file : data::control_files(settings, paths))
+    text +=
+        file.filename().string() + "\n" +
+        (settings.signal == data::ControlSignal::landmark ? sha256_file(file)
+                                                          : std::to_string(fs::file_size(file))) +
+        "\n";
+  return text.empty() ? "" : Sha256().update(std::as_bytes(std::span(text))).hex();
 }
 
 }  // namespace
@@ -202,7 +242,15 @@ Json FineTune::settings() const {
     settings["control"] = data::name_of(control.signal);
     settings["control network"] = pipeline::name_of(options_.control->network);
     settings["control thresholds"] = {control.canny.low, control.canny.high};
+    std::vector<data::Picture> pictures = instance_.pictures;
+    pictures.insert(pictures.end(), validation_pictures_.begin(), validation_pictures_.end());
+    settings["control images"] = control_fingerprint(control, pictures);
     settings["validation pictures"] = fingerprint(validation_pictures_);
+    // The metric in control.csv is that of pictures which are made so.
+    if (!validation_pictures_.empty())
+      settings["samples"] = {{"seed", options_.samples.seed},
+                             {"steps", options_.samples.steps},
+                             {"guidance", options_.samples.guidance}};
   }
   return settings;
 }

@@ -11,6 +11,7 @@ io::Image sample_sheet(const pipeline::StableDiffusion& model, const SampleOptio
     request.steps = options.steps;
     request.guidance.scale = options.guidance;
     request.width = request.height = options.size;
+    request.clip_skip = options.clip_skip;
     request.seeds.clear();
     for (std::int64_t i = 0; i < options.images; ++i)
       request.seeds.push_back(options.seed + static_cast<std::uint64_t>(i));

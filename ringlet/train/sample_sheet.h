@@ -17,7 +17,8 @@ struct SampleOptions {
   std::uint64_t seed = 1;
   std::int64_t steps = 30;
   double guidance = 7.5;
-  std::int64_t size = 0;  ///< pixels of a side; 0 = the model's own
+  std::int64_t size = 0;       ///< pixels of a side; 0 = the model's own
+  std::int64_t clip_skip = 1;  ///< as in training: GenerateRequest has it
 };
 
 /// A row per prompt, a column per seed. `go_on` is asked between denoising steps; Error(cancelled)

@@ -1,9 +1,15 @@
 #include "ringlet/tune/examples.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include <ATen/ops/cat.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/data/picture_folder.h"
 #include "ringlet/io/image.h"
 #include "ringlet/pipeline/model_files.h"
 
@@ -18,7 +24,43 @@ bool has_weights(const fs::path& folder) {
          fs::exists(folder / "model.safetensors.index.json");
 }
 
+/// What tasks read beside pictures.
+bool is_example(const fs::path& file) {
+  static constexpr std::array kExtensions = {".txt", ".caption", ".wav"};
+  return std::ranges::find(kExtensions, data::lower_extension(file)) != kExtensions.end();
+}
+
+/// `parents` are the folders on the way here, so that a link to one of them is not followed.
+void add_folder(const fs::path& folder, const std::string& name, std::vector<fs::path> parents,
+                std::string& text) {
+  const fs::path here = fs::canonical(folder);
+  if (std::ranges::find(parents, here) != parents.end()) return;
+  parents.push_back(here);
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(folder)) entries.push_back(entry.path());
+  std::ranges::sort(entries);
+  for (const fs::path& path : entries) {
+    const std::string full = name + "/" + path.filename().string();
+    std::error_code problem;
+    if (!fs::exists(path, problem)) continue;  // a link to nothing
+    if (fs::is_directory(path))
+      add_folder(path, full, parents, text);
+    else if (data::is_picture(path))
+      text += full + "\n" + std::to_string(fs::file_size(path)) + "\n";
+    else if (is_example(path))
+      text += full + "\n" + sha256_file(path) + "\n";
+  }
+}
+
 }  // namespace
+
+std::string fingerprint(const fs::path& data) {
+  if (data.empty()) return "";
+  if (!fs::is_directory(data)) return sha256_file(data);
+  std::string text;
+  add_folder(data, "", {}, text);
+  return Sha256().update(std::as_bytes(std::span(text))).hex();
+}
 
 std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
                                                     std::vector<std::string> heads,

@@ -61,6 +61,11 @@ Json read_config(const TaskOptions& options, const char* known);
 std::map<std::string, std::string> folder_files(const std::filesystem::path& folder,
                                                 std::span<const char* const> names);
 
+/// What a run that is gone on with must find unchanged of its data: a file's content, or of a
+/// folder the names and contents of what tasks read in it. Of pictures, which may be many
+/// gigabytes, names and sizes stand for the contents. "" for no path.
+std::string fingerprint(const std::filesystem::path& data);
+
 /// Pictures as the network wants them, [1, 3, h, w], decoded once while they fit into memory.
 class PreparedPictures {
  public:

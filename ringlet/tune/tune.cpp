@@ -15,9 +15,11 @@
 #include "ringlet/core/version.h"
 #include "ringlet/eval/evaluation.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/train/epoch_order.h"
 #include "ringlet/train/run_folder.h"
 #include "ringlet/train/score_file.h"
+#include "ringlet/tune/examples.h"
 
 namespace ringlet::tune {
 namespace {
@@ -111,6 +113,9 @@ Json Tune::settings() const {
                    {"parameters", plan_.parameters},
                    {"examples", plan_.examples},
                    {"held out", plan_.held_out},
+                   {"data", fingerprint(options_.examples.data)},
+                   {"eval data", fingerprint(options_.examples.eval_data)},
+                   {"precision", nn::precision_name(options_.examples.weights.dtype)},
                    {"length", options_.examples.length},
                    {"batch size", options_.batch_size},
                    {"seed", options_.seed}};

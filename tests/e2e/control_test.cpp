@@ -32,7 +32,7 @@ class Control : public TinyProgram {
                      "--control",
                      "canny",
                      "--validation-pictures",
-                     "1",
+                     "2",
                      "--learning-rate",
                      "1e-2"};
     all.insert(all.end(), more.begin(), more.end());
@@ -123,9 +123,23 @@ TEST_F(Control, AnAdapterFileCarriesItsEncoder) {
   EXPECT_EQ(pixels("again.png"), pixels("map.png"));
 }
 
+TEST_F(Control, AControlNetBesideAnAdapterIsNamed) {
+  const Arguments both = {"--method", "lora(rank=2)", "--control-network", "controlnet"};
+  Arguments first = both, second = both;
+  first.insert(first.end(), {"--out", path("run")});
+  second.insert(second.end(), {"--out", path("second"), "--json"});
+  EXPECT_EQ(expect_success(train(first)).out, path("run/adapter.safetensors") + "\n" +
+                                                  path("run/controlnet") + "\n" +
+                                                  path("run/report.html") + "\n");
+  const Json said = parse_json(expect_success(train(second)).out, "stdout");
+  EXPECT_EQ(said.at("result"), path("second/adapter.safetensors"));
+  EXPECT_EQ(said.at("controlnet"), path("second/controlnet"));
+}
+
 TEST_F(Control, AControlNetIsTrainedAlone) {
-  expect_success(
+  const ProgramResult alone = expect_success(
       train({"--out", path("run"), "--method", "none", "--control-network", "controlnet"}));
+  EXPECT_EQ(alone.out, path("run/controlnet") + "\n" + path("run/report.html") + "\n");
   EXPECT_EQ(names_in(folder_ / "run/controlnet"),
             (std::set<std::string>{"config.json", "diffusion_pytorch_model.safetensors"}));
   expect_success(generate("a.png", {"--controlnet", path("run/controlnet"), "--control-image",

@@ -115,9 +115,38 @@ const std::vector<WrongInput> kMethods = {
      2,
      {"--penalty", "full"},
      make_pictures},
+    {"TargetsOfAllWeights",
+     run({"--method", "full", "--targets", "attention"}),
+     2,
+     {"--targets", "--method full has none"},
+     make_pictures},
+    {"FactorsOfLora",
+     run({"--method", "lora(rank=2)", "--factors", "8=2x2x2"}),
+     2,
+     {"--factors", "lora(", "rings and trains"},
+     make_pictures},
+    value("FactorsOfNoWidth", "--factors", "7=1x1x7", {"splits no dimension of 7", "it splits"}),
     value("FactorsUnfinished", "--factors", "320", {"320=4x8x10"}),
     value("FactorsOfNoNumber", "--factors", "nan=4x8x10", {"no number"}),
     {"ModelMissing", run({"--model", "@/nope"}), 3, {"nope", "does not exist"}, make_pictures},
+};
+
+const std::vector<WrongInput> kControl = {
+    // Given, although with the value that they have anyway.
+    value("NetworkWithoutControl", "--control-network", "encoder", {"give --control as well"}),
+    value("ThresholdWithoutControl", "--canny-low", "100", {"give --control as well"}),
+    value("SignalsWithoutControl", "--control-images", "x", {"give --control as well"}),
+    value("PicturesWithoutControl", "--validation-pictures", "2", {"give --control as well"}),
+    {"ThresholdOfAnotherSignal",
+     run({"--control", "segmentation", "--canny-high", "200"}),
+     2,
+     {"--canny-high", "the signal is another"},
+     make_pictures},
+    {"PromptWithoutSignal",
+     run({"--control", "canny", "--sample-prompt", "a dog"}),
+     2,
+     {"--sample-prompt", "no control signal", "--validation-pictures"},
+     make_pictures},
 };
 
 const std::vector<WrongInput> kNumbers = {
@@ -205,6 +234,7 @@ const std::vector<WrongInput> kFolders = {
 INSTANTIATE_TEST_SUITE_P(CommandLine, WrongTraining, testing::ValuesIn(kCommandLine), name_of);
 INSTANTIATE_TEST_SUITE_P(Pictures, WrongTraining, testing::ValuesIn(kPictures), name_of);
 INSTANTIATE_TEST_SUITE_P(Methods, WrongTraining, testing::ValuesIn(kMethods), name_of);
+INSTANTIATE_TEST_SUITE_P(Control, WrongTraining, testing::ValuesIn(kControl), name_of);
 INSTANTIATE_TEST_SUITE_P(Numbers, WrongTraining, testing::ValuesIn(kNumbers), name_of);
 INSTANTIATE_TEST_SUITE_P(Folders, WrongTraining, testing::ValuesIn(kFolders), name_of);
 

@@ -117,6 +117,24 @@ TEST_F(ControlPicture, NamesMissingPartners) {
   check_control_files({ControlSignal::canny, {}, {}}, {picture_});
 }
 
+// By their names alone: one file would silently be the signal of both.
+TEST_F(ControlPicture, TwoPicturesOfOneNameAreRefused) {
+  std::filesystem::create_directories(folder_ / "maps");
+  io::write_png(folder_ / "maps/1.png", image_);
+  io::write_png(folder_ / "maps/2.png", image_);
+  const ControlSettings settings{ControlSignal::map, {}, folder_ / "maps"};
+  const std::filesystem::path one = folder_ / "10_a/1.png", other = folder_ / "5_b/1.png",
+                              second = folder_ / "5_b/2.png";
+  check_control_files(settings, {one, second});
+  expect_error(ErrorCode::invalid_argument, "5_b/1.png: is called \"1\" like", [&] {
+    check_control_files(settings, {one, second, other});
+  });
+  expect_error(ErrorCode::invalid_argument, "1.webp", [&] {
+    check_control_files(settings, {one, folder_ / "10_a/1.webp"});
+  });
+  check_control_files({ControlSignal::canny, {}, {}}, {one, other});  // computed for each
+}
+
 TEST_F(ControlPicture, MovesLandmarksWithTheCrop) {
   std::ofstream(folder_ / "a.json") << "[[50.5, 20.5]]";
   const ControlSettings settings{ControlSignal::landmark, {}, folder_.path()};

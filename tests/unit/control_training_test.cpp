@@ -1,5 +1,6 @@
 // Control networks beside the tiny model: what they are at the start, in files, and in training.
 #include <fstream>
+#include <numeric>
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -20,13 +21,15 @@ using pipeline::ControlNetwork;
 
 class ControlTraining : public FineTuning {
  protected:
+  ControlTraining() { write_pictures(folder_ / "pictures", 4); }
+
   FineTuneOptions control_options(const std::string& out, ControlKind network,
                                   const std::string& method = "lora(rank=2)") const {
     FineTuneOptions o = options(out);
     o.method = method;
     o.control = train::ControlTraining{.settings = {.signal = data::ControlSignal::canny},
                                        .network = network,
-                                       .validation_pictures = 1};
+                                       .validation_pictures = 2};
     return o;
   }
 
@@ -79,7 +82,7 @@ TEST_F(ControlTraining, AControlNetStartsFromTheUNet) {
 
 TEST_F(ControlTraining, AnEncoderIsSavedWithItsAdapter) {
   const FineTuneOptions o = control_options("run", ControlKind::encoder);
-  EXPECT_EQ(FineTune(o).plan().validation, 1u);
+  EXPECT_EQ(FineTune(o).plan().validation, 2u);
   EXPECT_EQ(FineTune(o).plan().pictures, 2u);
   EXPECT_TRUE(run(o));
   const auto sd = model();
@@ -142,7 +145,7 @@ TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
   const ControlNetwork control = ControlNetwork::open(o.out / "controlnet", sd);
   const at::Tensor made = latents(sd, &control);
   EXPECT_FALSE(at::equal(made, latents(sd, nullptr)));
-  control.save(folder_ / "again");
+  control.save(folder_ / "again", at::kFloat);
   EXPECT_EQ(file_content(folder_ / "again/diffusion_pytorch_model.safetensors"),
             file_content(o.out / "controlnet/diffusion_pytorch_model.safetensors"));
   EXPECT_TRUE(at::equal(latents(sd, &control), made));
@@ -154,6 +157,27 @@ TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
   std::ofstream(o.out / "controlnet/config.json") << config.dump();
   expect_error(ErrorCode::mismatch, "another kind of U-Net",
                [&] { ControlNetwork::open(o.out / "controlnet", sd); });
+}
+
+TEST_F(ControlTraining, AControlNetIsSavedBesideItsAdapterInTheSameType) {
+  FineTuneOptions o = control_options("run", ControlKind::controlnet);
+  o.save_precision = at::kHalf;
+  FineTune both(o);
+  EXPECT_EQ(both.result(), o.out / "adapter.safetensors");
+  EXPECT_EQ(both.controlnet(), o.out / "controlnet");
+  EXPECT_TRUE(both.run({}));
+  for (const fs::path& file :
+       {both.result(), *both.controlnet() / "diffusion_pytorch_model.safetensors"})
+    for (const auto& [name, tensor] : io::load_tensors(file))
+      EXPECT_EQ(tensor.scalar_type(), at::kHalf) << name;
+  EXPECT_FALSE(FineTune(control_options("other", ControlKind::encoder)).controlnet());
+  ControlNetwork::open(*both.controlnet(), model());
+
+  const ControlNetwork large = ControlNetwork::create(ControlKind::controlnet, model(), 1);
+  const at::NoGradGuard no_grad;
+  at::Tensor(large.tensors().begin()->second).fill_(1e6);
+  expect_error(ErrorCode::non_finite, "use fp32 or bf16",
+               [&] { large.save(folder_ / "large", at::kHalf); });
 }
 
 TEST_F(ControlTraining, ResumeIsBitExact) {
@@ -173,6 +197,46 @@ TEST_F(ControlTraining, ResumeIsBitExact) {
     EXPECT_EQ(file_content(parts.out / "control.csv"), file_content(whole.out / "control.csv"));
     expect_same_metrics(parts, whole);
   }
+}
+
+TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
+  fs::create_directories(folder_ / "signals");
+  const auto landmarks = [&](const char* point) {
+    for (const char* name : {"a", "b", "c", "d"})
+      std::ofstream(folder_ / "signals" / (std::string(name) + ".json")) << point;
+  };
+  landmarks("[[5, 5]]");
+  FineTuneOptions o = control_options("run", ControlKind::encoder);
+  o.control->settings = {data::ControlSignal::landmark, {}, folder_ / "signals"};
+  EXPECT_FALSE(run(o, 1));
+  o.resume = true;
+  const FineTuneOptions same = o;
+  const auto expect_refusal = [](const FineTuneOptions& changed, const char* words) {
+    expect_error(ErrorCode::mismatch, words, [&] { FineTune{changed}; });
+  };
+  landmarks("[[6, 5]]");
+  expect_refusal(o, "control images was");
+  landmarks("[[5, 5]]");
+  // The rows of control.csv would not be of one kind.
+  o.samples.seed = 9;
+  expect_refusal(o, "samples was");
+  o = same;
+  o.samples.steps = 2;
+  expect_refusal(o, "samples was");
+  o = same;
+  o.samples.guidance = 1.0;
+  expect_refusal(o, "samples was");
+  EXPECT_TRUE(run(same));
+
+  FineTuneOptions maps = control_options("maps", ControlKind::encoder);
+  maps.control->settings = {data::ControlSignal::map, {}, folder_ / "pictures"};
+  EXPECT_FALSE(run(maps, 1));
+  maps.resume = true;
+  fs::copy(folder_ / "pictures", folder_ / "drawn");
+  maps.control->settings.folder = folder_ / "drawn";  // elsewhere, but the same
+  FineTune{maps};
+  io::write_png(folder_ / "drawn/a.png", waves(9, 64, 64));
+  expect_refusal(maps, "control images was");
 }
 
 TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
@@ -199,6 +263,22 @@ TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
   EXPECT_NE(report.find("Loss on held-out pictures"), std::string::npos);
 }
 
+TEST_F(ControlTraining, MeasuresWithTheTextEncoderLayerThatLearns) {
+  const auto before = [&](std::int64_t clip_skip) {
+    FineTuneOptions o = control_options("run" + std::to_string(clip_skip), ControlKind::encoder);
+    o.loss.clip_skip = clip_skip;
+    o.trainer.steps = 1;
+    o.control->metric = {"sum", [](const io::Image&, const io::Image& made) {
+                           return std::accumulate(made.pixels.begin(), made.pixels.end(), 0.0);
+                         }};
+    EXPECT_TRUE(run(o));
+    return ControlScores(o.out / "control.csv", 1).rows().front();
+  };
+  const ControlScore last = before(1), skipped = before(2);
+  EXPECT_NE(last.loss, skipped.loss);
+  EXPECT_NE(last.metric, skipped.metric);
+}
+
 TEST_F(ControlTraining, RefusesWhatCannotBe) {
   const auto expect_refusal = [&](const char* words, auto change) {
     FineTuneOptions o = control_options("run", ControlKind::encoder);
@@ -206,14 +286,38 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     expect_error(ErrorCode::invalid_argument, words, [&] { FineTune run(o); });
   };
   expect_refusal("nothing to learn", [](auto& o) { o.method = "none"; });
+  const auto alone = [](auto& o) {
+    o.method = "none";
+    o.control->network = ControlKind::controlnet;
+  };
+  expect_refusal("--train-text-encoder", [&](auto& o) {
+    alone(o);
+    o.train_text_encoder = true;
+  });
+  expect_refusal("--budget: it says something about adapters, and --method none", [&](auto& o) {
+    alone(o);
+    o.budget = "10k";
+  });
   expect_refusal("goes with adapters", [](auto& o) { o.method = "full"; });
   expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
-  expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 3; });
+  expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 4; });
+  // The next picture's signal would be its own.
+  expect_refusal("one is too few", [](auto& o) { o.control->validation_pictures = 1; });
+  expect_refusal("--validation-pictures", [](auto& o) { o.control->validation_pictures = -1; });
+  expect_refusal("a prompt has no control signal", [](auto& o) { o.samples.prompts = {"a dog"}; });
+  expect_refusal("a prompt has no control signal", [](auto& o) {
+    o.samples.prompts = {"a dog"};
+    o.control->validation_pictures = 0;
+  });
+  expect_refusal("nothing to sample", [](auto& o) {
+    o.sample_every = 1;
+    o.control->validation_pictures = 0;
+  });
   expect_refusal("cannot be computed",
                  [](auto& o) { o.control->settings.signal = data::ControlSignal::map; });
   FineTuneOptions o = control_options("run", ControlKind::encoder);
   o.control->settings = {data::ControlSignal::map, {}, folder_ / "maps"};
-  expect_error(ErrorCode::not_found, "3 of 3 pictures have none", [&] { FineTune run(o); });
+  expect_error(ErrorCode::not_found, "4 of 4 pictures have none", [&] { FineTune run(o); });
 }
 
 }  // namespace

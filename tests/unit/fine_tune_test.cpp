@@ -153,6 +153,24 @@ TEST_F(FineTuning, SamplesThatAnInterruptionPreventedAreMade) {
         << name;
 }
 
+// Pictures of another text encoder layer than the one that learns would say nothing about it.
+TEST_F(FineTuning, ClipSkipIsThatOfSamplesAndClassPicturesToo) {
+  const auto pixels = [&](std::int64_t clip_skip, const char* name) {
+    FineTuneOptions o = options("skip" + std::to_string(clip_skip));
+    if (!fs::exists(o.out)) {
+      o.loss.clip_skip = clip_skip;
+      o.trainer.steps = 1;
+      o.samples.steps = 2;
+      o.class_prompt = "a photo of a pet";
+      o.class_count = 1;
+      run(o);
+    }
+    return io::read_image(o.out / name).pixels;
+  };
+  for (const char* name : {"samples/step-00000000.png", "class_images/class-00001.png"})
+    EXPECT_NE(pixels(1, name), pixels(2, name)) << name;
+}
+
 // --- what a resumed run must find unchanged ---
 
 TEST_F(FineTuning, AnEarlierRunIsNotOverwritten) {
@@ -322,6 +340,11 @@ TEST_F(FineTuning, AnyFolderNameWillDo) {
   }
 }
 
+FineTuneOptions& all_weights(FineTuneOptions& options) {
+  options.method = "full";
+  return options;
+}
+
 TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
   struct Case {
     const char* words;
@@ -351,6 +374,17 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
          o.method = "full";
          o.identity_penalty = 1.0;
        }},
+      {"--budget", [](auto& o) { all_weights(o).budget = "10k"; }},
+      {"--targets", [](auto& o) { all_weights(o).targets.presets = {"attention"}; }},
+      {"--include", [](auto& o) { all_weights(o).targets.include = {"*"}; }},
+      {"--exclude", [](auto& o) { all_weights(o).targets.exclude = {"*"}; }},
+      {"--factors",
+       [](auto& o) {
+         all_weights(o).factors[8] = {2, 2, 2};
+       }},
+      {"--dropout", [](auto& o) { all_weights(o).dropout.input = 0.1; }},
+      {"--rank-dropout", [](auto& o) { all_weights(o).dropout.rank = 0.1; }},
+      {"--module-dropout", [](auto& o) { all_weights(o).dropout.module = 0.1; }},
       {"no caption", [](auto& o) { o.instance_prompt.clear(); }},
       {"lorra", [](auto& o) { o.method = "lorra(rank=2)"; }},
   };
@@ -376,6 +410,15 @@ TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
       {"--targets", [](auto& o) { o.targets.presets = {"atention"}; }},
       {"no_such_layer", [](auto& o) { o.targets.include = {"*no_such_layer*"}; }},
       {"UTF-8", [](auto& o) { o.instance_prompt = "\xFF"; }},
+      {"splits no dimension of 7",
+       [](auto& o) {
+         o.factors[7] = {1, 1, 7};
+       }},
+      {"those of rings and trains",
+       [](auto& o) {
+         o.method = "lora(rank=2)";
+         o.factors[8] = {2, 2, 2};
+       }},
   };
   for (const Case& each : cases) {
     SCOPED_TRACE(each.words);

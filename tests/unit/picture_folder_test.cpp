@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/expect_error.h"
+#include "tests/log_capture.h"
 #include "tests/temporary_folder.h"
 
 namespace ringlet::data {
@@ -125,9 +126,13 @@ TEST_F(PictureFolders, KohyaFoldersRepeat) {
   write("2_style/sub/c.png");
   write("0_never/d.png");
   write("notes/e.png");
+  write(".thumbnails/f.png");
   write("readme.txt");
+  const LogCapture log;
   const PictureFolder found = read_picture_folder(folder_.path());
-  EXPECT_EQ(found.rule, "subfolders REPEATS_words");
+  EXPECT_EQ(found.rule, "subfolders REPEATS_words, 2 to 10 repeats");
+  EXPECT_NE(log.warnings().find("others are passed over: 0_never, notes;"), std::string::npos)
+      << log.warnings();
   EXPECT_EQ(found.captions, 1u);
   ASSERT_EQ(found.pictures.size(), 3u);
   EXPECT_EQ(found.pictures[0].caption, "sks dog");
@@ -136,6 +141,13 @@ TEST_F(PictureFolders, KohyaFoldersRepeat) {
   EXPECT_EQ(found.pictures[1].repeats, 10);
   EXPECT_EQ(found.pictures[2].caption, "style");
   EXPECT_EQ(found.pictures[2].repeats, 2);
+}
+
+TEST_F(PictureFolders, KohyaFoldersAloneNeedNoWarning) {
+  write("2023_summer/a.png");
+  const LogCapture log;
+  EXPECT_EQ(read_picture_folder(folder_.path()).rule, "subfolders REPEATS_words, 2023 repeats");
+  EXPECT_EQ(log.warnings(), "");
 }
 
 TEST_F(PictureFolders, APictureBesideThemMakesItAFlatFolder) {

@@ -11,6 +11,7 @@
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
+#include "ringlet/tune/examples.h"
 #include "ringlet/tune/labels.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
@@ -140,6 +141,53 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
   EXPECT_THROW(changed.run(), Error);
   parts.resume = false;
   expect_error(ErrorCode::invalid_argument, "--resume", [&] { Tune refused(parts); });
+}
+
+// As many examples as before, but others: what would follow were no longer the same run.
+TEST_F(TuneTest, AResumedRunFindsItsExamplesUnchanged) {
+  network(bert("roberta"), "byte_bpe");
+  sections(20);
+  sections(10, "eval.jsonl");
+  TuneOptions o = options("text-classification", "texts.jsonl");
+  o.examples.eval_data = folder_ / "eval.jsonl";
+  EXPECT_FALSE(Tune(o).run([](const train::StepReport& s) { return s.step < 3; }));
+  o.resume = true;
+  const auto expect_refusal = [&](const TuneOptions& changed, const char* words) {
+    Tune again(changed);
+    expect_error(ErrorCode::mismatch, words, [&] { again.run(); });
+  };
+  const std::string texts = file_content(folder_ / "texts.jsonl"),
+                    eval = file_content(folder_ / "eval.jsonl");
+  std::string other = texts;
+  other.replace(other.find("small"), 5, "large");
+  text("texts.jsonl", other);
+  expect_refusal(o, "data was");
+  text("texts.jsonl", texts);
+  text("eval.jsonl", other.substr(0, eval.size()));
+  expect_refusal(o, "eval data was");
+  text("eval.jsonl", eval);
+  TuneOptions rounded = o;
+  rounded.examples.weights.dtype = at::kBFloat16;
+  expect_refusal(rounded, "precision was \"fp32\", now \"bf16\"");
+  fs::rename(folder_ / "texts.jsonl", folder_ / "moved.jsonl");  // elsewhere, but the same
+  o.examples.data = folder_ / "moved.jsonl";
+  EXPECT_TRUE(Tune(o).run());
+}
+
+TEST_F(TuneTest, FingerprintsTellFoldersApart) {
+  text("data/a/1.txt", "a cat");
+  io::write_png(folder_ / "data/a/1.png", train::waves(1, 16, 16));
+  const std::string before = fingerprint(folder_ / "data");
+  text("data/a/notes.md", "no example");
+  fs::create_directory_symlink(folder_ / "data", folder_ / "data/back");
+  EXPECT_EQ(fingerprint(folder_ / "data"), before);
+  text("data/a/1.txt", "a dog");
+  EXPECT_NE(fingerprint(folder_ / "data"), before);
+  text("data/a/1.txt", "a cat");
+  EXPECT_EQ(fingerprint(folder_ / "data"), before);
+  fs::rename(folder_ / "data/a", folder_ / "data/b");  // another class
+  EXPECT_NE(fingerprint(folder_ / "data"), before);
+  EXPECT_EQ(fingerprint(""), "");
 }
 
 TEST_F(TuneTest, QuestionsAreAnsweredFromTheirContext) {
