@@ -1,11 +1,14 @@
 #include "options.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -23,12 +26,52 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
+/// What kohya's sd-scripts, diffusers and PEFT call options of `train`, where the spelling does not
+/// lead here.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 22> kOthersNames = {{
+    {"--pretrained-model-name-or-path", "--model"},
+    {"--train-data-dir", "--instance-images"},
+    {"--instance-data-dir", "--instance-images"},
+    {"--reg-data-dir", "--class-images"},
+    {"--class-data-dir", "--class-images"},
+    {"--prior-loss-weight", "--prior-weight"},
+    {"--output-dir", "--out"},
+    {"--max-train-steps", "--steps"},
+    {"--train-batch-size", "--batch-size"},
+    {"--gradient-accumulation-steps", "--gradient-accumulation"},
+    {"--network-dim", "--method \"lora(rank=N)\""},
+    {"--rank", "--method \"lora(rank=N)\""},
+    {"--network-alpha", "--method \"lora(rank=N,alpha=A)\""},
+    {"--lora-alpha", "--method \"lora(rank=N,alpha=A)\""},
+    {"--network-dropout", "--dropout"},
+    {"--lr-scheduler", "--learning-rate-schedule"},
+    {"--lr-warmup-steps", "--warmup-steps"},
+    {"--text-encoder-lr", "--learning-rate-factor \"text_encoder*=FACTOR\""},
+    {"--max-grad-norm", "--clip-norm"},
+    {"--snr-gamma", "--min-snr-gamma"},
+    {"--mixed-precision", "--precision"},
+    {"--save-every-n-steps", "--checkpoint-every"},
+}};
+
+/// The option of this verb that another program's name stands for, or "".
+std::string translated(const CLI::App& app, std::string name) {
+  std::ranges::replace(name, '_', '-');
+  const auto found =
+      std::ranges::find(kOthersNames, name, [](const auto& row) { return row.first; });
+  if (found == kOthersNames.end()) return "";
+  const std::string_view ours = found->second;
+  const std::vector<std::string> known = option_names(app);
+  const bool exists = std::ranges::find(known, ours.substr(0, ours.find(' '))) != known.end();
+  return exists ? std::string(ours) : "";
+}
+
 [[noreturn]] void unknown_option(const CLI::App& app, const std::string& text) {
   const std::string name = text.substr(0, text.find('='));
   if (!name.starts_with("-"))
     throw Error(ErrorCode::invalid_argument, "\"" + name + "\"", "is not expected here",
                 "put texts with spaces into quotes");
-  const std::string near = nearest_name(name, option_names(app));
+  const std::string known = translated(app, name);
+  const std::string near = known.empty() ? nearest_name(name, option_names(app)) : known;
   throw Error(ErrorCode::invalid_argument, name, "there is no such option",
               (near.empty() ? "" : "did you mean " + near + "? ") + "see ringlet " +
                   app.get_name() + " --help");

@@ -40,6 +40,8 @@ WrongInput value(const char* name, const char* option, const char* text,
 
 const std::vector<WrongInput> kCommandLine = {
     {"UnknownOption", run({"--instance-image", "x"}), 2, {"did you mean --instance-images?"}},
+    {"KohyasName", run({"--max_train_steps", "9"}), 2, {"did you mean --steps?"}},
+    {"PeftsName", run({"--lora_alpha=9"}), 2, {"did you mean --method \"lora(rank=N,alpha=A)\"?"}},
     {"UnknownVerb", {"trian"}, 2, {"did you mean \"train\""}},
     {"NoOut", {"train", "--model", "x", "--instance-images", "y"}, 2, {"--out is required"}},
     {"NoPicturesOption", {"train", "--model", "x", "--out", "@/out"}, 2, {"--instance-images is"}},
