@@ -5,7 +5,6 @@
 
 #include "options.h"
 #include "ringlet/adapt/budget.h"
-#include "ringlet/adapt/scale_method.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
 #include "ringlet/io/plot.h"
@@ -198,11 +197,10 @@ void describe(const ExtractOptions& o, const Difference& difference) {
 
 adapt::Method chosen_method(const ExtractOptions& o, const Difference& difference) {
   if (o.budget.empty()) return adapt::parse_method(o.method);
-  const adapt::ScaledMethod scaled = adapt::scale_to_budget(
-      o.method, adapt::parse_budget(o.budget), difference.targets(), adapt::FactorTable());
-  say(o,
-      "budget: " + scaled.method.text() + ", " + std::to_string(scaled.parameters) + " parameters");
-  return scaled.method;
+  const adapt::BudgetPlan plan = adapt::fit_budget(o.method, adapt::parse_budget(o.budget),
+                                                   difference.targets(), adapt::FactorTable());
+  say(o, "budget: " + plan.method.text() + ", " + std::to_string(plan.parameters) + " parameters");
+  return plan.method;
 }
 
 int extract_one(const ExtractOptions& o, const Difference& difference) {

@@ -48,7 +48,8 @@ void TrainingOptions::add_method(CLI::App& app, train::AdapterTrainingOptions& a
                                  const char* method_help, const char* targets_help) {
   app.add_option("--method", adapters.method, method_help)->capture_default_str();
   app.add_option("--budget", adapters.budget,
-                 "Parameters to spend, for example 0.4M: chooses the ranks of the method's parts");
+                 "Parameters to spend, for example 0.4M: makes the residual, or without one the "
+                 "transform, as large as that allows");
   repeatable(app.add_option("--targets", adapters.targets.presets, targets_help));
   repeatable(app.add_option("--include", adapters.targets.include,
                             "More layers, by glob over their full names or re:REGEX"));

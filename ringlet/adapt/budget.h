@@ -1,14 +1,15 @@
-// Ranks from a number of parameters.
+// The sizes of a method's parts from a number of parameters.
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "ringlet/adapt/factors.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/part.h"
+#include "ringlet/adapt/targets.h"
 
 namespace ringlet::adapt {
 
@@ -25,20 +26,24 @@ struct BudgetRow {
 
 struct BudgetPlan {
   Method method;
-  std::int64_t parameters = 0;  ///< of all layers
+  std::int64_t parameters = 0;  ///< on all targets
   std::vector<BudgetRow> rows;  ///< by first appearance
 };
 
-/// The method of this text with the ranks whose parameters on `layers` come nearest to the budget
-/// without exceeding it; other options stay as they are:
-///   - a transform beside a residual keeps its rank (2, what the paper uses, where the text names
-///     none), or gets 1 if the residual would not fit beside it;
-///   - the residual, or the only part, gets the largest rank that fits the rest: with one rank more
-///     the budget would be exceeded.
-/// A budget above the layers' own number of weights counts as that number: more than fine-tuning
-/// has to offer would buy nothing. Throws Error(invalid_argument) when rank 1 does not fit, with
-/// the smallest number possible, and as parse_method.
-BudgetPlan fit_budget(std::int64_t budget, const std::vector<LayerShape>& layers,
-                      FactorTable factors, std::string_view method = "trm+tr");
+/// The method of this text with one part made as large as the budget allows: the residual, or
+/// without one the last transform that has a size. What grows is its `rank`, `block` or `n`:
+///   - to the largest that has no more parameters than the budget and exists on every target (hra
+///     has no odd rank, butterflies only blocks that divide the channels);
+///   - of sizes next to it that come to the same, the least; of blocks, which are rounded to
+///     divisors of the channels, the least that is one.
+/// Alpha follows where it is the rank. Other options stay as they are, and so do other parts, but
+/// that transforms whose rank the text does not name get rank 1 where nothing fits beside them. A
+/// method without sizes comes back as it is, and a message says so.
+/// A budget above the targets' own number of weights counts as that number: more than fine-tuning
+/// has to offer would buy nothing.
+/// Throws Error(invalid_argument) for no target, and when the smallest size does not fit, with its
+/// number of parameters; as build_adapter when no size exists; and as parse_method.
+BudgetPlan fit_budget(std::string_view text, std::int64_t budget, std::span<const Target> targets,
+                      FactorTable factors);
 
 }  // namespace ringlet::adapt

@@ -12,7 +12,7 @@
 #include <c10/util/StringUtil.h>
 
 #include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/scale_method.h"
+#include "ringlet/adapt/budget.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
@@ -271,18 +271,18 @@ Comparison compare_methods(const ModelDifference& difference,
   for (const std::string& text : methods) {
     std::string last;
     for (const std::int64_t budget : budgets) {
-      adapt::ScaledMethod scaled;
+      adapt::BudgetPlan plan;
       try {
-        scaled = adapt::scale_to_budget(text, budget, targets, factors);
+        plan = adapt::fit_budget(text, budget, targets, factors);
       } catch (const Error& error) {
         comparison.left_out.push_back(text + " at " + std::to_string(budget) + ": " +
                                       error.message());
         continue;
       }
-      if (std::exchange(last, scaled.method.text()) == scaled.method.text()) continue;
+      if (std::exchange(last, plan.method.text()) == plan.method.text()) continue;
       const Extraction found =
-          extract(difference, same_method(difference, scaled.method), factors, options, observer);
-      ComparedFit fit{text, scaled.method.text(), budget, found.total, 0, found.layers.size()};
+          extract(difference, same_method(difference, plan.method), factors, options, observer);
+      ComparedFit fit{text, plan.method.text(), budget, found.total, 0, found.layers.size()};
       for (const LayerFit& layer : found.layers) fit.converged += layer.report.converged ? 1 : 0;
       comparison.fits.push_back(std::move(fit));
     }

@@ -97,7 +97,7 @@ struct Comparison {
   std::vector<std::string> left_out;  ///< points that do not exist, and why
 };
 
-/// Fits every method at every budget, as adapt::scale_to_budget spends it; a budget that buys a
+/// Fits every method at every budget, as adapt::fit_budget spends it; a budget that buys a
 /// method nothing new gives no point. Throws as parse_method and extract.
 Comparison compare_methods(const ModelDifference& difference,
                            const std::vector<std::string>& methods,

@@ -22,19 +22,15 @@ adapt::FactorTable factor_table(const AdapterTrainingOptions& options) {
   return factors;
 }
 
-/// The method with ranks for the budget; `rows` says how it was spent.
+/// The method with sizes for the budget; `rows` says how it was spent.
 std::string method_for_budget(const AdapterTrainingOptions& options,
                               std::span<const adapt::Target> targets,
                               std::vector<adapt::BudgetRow>& rows) {
   if (options.budget.empty()) return options.method;
-  std::vector<adapt::LayerShape> shapes;
-  for (const adapt::Target& target : targets)
-    shapes.push_back(adapt::LayerShape::of(target.layer->weight()));
-  const adapt::FactorTable factors = factor_table(options);
-  const adapt::BudgetPlan fit =
-      adapt::fit_budget(adapt::parse_budget(options.budget), shapes, factors, options.method);
-  rows = fit.rows;
-  return fit.method.text();
+  const adapt::BudgetPlan plan = adapt::fit_budget(
+      options.method, adapt::parse_budget(options.budget), targets, factor_table(options));
+  rows = plan.rows;
+  return plan.method.text();
 }
 
 adapt::AdapterSet build(const std::string& method, const AdapterTrainingOptions& options,

@@ -18,8 +18,8 @@ namespace ringlet::train {
 
 /// What learns.
 struct AdapterTrainingOptions {
-  std::string method = "trm(rank=2)+tr(rank=6)";  ///< or "full": all weights, without adapters
-  std::string budget;  ///< "0.4M": ranks of the method's parts are chosen for so many parameters
+  std::string method = "tlora";  ///< or "full": all weights, without adapters
+  std::string budget;            ///< "0.4M": the method's size is chosen for so many parameters
   adapt::TargetOptions targets;
   std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
   double identity_penalty = 0.0;
@@ -45,7 +45,7 @@ class AdapterTraining {
 
   adapt::AdapterSet& set() { return set_; }
   const adapt::AdapterSet& set() const { return set_; }
-  std::string method() const { return adapt::parse_method(method_).text(); }  ///< ranks included
+  std::string method() const { return adapt::parse_method(method_).text(); }  ///< sizes included
   const std::vector<adapt::BudgetRow>& budget() const { return budget_; }
 
   /// Weight decay pulls transforms to the identity.

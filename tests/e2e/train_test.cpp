@@ -98,6 +98,12 @@ TEST_F(Train, ADryRunShowsThePlanAndWritesNothing) {
   EXPECT_EQ(names_in(folder_.path()), (std::set<std::string>{"model", "pictures"}));
 }
 
+TEST_F(Train, ADryRunShowsHowABudgetIsSpent) {
+  const ProgramResult result = train({"--dry-run", "--method", "dora(rank=999)", "--budget", "1G"});
+  expect_words(result.err, {"budget", "layers", " x ", "parameters each", "lora(", "+magnitude"});
+  EXPECT_EQ(result.err.find("rank=999"), std::string::npos) << result.err;
+}
+
 TEST_F(Train, ADryRunAsJson) {
   const ProgramResult result = train({"--dry-run", "--json"});
   EXPECT_EQ(result.err, "");

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "ringlet/adapt/lbfgs.h"
-#include "ringlet/adapt/scale_method.h"
 #include "ringlet/core/error.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_adapted_model.h"
@@ -256,63 +255,6 @@ TEST(Lbfgs, StopsWhereNothingFallsAnyMore) {
   EXPECT_TRUE(minimum.converged);
   EXPECT_EQ(minimum.steps, 0);
   EXPECT_TRUE(at::equal(x, at::zeros({3}, at::kDouble)));
-}
-
-class ScaleMethod : public testing::Test {
- protected:
-  ScaledMethod scale(const std::string& text, std::int64_t budget) const {
-    return scale_to_budget(text, budget, targets_, FactorTable());
-  }
-  void expect(const std::string& text, std::int64_t budget, const std::string& method) const {
-    const ScaledMethod scaled = scale(text, budget);
-    EXPECT_EQ(scaled.method.text(), parse_method(method).text());
-    EXPECT_LE(scaled.parameters, budget);
-    std::int64_t count = 0;
-    FactorTable factors;
-    for (const Target& target : targets_)
-      count += parameter_count(scaled.method, LayerShape::of(target.layer->weight()), factors);
-    EXPECT_EQ(scaled.parameters, count);
-  }
-
-  std::vector<Target> targets_ = {
-      {"unet", "a", linear(64, 64)}, {"unet", "b", linear(64, 64)}, {"unet", "c", linear(128, 64)}};
-};
-
-TEST_F(ScaleMethod, TheResidualGrows) {
-  // lora: 128 + 128 + 192 a rank; trm: 48 R^2 each
-  expect("lora", 448 * 3 + 447, "lora(rank=3)");
-  expect("lora(rank=9,alpha=2)", 448 * 3, "lora(rank=3,alpha=2)");
-  expect("trm+lora", 3 * 192 + 448 * 2, "trm(rank=2)+lora(rank=2)");
-  expect("trm+lora", 3 * 192 + 447, "trm(rank=1)+lora(rank=1)");
-  expect("trm(rank=1,init=paper)+lora", 3 * 48 + 448, "trm(rank=1,init=paper)+lora(rank=1)");
-  expect("lora+magnitude", 256 + 448, "lora(rank=1)+magnitude");
-  expect("fourierft", 3 * 777, "fourierft(n=777)");
-  expect("loha", 2 * 448 * 2, "loha(rank=2)");
-}
-
-TEST_F(ScaleMethod, TheTransformGrowsAlone) {
-  expect("trm", 3 * 48 * 9, "trm(rank=3)");
-  expect("oft", 3 * 64 * 7 / 2, "oft(block=8)");
-  expect("boft", 3 * 2 * 64 * 9, "boft(block=8)");  // 9 is odd
-  expect("hra", 3 * 64 * 5, "hra(rank=4)");         // 5 is odd
-  EXPECT_EQ(scale("oft", 1000000).method.text(), "oft(block=64)");
-}
-
-TEST_F(ScaleMethod, WithoutASizeItStays) { expect("diagonal", 500, "diagonal"); }
-
-TEST_F(ScaleMethod, ABudgetIsNeverMoreThanTheWeights) {
-  EXPECT_LE(scale("lora", 1000000000).parameters, 64 * 64 * 4);
-}
-
-TEST_F(ScaleMethod, WrongBudgetsAreExplained) {
-  expect_error(ErrorCode::invalid_argument, "448 parameters; the budget is 447",
-               [&] { scale("lora", 447); });
-  expect_error(ErrorCode::invalid_argument, "has 1024 parameters; the budget is 700",
-               [&] { scale("trm(rank=2)+lora", 700); });
-  expect_error(ErrorCode::invalid_argument, "no method", [&] { scale("lorra", 1000); });
-  expect_error(ErrorCode::unsupported, "", [&] { scale("hra", 3 * 64); });
-  expect_error(ErrorCode::invalid_argument, "nothing to spend",
-               [&] { scale_to_budget("lora", 1000, {}, FactorTable()); });
 }
 
 }  // namespace
