@@ -1,8 +1,8 @@
 // `ringlet eval control`: do pictures follow their control signals?
-#include <cmath>
-#include <cstdio>
+#include <set>
 
 #include "adapter_options.h"
+#include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/text.h"
@@ -92,25 +92,44 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
 class ControlGeneration {
  public:
   explicit ControlGeneration(const EvalControlOptions& o)
-      : o_(o), model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))) {
-    adapters_ = load_adapters(model_, parse_adapters(o.adapters), "");
+      : o_(o),
+        settings_{data::control_signal_from_name(o.kind), o.canny, o.control_images},
+        pictures_(data::read_picture_folder(o.reference).pictures),
+        choices_(parse_adapters(o.adapters)),
+        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))) {
+    std::vector<fs::path> paths;
+    for (const data::Picture& picture : pictures_) paths.push_back(picture.path);
+    data::check_control_files(settings_, paths);
+    adapters_ = load_adapters(model_, choices_, "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
     network_ = control_network(model_, adapters_, o.controlnet);
     if (!network_)
       throw Error(ErrorCode::invalid_argument, "--adapter",
                   "none of the adapters holds a control encoder",
                   "give one that was trained with --control, or --controlnet FOLDER");
+    request_ = checked_request();
+    record_ = generation_record(model_, pipeline::model_hash(model_.files()), choices_, request_);
+    add_signals();
+    for (const data::Picture& picture : pictures_)
+      record_.prompts.emplace_back(picture.path.stem().string(), prompt_of(picture));
   }
 
-  void run() {
-    const auto pictures = data::read_picture_folder(o_.reference).pictures;
-    settings_ = {data::control_signal_from_name(o_.kind), o_.canny, o_.control_images};
-    std::vector<fs::path> paths;
-    for (const data::Picture& picture : pictures) paths.push_back(picture.path);
-    data::check_control_files(settings_, paths);
-    fs::create_directories(o_.generated);
-    Progress progress("generating", pictures.size(), o_.common.quiet || o_.common.json);
-    for (const data::Picture& picture : pictures) {
+  /// What the pictures depend on, for the result.
+  const eval::GenerationRecord& record() const { return record_; }
+
+  /// The names of the pictures that are asked for; the folder may hold others, of more seeds.
+  std::set<std::string> names() const {
+    std::set<std::string> names;
+    for (const data::Picture& picture : pictures_)
+      for (std::int64_t i = 0; i < o_.samples; ++i)
+        names.insert(file_of(picture, o_.seed + static_cast<std::uint64_t>(i)).stem().string());
+    return names;
+  }
+
+  void run() const {
+    eval::claim_folder(o_.generated, record_);
+    Progress progress("generating", pictures_.size(), o_.common.quiet || o_.common.json);
+    for (const data::Picture& picture : pictures_) {
       make(picture);
       progress.advance();
     }
@@ -122,24 +141,52 @@ class ControlGeneration {
            (picture.path.stem().string() + "-s" + std::to_string(seed) + ".png");
   }
 
-  void make(const data::Picture& picture) const {
-    pipeline::GenerateRequest request;
-    request.seeds = missing_seeds(o_.seed, o_.samples,
-                                  [&](std::uint64_t seed) { return file_of(picture, seed); });
-    if (request.seeds.empty()) return;
-    request.prompt = picture.caption.empty() ? o_.prompt : picture.caption;
-    if (request.prompt.empty())
+  std::string prompt_of(const data::Picture& picture) const {
+    if (picture.caption.empty() && o_.prompt.empty())
       throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
                   "write it into a .txt file beside it, or give --prompt");
+    return picture.caption.empty() ? o_.prompt : picture.caption;
+  }
+
+  /// What all pictures have in common.
+  pipeline::GenerateRequest checked_request() const {
+    pipeline::GenerateRequest request;
     request.steps = o_.steps;
     request.guidance.scale = o_.guidance;
     request.width = request.height = o_.size;
     if (!o_.sampler.empty()) request.sampler = diffusion::find_sampler(o_.sampler);
     request.control = &*network_;
     request.control_strength = o_.strength;
+    request.control_image = io::read_image(pictures_.front().path);
+    return model_.checked(request);
+  }
+
+  /// What the pictures follow, and how.
+  void add_signals() {
+    std::vector<fs::path> references, given;
+    for (const data::Picture& picture : pictures_) {
+      references.push_back(picture.path);
+      if (auto file = data::control_file(settings_, picture.path)) given.push_back(*file);
+    }
+    auto& settings = record_.settings;
+    if (!o_.controlnet.empty()) settings.emplace_back("controlnet", file_identity(o_.controlnet));
+    settings.emplace_back("signal", o_.kind);
+    if (settings_.signal == data::ControlSignal::canny && given.empty())
+      settings.emplace_back("canny thresholds",
+                            exact_number(o_.canny.low) + ", " + exact_number(o_.canny.high));
+    settings.emplace_back("control strength", exact_number(o_.strength));
+    settings.emplace_back("references", eval::hash_of_files(std::move(references)));
+    if (!given.empty())
+      settings.emplace_back("control images", eval::hash_of_files(std::move(given)));
+  }
+
+  void make(const data::Picture& picture) const {
+    pipeline::GenerateRequest request = request_;
+    request.seeds = missing_seeds(o_.seed, o_.samples,
+                                  [&](std::uint64_t seed) { return file_of(picture, seed); });
+    if (request.seeds.empty()) return;
+    request.prompt = prompt_of(picture);
     const io::Image image = io::read_image(picture.path);
-    request.control_image = image;
-    request = model_.checked(request);
     request.control_image = data::control_picture(settings_, picture.path, image,
                                                   data::square_crop(image, request.width));
     const std::vector<io::Image> made = make_pictures(model_, request);
@@ -148,10 +195,14 @@ class ControlGeneration {
   }
 
   const EvalControlOptions& o_;
+  data::ControlSettings settings_;
+  std::vector<data::Picture> pictures_;
+  std::vector<pipeline::AdapterChoice> choices_;
   pipeline::StableDiffusion model_;
   LoadedAdapters adapters_;
   std::optional<pipeline::ControlNetwork> network_;
-  data::ControlSettings settings_;
+  pipeline::GenerateRequest request_;
+  eval::GenerationRecord record_;
 };
 
 void need(const std::string& value, const char* option, const char* why) {
@@ -159,21 +210,31 @@ void need(const std::string& value, const char* option, const char* why) {
     throw Error(ErrorCode::invalid_argument, option, std::string("is needed for ") + why);
 }
 
-eval::Evaluation evaluate(const EvalControlOptions& o) {
+/// Pairs by name. `asked` are the names of pictures that were made for it; empty = all that are
+/// there.
+std::vector<eval::ControlPair> pairs_of(const eval::FilesIn& reference,
+                                        const eval::FilesIn& generated,
+                                        const std::set<std::string>& asked) {
+  auto pairs = eval::pair_by_name(reference, generated);
+  if (!asked.empty())
+    std::erase_if(pairs, [&](const eval::ControlPair& pair) { return !asked.contains(pair.id); });
+  return pairs;
+}
+
+eval::Evaluation evaluate(const EvalControlOptions& o, const std::set<std::string>& asked) {
+  const eval::FilesIn generated = {o.generated, kPictures};
   if (o.kind == "landmark") {
     need(o.landmarks, "--landmarks", "--kind landmark");
     need(o.found_landmarks, "--found-landmarks",
          "--kind landmark: ringlet has no detector, any that writes .json or .pts serves");
-    return eval::evaluate_landmarks(
-        eval::pair_by_name({o.landmarks, kLandmarks}, {o.generated, kPictures}),
-        {o.found_landmarks, kLandmarks});
+    return eval::evaluate_landmarks(pairs_of({o.landmarks, kLandmarks}, generated, asked),
+                                    {o.found_landmarks, kLandmarks});
   }
   if (o.kind == "segmentation" && !o.segmenter.empty()) {
     need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
     const auto segmenter = eval::Segmenter::open(o.segmenter, o.common.select_device());
-    return eval::evaluate_segmentation(
-        eval::pair_by_name({o.labels, kLabels}, {o.generated, kPictures}), segmenter,
-        {segmenter.classes(), o.labels_from_one});
+    return eval::evaluate_segmentation(pairs_of({o.labels, kLabels}, generated, asked), segmenter,
+                                       {segmenter.classes(), o.labels_from_one});
   }
   if (o.kind == "segmentation" && (!o.labels.empty() || !o.found_labels.empty())) {
     need(o.labels, "--labels", "--found-labels");
@@ -181,13 +242,26 @@ eval::Evaluation evaluate(const EvalControlOptions& o) {
     if (o.classes < 1 || o.classes > 255)
       throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
     return eval::evaluate_label_maps(
-        eval::pair_by_name({o.labels, kLabels}, {o.found_labels, kLabels}),
+        pairs_of({o.labels, kLabels}, {o.found_labels, kLabels}, asked),
         {o.classes, o.labels_from_one});
   }
   need(o.reference, "--reference", "this kind");
-  const auto pairs = eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures});
+  const auto pairs = pairs_of({o.reference, kPictures}, generated, asked);
   return o.kind == "canny" ? eval::evaluate_edges(pairs, o.canny, o.size)
                            : eval::evaluate_colour_segmentation(pairs, o.size);
+}
+
+void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
+                  const eval::GenerationRecord& record) {
+  auto& settings = evaluation.settings;
+  settings.insert(settings.end(), {{"reference", o.reference}, {"generated", o.generated}});
+  if (o.model.empty()) return;
+  const auto made = record.summary();
+  settings.insert(settings.end(), made.begin(), made.end());
+  settings.insert(settings.end(), {{"model path", o.model},
+                                   {"adapter paths", join(o.adapters.files)},
+                                   {"samples", std::to_string(o.samples)},
+                                   {"first seed", std::to_string(o.seed)}});
 }
 
 int eval_control(const EvalControlOptions& o) {
@@ -196,24 +270,20 @@ int eval_control(const EvalControlOptions& o) {
                 "use canny, segmentation or landmark");
   if (o.samples < 1 || o.size < 0)
     throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
+  std::set<std::string> asked;
+  eval::GenerationRecord record;
   if (!o.model.empty()) {
     need(o.reference, "--reference", "--model");
-    ControlGeneration(o).run();
+    const ControlGeneration generation(o);
+    generation.run();
+    asked = generation.names();
+    record = generation.record();
   }
-  eval::Evaluation evaluation = evaluate(o);
-  evaluation.settings.insert(evaluation.settings.end(),
-                             {{"reference", o.reference}, {"generated", o.generated}});
-  if (!o.model.empty())
-    evaluation.settings.insert(evaluation.settings.end(),
-                               {{"model", o.model},
-                                {"adapters", describe_adapters(parse_adapters(o.adapters))},
-                                {"samples", std::to_string(o.samples)},
-                                {"steps", std::to_string(o.steps)},
-                                {"guidance", exact_number(o.guidance)},
-                                {"first seed", std::to_string(o.seed)}});
+  eval::Evaluation evaluation = evaluate(o, asked);
+  add_settings(evaluation, o, record);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures}));
+    pictures = pair_sheets(pairs_of({o.reference, kPictures}, {o.generated, kPictures}, asked));
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

@@ -150,14 +150,6 @@ std::vector<const char*> partner_extensions(const ControlSettings& settings) {
   return {};
 }
 
-std::optional<fs::path> find_partner(const ControlSettings& settings, const fs::path& picture) {
-  for (const char* extension : partner_extensions(settings)) {
-    const fs::path path = settings.folder / (picture.stem().string() + extension);
-    if (fs::is_regular_file(path)) return path;
-  }
-  return std::nullopt;
-}
-
 Error lacks_partner(const ControlSettings& settings, const fs::path& picture,
                     const std::string& more = {}) {
   std::string names;
@@ -251,7 +243,7 @@ io::Image draw_segmentation(const LabelMap& map) {
 io::Image control_picture(const ControlSettings& settings, const fs::path& picture,
                           const io::Image& image, const Crop& crop) {
   if (partner_extensions(settings).empty()) return computed(settings, crop.image);
-  const std::optional<fs::path> file = find_partner(settings, picture);
+  const std::optional<fs::path> file = control_file(settings, picture);
   if (!file) throw lacks_partner(settings, picture);
   return settings.signal == ControlSignal::landmark
              ? moved_landmarks(*file, image, crop)
@@ -261,16 +253,24 @@ io::Image control_picture(const ControlSettings& settings, const fs::path& pictu
 io::Image control_picture(const ControlSettings& settings, const fs::path& picture,
                           const io::Image& image) {
   if (partner_extensions(settings).empty()) return computed(settings, image);
-  const std::optional<fs::path> file = find_partner(settings, picture);
+  const std::optional<fs::path> file = control_file(settings, picture);
   if (!file) throw lacks_partner(settings, picture);
   return settings.signal == ControlSignal::landmark
              ? draw_landmarks(read_landmarks(*file), image.width, image.height)
              : io::resize_image(read_map(*file, image), image.width, image.height);
 }
 
+std::optional<fs::path> control_file(const ControlSettings& settings, const fs::path& picture) {
+  for (const char* extension : partner_extensions(settings)) {
+    const fs::path path = settings.folder / (picture.stem().string() + extension);
+    if (fs::is_regular_file(path)) return path;
+  }
+  return std::nullopt;
+}
+
 void check_control_files(const ControlSettings& settings, const std::vector<fs::path>& pictures) {
   if (partner_extensions(settings).empty()) return;
-  const auto lacks = [&](const fs::path& picture) { return !find_partner(settings, picture); };
+  const auto lacks = [&](const fs::path& picture) { return !control_file(settings, picture); };
   const auto missing = std::ranges::count_if(pictures, lacks);
   if (missing == 0) return;
   throw lacks_partner(settings, *std::ranges::find_if(pictures, lacks),

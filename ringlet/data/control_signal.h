@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -74,6 +75,11 @@ io::Image control_picture(const ControlSettings& settings, const std::filesystem
 /// The control picture of the whole picture, in its size.
 io::Image control_picture(const ControlSettings& settings, const std::filesystem::path& picture,
                           const io::Image& image);
+
+/// The file that a picture's signal is made from; nothing where the signal is computed, or where
+/// there is no such file.
+std::optional<std::filesystem::path> control_file(const ControlSettings& settings,
+                                                  const std::filesystem::path& picture);
 
 /// Throws Error(not_found) for the first picture whose map or landmark file is missing, with how
 /// many miss theirs; does nothing where signals are computed.

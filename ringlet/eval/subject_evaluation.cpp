@@ -242,14 +242,36 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
   return {std::move(pictures), std::move(real)};
 }
 
-Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
-                             const std::vector<RealPictures>& real,
-                             const SubjectNetworks& networks) {
+std::vector<SubjectPicture> read_generated(const std::vector<fs::path>& files,
+                                           const std::string& token) {
+  std::vector<SubjectPicture> pictures;
+  for (const fs::path& file : files)
+    pictures.push_back({file.stem().string(), "", without(prompt_of(file), token), file});
+  return pictures;
+}
+
+RealPictures read_real(const fs::path& reference) {
+  const std::set<std::string> folders = folders_in(reference);
+  if (folders.size() > 1 && !holds_pictures(reference))
+    throw Error(ErrorCode::mismatch, reference.string(),
+                "holds folders of " + std::to_string(folders.size()) + " subjects (" +
+                    *folders.begin() + ", …), and pictures are to be made of one",
+                "give the folder of the subject that --subject names");
+  return {"", files_of(pictures_in(reference))};
+}
+
+void check_networks(const SubjectNetworks& networks) {
   if (networks.dino == nullptr && networks.clip == nullptr)
     throw Error(ErrorCode::invalid_argument, "--dino, --clip",
                 "at least one network has to look at the pictures",
                 "give a folder with config.json and model.safetensors, for example of "
                 "facebook/dino-vits16 or openai/clip-vit-base-patch32");
+}
+
+Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
+                             const std::vector<RealPictures>& real,
+                             const SubjectNetworks& networks) {
+  check_networks(networks);
   Evaluation evaluation;
   evaluation.kind = "subject";
   std::vector<fs::path> references;

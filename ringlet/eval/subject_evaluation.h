@@ -34,17 +34,28 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
     const std::filesystem::path& generated, const std::filesystem::path& reference,
     const std::string& token);
 
+/// Generated pictures of one subject: these files, called by their names.
+std::vector<SubjectPicture> read_generated(const std::vector<std::filesystem::path>& files,
+                                           const std::string& token);
+
+/// Real pictures of one subject, also from subfolders. Throws Error(mismatch) where the folder
+/// holds one for each of several subjects, and as data::read_picture_folder.
+RealPictures read_real(const std::filesystem::path& reference);
+
 /// Which networks measure; null ones leave their metrics out.
 struct SubjectNetworks {
   const FeatureNetwork* dino = nullptr;
   const FeatureNetwork* clip = nullptr;
 };
 
+/// Throws Error(invalid_argument) without any network.
+void check_networks(const SubjectNetworks& networks);
+
 /// DINO and CLIP-I: mean cosine of each generated picture with all real ones of its subject;
 /// CLIP-T: with its prompt (where the network reads texts); DIV: mean 1 - cosine between pictures
 /// of one subject and prompt, by DINO, or CLIP without it. Means are over units: subjects, or
 /// prompts where there is one subject. The note names OFT's pooled average, over all pairs of a
-/// generated and a real picture of one subject. Throws Error(invalid_argument) without any network.
+/// generated and a real picture of one subject. Throws as check_networks.
 Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
                              const std::vector<RealPictures>& real,
                              const SubjectNetworks& networks);

@@ -111,7 +111,8 @@ TEST_F(Eval, SubjectsAndSets) {
                                                "--result",    path("subject.json"),
                                                "--html",      path("subject.html")});
   EXPECT_EQ(names_in(folder_ / "made"),
-            (std::set<std::string>{"p00-s1.png", "p00-s2.png", "p01-s1.png", "p01-s2.png"}));
+            (std::set<std::string>{"generation.json", "p00-s1.png", "p00-s2.png", "p01-s1.png",
+                                   "p01-s2.png"}));
   for (const char* word : {"DINO", "CLIP-I", "CLIP-T", "DIV by DINO", "4 samples of 2 units"})
     EXPECT_NE(result.out.find(word), std::string::npos) << result.out;
   EXPECT_EQ(read_json_file(folder_ / "subject.json").at("metrics").size(), 4u);
@@ -124,6 +125,79 @@ TEST_F(Eval, SubjectsAndSets) {
   expect_failure({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
                   "--features", path("pictures")},
                  "published as facebook/dino-vits16");
+}
+
+// What is there is of the settings that are asked for, or it is not measured.
+TEST_F(Eval, SubjectPicturesOfOtherSettingsAreRefused) {
+  golden::write_tiny_vit(folder_ / "dino");
+  std::ofstream(folder_ / "prompts.txt") << "a dog in snow\na dog on the moon\n";
+  const auto command = [&](const Arguments& more) {
+    Arguments words = {"eval",        "subject",           "--model",     path("model"),
+                       "--prompts",   path("prompts.txt"), "--steps",     "1",
+                       "--generated", path("made"),        "--reference", path("pictures"),
+                       "--dino",      path("dino"),        "--result",    path("result.json")};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  expect_success(command({"--samples", "2"}));
+  const std::string picture = read_bytes(folder_ / "made/p01-s2.png");
+  EXPECT_EQ(read_json_file(folder_ / "result.json").at("settings").at("steps"), "1");
+
+  fs::remove(folder_ / "made/p01-s2.png");  // as an interrupted generation leaves it
+  const ProgramResult both = expect_success(command({"--samples", "2"}));
+  EXPECT_NE(both.out.find("4 samples of 2 units"), std::string::npos) << both.out;
+  EXPECT_EQ(read_bytes(folder_ / "made/p01-s2.png"), picture);
+  const ProgramResult one = expect_success(command({"--samples", "1", "--seed", "2"}));
+  EXPECT_NE(one.out.find("2 samples of 2 units"), std::string::npos) << one.out;
+
+  expect_failure(command({"--guidance", "3"}), "guidance was \"7.5\" and is now \"3\"");
+  fs::copy(folder_ / "model", folder_ / "other", fs::copy_options::recursive);
+  Arguments other = command({});
+  other[3] = path("other");
+  expect_failure(other, "model was");
+  std::ofstream(folder_ / "prompts.txt") << "a dog in snow\na cat\n";
+  expect_failure(command({}), "the prompt of p01 was");
+  fs::remove(folder_ / "made/generation.json");
+  expect_failure(command({}), "without a generation.json");
+}
+
+TEST_F(Eval, ControlPicturesOfOtherSettingsAreRefused) {
+  const auto train = [&](const std::string& out) {
+    expect_success({"train", "--model", path("model"), "--instance-images", path("pictures"),
+                    "--control", "canny", "--method", "lora(rank=1)", "--steps", "1",
+                    "--resolution", "16", "--sample-steps", "1", "--seed", out == "one" ? "1" : "2",
+                    "--out", path(out)});
+  };
+  train("one");
+  const auto command = [&](const std::string& run, const Arguments& more = {}) {
+    Arguments words = {"eval",        "control",
+                       "--kind",      "canny",
+                       "--model",     path("model"),
+                       "--adapter",   path(run + "/adapter.safetensors"),
+                       "--reference", path("pictures"),
+                       "--generated", path("made"),
+                       "--steps",     "1",
+                       "--size",      "16",
+                       "--result",    path("result.json")};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  expect_success(command("one", {"--samples", "2"}));
+  const Json settings = read_json_file(folder_ / "result.json").at("settings");
+  for (const char* name : {"model", "adapters", "sampler", "control strength", "references"})
+    EXPECT_TRUE(settings.contains(name)) << name;
+  fs::remove(folder_ / "made/b-s1.png");
+  const ProgramResult result = expect_success(command("one", {"--samples", "1"}));
+  EXPECT_NE(result.out.find("4 samples of 4 units"), std::string::npos) << result.out;
+  expect_failure(command("one", {"--control-strength", "0.5"}), "control strength was \"1\"");
+  train("two");
+  expect_failure(command("two"), "adapters was \"adapter.safetensors (");
+  // The same adapter elsewhere is the same adapter.
+  fs::rename(folder_ / "one", folder_ / "moved");
+  expect_success(command("moved", {"--samples", "1"}));
+  // Given by hand they are measured as they are.
+  expect_success({"eval", "control", "--kind", "canny", "--reference", path("pictures"),
+                  "--generated", path("made"), "--size", "16"});
 }
 
 // Two of them on one folder, as mpirun or two machines would start them.
