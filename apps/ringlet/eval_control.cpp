@@ -1,5 +1,6 @@
 // `ringlet eval control`: do pictures follow their control signals?
-#include <set>
+#include <map>
+#include <optional>
 
 #include "adapter_options.h"
 #include "eval_pictures.h"
@@ -45,7 +46,9 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--generated", o.generated,
                  "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
       ->required();
-  app.add_option("--size", o.size, "Bring both to squares of so many pixels [they must be alike]");
+  app.add_option("--size", o.size,
+                 "Bring both to squares of so many pixels [the model's own; without --model they "
+                 "must be alike]");
   app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
   app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
   app.add_option("--labels", o.labels,
@@ -97,9 +100,7 @@ class ControlGeneration {
         pictures_(data::read_picture_folder(o.reference).pictures),
         choices_(parse_adapters(o.adapters)),
         model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))) {
-    std::vector<fs::path> paths;
-    for (const data::Picture& picture : pictures_) paths.push_back(picture.path);
-    data::check_control_files(settings_, paths);
+    check_references();
     adapters_ = load_adapters(model_, choices_, "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
     network_ = control_network(model_, adapters_, o.controlnet);
@@ -117,13 +118,19 @@ class ControlGeneration {
   /// What the pictures depend on, for the result.
   const eval::GenerationRecord& record() const { return record_; }
 
-  /// The names of the pictures that are asked for; the folder may hold others, of more seeds.
-  std::set<std::string> names() const {
-    std::set<std::string> names;
+  /// The side of the pictures, which are squares.
+  std::int64_t size() const { return request_.width; }
+
+  /// The pictures that are asked for with their references; the folder may hold others, of more
+  /// seeds.
+  std::vector<eval::ControlPair> pairs() const {
+    std::vector<eval::ControlPair> pairs;
     for (const data::Picture& picture : pictures_)
-      for (std::int64_t i = 0; i < o_.samples; ++i)
-        names.insert(file_of(picture, o_.seed + static_cast<std::uint64_t>(i)).stem().string());
-    return names;
+      for (std::int64_t i = 0; i < o_.samples; ++i) {
+        const fs::path file = file_of(picture, o_.seed + static_cast<std::uint64_t>(i));
+        pairs.push_back({file.stem().string(), picture.path.stem().string(), picture.path, file});
+      }
+    return pairs;
   }
 
   void run() const {
@@ -146,6 +153,21 @@ class ControlGeneration {
       throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
                   "write it into a .txt file beside it, or give --prompt");
     return picture.caption.empty() ? o_.prompt : picture.caption;
+  }
+
+  /// Pictures are called after their references, which may lie in several folders.
+  void check_references() const {
+    std::map<std::string, fs::path> names;
+    std::vector<fs::path> paths;
+    for (const data::Picture& picture : pictures_) {
+      paths.push_back(picture.path);
+      const auto [other, is_new] = names.emplace(picture.path.stem().string(), picture.path);
+      if (!is_new)
+        throw Error(ErrorCode::mismatch, picture.path.string(),
+                    "has the name of " + other->second.string(),
+                    "generated pictures are called after their references: rename one");
+    }
+    data::check_control_files(settings_, paths);
   }
 
   /// What all pictures have in common.
@@ -210,45 +232,92 @@ void need(const std::string& value, const char* option, const char* why) {
     throw Error(ErrorCode::invalid_argument, option, std::string("is needed for ") + why);
 }
 
-/// Pairs by name. `asked` are the names of pictures that were made for it; empty = all that are
-/// there.
-std::vector<eval::ControlPair> pairs_of(const eval::FilesIn& reference,
-                                        const eval::FilesIn& generated,
-                                        const std::set<std::string>& asked) {
-  auto pairs = eval::pair_by_name(reference, generated);
-  if (!asked.empty())
-    std::erase_if(pairs, [&](const eval::ControlPair& pair) { return !asked.contains(pair.id); });
-  return pairs;
+/// Another program's label maps of the generated pictures, instead of a network's.
+bool with_label_maps(const EvalControlOptions& o) {
+  return o.kind == "segmentation" && o.segmenter.empty() &&
+         (!o.labels.empty() || !o.found_labels.empty());
 }
 
-eval::Evaluation evaluate(const EvalControlOptions& o, const std::set<std::string>& asked) {
-  const eval::FilesIn generated = {o.generated, kPictures};
-  if (o.kind == "landmark") {
-    need(o.landmarks, "--landmarks", "--kind landmark");
+/// What another program has to find in the generated pictures.
+void check_found(const EvalControlOptions& o) {
+  if (o.kind == "landmark")
     need(o.found_landmarks, "--found-landmarks",
          "--kind landmark: ringlet has no detector, any that writes .json or .pts serves");
-    return eval::evaluate_landmarks(pairs_of({o.landmarks, kLandmarks}, generated, asked),
-                                    {o.found_landmarks, kLandmarks});
-  }
-  if (o.kind == "segmentation" && !o.segmenter.empty()) {
+  if (with_label_maps(o))
+    need(o.found_labels, "--found-labels",
+         "--labels: run a segmenter over --generated, or give "
+         "--segmenter");
+}
+
+/// What can be refused before anything is made. Pictures that are still to be made cannot have
+/// been looked at by another program: what it finds in them is asked for afterwards.
+void check(const EvalControlOptions& o) {
+  if (o.kind != "canny" && o.kind != "segmentation" && o.kind != "landmark")
+    throw Error(ErrorCode::invalid_argument, "--kind", "\"" + o.kind + "\" is not known",
+                "use canny, segmentation or landmark");
+  if (o.samples < 1 || o.size < 0)
+    throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
+  if (!o.model.empty()) need(o.reference, "--reference", "--model");
+  if (o.kind == "landmark")
+    need(o.landmarks, "--landmarks", "--kind landmark");
+  else if (o.kind == "segmentation" && !o.segmenter.empty())
     need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
-    const auto segmenter = eval::Segmenter::open(o.segmenter, o.common.select_device());
-    return eval::evaluate_segmentation(pairs_of({o.labels, kLabels}, generated, asked), segmenter,
-                                       {segmenter.classes(), o.labels_from_one});
-  }
-  if (o.kind == "segmentation" && (!o.labels.empty() || !o.found_labels.empty())) {
+  else if (with_label_maps(o))
     need(o.labels, "--labels", "--found-labels");
-    need(o.found_labels, "--found-labels", "--labels");
-    if (o.classes < 1 || o.classes > 255)
-      throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
-    return eval::evaluate_label_maps(
-        pairs_of({o.labels, kLabels}, {o.found_labels, kLabels}, asked),
-        {o.classes, o.labels_from_one});
+  else
+    need(o.reference, "--reference", "this kind");
+  if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))
+    throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
+  if (o.model.empty()) check_found(o);
+}
+
+/// What is compared.
+struct ControlMaterial {
+  std::vector<eval::ControlPair> pictures;  ///< made for it, with their references
+  std::vector<eval::ControlPair> pairs;     ///< with what is truly in them
+  std::int64_t size = 0;  ///< of squares that both are brought to; 0 = as they are
+  eval::GenerationRecord record;
+};
+
+/// Where the truth is, if not in the pictures that the signals were made from.
+std::optional<eval::FilesIn> truth_of(const EvalControlOptions& o) {
+  if (o.kind == "landmark") return eval::FilesIn{o.landmarks, kLandmarks};
+  if (o.kind == "segmentation" && !o.labels.empty()) return eval::FilesIn{o.labels, kLabels};
+  return std::nullopt;
+}
+
+ControlMaterial material_of(const EvalControlOptions& o) {
+  const std::optional<eval::FilesIn> truth = truth_of(o);
+  if (o.model.empty()) {
+    const bool maps = with_label_maps(o);
+    const eval::FilesIn found = {maps ? o.found_labels : o.generated, maps ? kLabels : kPictures};
+    return {{},
+            eval::pair_by_name(truth.value_or(eval::FilesIn{o.reference, kPictures}), found),
+            o.size,
+            {}};
   }
-  need(o.reference, "--reference", "this kind");
-  const auto pairs = pairs_of({o.reference, kPictures}, generated, asked);
-  return o.kind == "canny" ? eval::evaluate_edges(pairs, o.canny, o.size)
-                           : eval::evaluate_colour_segmentation(pairs, o.size);
+  const ControlGeneration generation(o);
+  ControlMaterial material = {generation.pairs(), generation.pairs(), generation.size(),
+                              generation.record()};
+  if (truth) material.pairs = eval::with_references(material.pairs, *truth);
+  generation.run();
+  check_found(o);
+  if (with_label_maps(o))
+    material.pairs = eval::with_found(material.pairs, {o.found_labels, kLabels});
+  return material;
+}
+
+eval::Evaluation evaluate(const EvalControlOptions& o, const ControlMaterial& material,
+                          const std::optional<eval::Segmenter>& segmenter) {
+  if (o.kind == "landmark")
+    return eval::evaluate_landmarks(material.pairs, {o.found_landmarks, kLandmarks});
+  if (segmenter)
+    return eval::evaluate_segmentation(material.pairs, *segmenter,
+                                       {segmenter->classes(), o.labels_from_one});
+  if (with_label_maps(o))
+    return eval::evaluate_label_maps(material.pairs, {o.classes, o.labels_from_one});
+  return o.kind == "canny" ? eval::evaluate_edges(material.pairs, o.canny, material.size)
+                           : eval::evaluate_colour_segmentation(material.pairs, material.size);
 }
 
 void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
@@ -265,25 +334,18 @@ void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
 }
 
 int eval_control(const EvalControlOptions& o) {
-  if (o.kind != "canny" && o.kind != "segmentation" && o.kind != "landmark")
-    throw Error(ErrorCode::invalid_argument, "--kind", "\"" + o.kind + "\" is not known",
-                "use canny, segmentation or landmark");
-  if (o.samples < 1 || o.size < 0)
-    throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
-  std::set<std::string> asked;
-  eval::GenerationRecord record;
-  if (!o.model.empty()) {
-    need(o.reference, "--reference", "--model");
-    const ControlGeneration generation(o);
-    generation.run();
-    asked = generation.names();
-    record = generation.record();
-  }
-  eval::Evaluation evaluation = evaluate(o, asked);
-  add_settings(evaluation, o, record);
+  check(o);
+  std::optional<eval::Segmenter> segmenter;
+  if (o.kind == "segmentation" && !o.segmenter.empty())
+    segmenter.emplace(eval::Segmenter::open(o.segmenter, o.common.select_device()));
+  const ControlMaterial material = material_of(o);
+  eval::Evaluation evaluation = evaluate(o, material, segmenter);
+  add_settings(evaluation, o, material.record);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(pairs_of({o.reference, kPictures}, {o.generated, kPictures}, asked));
+    pictures = pair_sheets(
+        o.model.empty() ? eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures})
+                        : material.pictures);
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

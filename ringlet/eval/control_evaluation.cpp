@@ -9,6 +9,7 @@
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/control_metrics.h"
+#include "ringlet/eval/generation_record.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/label_png.h"
 
@@ -23,6 +24,7 @@ std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
   std::map<std::string, fs::path> files;
   for (const auto& entry : fs::directory_iterator(in.folder)) {
     const fs::path& path = entry.path();
+    if (path.filename() == kGenerationFile) continue;  // what pictures were made with
     if (std::ranges::find(in.extensions, data::lower_extension(path)) == in.extensions.end())
       continue;
     const auto [other, is_new] = files.emplace(path.stem().string(), path);
@@ -51,6 +53,27 @@ std::string some_of(const std::vector<std::string>& names) {
   std::vector<std::string> shown(
       names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, names.size())));
   return std::to_string(names.size()) + ": " + join(shown) + (names.size() > kShown ? ", …" : "");
+}
+
+void refuse_lonely(const std::vector<std::string>& names, const fs::path& made,
+                   const fs::path& references) {
+  if (names.empty()) return;
+  throw Error(ErrorCode::mismatch, made.string(),
+              "files without a reference in " + references.string() + " (" + some_of(names) + ")",
+              "partners have the same name, or NAME-s1, NAME-s2 for several samples");
+}
+
+void refuse_unused(const std::map<std::string, fs::path>& wanted,
+                   const std::vector<ControlPair>& pairs, const fs::path& references) {
+  std::set<std::string> used;
+  for (const ControlPair& pair : pairs) used.insert(pair.unit);
+  std::vector<std::string> unused;
+  for (const auto& [name, path] : wanted)
+    if (!used.contains(name)) unused.push_back(name);
+  if (!unused.empty())
+    throw Error(ErrorCode::mismatch, references.string(),
+                "files of which nothing was generated (" + some_of(unused) + ")",
+                "a mean over what is left would flatter; take them out of the folder to do so");
 }
 
 /// Both pictures of a pair; with a size, their squares.
@@ -143,29 +166,52 @@ std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& g
   const auto wanted = files_by_name(reference);
   const auto made = files_by_name(generated);
   std::vector<ControlPair> pairs;
-  std::vector<std::string> lonely, unused;
-  std::set<std::string> used;
+  std::vector<std::string> lonely;
   for (const auto& [name, path] : made) {
     const auto whole = wanted.find(name);
     const auto partner = whole != wanted.end() ? whole : wanted.find(base_name(name));
-    if (partner == wanted.end()) {
+    if (partner == wanted.end())
       lonely.push_back(name);
-      continue;
-    }
-    used.insert(partner->first);
-    pairs.push_back({name, partner->first, partner->second, path});
+    else
+      pairs.push_back({name, partner->first, partner->second, path});
   }
-  for (const auto& [name, path] : wanted)
-    if (!used.contains(name)) unused.push_back(name);
-  if (!lonely.empty())
-    throw Error(
-        ErrorCode::mismatch, generated.folder.string(),
-        "files without a reference in " + reference.folder.string() + " (" + some_of(lonely) + ")",
-        "partners have the same name, or NAME-s1, NAME-s2 for several samples");
-  if (!unused.empty())
-    throw Error(ErrorCode::mismatch, reference.folder.string(),
-                "files of which nothing was generated (" + some_of(unused) + ")",
-                "a mean over what is left would flatter; take them out of the folder to do so");
+  refuse_lonely(lonely, generated.folder, reference.folder);
+  refuse_unused(wanted, pairs, reference.folder);
+  return pairs;
+}
+
+std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const FilesIn& reference) {
+  const auto wanted = files_by_name(reference);
+  const fs::path known = pairs.empty() ? fs::path() : pairs.front().reference.parent_path();
+  std::vector<std::string> lonely;
+  for (ControlPair& pair : pairs) {
+    const auto partner = wanted.find(pair.unit);
+    if (partner == wanted.end())
+      lonely.push_back(pair.unit);
+    else
+      pair.reference = partner->second;
+  }
+  const auto [twice, end] = std::ranges::unique(lonely);
+  lonely.erase(twice, end);
+  refuse_lonely(lonely, known, reference.folder);
+  refuse_unused(wanted, pairs, reference.folder);
+  return pairs;
+}
+
+std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesIn& found) {
+  const auto files = files_by_name(found);
+  std::vector<std::string> missing;
+  for (ControlPair& pair : pairs) {
+    const auto file = files.find(pair.id);
+    if (file == files.end())
+      missing.push_back(pair.id);
+    else
+      pair.generated = file->second;
+  }
+  if (!missing.empty())
+    throw Error(ErrorCode::mismatch, found.folder.string(),
+                "lacks what was found in generated pictures (" + some_of(missing) + ")",
+                "files have the name of the picture that they were found in");
   return pairs;
 }
 

@@ -30,6 +30,15 @@ struct FilesIn {
 /// files of one name, and one that counts and names files without a partner on either side.
 std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& generated);
 
+/// Known pairs with other references, label maps or landmarks: those that bear the unit's name. The
+/// generated files need not be there yet. Throws as pair_by_name.
+std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const FilesIn& reference);
+
+/// Known pairs with what was found in the generated pictures in their place, under their names;
+/// what belongs to other pictures is left alone. Throws Error(not_found | mismatch) for pictures of
+/// which nothing was found.
+std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesIn& found);
+
 /// C2I: Canny edges of both pictures, brought to `size` pixels a side (0 = they must be alike).
 Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThresholds thresholds,
                           std::int64_t size);

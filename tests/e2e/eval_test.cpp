@@ -17,6 +17,13 @@ class Eval : public TinyProgram {
     for (const char* name : {"a", "b", "c", "d"})
       std::ofstream(folder_ / "pictures" / (std::string(name) + ".txt")) << "waves " << name;
   }
+  /// A control encoder of one step.
+  void train_control(const std::string& out, const std::string& seed) const {
+    expect_success({"train", "--model", path("model"), "--instance-images", path("pictures"),
+                    "--control", "canny", "--method", "lora(rank=1)", "--steps", "1",
+                    "--resolution", "16", "--sample-steps", "1", "--seed", seed, "--out",
+                    path(out)});
+  }
   static void expect_failure(const Arguments& arguments, const std::string& words) {
     const ProgramResult result = run_program(arguments);
     EXPECT_NE(result.status, 0);
@@ -162,12 +169,7 @@ TEST_F(Eval, SubjectPicturesOfOtherSettingsAreRefused) {
 }
 
 TEST_F(Eval, ControlPicturesOfOtherSettingsAreRefused) {
-  const auto train = [&](const std::string& out) {
-    expect_success({"train", "--model", path("model"), "--instance-images", path("pictures"),
-                    "--control", "canny", "--method", "lora(rank=1)", "--steps", "1",
-                    "--resolution", "16", "--sample-steps", "1", "--seed", out == "one" ? "1" : "2",
-                    "--out", path(out)});
-  };
+  const auto train = [&](const std::string& out) { train_control(out, out == "one" ? "1" : "2"); };
   train("one");
   const auto command = [&](const std::string& run, const Arguments& more = {}) {
     Arguments words = {"eval",        "control",
@@ -198,6 +200,43 @@ TEST_F(Eval, ControlPicturesOfOtherSettingsAreRefused) {
   // Given by hand they are measured as they are.
   expect_success({"eval", "control", "--kind", "canny", "--reference", path("pictures"),
                   "--generated", path("made"), "--size", "16"});
+}
+
+// References of other sizes, in the folders that training reads.
+TEST_F(Eval, ControlPicturesAreMeasuredAtTheModelsSize) {
+  train_control("run", "1");
+  for (const char* name : {"2_waves/a", "1_hills/b"}) {
+    fs::create_directories((folder_ / "photos" / name).parent_path());
+    io::write_png(folder_ / "photos" / (std::string(name) + ".png"), train::waves(1, 48, 40));
+  }
+  const auto command = [&](const Arguments& more) {
+    Arguments words = {"eval",        "control",
+                       "--model",     path("model"),
+                       "--adapter",   path("run/adapter.safetensors"),
+                       "--reference", path("photos"),
+                       "--generated", path("made"),
+                       "--steps",     "1",
+                       "--samples",   "1"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  // Names are looked at before anything is made.
+  fs::create_directories(folder_ / "labels");
+  io::write_png(folder_ / "labels/a.png", {1, 1, {0, 0, 0}});
+  expect_failure(command({"--kind", "segmentation", "--classes", "2", "--labels", path("labels")}),
+                 "(1: b)");
+  expect_failure(command({"--kind", "canny", "--size", "15"}), "not a multiple of");
+  EXPECT_FALSE(fs::exists(folder_ / "made"));
+
+  const ProgramResult result = expect_success(
+      command({"--kind", "canny", "--result", path("result.json"), "--html", path("page.html")}));
+  EXPECT_NE(result.out.find("2 samples of 2 units"), std::string::npos) << result.out;
+  const io::Image made = io::read_image(folder_ / "made/b-s1.png");
+  EXPECT_EQ(read_json_file(folder_ / "result.json").at("protocol").at("size"),
+            "squares of " + std::to_string(made.width));
+
+  fs::copy(folder_ / "photos/2_waves/a.png", folder_ / "photos/1_hills/a.png");
+  expect_failure(command({"--kind", "canny"}), "has the name of");
 }
 
 // Two of them on one folder, as mpirun or two machines would start them.

@@ -68,6 +68,32 @@ TEST_F(PairByName, CountsWhatHasNoPartner) {
   expect_error(ErrorCode::mismatch, "(4: c, d, e, …)", [&] { pairs(); });
 }
 
+// What a program made itself is known before it is there, wherever its references lie.
+TEST_F(PairByName, KnownPairsTakeOtherReferences) {
+  const std::vector<ControlPair> known = {{"a-s1", "a", "photos/1/a.jpg", "made/a-s1.png"},
+                                          {"a-s2", "a", "photos/1/a.jpg", "made/a-s2.png"},
+                                          {"b-s1", "b", "photos/2/b.jpg", "made/b-s1.png"}};
+  files("labels", {"a.png"});
+  const FilesIn labels = {folder_ / "labels", {".png"}};
+  expect_error(ErrorCode::mismatch, "(1: b)", [&] { with_references(known, labels); });
+  expect_error(ErrorCode::mismatch, "photos/1", [&] { with_references(known, labels); });
+  files("labels", {"b.png"});
+  const auto pairs = with_references(known, labels);
+  EXPECT_EQ(pairs[1].reference, folder_ / "labels/a.png");
+  EXPECT_EQ(pairs[2].generated, "made/b-s1.png");
+  files("labels", {"c.png"});
+  expect_error(ErrorCode::mismatch, "nothing was generated (1: c)",
+               [&] { with_references(known, labels); });
+
+  files("found", {"a-s1.json", "a-s2.json", "a-s3.json", "generation.json"});
+  const FilesIn found = {folder_ / "found", {".json"}};
+  expect_error(ErrorCode::mismatch, "generated pictures (1: b-s1)",
+               [&] { with_found(known, found); });
+  files("found", {"b-s1.json"});
+  EXPECT_EQ(with_found(known, found)[2].generated, folder_ / "found/b-s1.json");
+  EXPECT_EQ(with_found(known, found)[2].unit, "b");
+}
+
 TEST_F(ControlFiles, PairsFindUpperCaseAndRefuseTwoOfOneName) {
   text("real/a.PNG", "x");
   text("made/a-s1.Png", "x");
@@ -113,6 +139,7 @@ class LandmarkFiles : public ControlFiles {
     for (const char* name : {"a-s1", "a-s2", "b-s1"})
       text("made/" + std::string(name) + ".png", "x");
     text("found/a-s1.json", "[[0, 0], [0, 0]]");
+    text("found/generation.json", "{}");  // where they lie beside the pictures
   }
   Evaluation landmarks() const {
     return evaluate_landmarks(
