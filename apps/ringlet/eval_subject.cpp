@@ -202,30 +202,44 @@ std::vector<std::pair<std::string, std::string>> sheet_of(
   return {{"generated pictures", io::encode_png(io::image_grid(shown, kColumns))}};
 }
 
+/// Those that options ask for.
+void add_further_metrics(eval::Evaluation& evaluation, const EvalSubjectOptions& o,
+                         const eval::SubjectNetworks& networks,
+                         const eval::PerceptualDistance* lpips,
+                         const std::vector<eval::SubjectPicture>& generated,
+                         const std::vector<eval::RealPictures>& real) {
+  const eval::NamedNetwork by = eval::main_network(networks);
+  if (!o.captions.empty()) {
+    evaluation.metrics.push_back(
+        eval::caption_accuracy(*networks.clip, generated, read_lines(o.captions, "--captions")));
+    evaluation.protocol.emplace_back("captions", eval::hash_of_files({o.captions}));
+  }
+  if (lpips != nullptr) {
+    if (auto diversity = eval::perceptual_diversity(*lpips, generated))
+      evaluation.metrics.push_back(*std::move(diversity));
+    evaluation.protocol.emplace_back("LPIPS", lpips->identity());
+  }
+  if (!o.prior.empty()) evaluation.metrics.push_back(eval::prior_preservation(by, o.prior, real));
+  if (!o.drift_with.empty()) {
+    evaluation.metrics.push_back(eval::prior_drift(by, o.drift_with, o.drift_without));
+    evaluation.protocol.emplace_back("pictures without the adapter",
+                                     eval::identity_of_pictures(o.drift_without));
+  }
+}
+
 int eval_subject(const EvalSubjectOptions& o) {
   check(o);
   std::optional<eval::FeatureNetwork> dino, clip;
   const at::Device device = o.common.select_device();
   if (!o.dino.empty()) dino.emplace(eval::FeatureNetwork::open(o.dino, device));
   if (!o.clip.empty()) clip.emplace(eval::FeatureNetwork::open(o.clip, device));
+  std::optional<eval::PerceptualDistance> lpips;
+  if (!o.lpips.empty()) lpips.emplace(eval::PerceptualDistance::open(o.lpips, device));
   const eval::SubjectNetworks networks = {dino ? &*dino : nullptr, clip ? &*clip : nullptr};
   eval::check_networks(networks);
   const auto [generated, real, settings] = material_of(o);
   eval::Evaluation evaluation = eval::evaluate_subjects(generated, real, networks);
-  const eval::FeatureNetwork& network = dino ? *dino : *clip;
-  if (!o.captions.empty()) {
-    evaluation.metrics.push_back(
-        eval::caption_accuracy(*clip, generated, read_lines(o.captions, "--captions")));
-    evaluation.protocol.emplace_back("captions", eval::hash_of_files({o.captions}));
-  }
-  if (!o.lpips.empty())
-    if (auto diversity =
-            eval::perceptual_diversity(eval::PerceptualDistance::open(o.lpips, device), generated))
-      evaluation.metrics.push_back(*std::move(diversity));
-  if (!o.prior.empty())
-    evaluation.metrics.push_back(eval::prior_preservation(network, o.prior, real));
-  if (!o.drift_with.empty())
-    evaluation.metrics.push_back(eval::prior_drift(network, o.drift_with, o.drift_without));
+  add_further_metrics(evaluation, o, networks, lpips ? &*lpips : nullptr, generated, real);
   evaluation.settings.insert(evaluation.settings.end(), settings.begin(), settings.end());
   evaluation.protocol.emplace_back("word left out for CLIP-T", o.token.empty() ? "none" : o.token);
   std::vector<std::pair<std::string, std::string>> pictures;

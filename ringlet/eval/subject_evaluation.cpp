@@ -341,7 +341,13 @@ Measured caption_accuracy(const FeatureNetwork& network,
   return measured("own prompt nearest", true, std::move(samples));
 }
 
-Measured prior_preservation(const FeatureNetwork& network, const fs::path& prior,
+NamedNetwork main_network(const SubjectNetworks& networks) {
+  check_networks(networks);
+  if (networks.dino != nullptr) return {"DINO", *networks.dino};
+  return {"CLIP-I", *networks.clip};
+}
+
+Measured prior_preservation(const NamedNetwork& by, const fs::path& prior,
                             const std::vector<RealPictures>& real) {
   const bool one_subject = real.size() == 1;
   if (!one_subject) {
@@ -354,17 +360,17 @@ Measured prior_preservation(const FeatureNetwork& network, const fs::path& prior
   for (const RealPictures& subject : real) {
     const auto pictures = pictures_in(one_subject ? prior : prior / subject.subject);
     const at::Tensor all =
-        cosines(features_of(network, files_of(pictures)), features_of(network, subject.files))
+        cosines(features_of(by.network, files_of(pictures)), features_of(by.network, subject.files))
             .mean(1);
     std::int64_t row = 0;
     for (const auto& [name, file] : pictures)
       samples.push_back({one_subject ? name : subject.subject + "/" + name,
                          one_subject ? name : subject.subject, all[row++].item<double>()});
   }
-  return measured("PRES", false, std::move(samples));
+  return measured(std::string("PRES by ") + by.name, false, std::move(samples));
 }
 
-Measured prior_drift(const FeatureNetwork& network, const fs::path& with, const fs::path& without) {
+Measured prior_drift(const NamedNetwork& by, const fs::path& with, const fs::path& without) {
   const auto first = pictures_in(with), second = pictures_in(without);
   const auto names = [](const std::map<std::string, fs::path>& pictures) {
     std::set<std::string> all;
@@ -373,13 +379,17 @@ Measured prior_drift(const FeatureNetwork& network, const fs::path& with, const 
   };
   need_partners(names(first), names(second), without, "there is no partner made without adapter");
   need_partners(names(second), names(first), with, "there is no partner made with the adapter");
-  const at::Tensor same =
-      paired_cosines(features_of(network, files_of(first)), features_of(network, files_of(second)));
+  const at::Tensor same = paired_cosines(features_of(by.network, files_of(first)),
+                                         features_of(by.network, files_of(second)));
   std::vector<Sample> samples;
   std::int64_t row = 0;
   for (const auto& [name, file] : first)
     samples.push_back({name, name, 1.0 - same[row++].item<double>()});
-  return measured("prior drift", false, std::move(samples));
+  return measured(std::string("prior drift by ") + by.name, false, std::move(samples));
+}
+
+std::string identity_of_pictures(const fs::path& folder) {
+  return hash_of_files(files_of(pictures_in(folder)));
 }
 
 Evaluation evaluate_sets(const fs::path& generated, const fs::path& reference,

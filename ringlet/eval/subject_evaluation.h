@@ -71,17 +71,29 @@ Measured caption_accuracy(const FeatureNetwork& network,
                           const std::vector<SubjectPicture>& generated,
                           const std::vector<std::string>& captions);
 
-/// PRES: mean cosine of pictures of the class, made with the adapter, with the real subject; lower
-/// is better. With several subjects `prior` holds a folder for each. Throws Error(mismatch) for
-/// folders without a partner.
-Measured prior_preservation(const FeatureNetwork& network, const std::filesystem::path& prior,
+/// A network and what metrics by it are called: "DINO", "CLIP-I". Numbers of others do not compare.
+struct NamedNetwork {
+  const char* name;
+  const FeatureNetwork& network;
+};
+
+/// DINO, or CLIP without it: which network PRES, drift and DIV are by. Throws as check_networks.
+NamedNetwork main_network(const SubjectNetworks& networks);
+
+/// "PRES by DINO": mean cosine of pictures of the class, made with the adapter, with the real
+/// subject; lower is better. With several subjects `prior` holds a folder for each. Throws
+/// Error(mismatch) for folders without a partner.
+Measured prior_preservation(const NamedNetwork& by, const std::filesystem::path& prior,
                             const std::vector<RealPictures>& real);
 
-/// Drift on unrelated prompts: mean 1 - cosine of pictures of the same name (prompt and seed), made
-/// with and without the adapter; lower is better. Throws Error(mismatch) for names without a
-/// partner on either side.
-Measured prior_drift(const FeatureNetwork& network, const std::filesystem::path& with,
+/// "prior drift by DINO", on unrelated prompts: mean 1 - cosine of pictures of the same name
+/// (prompt and seed), made with and without the adapter; lower is better. Throws Error(mismatch)
+/// for names without a partner on either side.
+Measured prior_drift(const NamedNetwork& by, const std::filesystem::path& with,
                      const std::filesystem::path& without);
+
+/// What drift is measured against, for the protocol: a hash of the pictures without the adapter.
+std::string identity_of_pictures(const std::filesystem::path& folder);
 
 /// FID, KID and CMMD of two folders by this network's features, and the Vendi score of the
 /// generated one (how many different pictures it amounts to), with intervals over the generated
