@@ -75,7 +75,7 @@ void need_partners(const std::set<std::string>& wanted, const std::set<std::stri
 /// The first line of the generation parameters, or of the text file.
 std::string prompt_of(const fs::path& file) {
   std::string text;
-  if (file.extension() == ".png") {
+  if (data::lower_extension(file) == ".png") {
     const auto chunks = io::read_png_text(file);
     if (const auto found = chunks.find("parameters"); found != chunks.end()) text = found->second;
   }
@@ -121,11 +121,12 @@ at::Tensor rows_of(const at::Tensor& features, const std::vector<std::int64_t>& 
   return features.index_select(0, at::tensor(rows, at::kLong));
 }
 
-/// Rows of pictures of one subject and prompt.
+/// Rows of pictures of one subject and prompt; those without a known prompt belong to none.
 std::map<std::string, std::vector<std::int64_t>> by_prompt(const std::vector<SubjectPicture>& all) {
   std::map<std::string, std::vector<std::int64_t>> groups;
   for (std::size_t i = 0; i < all.size(); ++i)
-    groups[all[i].subject + ": " + all[i].prompt].push_back(static_cast<std::int64_t>(i));
+    if (!all[i].prompt.empty())
+      groups[all[i].subject + ": " + all[i].prompt].push_back(static_cast<std::int64_t>(i));
   return groups;
 }
 
@@ -134,9 +135,22 @@ bool has_one_subject(const std::vector<SubjectPicture>& all) {
       all, [&](const SubjectPicture& one) { return one.subject == all.front().subject; });
 }
 
-/// What an interval's units are: subjects, or prompts where there is one subject.
+/// What an interval's units are: subjects, or prompts where there is one subject. Without a prompt
+/// nothing is known to belong together.
 std::string unit_of(const SubjectPicture& picture, bool one_subject) {
-  return one_subject ? picture.prompt : picture.subject;
+  if (!one_subject) return picture.subject;
+  return picture.prompt.empty() ? picture.id : picture.prompt;
+}
+
+/// How many pictures have no known prompt, and what that means; nothing where all have one.
+std::optional<std::string> note_on_prompts(const std::vector<SubjectPicture>& all,
+                                           bool one_subject) {
+  const auto unknown = std::ranges::count_if(
+      all, [](const SubjectPicture& picture) { return picture.prompt.empty(); });
+  if (unknown == 0) return std::nullopt;
+  return "the prompt of " + std::to_string(unknown) + " of " + std::to_string(all.size()) +
+         " pictures is not known (no parameters in the PNG, no .txt file beside it): " +
+         (one_subject ? "each is a unit of its own, and " : "") + "DIV leaves them out";
 }
 
 /// Evaluates one network's metrics.
@@ -291,6 +305,8 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
   if (networks.dino != nullptr) add(*networks.dino, "DINO");
   if (networks.clip != nullptr) add(*networks.clip, "CLIP-I");
   if (diversity) evaluation.metrics.push_back(*std::move(diversity));
+  if (auto note = note_on_prompts(generated, real.size() == 1))
+    evaluation.notes.push_back(*std::move(note));
   return evaluation;
 }
 

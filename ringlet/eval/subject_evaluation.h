@@ -16,7 +16,7 @@ namespace ringlet::eval {
 struct SubjectPicture {
   std::string id;
   std::string subject;  ///< which real pictures it is compared with
-  std::string prompt;   ///< as CLIP-T reads it
+  std::string prompt;   ///< as CLIP-T reads it; empty = not known
   std::filesystem::path file;
 };
 
@@ -54,8 +54,9 @@ void check_networks(const SubjectNetworks& networks);
 /// DINO and CLIP-I: mean cosine of each generated picture with all real ones of its subject;
 /// CLIP-T: with its prompt (where the network reads texts); DIV: mean 1 - cosine between pictures
 /// of one subject and prompt, by DINO, or CLIP without it. Means are over units: subjects, or
-/// prompts where there is one subject. The note names OFT's pooled average, over all pairs of a
-/// generated and a real picture of one subject. Throws as check_networks.
+/// prompts where there is one subject; a picture without a known prompt is a unit of its own there,
+/// and no part of DIV, which a note says. Another note names OFT's pooled average, over all pairs
+/// of a generated and a real picture of one subject. Throws as check_networks.
 Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
                              const std::vector<RealPictures>& real,
                              const SubjectNetworks& networks);

@@ -282,6 +282,28 @@ TEST_F(SubjectEvaluation, TheTokenIsAWord) {
   EXPECT_EQ(prompt("cat"), "");
 }
 
+// What others made says nothing of prompts: nothing is known to belong together.
+TEST_F(SubjectEvaluation, PicturesWithoutPromptsAreNoPrompt) {
+  pictures("real", 0, 2);
+  fs::create_directories(folder_ / "made");
+  for (int i = 0; i < 3; ++i)
+    io::write_png(folder_ / "made" / (std::to_string(i) + ".png"), train::waves(i));
+  const FeatureNetwork vit = FeatureNetwork::open(folder_ / "vit");
+  const auto [made, real] = read_subjects(folder_ / "made", folder_ / "real", "");
+  const Evaluation evaluation = evaluate_subjects(made, real, {&vit, nullptr});
+  ASSERT_EQ(evaluation.metrics.size(), 1u);  // no DIV
+  EXPECT_EQ(evaluation.metrics.front().interval.units, 3u);
+  EXPECT_NE(evaluation.notes.back().find("3 of 3 pictures is not known"), std::string::npos)
+      << evaluation.notes.back();
+  golden::write_lpips(folder_ / "lpips");
+  EXPECT_FALSE(perceptual_diversity(PerceptualDistance::open(folder_ / "lpips"), made).has_value());
+
+  // The parameters of a .PNG are read as well.
+  io::write_png(folder_ / "made/0.PNG", train::waves(5), {{"parameters", "a dog\nSteps: 3"}});
+  fs::remove(folder_ / "made/0.png");
+  EXPECT_EQ(read_subjects(folder_ / "made", folder_ / "real", "").first.front().prompt, "a dog");
+}
+
 // All pairs of a generated and a real picture count alike in OFT's average.
 TEST_F(SubjectEvaluation, ThePooledAverageIsOverPairs) {
   pictures("real/dog", 0, 3);
