@@ -65,7 +65,9 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
                "as in ADE20K");
   app.add_option("--classes", o.classes,
                  "segmentation: how many classes the maps have, 150 for ADE20K");
-  app.add_option("--landmarks", o.landmarks, "landmark: folder of the true landmarks");
+  app.add_option("--landmarks", o.landmarks,
+                 "landmark: folder of the true landmarks, in the references' pixels (with "
+                 "neither --size nor --model in those of the generated pictures)");
   app.add_option(
       "--found-landmarks", o.found_landmarks,
       "landmark: folder of the landmarks that a detector found in the generated pictures, under "
@@ -249,6 +251,20 @@ void check_found(const EvalControlOptions& o) {
          "--segmenter");
 }
 
+void check_truth(const EvalControlOptions& o) {
+  if (o.kind == "landmark") {
+    need(o.landmarks, "--landmarks", "--kind landmark");
+    if (o.size > 0)
+      need(o.reference, "--reference", "--size: the landmarks are in its pictures' pixels");
+  } else if (o.kind == "segmentation" && !o.segmenter.empty()) {
+    need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
+  } else if (with_label_maps(o)) {
+    need(o.labels, "--labels", "--found-labels");
+  } else {
+    need(o.reference, "--reference", "this kind");
+  }
+}
+
 /// What can be refused before anything is made. Pictures that are still to be made cannot have
 /// been looked at by another program: what it finds in them is asked for afterwards.
 void check(const EvalControlOptions& o) {
@@ -258,14 +274,7 @@ void check(const EvalControlOptions& o) {
   if (o.samples < 1 || o.size < 0)
     throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
   if (!o.model.empty()) need(o.reference, "--reference", "--model");
-  if (o.kind == "landmark")
-    need(o.landmarks, "--landmarks", "--kind landmark");
-  else if (o.kind == "segmentation" && !o.segmenter.empty())
-    need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
-  else if (with_label_maps(o))
-    need(o.labels, "--labels", "--found-labels");
-  else
-    need(o.reference, "--reference", "this kind");
+  check_truth(o);
   if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))
     throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
   if (o.model.empty()) check_found(o);
@@ -273,7 +282,7 @@ void check(const EvalControlOptions& o) {
 
 /// What is compared.
 struct ControlMaterial {
-  std::vector<eval::ControlPair> pictures;  ///< made for it, with their references
+  std::vector<eval::ControlPair> pictures;  ///< with their references, where these are needed
   std::vector<eval::ControlPair> pairs;     ///< with what is truly in them
   std::int64_t size = 0;  ///< of squares that both are brought to; 0 = as they are
   eval::GenerationRecord record;
@@ -286,15 +295,20 @@ std::optional<eval::FilesIn> truth_of(const EvalControlOptions& o) {
   return std::nullopt;
 }
 
+std::vector<eval::ControlPair> given_pictures(const EvalControlOptions& o) {
+  return eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures});
+}
+
 ControlMaterial material_of(const EvalControlOptions& o) {
   const std::optional<eval::FilesIn> truth = truth_of(o);
   if (o.model.empty()) {
     const bool maps = with_label_maps(o);
     const eval::FilesIn found = {maps ? o.found_labels : o.generated, maps ? kLabels : kPictures};
-    return {{},
-            eval::pair_by_name(truth.value_or(eval::FilesIn{o.reference, kPictures}), found),
-            o.size,
-            {}};
+    return {
+        o.kind == "landmark" && o.size > 0 ? given_pictures(o) : std::vector<eval::ControlPair>(),
+        eval::pair_by_name(truth.value_or(eval::FilesIn{o.reference, kPictures}), found),
+        o.size,
+        {}};
   }
   const ControlGeneration generation(o);
   ControlMaterial material = {generation.pairs(), generation.pairs(), generation.size(),
@@ -310,7 +324,8 @@ ControlMaterial material_of(const EvalControlOptions& o) {
 eval::Evaluation evaluate(const EvalControlOptions& o, const ControlMaterial& material,
                           const std::optional<eval::Segmenter>& segmenter) {
   if (o.kind == "landmark")
-    return eval::evaluate_landmarks(material.pairs, {o.found_landmarks, kLandmarks});
+    return eval::evaluate_landmarks(material.pairs, {o.found_landmarks, kLandmarks},
+                                    {material.size, material.pictures});
   if (segmenter)
     return eval::evaluate_segmentation(material.pairs, *segmenter,
                                        {segmenter->classes(), o.labels_from_one});

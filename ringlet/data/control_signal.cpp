@@ -184,13 +184,8 @@ io::Image computed(const ControlSettings& settings, const io::Image& image) {
 }
 
 io::Image moved_landmarks(const fs::path& path, const io::Image& image, const Crop& crop) {
-  std::vector<Point> points = read_landmarks(path);
-  const double factor = static_cast<double>(crop.image.width) /
-                        static_cast<double>(std::min(image.width, image.height));
-  for (Point& point : points)
-    point = {(point.x + 0.5) * factor - static_cast<double>(crop.left) - 0.5,
-             (point.y + 0.5) * factor - static_cast<double>(crop.top) - 0.5};
-  return draw_landmarks(points, crop.image.width, crop.image.height);
+  return draw_landmarks(points_in_crop(read_landmarks(path), image, crop), crop.image.width,
+                        crop.image.height);
 }
 
 }  // namespace

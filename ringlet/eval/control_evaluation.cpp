@@ -152,6 +152,38 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
   return evaluation;
 }
 
+/// Moves points to the squares that their pictures are brought to.
+class PointMover {
+ public:
+  explicit PointMover(const LandmarkPixels& pixels) : size_(pixels.size) {
+    for (const ControlPair& pair : pixels.pictures) pictures_.emplace(pair.id, pair);
+  }
+
+  std::vector<data::Point> truth(const ControlPair& pair) const {
+    return moved(data::read_landmarks(pair.reference), pair, &ControlPair::reference);
+  }
+
+  std::vector<data::Point> found(const ControlPair& pair, const fs::path& file) const {
+    return moved(data::read_detected_landmarks(file), pair, &ControlPair::generated);
+  }
+
+ private:
+  std::vector<data::Point> moved(std::vector<data::Point> points, const ControlPair& pair,
+                                 fs::path ControlPair::*side) const {
+    if (size_ == 0 || points.empty()) return points;
+    const auto picture = pictures_.find(pair.id);
+    if (picture == pictures_.end())
+      throw Error(ErrorCode::mismatch, pair.reference.string(),
+                  "the picture that these landmarks are of is not known",
+                  "--size needs it in --reference, under the same name");
+    const io::Image image = io::read_image(picture->second.*side);
+    return data::points_in_crop(std::move(points), image, data::square_crop(image, size_));
+  }
+
+  std::int64_t size_;
+  std::map<std::string, ControlPair> pictures_;
+};
+
 void add_reading(Evaluation& evaluation, const std::string& segmenter,
                  const LabelReading& reading) {
   evaluation.protocol.insert(evaluation.protocol.end(),
@@ -271,14 +303,15 @@ Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Se
   return evaluation;
 }
 
-Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found) {
+Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found,
+                              const LandmarkPixels& pixels) {
   auto files = files_by_name(found);
+  const PointMover mover(pixels);
   std::vector<Sample> errors, detected;
   for (const ControlPair& pair : pairs) {
-    const auto truth = data::read_landmarks(pair.reference);
+    const auto truth = mover.truth(pair);
     const auto file = files.extract(pair.id);
-    const auto seen =
-        file ? data::read_detected_landmarks(file.mapped()) : std::vector<data::Point>();
+    const auto seen = file ? mover.found(pair, file.mapped()) : std::vector<data::Point>();
     detected.push_back({pair.id, pair.unit, seen.empty() ? 0.0 : 1.0});
     if (seen.empty()) continue;
     if (truth.size() != seen.size())
@@ -296,7 +329,8 @@ Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const Files
   const std::size_t missed = pairs.size() - errors.size();
   Evaluation evaluation;
   evaluation.kind = "control landmark";
-  evaluation.protocol = {{"reference landmarks", hash_of_references(pairs)}};
+  evaluation.protocol = {{"reference landmarks", hash_of_references(pairs)},
+                         {"size", size_text(pixels.size)}};
   evaluation.metrics = {measured("error in pixels", false, std::move(errors)),
                         measured("detected", true, std::move(detected))};
   if (missed > 0)

@@ -157,6 +157,28 @@ TEST_F(LandmarkFiles, EverySampleWithoutDetectionCounts) {
   EXPECT_NE(evaluation.notes.front().find("2 of 3"), std::string::npos) << evaluation.notes.front();
 }
 
+// Points of a photo of 40 x 20 lie elsewhere in the square that was generated from it.
+TEST_F(ControlFiles, LandmarksMoveWithTheSquares) {
+  for (const char* folder : {"photos", "made"}) fs::create_directories(folder_ / folder);
+  io::write_png(folder_ / "photos/a.png", train::waves(0, 40, 20));
+  io::write_png(folder_ / "made/a-s1.png", train::waves(0, 10, 10));
+  io::write_png(folder_ / "made/a-s2.png", train::waves(0, 20, 20));
+  text("real/a.json", "[[20, 10]]");
+  text("found/a-s1.json", "[[4.75, 4.75]]");
+  text("found/a-s2.json", "[[10, 10]]");
+  const auto pairs = pair_by_name({folder_ / "real", {".json"}}, {folder_ / "made", {".png"}});
+  const auto pictures = pair_by_name({folder_ / "photos", {".png"}}, {folder_ / "made", {".png"}});
+  const auto error = [&](const LandmarkPixels& pixels) {
+    return evaluate_landmarks(pairs, {folder_ / "found", {".json"}}, pixels);
+  };
+  const Evaluation moved = error({10, pictures});
+  for (const Sample& sample : moved.metrics.front().samples) EXPECT_NEAR(sample.value, 0.0, 1e-9);
+  EXPECT_EQ(moved.protocol.back().second, "squares of 10");
+  EXPECT_GT(error({}).metrics.front().interval.mean, 1.0);
+  expect_error(ErrorCode::mismatch, "squares of 10", [&] { compare(moved, error({})); });
+  expect_error(ErrorCode::mismatch, "is not known", [&] { error({10, {}}); });
+}
+
 TEST_F(LandmarkFiles, RefusesWhatDoesNotBelong) {
   text("found/c.json", "[[0, 0], [0, 0]]");
   expect_error(ErrorCode::mismatch, "none of the generated", [&] { landmarks(); });
