@@ -121,16 +121,26 @@ std::string size_text(std::int64_t size) {
 }
 
 /// mIoU, mAcc and aAcc of the whole set, their intervals over references; aAcc of each picture for
-/// pairwise comparison. `confusions` are those of the pairs.
+/// pairwise comparison. `confusions` are those of the pairs; pictures without a pixel that counts
+/// are left out, with a note.
 Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
                                const std::vector<Confusion>& confusions) {
   std::map<std::string, Confusion> sums;
   std::vector<Sample> accuracies;
+  std::vector<std::string> ignored;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
+    if (confusions[i].pixels() == 0) {
+      ignored.push_back(pairs[i].id);
+      continue;
+    }
     const auto [sum, is_first] = sums.try_emplace(pairs[i].unit, confusions[i]);
     if (!is_first) sum->second += confusions[i];
     accuracies.push_back({pairs[i].id, pairs[i].unit, confusions[i].scores().pixel_accuracy});
   }
+  if (accuracies.empty())
+    throw Error(ErrorCode::invalid_argument, pairs.front().reference.parent_path().string(),
+                "every pixel of the true maps is ignored",
+                "label 255 is, and 0 with --labels-from-one");
   std::vector<const Confusion*> units;
   for (const auto& [unit, sum] : sums) units.push_back(&sum);
   const auto of_set = [&](double Confusion::Scores::*score) {
@@ -139,7 +149,7 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
       for (std::size_t i = 1; i < drawn.size(); ++i) sum += *units[drawn[i]];
       return sum.scores().*score;
     });
-    interval.samples = pairs.size();
+    interval.samples = accuracies.size();
     return interval;
   };
   Evaluation evaluation;
@@ -149,6 +159,9 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
                         {"mAcc", true, of_set(&Confusion::Scores::mean_accuracy), {}},
                         {"aAcc", true, of_set(&Confusion::Scores::pixel_accuracy), {}},
                         measured("aAcc of a picture", true, std::move(accuracies))};
+  if (!ignored.empty())
+    evaluation.notes.push_back("left out, since all labels of their true maps are ignored (" +
+                               some_of(ignored) + ")");
   return evaluation;
 }
 

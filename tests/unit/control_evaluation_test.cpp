@@ -111,6 +111,26 @@ TEST_F(ControlFiles, OnlyTrueMapsCountFromOne) {
   EXPECT_NEAR(evaluation.metrics[0].interval.mean, 0.5, 1e-12);        // mIoU
 }
 
+// One map without a label that counts says nothing, and ends nothing.
+TEST_F(ControlFiles, PicturesWithoutALabelThatCountsAreLeftOut) {
+  labels<std::uint8_t>("real/a.png", {1, 2});
+  labels<std::uint8_t>("made/a.png", {0, 0});
+  labels<std::uint8_t>("real/b.png", {0, 255});
+  labels<std::uint8_t>("made/b.png", {0, 1});
+  const Evaluation evaluation = maps({2, true});
+  EXPECT_EQ(evaluation.metrics[2].interval.mean, 0.5);
+  EXPECT_EQ(evaluation.metrics[2].interval.samples, 1u);
+  EXPECT_EQ(evaluation.metrics[2].interval.units, 1u);
+  EXPECT_EQ(evaluation.metrics[3].samples.size(), 1u);
+  ASSERT_EQ(evaluation.notes.size(), 1u);
+  EXPECT_NE(evaluation.notes.front().find("ignored (1: b)"), std::string::npos)
+      << evaluation.notes.front();
+  labels<std::uint8_t>("real/a.png", {0, 0});
+  expect_error(ErrorCode::invalid_argument, "every pixel of the true maps is ignored", [&] {
+    maps({2, true});
+  });
+}
+
 // Rounding to 8 bits made all these classes 0, and a wholly wrong map right.
 TEST_F(ControlFiles, SixteenBitMapsAreReadAsTheyAre) {
   labels<std::uint16_t>("real/a.png", {0, 1, 2, 3});
