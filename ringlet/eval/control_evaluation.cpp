@@ -76,21 +76,37 @@ void refuse_unused(const std::map<std::string, fs::path>& wanted,
                 "a mean over what is left would flatter; take them out of the folder to do so");
 }
 
-/// Both pictures of a pair; with a size, their squares.
-std::pair<io::Image, io::Image> read_pair(const ControlPair& pair, std::int64_t size) {
-  io::Image reference = io::read_image(pair.reference), generated = io::read_image(pair.generated);
-  if (size > 0) {
-    reference = data::square_crop(reference, size).image;
-    generated = data::square_crop(generated, size).image;
+/// Both pictures of a pair; with a size, their squares. Samples of a reference follow each other:
+/// it is read once for all of them.
+class PairReader {
+ public:
+  explicit PairReader(std::int64_t size) : size_(size) {}
+
+  void read(const ControlPair& pair) {
+    if (pair.reference != file_) reference_ = read_square(pair.reference);
+    file_ = pair.reference;
+    generated_ = read_square(pair.generated);
+    if (reference_.width != generated_.width || reference_.height != generated_.height)
+      throw Error(ErrorCode::mismatch, pair.generated.string(),
+                  "is " + std::to_string(generated_.width) + "x" +
+                      std::to_string(generated_.height) + ", its reference " +
+                      std::to_string(reference_.width) + "x" + std::to_string(reference_.height),
+                  "give --size N to bring both to squares of N pixels");
   }
-  if (reference.width != generated.width || reference.height != generated.height)
-    throw Error(ErrorCode::mismatch, pair.generated.string(),
-                "is " + std::to_string(generated.width) + "x" + std::to_string(generated.height) +
-                    ", its reference " + std::to_string(reference.width) + "x" +
-                    std::to_string(reference.height),
-                "give --size N to bring both to squares of N pixels");
-  return {std::move(reference), std::move(generated)};
-}
+
+  const io::Image& reference() const { return reference_; }
+  const io::Image& generated() const { return generated_; }
+
+ private:
+  io::Image read_square(const fs::path& file) const {
+    io::Image image = io::read_image(file);
+    return size_ > 0 ? data::square_crop(image, size_).image : image;
+  }
+
+  std::int64_t size_;
+  fs::path file_;
+  io::Image reference_, generated_;
+};
 
 constexpr std::uint16_t kIgnored = 255;
 
@@ -263,9 +279,11 @@ std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesI
 Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThresholds thresholds,
                           std::int64_t size) {
   std::vector<Sample> iou, f1;
+  PairReader reader(size);
   for (const ControlPair& pair : pairs) {
-    const auto [reference, generated] = read_pair(pair, size);
-    const EdgeAgreement agreement = edge_agreement(reference, generated, thresholds);
+    reader.read(pair);
+    const EdgeAgreement agreement =
+        edge_agreement(reader.reference(), reader.generated(), thresholds);
     iou.push_back({pair.id, pair.unit, agreement.iou});
     f1.push_back({pair.id, pair.unit, agreement.f1});
   }
@@ -281,10 +299,11 @@ Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThre
 
 Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, std::int64_t size) {
   std::vector<Confusion> confusions;
+  PairReader reader(size);
   for (const ControlPair& pair : pairs) {
-    const auto [reference, generated] = read_pair(pair, size);
+    reader.read(pair);
     confusions.emplace_back(data::kColourClasses)
-        .add(data::segment_colours(reference), data::segment_colours(generated));
+        .add(data::segment_colours(reader.reference()), data::segment_colours(reader.generated()));
   }
   Evaluation evaluation = segmentation_scores(pairs, confusions);
   evaluation.protocol.insert(evaluation.protocol.end(),

@@ -212,6 +212,22 @@ TEST_F(LandmarkFiles, RefusesWhatDoesNotBelong) {
   expect_error(ErrorCode::bad_format, "no point", [&] { landmarks(); });
 }
 
+// A reference is read once for its samples, and anew for the next one.
+TEST_F(ControlFiles, EverySampleMeetsItsOwnReference) {
+  for (const char* folder : {"real", "made"}) fs::create_directories(folder_ / folder);
+  for (int i = 0; i < 2; ++i) {
+    const std::string name(1, static_cast<char>('a' + i));
+    io::write_png(folder_ / "real" / (name + ".png"), train::waves(i));
+    for (const char* sample : {"-s1", "-s2"})
+      io::write_png(folder_ / "made" / (name + sample + ".png"), train::waves(i));
+  }
+  const Measured iou = evaluate_edges(pairs(), {10, 20}, 16).metrics.front();
+  ASSERT_EQ(iou.samples.size(), 4u);
+  for (const Sample& sample : iou.samples) EXPECT_EQ(sample.value, 1.0) << sample.id;
+  const auto colours = evaluate_colour_segmentation(pairs(), 0);
+  EXPECT_EQ(colours.metrics.front().interval.mean, 1.0);
+}
+
 TEST_F(ControlFiles, OtherProtocolsDoNotCompare) {
   fs::create_directories(folder_ / "real");
   fs::create_directories(folder_ / "made");
