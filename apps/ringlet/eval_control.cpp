@@ -32,9 +32,10 @@ struct EvalControlOptions {
   std::int64_t size = 0;
   data::CannyThresholds canny;
   // Pictures that are still to be made.
+  ModelOptions files;
   std::string model, controlnet, control_images, prompt, sampler;
   AdapterOptions adapters;
-  std::int64_t samples = 3, steps = 30;
+  std::int64_t samples = 3, steps = 30, clip_skip = 1;
   std::uint64_t seed = 1;
   double guidance = 7.5, strength = 1.0;
 };
@@ -76,6 +77,8 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
       "--model", o.model,
       "Make the pictures that --generated lacks, with this model; captions come from the "
       "references' .txt files");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
   o.adapters.add_to(app);
   app.add_option("--controlnet", o.controlnet,
                  "ControlNet folder, in place of an adapter's encoder");
@@ -86,6 +89,7 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
   app.add_option("--sampler", o.sampler, "As in generate [the model's own]");
   app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
   app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
   app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
       ->transform(whole_number())
@@ -101,7 +105,7 @@ class ControlGeneration {
         settings_{data::control_signal_from_name(o.kind), o.canny, o.control_images},
         pictures_(data::read_picture_folder(o.reference).pictures),
         choices_(parse_adapters(o.adapters)),
-        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))) {
+        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))) {
     check_references();
     adapters_ = load_adapters(model_, choices_, "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
@@ -177,6 +181,7 @@ class ControlGeneration {
     pipeline::GenerateRequest request;
     request.steps = o_.steps;
     request.guidance.scale = o_.guidance;
+    request.clip_skip = o_.clip_skip;
     request.width = request.height = o_.size;
     if (!o_.sampler.empty()) request.sampler = diffusion::find_sampler(o_.sampler);
     request.control = &*network_;

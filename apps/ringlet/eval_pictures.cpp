@@ -20,8 +20,10 @@ std::string identity_of(const std::vector<pipeline::AdapterChoice>& adapters) {
 
 }  // namespace
 
-pipeline::LoadOptions load_options(const CommonOptions& common) {
+pipeline::LoadOptions load_options(const CommonOptions& common, const ModelOptions& files) {
   pipeline::LoadOptions load;
+  load.files = files.files();
+  load.prediction = files.chosen_prediction();
   load.device = common.select_device();
   load.precision = common.select_precision(load.device);
   return load;
@@ -50,7 +52,11 @@ eval::GenerationRecord generation_record(const pipeline::StableDiffusion& model,
                      {"guidance", exact_number(request.guidance.scale)},
                      {"sampler", request.sampler.name()},
                      {"size", std::to_string(request.width) + "x" + std::to_string(request.height)},
-                     {"precision", nn::precision_name(model.options().precision)}};
+                     {"precision", nn::precision_name(model.options().precision)},
+                     {"clip skip", std::to_string(request.clip_skip)}};
+  if (const auto prediction = model.options().prediction)
+    record.settings.emplace_back("prediction",
+                                 *prediction == diffusion::Prediction::v ? "v" : "epsilon");
   if (!adapters.empty() && !adapters.front().blocks.empty()) {
     std::vector<std::string> words;
     for (const auto& [pattern, strength] : adapters.front().blocks)

@@ -15,7 +15,7 @@
 namespace ringlet::app {
 
 /// What a model is opened with to make pictures to measure.
-pipeline::LoadOptions load_options(const CommonOptions& common);
+pipeline::LoadOptions load_options(const CommonOptions& common, const ModelOptions& files);
 
 /// "adapter.safetensors (0123456789abcdef)": what a file or folder is called, and a hash of it.
 std::string file_identity(const std::filesystem::path& path);

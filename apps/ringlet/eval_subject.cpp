@@ -25,9 +25,10 @@ struct EvalSubjectOptions {
   std::string generated, reference, token, dino, clip, lpips, captions, prior, drift_with,
       drift_without;
   // Pictures that are still to be made.
+  ModelOptions files;
   std::string model, prompts, subject;
   AdapterOptions adapters;
-  std::int64_t samples = 4, steps = 30;
+  std::int64_t samples = 4, steps = 30, clip_skip = 1;
   std::uint64_t seed = 1;
   double guidance = 7.5;
 };
@@ -54,6 +55,8 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--drift-without", o.drift_without,
                  "… and of the same prompts and seeds without it, of the same names: drift");
   app.add_option("--model", o.model, "Make the pictures that --generated lacks, with this model");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
   o.adapters.add_to(app);
   app.add_option("--prompts", o.prompts,
                  "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
@@ -62,6 +65,7 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
   app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
   app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
       ->transform(whole_number())
       ->capture_default_str();
@@ -90,13 +94,14 @@ class SubjectGeneration {
       : o_(o),
         prompts_(prompts_of(o)),
         choices_(parse_adapters(o.adapters)),
-        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))),
+        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))),
         hash_(pipeline::model_hash(model_.files())) {
     adapters_ = load_adapters(model_, choices_, "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
     pipeline::GenerateRequest request;
     request.steps = o.steps;
     request.guidance.scale = o.guidance;
+    request.clip_skip = o.clip_skip;
     request_ = model_.checked(request);
     record_ = generation_record(model_, hash_, choices_, request_);
     for (std::size_t p = 0; p < prompts_.size(); ++p)

@@ -163,6 +163,9 @@ TEST_F(Eval, SubjectPicturesOfOtherSettingsAreRefused) {
   EXPECT_NE(one.out.find("2 samples of 2 units"), std::string::npos) << one.out;
 
   expect_failure(command({"--guidance", "3"}), "guidance was \"7.5\" and is now \"3\"");
+  expect_failure(command({"--clip-skip", "2"}), "clip skip was \"1\" and is now \"2\"");
+  expect_failure(command({"--prediction", "v"}), "prediction was nothing and is now \"v\"");
+  expect_failure(command({"--prediction", "flow"}), "use epsilon or v");
   fs::copy(folder_ / "model", folder_ / "other", fs::copy_options::recursive);
   Arguments other = command({});
   other[3] = path("other");
@@ -171,6 +174,20 @@ TEST_F(Eval, SubjectPicturesOfOtherSettingsAreRefused) {
   expect_failure(command({}), "the prompt of p01 was");
   fs::remove(folder_ / "made/generation.json");
   expect_failure(command({}), "without a generation.json");
+}
+
+TEST_F(Eval, ModelsOfOneFileTakeATokenizer) {
+  golden::write_tiny_vit(folder_ / "dino");
+  std::ofstream(folder_ / "prompts.txt") << "a dog in snow\n";
+  const std::string file = write_model("sd1-file").string();
+  fs::rename(folder_ / "tokenizer", folder_ / "words");
+  Arguments command = {"eval",        "subject",           "--model",     file,
+                       "--prompts",   path("prompts.txt"), "--steps",     "1",
+                       "--generated", path("made"),        "--reference", path("pictures"),
+                       "--dino",      path("dino"),        "--samples",   "1"};
+  expect_failure(command, "--tokenizer FOLDER");
+  command.insert(command.end(), {"--tokenizer", path("words"), "--clip-skip", "2"});
+  expect_success(command);
 }
 
 TEST_F(Eval, ControlPicturesOfOtherSettingsAreRefused) {
