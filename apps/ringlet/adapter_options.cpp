@@ -134,11 +134,11 @@ adapt::Components OpenedModel::components() const {
   return {{pipeline::kOtherComponent, &other}};
 }
 
-OpenedModel open_for_adapters(const std::string& path, const std::string& variant) {
+OpenedModel open_for_adapters(const std::string& path, const ModelOptions& options) {
   if (const auto file = pipeline::other_network_file(path); !file.empty())
     return {std::nullopt, pipeline::layers_of_file(file), sha256_file(file)};
   pipeline::LoadOptions load;
-  load.files.variant = variant;
+  load.files = options.files();
   load.low_memory = true;
   auto model = pipeline::StableDiffusion::open(path, load);
   std::string hash = pipeline::model_hash(model.files());

@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "model_options.h"
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/pipeline/merge.h"
@@ -62,7 +63,7 @@ struct OpenedModel {
 
   adapt::Components components() const;
 };
-OpenedModel open_for_adapters(const std::string& path, const std::string& variant);
+OpenedModel open_for_adapters(const std::string& path, const ModelOptions& options);
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets);
 

@@ -23,7 +23,8 @@ namespace fs = std::filesystem;
 struct ConvertOptions {
   CommonOptions common;
   AdapterOptions adapters;
-  std::string model, variant, out, to, as, metadata = "minimum", save_precision;
+  ModelOptions files;
+  std::string model, out, to, as, metadata = "minimum", save_precision;
   std::int64_t rank = 0;
   double max_error = 0.0;
 };
@@ -81,7 +82,7 @@ int convert(const ConvertOptions& o) {
   writing.metadata = metadata_level(o.metadata);
   writing.title = fs::path(o.out).stem().string();
   const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
-  const OpenedModel opened = open_for_adapters(o.model, o.variant);
+  const OpenedModel opened = open_for_adapters(o.model, o.files);
   const adapt::Components components = opened.components();
 
   nlohmann::json result = {{"out", o.out}, {"to", o.to}};
@@ -140,7 +141,7 @@ int cmd_convert(int argc, char** argv) {
       "What of the training goes along: none, minimum, or full (captions, folder names)");
   app.add_option("--save-precision", options.save_precision,
                  "fp32, fp16 or bf16; default: as read");
-  app.add_option("--variant", options.variant, "Weight files to prefer in a folder, such as fp16");
+  options.files.add_files(app);
   options.common.add_to(app);
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();

@@ -54,28 +54,6 @@ void EvalOutput::write(const eval::Evaluation& evaluation,
   std::printf("%s", print_json ? numbers.c_str() : eval::to_text(evaluation).c_str());
 }
 
-pipeline::LoadOptions load_options(const CommonOptions& common) {
-  pipeline::LoadOptions load;
-  load.device = common.select_device();
-  load.precision = common.select_precision(load.device);
-  return load;
-}
-
-std::vector<std::uint64_t> missing_seeds(
-    std::uint64_t first, std::int64_t count,
-    const std::function<std::filesystem::path(std::uint64_t seed)>& file_of) {
-  std::vector<std::uint64_t> seeds;
-  for (std::uint64_t seed = first; seed < first + static_cast<std::uint64_t>(count); ++seed)
-    if (!std::filesystem::exists(file_of(seed))) seeds.push_back(seed);
-  return seeds;
-}
-
-std::vector<io::Image> make_pictures(const pipeline::StableDiffusion& model,
-                                     const pipeline::GenerateRequest& request) {
-  return model.decode(
-      model.sample(request, [](const diffusion::StepReport&) { return !interrupted(); }));
-}
-
 std::vector<std::pair<std::string, std::string>> pair_sheets(
     const std::vector<eval::ControlPair>& pairs) {
   constexpr std::size_t kMost = 24, kColumns = 8;

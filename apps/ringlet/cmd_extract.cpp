@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model_options.h"
 #include "options.h"
 #include "ringlet/adapt/budget.h"
 #include "ringlet/core/log.h"
@@ -23,7 +24,8 @@ struct ExtractOptions {
   CommonOptions common;
   pipeline::ExtractSource source;
   adapt::FitOptions fit;
-  std::string base, tuned, tokenizer, out;
+  ModelOptions files;
+  std::string base, tuned, out;
   std::string method, budget, compare, budgets;
   std::optional<double> max_error;
   std::string save_precision = "fp32";
@@ -70,8 +72,7 @@ void add_options(CLI::App& app, ExtractOptions& o) {
       ->capture_default_str();
   app.add_option("--save-precision", o.save_precision, "fp32, fp16 or bf16: type of what is saved")
       ->capture_default_str();
-  app.add_option("--variant", o.source.files.variant, "Weight files to prefer, for example fp16");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
+  o.files.add_files(app);
 }
 
 /// The texts between commas that no bracket encloses.
@@ -137,7 +138,7 @@ void check(ExtractOptions& o) {
   if (!o.budget.empty()) adapt::parse_budget(o.budget);
   o.source.base = o.base;
   o.source.tuned = o.tuned;
-  o.source.files.tokenizer = o.tokenizer;
+  o.source.files = o.files.files();
   check_output(o);
 }
 

@@ -25,7 +25,8 @@ namespace fs = std::filesystem;
 
 struct GenerateOptions {
   CommonOptions common;
-  std::string model, variant, tokenizer, prediction;
+  ModelOptions files;
+  std::string model;
   std::vector<std::string> prompts;
   std::string prompts_file;
   std::optional<std::string> negative_prompt;
@@ -59,10 +60,8 @@ void add_model_options(CLI::App& app, GenerateOptions& o) {
   repeatable(app.add_option("--embedding", o.embeddings,
                             "Textual-inversion file, :word where its own name is not wanted; "
                             "may be given several times"));
-  app.add_option("--variant", o.variant, "Weight files to prefer in a folder, for example fp16");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
-  app.add_option("--prediction", o.prediction,
-                 "epsilon or v: what the model predicts, when its files say it wrongly");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
   app.add_flag("--low-memory", o.low_memory,
                "Keep 16-bit weights as stored and code large images in tiles; slower");
 }
@@ -88,9 +87,7 @@ void add_picture_options(CLI::App& app, GenerateOptions& o) {
       ->capture_default_str();
   app.add_option("--width", o.width, "Pixels [the model's own]");
   app.add_option("--height", o.height, "Pixels [the model's own]");
-  app.add_option("--clip-skip", o.clip_skip,
-                 "Text encoder layer to use, counted from the end (1 = last)")
-      ->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
 }
 
 void add_start_and_output_options(CLI::App& app, GenerateOptions& o) {
@@ -164,9 +161,7 @@ void check(const GenerateOptions& o) {
   if (o.output_type != "png" && o.output_type != "latent")
     throw Error(ErrorCode::invalid_argument, "--output-type",
                 "\"" + o.output_type + "\" is not known", "use png or latent");
-  if (!o.prediction.empty() && o.prediction != "epsilon" && o.prediction != "v")
-    throw Error(ErrorCode::invalid_argument, "--prediction",
-                "\"" + o.prediction + "\" is not known", "use epsilon or v");
+  o.files.chosen_prediction();
   if (!o.sampler.empty()) diffusion::find_sampler(o.sampler);
 }
 
@@ -181,14 +176,11 @@ at::Tensor read_latents(const std::string& path) {
 
 pipeline::LoadOptions load_options(const GenerateOptions& o) {
   pipeline::LoadOptions options;
-  options.files.variant = o.variant;
-  options.files.tokenizer = o.tokenizer;
+  options.files = o.files.files();
   options.device = o.common.select_device();
   options.precision = o.common.select_precision(options.device);
   options.low_memory = o.low_memory;
-  if (!o.prediction.empty())
-    options.prediction =
-        o.prediction == "v" ? diffusion::Prediction::v : diffusion::Prediction::epsilon;
+  options.prediction = o.files.chosen_prediction();
   return options;
 }
 

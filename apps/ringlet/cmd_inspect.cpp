@@ -26,6 +26,7 @@ struct InspectOptions {
   std::optional<std::string> tokens;
   std::string tokens_file;
   std::string model;
+  ModelOptions files;
 };
 
 void print_json(const Json& json) {
@@ -111,7 +112,7 @@ int inspect_tokens(const InspectOptions& o) {
 
 /// How an adapter is read for a model: dialect, methods, what had to be decided.
 int inspect_adapter(const InspectOptions& o) {
-  const OpenedModel opened = open_for_adapters(o.model, "");
+  const OpenedModel opened = open_for_adapters(o.model, o.files);
   const formats::ReadAdapter read = formats::read_adapter(o.path, opened.components(), opened.hash);
   const formats::AdapterReport& report = read.report;
   if (o.common.json) {
@@ -156,6 +157,7 @@ int cmd_inspect(int argc, char** argv) {
   app.add_option("--model", options.model,
                  "For an adapter: how it is understood for this model (program, methods, axes, "
                  "scales)");
+  options.files.add_files(app);
   options.common.add_to(app);
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();

@@ -22,7 +22,8 @@ namespace fs = std::filesystem;
 
 struct MergeOptions {
   CommonOptions common;
-  std::string model, variant, tokenizer, out;
+  ModelOptions files;
+  std::string model, out;
   AdapterOptions adapters;
   bool no_check = false;
   bool into_adapter = false;
@@ -76,7 +77,7 @@ void merge_other(const MergeOptions& o, const fs::path& weights,
   if (fs::equivalent(o.model, o.out, problem))
     throw Error(ErrorCode::invalid_argument, o.out, "this is the network itself",
                 "write to another folder");
-  const OpenedModel opened = open_for_adapters(o.model, o.variant);
+  const OpenedModel opened = open_for_adapters(o.model, o.files);
   const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
   fs::create_directories(o.out);
   pipeline::merge_tensor_file(weights, pointers_to(adapters.sets),
@@ -90,7 +91,7 @@ void merge_other(const MergeOptions& o, const fs::path& weights,
 /// One adapter that does what all do together.
 void merge_into_adapter(const MergeOptions& o,
                         const std::vector<pipeline::AdapterChoice>& choices) {
-  const OpenedModel opened = open_for_adapters(o.model, o.variant);
+  const OpenedModel opened = open_for_adapters(o.model, o.files);
   const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
   adapt::AdapterFileInfo info;
   info.base_hash = opened.hash;
@@ -109,8 +110,7 @@ int merge(const MergeOptions& o) {
     merge_other(o, other, choices);
   } else {
     pipeline::LoadOptions load;
-    load.files.variant = o.variant;
-    load.files.tokenizer = o.tokenizer;
+    load.files = o.files.files();
     load.low_memory = true;
     {
       const auto model = pipeline::StableDiffusion::open(o.model, load);
@@ -161,8 +161,7 @@ int cmd_merge(int argc, char** argv) {
   options.adapters.add_to(app);
   app.add_option("--out", options.out, "Folder, or .safetensors file for single-file models")
       ->required();
-  app.add_option("--variant", options.variant, "Weight files to prefer in a folder, such as fp16");
-  app.add_option("--tokenizer", options.tokenizer, "Tokenizer folder, for single-file checkpoints");
+  options.files.add_files(app);
   app.add_flag("--into-adapter", options.into_adapter,
                "Write one adapter that does what all do together, exactly, instead of a model");
   app.add_flag("--no-check", options.no_check,

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model_options.h"
 #include "options.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/control_metrics.h"
@@ -19,7 +20,8 @@ struct TrainOptions {
   CommonOptions common;
   train::FineTuneOptions run;
   TrainingOptions training;
-  std::string model, init, variant, tokenizer, prediction, instance_images, class_images, cache;
+  ModelOptions files;
+  std::string model, init, instance_images, class_images, cache;
   std::string crop = "centre";
   std::string control, control_images, control_network = "encoder";
   data::CannyThresholds canny;
@@ -30,10 +32,8 @@ void add_model_options(CLI::App& app, TrainOptions& o) {
   app.add_option("--model", o.model, "Model folder (diffusers) or single .safetensors checkpoint");
   app.add_option("--init", o.init,
                  "Model folder whose parts may lack weights: those start at random");
-  app.add_option("--variant", o.variant, "Weight files to prefer in a folder, for example fp16");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer folder, for single-file checkpoints");
-  app.add_option("--prediction", o.prediction,
-                 "epsilon or v: what the model predicts, when its files say it wrongly");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
   o.training.add_method(
       app, o.run,
       "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined by +, an "
@@ -95,8 +95,7 @@ void add_loop_options(CLI::App& app, TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--caption-dropout", l.caption_dropout, "Share of empty captions")
       ->capture_default_str();
-  app.add_option("--clip-skip", l.clip_skip, "Text encoder layer, counted from the end")
-      ->capture_default_str();
+  add_clip_skip(app, l.clip_skip);
 }
 
 void add_output_options(CLI::App& app, TrainOptions& o) {
@@ -151,17 +150,11 @@ void translate(TrainOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--model", "give either --model or --init");
   run.seed = o.training.choose_seed();
   run.model = o.model.empty() ? o.init : o.model;
-  run.load.files.variant = o.variant;
-  run.load.files.tokenizer = o.tokenizer;
+  run.load.files = o.files.files();
   if (!o.init.empty()) run.load.files.random_seed = run.seed;
   run.load.device = o.common.select_device();
   run.load.precision = o.common.select_precision(run.load.device);
-  if (o.prediction == "epsilon" || o.prediction == "v")
-    run.load.prediction =
-        o.prediction == "v" ? diffusion::Prediction::v : diffusion::Prediction::epsilon;
-  else if (!o.prediction.empty())
-    throw Error(ErrorCode::invalid_argument, "--prediction",
-                "\"" + o.prediction + "\" is not known", "use epsilon or v");
+  run.load.prediction = o.files.chosen_prediction();
   o.training.translate(run, run.trainer);
   run.save_precision = o.training.storage(run.load.device);
   run.out = o.training.out;

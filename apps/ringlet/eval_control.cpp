@@ -1,8 +1,8 @@
 // `ringlet eval control`: do pictures follow their control signals?
-#include <cmath>
-#include <cstdio>
+#include <optional>
 
 #include "adapter_options.h"
+#include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/text.h"
@@ -31,9 +31,10 @@ struct EvalControlOptions {
   std::int64_t size = 0;
   data::CannyThresholds canny;
   // Pictures that are still to be made.
+  ModelOptions files;
   std::string model, controlnet, control_images, prompt, sampler;
   AdapterOptions adapters;
-  std::int64_t samples = 3, steps = 30;
+  std::int64_t samples = 3, steps = 30, clip_skip = 1;
   std::uint64_t seed = 1;
   double guidance = 7.5, strength = 1.0;
 };
@@ -45,7 +46,9 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--generated", o.generated,
                  "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
       ->required();
-  app.add_option("--size", o.size, "Bring both to squares of so many pixels [they must be alike]");
+  app.add_option("--size", o.size,
+                 "Bring both to squares of so many pixels [the model's own; without --model they "
+                 "must be alike]");
   app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
   app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
   app.add_option("--labels", o.labels,
@@ -62,7 +65,9 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
                "as in ADE20K");
   app.add_option("--classes", o.classes,
                  "segmentation: how many classes the maps have, 150 for ADE20K");
-  app.add_option("--landmarks", o.landmarks, "landmark: folder of the true landmarks");
+  app.add_option("--landmarks", o.landmarks,
+                 "landmark: folder of the true landmarks, in the references' pixels (with "
+                 "neither --size nor --model in those of the generated pictures)");
   app.add_option(
       "--found-landmarks", o.found_landmarks,
       "landmark: folder of the landmarks that a detector found in the generated pictures, under "
@@ -71,6 +76,8 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
       "--model", o.model,
       "Make the pictures that --generated lacks, with this model; captions come from the "
       "references' .txt files");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
   o.adapters.add_to(app);
   app.add_option("--controlnet", o.controlnet,
                  "ControlNet folder, in place of an adapter's encoder");
@@ -81,6 +88,7 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
   app.add_option("--sampler", o.sampler, "As in generate [the model's own]");
   app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
   app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
   app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
       ->transform(whole_number())
@@ -92,25 +100,48 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
 class ControlGeneration {
  public:
   explicit ControlGeneration(const EvalControlOptions& o)
-      : o_(o), model_(pipeline::StableDiffusion::open(o.model, load_options(o.common))) {
-    adapters_ = load_adapters(model_, parse_adapters(o.adapters), "");
+      : o_(o),
+        settings_{data::control_signal_from_name(o.kind, "--kind"), o.canny, o.control_images},
+        pictures_(data::read_picture_folder(o.reference).pictures),
+        choices_(parse_adapters(o.adapters)),
+        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))) {
+    check_references();
+    adapters_ = load_adapters(model_, choices_, "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
     network_ = control_network(model_, adapters_, o.controlnet);
     if (!network_)
       throw Error(ErrorCode::invalid_argument, "--adapter",
                   "none of the adapters holds a control encoder",
                   "give one that was trained with --control, or --controlnet FOLDER");
+    request_ = checked_request();
+    record_ = generation_record(model_, pipeline::model_hash(model_.files()), choices_, request_);
+    add_signals();
+    for (const data::Picture& picture : pictures_)
+      record_.prompts.emplace_back(picture.path.stem().string(), prompt_of(picture));
   }
 
-  void run() {
-    const auto pictures = data::read_picture_folder(o_.reference).pictures;
-    settings_ = {data::control_signal_from_name(o_.kind, "--kind"), o_.canny, o_.control_images};
-    std::vector<fs::path> paths;
-    for (const data::Picture& picture : pictures) paths.push_back(picture.path);
-    data::check_control_files(settings_, paths);
-    fs::create_directories(o_.generated);
-    Progress progress("generating", pictures.size(), o_.common.quiet || o_.common.json);
-    for (const data::Picture& picture : pictures) {
+  /// What the pictures depend on, for the result.
+  const eval::GenerationRecord& record() const { return record_; }
+
+  /// The side of the pictures, which are squares.
+  std::int64_t size() const { return request_.width; }
+
+  /// The pictures that are asked for with their references; the folder may hold others, of more
+  /// seeds.
+  std::vector<eval::ControlPair> pairs() const {
+    std::vector<eval::ControlPair> pairs;
+    for (const data::Picture& picture : pictures_)
+      for (std::int64_t i = 0; i < o_.samples; ++i) {
+        const fs::path file = file_of(picture, o_.seed + static_cast<std::uint64_t>(i));
+        pairs.push_back({file.stem().string(), picture.path.stem().string(), picture.path, file});
+      }
+    return pairs;
+  }
+
+  void run() const {
+    eval::claim_folder(o_.generated, record_);
+    Progress progress("generating", pictures_.size(), o_.common.quiet || o_.common.json);
+    for (const data::Picture& picture : pictures_) {
       make(picture);
       progress.advance();
     }
@@ -122,24 +153,61 @@ class ControlGeneration {
            (picture.path.stem().string() + "-s" + std::to_string(seed) + ".png");
   }
 
-  void make(const data::Picture& picture) const {
-    pipeline::GenerateRequest request;
-    request.seeds = missing_seeds(o_.seed, o_.samples,
-                                  [&](std::uint64_t seed) { return file_of(picture, seed); });
-    if (request.seeds.empty()) return;
-    request.prompt = picture.caption.empty() ? o_.prompt : picture.caption;
-    if (request.prompt.empty())
+  std::string prompt_of(const data::Picture& picture) const {
+    if (picture.caption.empty() && o_.prompt.empty())
       throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
                   "write it into a .txt file beside it, or give --prompt");
+    return picture.caption.empty() ? o_.prompt : picture.caption;
+  }
+
+  /// Pictures are called after their references, which may lie in several folders.
+  void check_references() const {
+    std::vector<fs::path> paths;
+    for (const data::Picture& picture : pictures_) paths.push_back(picture.path);
+    data::check_picture_names(paths);
+    data::check_control_files(settings_, paths);
+  }
+
+  /// What all pictures have in common.
+  pipeline::GenerateRequest checked_request() const {
+    pipeline::GenerateRequest request;
     request.steps = o_.steps;
     request.guidance.scale = o_.guidance;
+    request.clip_skip = o_.clip_skip;
     request.width = request.height = o_.size;
     if (!o_.sampler.empty()) request.sampler = diffusion::find_sampler(o_.sampler);
     request.control = &*network_;
     request.control_strength = o_.strength;
+    request.control_image = io::read_image(pictures_.front().path);
+    return model_.checked(request);
+  }
+
+  /// What the pictures follow, and how.
+  void add_signals() {
+    std::vector<fs::path> references, given;
+    for (const data::Picture& picture : pictures_) {
+      references.push_back(picture.path);
+      if (auto file = data::control_file(settings_, picture.path)) given.push_back(*file);
+    }
+    auto& settings = record_.settings;
+    if (!o_.controlnet.empty()) settings.emplace_back("controlnet", file_identity(o_.controlnet));
+    settings.emplace_back("signal", o_.kind);
+    if (settings_.signal == data::ControlSignal::canny && given.empty())
+      settings.emplace_back("canny thresholds",
+                            exact_number(o_.canny.low) + ", " + exact_number(o_.canny.high));
+    settings.emplace_back("control strength", exact_number(o_.strength));
+    settings.emplace_back("references", eval::hash_of_files(std::move(references)));
+    if (!given.empty())
+      settings.emplace_back("control images", eval::hash_of_files(std::move(given)));
+  }
+
+  void make(const data::Picture& picture) const {
+    pipeline::GenerateRequest request = request_;
+    request.seeds = missing_seeds(o_.seed, o_.samples,
+                                  [&](std::uint64_t seed) { return file_of(picture, seed); });
+    if (request.seeds.empty()) return;
+    request.prompt = prompt_of(picture);
     const io::Image image = io::read_image(picture.path);
-    request.control_image = image;
-    request = model_.checked(request);
     request.control_image = data::control_picture(settings_, picture.path, image,
                                                   data::square_crop(image, request.width));
     const std::vector<io::Image> made = make_pictures(model_, request);
@@ -148,10 +216,14 @@ class ControlGeneration {
   }
 
   const EvalControlOptions& o_;
+  data::ControlSettings settings_;
+  std::vector<data::Picture> pictures_;
+  std::vector<pipeline::AdapterChoice> choices_;
   pipeline::StableDiffusion model_;
   LoadedAdapters adapters_;
   std::optional<pipeline::ControlNetwork> network_;
-  data::ControlSettings settings_;
+  pipeline::GenerateRequest request_;
+  eval::GenerationRecord record_;
 };
 
 void need(const std::string& value, const char* option, const char* why) {
@@ -159,61 +231,133 @@ void need(const std::string& value, const char* option, const char* why) {
     throw Error(ErrorCode::invalid_argument, option, std::string("is needed for ") + why);
 }
 
-eval::Evaluation evaluate(const EvalControlOptions& o) {
-  if (o.kind == "landmark") {
-    need(o.landmarks, "--landmarks", "--kind landmark");
-    need(o.found_landmarks, "--found-landmarks",
-         "--kind landmark: ringlet has no detector, any that writes .json or .pts serves");
-    return eval::evaluate_landmarks(
-        eval::pair_by_name({o.landmarks, kLandmarks}, {o.generated, kPictures}),
-        {o.found_landmarks, kLandmarks});
-  }
-  if (o.kind == "segmentation" && !o.segmenter.empty()) {
-    need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
-    const auto segmenter = eval::Segmenter::open(o.segmenter, o.common.select_device());
-    return eval::evaluate_segmentation(
-        eval::pair_by_name({o.labels, kLabels}, {o.generated, kPictures}), segmenter,
-        {segmenter.classes(), o.labels_from_one});
-  }
-  if (o.kind == "segmentation" && (!o.labels.empty() || !o.found_labels.empty())) {
-    need(o.labels, "--labels", "--found-labels");
-    need(o.found_labels, "--found-labels", "--labels");
-    if (o.classes < 1 || o.classes > 255)
-      throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
-    return eval::evaluate_label_maps(
-        eval::pair_by_name({o.labels, kLabels}, {o.found_labels, kLabels}),
-        {o.classes, o.labels_from_one});
-  }
-  need(o.reference, "--reference", "this kind");
-  const auto pairs = eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures});
-  return o.kind == "canny" ? eval::evaluate_edges(pairs, o.canny, o.size)
-                           : eval::evaluate_colour_segmentation(pairs, o.size);
+/// Another program's label maps of the generated pictures, instead of a network's.
+bool with_label_maps(const EvalControlOptions& o) {
+  return o.kind == "segmentation" && o.segmenter.empty() &&
+         (!o.labels.empty() || !o.found_labels.empty());
 }
 
-int eval_control(const EvalControlOptions& o) {
+/// What another program has to find in the generated pictures.
+void check_found(const EvalControlOptions& o) {
+  if (o.kind == "landmark")
+    need(o.found_landmarks, "--found-landmarks",
+         "--kind landmark: ringlet has no detector, any that writes .json or .pts serves");
+  if (with_label_maps(o))
+    need(o.found_labels, "--found-labels",
+         "--labels: run a segmenter over --generated, or give "
+         "--segmenter");
+}
+
+void check_truth(const EvalControlOptions& o) {
+  if (o.kind == "landmark") {
+    need(o.landmarks, "--landmarks", "--kind landmark");
+    if (o.size > 0)
+      need(o.reference, "--reference", "--size: the landmarks are in its pictures' pixels");
+  } else if (o.kind == "segmentation" && !o.segmenter.empty()) {
+    need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
+  } else if (with_label_maps(o)) {
+    need(o.labels, "--labels", "--found-labels");
+  } else {
+    need(o.reference, "--reference", "this kind");
+  }
+}
+
+/// What can be refused before anything is made. Pictures that are still to be made cannot have
+/// been looked at by another program: what it finds in them is asked for afterwards.
+void check(const EvalControlOptions& o) {
   if (o.kind != "canny" && o.kind != "segmentation" && o.kind != "landmark")
     throw Error(ErrorCode::invalid_argument, "--kind", "\"" + o.kind + "\" is not known",
                 "use canny, segmentation or landmark");
   if (o.samples < 1 || o.size < 0)
     throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
-  if (!o.model.empty()) {
-    need(o.reference, "--reference", "--model");
-    ControlGeneration(o).run();
+  if (!o.model.empty()) need(o.reference, "--reference", "--model");
+  check_truth(o);
+  if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))
+    throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
+  if (o.model.empty()) check_found(o);
+}
+
+/// What is compared.
+struct ControlMaterial {
+  std::vector<eval::ControlPair> pictures;  ///< with their references, where these are needed
+  std::vector<eval::ControlPair> pairs;     ///< with what is truly in them
+  std::int64_t size = 0;  ///< of squares that both are brought to; 0 = as they are
+  eval::GenerationRecord record;
+};
+
+/// Where the truth is, if not in the pictures that the signals were made from.
+std::optional<eval::FilesIn> truth_of(const EvalControlOptions& o) {
+  if (o.kind == "landmark") return eval::FilesIn{o.landmarks, kLandmarks};
+  if (o.kind == "segmentation" && !o.labels.empty()) return eval::FilesIn{o.labels, kLabels};
+  return std::nullopt;
+}
+
+std::vector<eval::ControlPair> given_pictures(const EvalControlOptions& o) {
+  return eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures});
+}
+
+ControlMaterial material_of(const EvalControlOptions& o) {
+  const std::optional<eval::FilesIn> truth = truth_of(o);
+  if (o.model.empty()) {
+    const bool maps = with_label_maps(o);
+    const eval::FilesIn found = {maps ? o.found_labels : o.generated, maps ? kLabels : kPictures};
+    return {
+        o.kind == "landmark" && o.size > 0 ? given_pictures(o) : std::vector<eval::ControlPair>(),
+        eval::pair_by_name(truth.value_or(eval::FilesIn{o.reference, kPictures}), found),
+        o.size,
+        {}};
   }
-  eval::Evaluation evaluation = evaluate(o);
-  evaluation.settings.insert(evaluation.settings.end(),
-                             {{"reference", o.reference}, {"generated", o.generated}});
-  if (!o.model.empty())
-    evaluation.settings.insert(evaluation.settings.end(),
-                               {{"model", o.model},
-                                {"adapters", describe_adapters(parse_adapters(o.adapters))},
-                                {"samples", std::to_string(o.samples)},
-                                {"steps", std::to_string(o.steps)},
-                                {"guidance", exact_number(o.guidance)},
-                                {"first seed", std::to_string(o.seed)}});
+  const ControlGeneration generation(o);
+  ControlMaterial material = {generation.pairs(), generation.pairs(), generation.size(),
+                              generation.record()};
+  if (truth) material.pairs = eval::with_references(material.pairs, *truth);
+  generation.run();
+  check_found(o);
+  if (with_label_maps(o))
+    material.pairs = eval::with_found(material.pairs, {o.found_labels, kLabels});
+  return material;
+}
+
+eval::Evaluation evaluate(const EvalControlOptions& o, const ControlMaterial& material,
+                          const std::optional<eval::Segmenter>& segmenter) {
+  if (o.kind == "landmark")
+    return eval::evaluate_landmarks(material.pairs, {o.found_landmarks, kLandmarks},
+                                    {material.size, material.pictures});
+  if (segmenter)
+    return eval::evaluate_segmentation(material.pairs, *segmenter,
+                                       {segmenter->classes(), o.labels_from_one});
+  if (with_label_maps(o))
+    return eval::evaluate_label_maps(material.pairs, {o.classes, o.labels_from_one});
+  return o.kind == "canny" ? eval::evaluate_edges(material.pairs, o.canny, material.size)
+                           : eval::evaluate_colour_segmentation(material.pairs, material.size);
+}
+
+void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
+                  const eval::GenerationRecord& record) {
+  auto& settings = evaluation.settings;
+  settings.insert(settings.end(), {{"reference", o.reference}, {"generated", o.generated}});
+  if (o.model.empty()) return;
+  const auto made = record.summary();
+  settings.insert(settings.end(), made.begin(), made.end());
+  settings.insert(settings.end(), {{"model path", o.model},
+                                   {"adapter paths", join(o.adapters.files)},
+                                   {"samples", std::to_string(o.samples)},
+                                   {"first seed", std::to_string(o.seed)}});
+}
+
+int eval_control(const EvalControlOptions& o) {
+  check(o);
+  std::optional<eval::Segmenter> segmenter;
+  if (o.kind == "segmentation" && !o.segmenter.empty())
+    segmenter.emplace(eval::Segmenter::open(o.segmenter, o.common.select_device()));
+  const ControlMaterial material = material_of(o);
+  eval::Evaluation evaluation = evaluate(o, material, segmenter);
+  add_settings(evaluation, o, material.record);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures}));
+    pictures = pair_sheets(
+        o.model.empty() ? eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures})
+                        : material.pictures);
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

@@ -1,7 +1,10 @@
 // `ringlet eval subject` and `ringlet eval set`: pictures against real ones, by feature networks.
+#include <algorithm>
 #include <cstdio>
+#include <tuple>
 
 #include "adapter_options.h"
+#include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/text.h"
@@ -22,9 +25,10 @@ struct EvalSubjectOptions {
   std::string generated, reference, token, dino, clip, lpips, captions, prior, drift_with,
       drift_without;
   // Pictures that are still to be made.
+  ModelOptions files;
   std::string model, prompts, subject;
   AdapterOptions adapters;
-  std::int64_t samples = 4, steps = 30;
+  std::int64_t samples = 4, steps = 30, clip_skip = 1;
   std::uint64_t seed = 1;
   double guidance = 7.5;
 };
@@ -51,6 +55,8 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--drift-without", o.drift_without,
                  "… and of the same prompts and seeds without it, of the same names: drift");
   app.add_option("--model", o.model, "Make the pictures that --generated lacks, with this model");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
   o.adapters.add_to(app);
   app.add_option("--prompts", o.prompts,
                  "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
@@ -59,6 +65,7 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
   app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
   app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
       ->transform(whole_number())
       ->capture_default_str();
@@ -80,78 +87,168 @@ std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
   return prompts;
 }
 
-/// A picture per prompt and seed that is not there yet.
-void generate_missing(const EvalSubjectOptions& o) {
-  const std::vector<std::string> prompts = prompts_of(o);
-  const auto model = pipeline::StableDiffusion::open(o.model, load_options(o.common));
-  LoadedAdapters adapters = load_adapters(model, parse_adapters(o.adapters), "");
-  for (adapt::AdapterSet& adapter : adapters.sets) adapter.attach();
-  const std::string hash = pipeline::model_hash(model.files());
-  fs::create_directories(o.generated);
-  Progress progress("generating", prompts.size(), o.common.quiet || o.common.json);
-  for (std::size_t p = 0; p < prompts.size(); ++p) {
-    const auto file_of = [&](std::uint64_t seed) {
-      char name[64];
-      std::snprintf(name, sizeof name, "p%02zu-s%llu.png", p,
-                    static_cast<unsigned long long>(seed));
-      return fs::path(o.generated) / name;
-    };
+/// A picture per prompt and seed.
+class SubjectGeneration {
+ public:
+  explicit SubjectGeneration(const EvalSubjectOptions& o)
+      : o_(o),
+        prompts_(prompts_of(o)),
+        choices_(parse_adapters(o.adapters)),
+        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))),
+        hash_(pipeline::model_hash(model_.files())) {
+    adapters_ = load_adapters(model_, choices_, "");
+    for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
     pipeline::GenerateRequest request;
-    request.prompt = prompts[p];
     request.steps = o.steps;
     request.guidance.scale = o.guidance;
-    request.seeds = missing_seeds(o.seed, o.samples, file_of);
-    if (!request.seeds.empty()) {
-      request = model.checked(request);
-      const std::vector<io::Image> made = make_pictures(model, request);
-      for (std::size_t i = 0; i < made.size(); ++i)
-        io::write_png(file_of(request.seeds[i]), made[i],
-                      {{"parameters", pipeline::generation_parameters(request, request.seeds[i],
-                                                                      model.files(), hash)}});
+    request.clip_skip = o.clip_skip;
+    request_ = model_.checked(request);
+    record_ = generation_record(model_, hash_, choices_, request_);
+    for (std::size_t p = 0; p < prompts_.size(); ++p)
+      record_.prompts.emplace_back(name_of(p), prompts_[p]);
+  }
+
+  /// What the pictures depend on, for the result.
+  const eval::GenerationRecord& record() const { return record_; }
+
+  /// Makes those that are not there yet, and returns all that are asked for; the folder may hold
+  /// others, of more seeds.
+  std::vector<fs::path> run() const {
+    eval::claim_folder(o_.generated, record_);
+    Progress progress("generating", prompts_.size(), o_.common.quiet || o_.common.json);
+    std::vector<fs::path> files;
+    for (std::size_t p = 0; p < prompts_.size(); ++p) {
+      make(p);
+      for (std::int64_t i = 0; i < o_.samples; ++i)
+        files.push_back(file_of(p, o_.seed + static_cast<std::uint64_t>(i)));
+      progress.advance();
     }
-    progress.advance();
+    return files;
+  }
+
+ private:
+  static std::string name_of(std::size_t prompt) {
+    char name[32];
+    std::snprintf(name, sizeof name, "p%02zu", prompt);
+    return name;
+  }
+
+  fs::path file_of(std::size_t prompt, std::uint64_t seed) const {
+    return fs::path(o_.generated) / (name_of(prompt) + "-s" + std::to_string(seed) + ".png");
+  }
+
+  void make(std::size_t prompt) const {
+    pipeline::GenerateRequest request = request_;
+    request.prompt = prompts_[prompt];
+    request.seeds = missing_seeds(o_.seed, o_.samples,
+                                  [&](std::uint64_t seed) { return file_of(prompt, seed); });
+    if (request.seeds.empty()) return;
+    const std::vector<io::Image> made = make_pictures(model_, request);
+    for (std::size_t i = 0; i < made.size(); ++i)
+      io::write_png(file_of(prompt, request.seeds[i]), made[i],
+                    {{"parameters", pipeline::generation_parameters(request, request.seeds[i],
+                                                                    model_.files(), hash_)}});
+  }
+
+  const EvalSubjectOptions& o_;
+  std::vector<std::string> prompts_;
+  std::vector<pipeline::AdapterChoice> choices_;
+  pipeline::StableDiffusion model_;
+  std::string hash_;
+  LoadedAdapters adapters_;
+  pipeline::GenerateRequest request_;
+  eval::GenerationRecord record_;
+};
+
+/// What is measured, and what it was made with.
+struct SubjectMaterial {
+  std::vector<eval::SubjectPicture> generated;
+  std::vector<eval::RealPictures> real;
+  std::vector<std::pair<std::string, std::string>> settings;
+};
+
+SubjectMaterial material_of(const EvalSubjectOptions& o) {
+  SubjectMaterial material;
+  material.settings = {{"generated", o.generated}, {"reference", o.reference}};
+  if (o.model.empty()) {
+    std::tie(material.generated, material.real) =
+        eval::read_subjects(o.generated, o.reference, o.token);
+    return material;
+  }
+  material.real = {eval::read_real(o.reference)};
+  const SubjectGeneration generation(o);
+  material.generated = eval::read_generated(generation.run(), o.token);
+  auto& settings = material.settings;
+  const auto made = generation.record().summary();
+  settings.insert(settings.end(), made.begin(), made.end());
+  settings.insert(settings.end(), {{"model path", o.model},
+                                   {"adapter paths", join(o.adapters.files)},
+                                   {"samples", std::to_string(o.samples)},
+                                   {"first seed", std::to_string(o.seed)}});
+  return material;
+}
+
+/// What can be refused before pictures are made.
+void check(const EvalSubjectOptions& o) {
+  if (o.samples < 1) throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
+  if (o.drift_with.empty() != o.drift_without.empty())
+    throw Error(ErrorCode::invalid_argument, "--drift-with, --drift-without", "go together");
+  if (!o.captions.empty() && o.clip.empty())
+    throw Error(ErrorCode::invalid_argument, "--clip", "is needed for --captions");
+}
+
+std::vector<std::pair<std::string, std::string>> sheet_of(
+    const std::vector<eval::SubjectPicture>& generated) {
+  constexpr std::size_t kShown = 40;
+  constexpr std::int64_t kColumns = 8;
+  std::vector<io::Image> shown;
+  for (std::size_t i = 0; i < std::min(kShown, generated.size()); ++i)
+    shown.push_back(io::read_image(generated[i].file));
+  return {{"generated pictures", io::encode_png(io::image_grid(shown, kColumns))}};
+}
+
+/// Those that options ask for.
+void add_further_metrics(eval::Evaluation& evaluation, const EvalSubjectOptions& o,
+                         const eval::SubjectNetworks& networks,
+                         const eval::PerceptualDistance* lpips,
+                         const std::vector<eval::SubjectPicture>& generated,
+                         const std::vector<eval::RealPictures>& real) {
+  const eval::NamedNetwork by = eval::main_network(networks);
+  if (!o.captions.empty()) {
+    evaluation.metrics.push_back(
+        eval::caption_accuracy(*networks.clip, generated, read_lines(o.captions, "--captions")));
+    evaluation.protocol.emplace_back("captions", eval::hash_of_files({o.captions}));
+  }
+  if (lpips != nullptr) {
+    if (auto diversity = eval::perceptual_diversity(*lpips, generated))
+      evaluation.metrics.push_back(*std::move(diversity));
+    evaluation.protocol.emplace_back("LPIPS", lpips->identity());
+  }
+  if (!o.prior.empty()) evaluation.metrics.push_back(eval::prior_preservation(by, o.prior, real));
+  if (!o.drift_with.empty()) {
+    evaluation.metrics.push_back(eval::prior_drift(by, o.drift_with, o.drift_without));
+    evaluation.protocol.emplace_back("pictures without the adapter",
+                                     eval::identity_of_pictures(o.drift_without));
   }
 }
 
 int eval_subject(const EvalSubjectOptions& o) {
-  if (o.samples < 1) throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
-  if (o.drift_with.empty() != o.drift_without.empty())
-    throw Error(ErrorCode::invalid_argument, "--drift-with, --drift-without", "go together");
+  check(o);
   std::optional<eval::FeatureNetwork> dino, clip;
   const at::Device device = o.common.select_device();
   if (!o.dino.empty()) dino.emplace(eval::FeatureNetwork::open(o.dino, device));
   if (!o.clip.empty()) clip.emplace(eval::FeatureNetwork::open(o.clip, device));
-  if (!o.model.empty()) generate_missing(o);
-  const auto [generated, real] = eval::read_subjects(o.generated, o.reference, o.token);
-  eval::Evaluation evaluation =
-      eval::evaluate_subjects(generated, real, {dino ? &*dino : nullptr, clip ? &*clip : nullptr});
-  const eval::FeatureNetwork& network = dino ? *dino : *clip;
-  if (!o.captions.empty()) {
-    if (!clip) throw Error(ErrorCode::invalid_argument, "--clip", "is needed for --captions");
-    evaluation.metrics.push_back(
-        eval::caption_accuracy(*clip, generated, read_lines(o.captions, "--captions")));
-    evaluation.protocol.emplace_back("captions", eval::hash_of_files({o.captions}));
-  }
-  if (!o.lpips.empty())
-    if (auto diversity =
-            eval::perceptual_diversity(eval::PerceptualDistance::open(o.lpips, device), generated))
-      evaluation.metrics.push_back(*std::move(diversity));
-  if (!o.prior.empty())
-    evaluation.metrics.push_back(eval::prior_preservation(network, o.prior, real));
-  if (!o.drift_with.empty())
-    evaluation.metrics.push_back(eval::prior_drift(network, o.drift_with, o.drift_without));
-  evaluation.settings.insert(evaluation.settings.end(),
-                             {{"generated", o.generated}, {"reference", o.reference}});
+  std::optional<eval::PerceptualDistance> lpips;
+  if (!o.lpips.empty()) lpips.emplace(eval::PerceptualDistance::open(o.lpips, device));
+  const eval::SubjectNetworks networks = {dino ? &*dino : nullptr, clip ? &*clip : nullptr};
+  eval::check_networks(networks);
+  const auto [generated, real, settings] = material_of(o);
+  eval::Evaluation evaluation = eval::evaluate_subjects(generated, real, networks);
+  add_further_metrics(evaluation, o, networks, lpips ? &*lpips : nullptr, generated, real);
+  evaluation.settings.insert(evaluation.settings.end(), settings.begin(), settings.end());
   evaluation.protocol.emplace_back("word left out for CLIP-T", o.token.empty() ? "none" : o.token);
   std::vector<std::pair<std::string, std::string>> pictures;
-  if (!o.output.html.empty()) {
-    constexpr std::size_t kShown = 40;
-    constexpr std::int64_t kColumns = 8;
-    std::vector<io::Image> shown;
-    for (std::size_t i = 0; i < std::min(kShown, generated.size()); ++i)
-      shown.push_back(io::read_image(generated[i].file));
-    pictures = {{"generated pictures", io::encode_png(io::image_grid(shown, kColumns))}};
-  }
+  if (!o.output.html.empty()) pictures = sheet_of(generated);
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

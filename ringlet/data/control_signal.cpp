@@ -151,14 +151,6 @@ std::vector<const char*> partner_extensions(const ControlSettings& settings) {
   return {};
 }
 
-std::optional<fs::path> find_partner(const ControlSettings& settings, const fs::path& picture) {
-  for (const char* extension : partner_extensions(settings)) {
-    const fs::path path = settings.folder / (picture.stem().string() + extension);
-    if (fs::is_regular_file(path)) return path;
-  }
-  return std::nullopt;
-}
-
 Error lacks_partner(const ControlSettings& settings, const fs::path& picture,
                     const std::string& more = {}) {
   std::string names;
@@ -193,13 +185,8 @@ io::Image computed(const ControlSettings& settings, const io::Image& image) {
 }
 
 io::Image moved_landmarks(const fs::path& path, const io::Image& image, const Crop& crop) {
-  std::vector<Point> points = read_landmarks(path);
-  const double factor = static_cast<double>(crop.image.width) /
-                        static_cast<double>(std::min(image.width, image.height));
-  for (Point& point : points)
-    point = {(point.x + 0.5) * factor - static_cast<double>(crop.left) - 0.5,
-             (point.y + 0.5) * factor - static_cast<double>(crop.top) - 0.5};
-  return draw_landmarks(points, crop.image.width, crop.image.height);
+  return draw_landmarks(points_in_crop(read_landmarks(path), image, crop), crop.image.width,
+                        crop.image.height);
 }
 
 }  // namespace
@@ -252,7 +239,7 @@ io::Image draw_segmentation(const LabelMap& map) {
 io::Image control_picture(const ControlSettings& settings, const fs::path& picture,
                           const io::Image& image, const Crop& crop) {
   if (partner_extensions(settings).empty()) return computed(settings, crop.image);
-  const std::optional<fs::path> file = find_partner(settings, picture);
+  const std::optional<fs::path> file = control_file(settings, picture);
   if (!file) throw lacks_partner(settings, picture);
   return settings.signal == ControlSignal::landmark
              ? moved_landmarks(*file, image, crop)
@@ -262,7 +249,7 @@ io::Image control_picture(const ControlSettings& settings, const fs::path& pictu
 io::Image control_picture(const ControlSettings& settings, const fs::path& picture,
                           const io::Image& image) {
   if (partner_extensions(settings).empty()) return computed(settings, image);
-  const std::optional<fs::path> file = find_partner(settings, picture);
+  const std::optional<fs::path> file = control_file(settings, picture);
   if (!file) throw lacks_partner(settings, picture);
   return settings.signal == ControlSignal::landmark
              ? draw_landmarks(read_landmarks(*file), image.width, image.height)
@@ -279,13 +266,21 @@ void check_picture_names(std::vector<fs::path> pictures) {
   throw Error(
       ErrorCode::invalid_argument, second.string(),
       "is called \"" + name(second) + "\" like " + first.string() + ": both would have one signal",
-      "signals are found by the pictures' names: rename one");
+      "signals, and pictures made from them, go by the pictures' names: rename one");
+}
+
+std::optional<fs::path> control_file(const ControlSettings& settings, const fs::path& picture) {
+  for (const char* extension : partner_extensions(settings)) {
+    const fs::path path = settings.folder / (picture.stem().string() + extension);
+    if (fs::is_regular_file(path)) return path;
+  }
+  return std::nullopt;
 }
 
 void check_control_files(const ControlSettings& settings, const std::vector<fs::path>& pictures) {
   if (partner_extensions(settings).empty()) return;
   check_picture_names(pictures);
-  const auto lacks = [&](const fs::path& picture) { return !find_partner(settings, picture); };
+  const auto lacks = [&](const fs::path& picture) { return !control_file(settings, picture); };
   const auto missing = std::ranges::count_if(pictures, lacks);
   if (missing == 0) return;
   throw lacks_partner(settings, *std::ranges::find_if(pictures, lacks),
@@ -298,7 +293,7 @@ std::vector<fs::path> control_files(const ControlSettings& settings,
   check_control_files(settings, pictures);
   std::vector<fs::path> files;
   for (const fs::path& picture : pictures)
-    if (const auto file = find_partner(settings, picture)) files.push_back(*file);
+    if (const auto file = control_file(settings, picture)) files.push_back(*file);
   return files;
 }
 

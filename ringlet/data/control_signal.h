@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,6 +76,11 @@ io::Image control_picture(const ControlSettings& settings, const std::filesystem
 /// The control picture of the whole picture, in its size.
 io::Image control_picture(const ControlSettings& settings, const std::filesystem::path& picture,
                           const io::Image& image);
+
+/// The file that a picture's signal is made from; nothing where the signal is computed, or where
+/// there is no such file.
+std::optional<std::filesystem::path> control_file(const ControlSettings& settings,
+                                                  const std::filesystem::path& picture);
 
 /// The files of given signals, in the pictures' order; none where signals are computed. Throws as
 /// check_control_files.

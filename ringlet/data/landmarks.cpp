@@ -125,6 +125,16 @@ std::vector<Point> read_detected_landmarks(const fs::path& path) {
   return extension == ".pts" ? read_pts(path) : read_json(path, extension == ".ljson");
 }
 
+std::vector<Point> points_in_crop(std::vector<Point> points, const io::Image& image,
+                                  const Crop& crop) {
+  const double factor = static_cast<double>(crop.image.width) /
+                        static_cast<double>(std::min(image.width, image.height));
+  for (Point& point : points)
+    point = {(point.x + 0.5) * factor - static_cast<double>(crop.left) - 0.5,
+             (point.y + 0.5) * factor - static_cast<double>(crop.top) - 0.5};
+  return points;
+}
+
 io::Image draw_landmarks(const std::vector<Point>& points, std::int64_t width,
                          std::int64_t height) {
   io::Image image{width, height,

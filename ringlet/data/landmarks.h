@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "ringlet/data/crop.h"
 #include "ringlet/io/image.h"
 
 namespace ringlet::data {
@@ -24,6 +25,11 @@ std::vector<Point> read_landmarks(const std::filesystem::path& path);
 
 /// The same of what a detector wrote: a list without points means that it found nothing.
 std::vector<Point> read_detected_landmarks(const std::filesystem::path& path);
+
+/// Points of `image` in the pixels of one of its square crops: with the factor and the offset that
+/// the picture was resized and cut with.
+std::vector<Point> points_in_crop(std::vector<Point> points, const io::Image& image,
+                                  const Crop& crop);
 
 /// Points on black: with 68 points the lines of a face as the 300-W data set numbers it, else
 /// discs. Coordinates are those of the picture that is drawn.

@@ -9,6 +9,7 @@
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/control_metrics.h"
+#include "ringlet/eval/generation_record.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/label_png.h"
 
@@ -23,6 +24,7 @@ std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
   std::map<std::string, fs::path> files;
   for (const auto& entry : fs::directory_iterator(in.folder)) {
     const fs::path& path = entry.path();
+    if (path.filename() == kGenerationFile) continue;  // what pictures were made with
     if (std::ranges::find(in.extensions, data::lower_extension(path)) == in.extensions.end())
       continue;
     const auto [other, is_new] = files.emplace(path.stem().string(), path);
@@ -53,21 +55,58 @@ std::string some_of(const std::vector<std::string>& names) {
   return std::to_string(names.size()) + ": " + join(shown) + (names.size() > kShown ? ", …" : "");
 }
 
-/// Both pictures of a pair; with a size, their squares.
-std::pair<io::Image, io::Image> read_pair(const ControlPair& pair, std::int64_t size) {
-  io::Image reference = io::read_image(pair.reference), generated = io::read_image(pair.generated);
-  if (size > 0) {
-    reference = data::square_crop(reference, size).image;
-    generated = data::square_crop(generated, size).image;
-  }
-  if (reference.width != generated.width || reference.height != generated.height)
-    throw Error(ErrorCode::mismatch, pair.generated.string(),
-                "is " + std::to_string(generated.width) + "x" + std::to_string(generated.height) +
-                    ", its reference " + std::to_string(reference.width) + "x" +
-                    std::to_string(reference.height),
-                "give --size N to bring both to squares of N pixels");
-  return {std::move(reference), std::move(generated)};
+void refuse_lonely(const std::vector<std::string>& names, const fs::path& made,
+                   const fs::path& references) {
+  if (names.empty()) return;
+  throw Error(ErrorCode::mismatch, made.string(),
+              "files without a reference in " + references.string() + " (" + some_of(names) + ")",
+              "partners have the same name, or NAME-s1, NAME-s2 for several samples");
 }
+
+void refuse_unused(const std::map<std::string, fs::path>& wanted,
+                   const std::vector<ControlPair>& pairs, const fs::path& references) {
+  std::set<std::string> used;
+  for (const ControlPair& pair : pairs) used.insert(pair.unit);
+  std::vector<std::string> unused;
+  for (const auto& [name, path] : wanted)
+    if (!used.contains(name)) unused.push_back(name);
+  if (!unused.empty())
+    throw Error(ErrorCode::mismatch, references.string(),
+                "files of which nothing was generated (" + some_of(unused) + ")",
+                "a mean over what is left would flatter; take them out of the folder to do so");
+}
+
+/// Both pictures of a pair; with a size, their squares. Samples of a reference follow each other:
+/// it is read once for all of them.
+class PairReader {
+ public:
+  explicit PairReader(std::int64_t size) : size_(size) {}
+
+  void read(const ControlPair& pair) {
+    if (pair.reference != file_) reference_ = read_square(pair.reference);
+    file_ = pair.reference;
+    generated_ = read_square(pair.generated);
+    if (reference_.width != generated_.width || reference_.height != generated_.height)
+      throw Error(ErrorCode::mismatch, pair.generated.string(),
+                  "is " + std::to_string(generated_.width) + "x" +
+                      std::to_string(generated_.height) + ", its reference " +
+                      std::to_string(reference_.width) + "x" + std::to_string(reference_.height),
+                  "give --size N to bring both to squares of N pixels");
+  }
+
+  const io::Image& reference() const { return reference_; }
+  const io::Image& generated() const { return generated_; }
+
+ private:
+  io::Image read_square(const fs::path& file) const {
+    io::Image image = io::read_image(file);
+    return size_ > 0 ? data::square_crop(image, size_).image : image;
+  }
+
+  std::int64_t size_;
+  fs::path file_;
+  io::Image reference_, generated_;
+};
 
 constexpr std::uint16_t kIgnored = 255;
 
@@ -98,16 +137,26 @@ std::string size_text(std::int64_t size) {
 }
 
 /// mIoU, mAcc and aAcc of the whole set, their intervals over references; aAcc of each picture for
-/// pairwise comparison. `confusions` are those of the pairs.
+/// pairwise comparison. `confusions` are those of the pairs; pictures without a pixel that counts
+/// are left out, with a note.
 Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
                                const std::vector<Confusion>& confusions) {
   std::map<std::string, Confusion> sums;
   std::vector<Sample> accuracies;
+  std::vector<std::string> ignored;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
+    if (confusions[i].pixels() == 0) {
+      ignored.push_back(pairs[i].id);
+      continue;
+    }
     const auto [sum, is_first] = sums.try_emplace(pairs[i].unit, confusions[i]);
     if (!is_first) sum->second += confusions[i];
     accuracies.push_back({pairs[i].id, pairs[i].unit, confusions[i].scores().pixel_accuracy});
   }
+  if (accuracies.empty())
+    throw Error(ErrorCode::invalid_argument, pairs.front().reference.parent_path().string(),
+                "every pixel of the true maps is ignored",
+                "label 255 is, and 0 with --labels-from-one");
   std::vector<const Confusion*> units;
   for (const auto& [unit, sum] : sums) units.push_back(&sum);
   const auto of_set = [&](double Confusion::Scores::*score) {
@@ -116,7 +165,7 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
       for (std::size_t i = 1; i < drawn.size(); ++i) sum += *units[drawn[i]];
       return sum.scores().*score;
     });
-    interval.samples = pairs.size();
+    interval.samples = accuracies.size();
     return interval;
   };
   Evaluation evaluation;
@@ -126,8 +175,43 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
                         {"mAcc", true, of_set(&Confusion::Scores::mean_accuracy), {}},
                         {"aAcc", true, of_set(&Confusion::Scores::pixel_accuracy), {}},
                         measured("aAcc of a picture", true, std::move(accuracies))};
+  if (!ignored.empty())
+    evaluation.notes.push_back("left out, since all labels of their true maps are ignored (" +
+                               some_of(ignored) + ")");
   return evaluation;
 }
+
+/// Moves points to the squares that their pictures are brought to.
+class PointMover {
+ public:
+  explicit PointMover(const LandmarkPixels& pixels) : size_(pixels.size) {
+    for (const ControlPair& pair : pixels.pictures) pictures_.emplace(pair.id, pair);
+  }
+
+  std::vector<data::Point> truth(const ControlPair& pair) const {
+    return moved(data::read_landmarks(pair.reference), pair, &ControlPair::reference);
+  }
+
+  std::vector<data::Point> found(const ControlPair& pair, const fs::path& file) const {
+    return moved(data::read_detected_landmarks(file), pair, &ControlPair::generated);
+  }
+
+ private:
+  std::vector<data::Point> moved(std::vector<data::Point> points, const ControlPair& pair,
+                                 fs::path ControlPair::*side) const {
+    if (size_ == 0 || points.empty()) return points;
+    const auto picture = pictures_.find(pair.id);
+    if (picture == pictures_.end())
+      throw Error(ErrorCode::mismatch, pair.reference.string(),
+                  "the picture that these landmarks are of is not known",
+                  "--size needs it in --reference, under the same name");
+    const io::Image image = io::read_image(picture->second.*side);
+    return data::points_in_crop(std::move(points), image, data::square_crop(image, size_));
+  }
+
+  std::int64_t size_;
+  std::map<std::string, ControlPair> pictures_;
+};
 
 void add_reading(Evaluation& evaluation, const std::string& segmenter,
                  const LabelReading& reading) {
@@ -143,38 +227,63 @@ std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& g
   const auto wanted = files_by_name(reference);
   const auto made = files_by_name(generated);
   std::vector<ControlPair> pairs;
-  std::vector<std::string> lonely, unused;
-  std::set<std::string> used;
+  std::vector<std::string> lonely;
   for (const auto& [name, path] : made) {
     const auto whole = wanted.find(name);
     const auto partner = whole != wanted.end() ? whole : wanted.find(base_name(name));
-    if (partner == wanted.end()) {
+    if (partner == wanted.end())
       lonely.push_back(name);
-      continue;
-    }
-    used.insert(partner->first);
-    pairs.push_back({name, partner->first, partner->second, path});
+    else
+      pairs.push_back({name, partner->first, partner->second, path});
   }
-  for (const auto& [name, path] : wanted)
-    if (!used.contains(name)) unused.push_back(name);
-  if (!lonely.empty())
-    throw Error(
-        ErrorCode::mismatch, generated.folder.string(),
-        "files without a reference in " + reference.folder.string() + " (" + some_of(lonely) + ")",
-        "partners have the same name, or NAME-s1, NAME-s2 for several samples");
-  if (!unused.empty())
-    throw Error(ErrorCode::mismatch, reference.folder.string(),
-                "files of which nothing was generated (" + some_of(unused) + ")",
-                "a mean over what is left would flatter; take them out of the folder to do so");
+  refuse_lonely(lonely, generated.folder, reference.folder);
+  refuse_unused(wanted, pairs, reference.folder);
+  return pairs;
+}
+
+std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const FilesIn& reference) {
+  const auto wanted = files_by_name(reference);
+  const fs::path known = pairs.empty() ? fs::path() : pairs.front().reference.parent_path();
+  std::vector<std::string> lonely;
+  for (ControlPair& pair : pairs) {
+    const auto partner = wanted.find(pair.unit);
+    if (partner == wanted.end())
+      lonely.push_back(pair.unit);
+    else
+      pair.reference = partner->second;
+  }
+  const auto [twice, end] = std::ranges::unique(lonely);
+  lonely.erase(twice, end);
+  refuse_lonely(lonely, known, reference.folder);
+  refuse_unused(wanted, pairs, reference.folder);
+  return pairs;
+}
+
+std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesIn& found) {
+  const auto files = files_by_name(found);
+  std::vector<std::string> missing;
+  for (ControlPair& pair : pairs) {
+    const auto file = files.find(pair.id);
+    if (file == files.end())
+      missing.push_back(pair.id);
+    else
+      pair.generated = file->second;
+  }
+  if (!missing.empty())
+    throw Error(ErrorCode::mismatch, found.folder.string(),
+                "lacks what was found in generated pictures (" + some_of(missing) + ")",
+                "files have the name of the picture that they were found in");
   return pairs;
 }
 
 Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThresholds thresholds,
                           std::int64_t size) {
   std::vector<Sample> iou, f1;
+  PairReader reader(size);
   for (const ControlPair& pair : pairs) {
-    const auto [reference, generated] = read_pair(pair, size);
-    const EdgeAgreement agreement = edge_agreement(reference, generated, thresholds);
+    reader.read(pair);
+    const EdgeAgreement agreement =
+        edge_agreement(reader.reference(), reader.generated(), thresholds);
     iou.push_back({pair.id, pair.unit, agreement.iou});
     f1.push_back({pair.id, pair.unit, agreement.f1});
   }
@@ -190,10 +299,11 @@ Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThre
 
 Evaluation evaluate_colour_segmentation(const std::vector<ControlPair>& pairs, std::int64_t size) {
   std::vector<Confusion> confusions;
+  PairReader reader(size);
   for (const ControlPair& pair : pairs) {
-    const auto [reference, generated] = read_pair(pair, size);
+    reader.read(pair);
     confusions.emplace_back(data::kColourClasses)
-        .add(data::segment_colours(reference), data::segment_colours(generated));
+        .add(data::segment_colours(reader.reference()), data::segment_colours(reader.generated()));
   }
   Evaluation evaluation = segmentation_scores(pairs, confusions);
   evaluation.protocol.insert(evaluation.protocol.end(),
@@ -225,14 +335,15 @@ Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Se
   return evaluation;
 }
 
-Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found) {
+Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found,
+                              const LandmarkPixels& pixels) {
   auto files = files_by_name(found);
+  const PointMover mover(pixels);
   std::vector<Sample> errors, detected;
   for (const ControlPair& pair : pairs) {
-    const auto truth = data::read_landmarks(pair.reference);
+    const auto truth = mover.truth(pair);
     const auto file = files.extract(pair.id);
-    const auto seen =
-        file ? data::read_detected_landmarks(file.mapped()) : std::vector<data::Point>();
+    const auto seen = file ? mover.found(pair, file.mapped()) : std::vector<data::Point>();
     detected.push_back({pair.id, pair.unit, seen.empty() ? 0.0 : 1.0});
     if (seen.empty()) continue;
     if (truth.size() != seen.size())
@@ -250,7 +361,8 @@ Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const Files
   const std::size_t missed = pairs.size() - errors.size();
   Evaluation evaluation;
   evaluation.kind = "control landmark";
-  evaluation.protocol = {{"reference landmarks", hash_of_references(pairs)}};
+  evaluation.protocol = {{"reference landmarks", hash_of_references(pairs)},
+                         {"size", size_text(pixels.size)}};
   evaluation.metrics = {measured("error in pixels", false, std::move(errors)),
                         measured("detected", true, std::move(detected))};
   if (missed > 0)

@@ -30,6 +30,15 @@ struct FilesIn {
 /// files of one name, and one that counts and names files without a partner on either side.
 std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& generated);
 
+/// Known pairs with other references, label maps or landmarks: those that bear the unit's name. The
+/// generated files need not be there yet. Throws as pair_by_name.
+std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const FilesIn& reference);
+
+/// Known pairs with what was found in the generated pictures in their place, under their names;
+/// what belongs to other pictures is left alone. Throws Error(not_found | mismatch) for pictures of
+/// which nothing was found.
+std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesIn& found);
+
 /// C2I: Canny edges of both pictures, brought to `size` pixels a side (0 = they must be alike).
 Evaluation evaluate_edges(const std::vector<ControlPair>& pairs, data::CannyThresholds thresholds,
                           std::int64_t size);
@@ -53,11 +62,22 @@ Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const Labe
 Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
                                  const LabelReading& reading);
 
+/// Whose pixels landmarks are counted in.
+struct LandmarkPixels {
+  /// Both sides' points are moved with the squares of so many pixels that their pictures are
+  /// brought to; 0 = all points are in the generated picture's pixels already.
+  std::int64_t size = 0;
+  /// The pictures that the landmarks are of: each pair's reference and generated picture, by id.
+  std::vector<ControlPair> pictures = {};
+};
+
 /// L2I: `pairs` are true landmark files and generated pictures, of which `found` holds what a
 /// detector saw, under the picture's name. No file, or one without points, means that nothing was
 /// detected: a metric of its own counts that, the error is over the others. Throws Error(mismatch)
-/// for found landmarks of no picture and other numbers of points, and Error(not_found) where
+/// for found landmarks of no picture, other numbers of points and a pair whose pictures are not
+/// given, and Error(not_found) where
 /// nothing was detected at all.
-Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found);
+Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found,
+                              const LandmarkPixels& pixels = {});
 
 }  // namespace ringlet::eval

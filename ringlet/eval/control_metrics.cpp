@@ -1,6 +1,7 @@
 #include "ringlet/eval/control_metrics.h"
 
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "ringlet/core/error.h"
@@ -62,6 +63,10 @@ Confusion& Confusion::operator+=(const Confusion& other) {
     throw Error(ErrorCode::mismatch, "evaluation", "two sets have other classes");
   for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
   return *this;
+}
+
+std::int64_t Confusion::pixels() const {
+  return std::accumulate(counts_.begin(), counts_.end(), std::int64_t{0});
 }
 
 Confusion::Scores Confusion::scores() const {

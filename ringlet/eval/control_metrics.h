@@ -36,6 +36,9 @@ class Confusion {
   /// The pixels of another set on top. Throws Error(mismatch) for other classes.
   Confusion& operator+=(const Confusion& other);
 
+  /// How many pixels were counted.
+  std::int64_t pixels() const;
+
   struct Scores {
     double mean_iou = 0.0;        ///< mIoU, over the classes that occur in truth or finding
     double mean_accuracy = 0.0;   ///< mAcc: mean share of each true class that was found

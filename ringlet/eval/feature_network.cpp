@@ -58,7 +58,8 @@ io::Image centre(const io::Image& image, std::int64_t side) {
   return io::cut_image(image, left, top, side, side);
 }
 
-/// clean-fid's input: PIL's bicubic filter in floating point, then [-1, 1].
+/// Resized as clean-fid does, by PIL's bicubic filter in floating point; then [-1, 1] as
+/// pytorch-fid has it, x / 127.5 - 1 (clean-fid feeds (x - 128) / 128).
 at::Tensor inception_input(const io::Image& image) {
   constexpr std::int64_t kSide = models::InceptionV3::kSide;
   std::vector<float> pixels = io::pil_resize_float(image, kSide, kSide, io::PilFilter::bicubic);

@@ -54,8 +54,9 @@ class FeatureNetwork {
   /// A folder with config.json (model_type vit, dinov2, clip or clip_vision_model) and
   /// model.safetensors; for texts (CLIP) also the tokenizer's vocab.json and merges.txt. Or with
   /// inception.safetensors alone, the tensors of pytorch-fid's weights: pictures are then brought
-  /// to 299 x 299 as clean-fid does. Throws Error(not_found) that says which file is missing and
-  /// what it is called where it was published, and as other networks' loading does.
+  /// to 299 x 299 by clean-fid's filter and to [-1, 1] as pytorch-fid does. Throws Error(not_found)
+  /// that says which file is missing and what it is called where it was published, and as other
+  /// networks' loading does.
   static FeatureNetwork open(const std::filesystem::path& folder, at::Device device = at::kCPU);
 
   const std::string& name() const { return name_; }          ///< the folder's

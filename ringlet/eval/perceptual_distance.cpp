@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/eval/feature_network.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
@@ -11,6 +12,9 @@ namespace ringlet::eval {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kBackbone = "backbone.safetensors";
+constexpr const char* kLinear = "linear.safetensors";
 
 nn::WeightSource open_part(const fs::path& file, const char* what, at::Device device) {
   if (!fs::exists(file))
@@ -25,14 +29,15 @@ nn::WeightSource open_part(const fs::path& file, const char* what, at::Device de
 PerceptualDistance PerceptualDistance::open(const fs::path& folder, at::Device device) {
   return nn::with_ringlet_errors(folder.string(), [&]() -> PerceptualDistance {
     // Classifiers of the backbones are left where they are.
-    const auto backbone =
-        open_part(folder / "backbone.safetensors", "the network below LPIPS", device);
-    const auto linear =
-        open_part(folder / "linear.safetensors", "the file of LPIPS' own weights", device);
+    const auto backbone = open_part(folder / kBackbone, "the network below LPIPS", device);
+    const auto linear = open_part(folder / kLinear, "the file of LPIPS' own weights", device);
     const bool vgg = backbone.has("features.28.weight");
     auto network = std::make_unique<models::Lpips>(
         backbone, linear, vgg ? models::LpipsBackbone::vgg16 : models::LpipsBackbone::alexnet);
-    return {vgg ? "LPIPS (VGG-16)" : "LPIPS (AlexNet)", std::move(network), device};
+    return {vgg ? "LPIPS (VGG-16)" : "LPIPS (AlexNet)",
+            network_identity("backbone", folder / kBackbone) + ", " +
+                network_identity("linear", folder / kLinear),
+            std::move(network), device};
   });
 }
 

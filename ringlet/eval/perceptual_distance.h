@@ -21,13 +21,18 @@ class PerceptualDistance {
   /// at (512 in OFT's protocol). Throws Error(mismatch) for different sizes.
   double operator()(const io::Image& a, const io::Image& b) const;
 
-  const std::string& name() const { return name_; }  ///< "LPIPS (AlexNet)"
+  const std::string& name() const { return name_; }          ///< "LPIPS (AlexNet)"
+  const std::string& identity() const { return identity_; }  ///< hashes of both files of weights
 
  private:
-  PerceptualDistance(std::string name, std::unique_ptr<models::Lpips> network, at::Device device)
-      : name_(std::move(name)), network_(std::move(network)), device_(device) {}
+  PerceptualDistance(std::string name, std::string identity, std::unique_ptr<models::Lpips> network,
+                     at::Device device)
+      : name_(std::move(name)),
+        identity_(std::move(identity)),
+        network_(std::move(network)),
+        device_(device) {}
 
-  std::string name_;
+  std::string name_, identity_;
   std::unique_ptr<models::Lpips> network_;
   at::Device device_;
 };

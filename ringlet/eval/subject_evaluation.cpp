@@ -75,7 +75,7 @@ void need_partners(const std::set<std::string>& wanted, const std::set<std::stri
 /// The first line of the generation parameters, or of the text file.
 std::string prompt_of(const fs::path& file) {
   std::string text;
-  if (file.extension() == ".png") {
+  if (data::lower_extension(file) == ".png") {
     const auto chunks = io::read_png_text(file);
     if (const auto found = chunks.find("parameters"); found != chunks.end()) text = found->second;
   }
@@ -121,11 +121,12 @@ at::Tensor rows_of(const at::Tensor& features, const std::vector<std::int64_t>& 
   return features.index_select(0, at::tensor(rows, at::kLong));
 }
 
-/// Rows of pictures of one subject and prompt.
+/// Rows of pictures of one subject and prompt; those without a known prompt belong to none.
 std::map<std::string, std::vector<std::int64_t>> by_prompt(const std::vector<SubjectPicture>& all) {
   std::map<std::string, std::vector<std::int64_t>> groups;
   for (std::size_t i = 0; i < all.size(); ++i)
-    groups[all[i].subject + ": " + all[i].prompt].push_back(static_cast<std::int64_t>(i));
+    if (!all[i].prompt.empty())
+      groups[all[i].subject + ": " + all[i].prompt].push_back(static_cast<std::int64_t>(i));
   return groups;
 }
 
@@ -134,9 +135,22 @@ bool has_one_subject(const std::vector<SubjectPicture>& all) {
       all, [&](const SubjectPicture& one) { return one.subject == all.front().subject; });
 }
 
-/// What an interval's units are: subjects, or prompts where there is one subject.
+/// What an interval's units are: subjects, or prompts where there is one subject. Without a prompt
+/// nothing is known to belong together.
 std::string unit_of(const SubjectPicture& picture, bool one_subject) {
-  return one_subject ? picture.prompt : picture.subject;
+  if (!one_subject) return picture.subject;
+  return picture.prompt.empty() ? picture.id : picture.prompt;
+}
+
+/// How many pictures have no known prompt, and what that means; nothing where all have one.
+std::optional<std::string> note_on_prompts(const std::vector<SubjectPicture>& all,
+                                           bool one_subject) {
+  const auto unknown = std::ranges::count_if(
+      all, [](const SubjectPicture& picture) { return picture.prompt.empty(); });
+  if (unknown == 0) return std::nullopt;
+  return "the prompt of " + std::to_string(unknown) + " of " + std::to_string(all.size()) +
+         " pictures is not known (no parameters in the PNG, no .txt file beside it): " +
+         (one_subject ? "each is a unit of its own, and " : "") + "DIV leaves them out";
 }
 
 /// Evaluates one network's metrics.
@@ -242,14 +256,36 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
   return {std::move(pictures), std::move(real)};
 }
 
-Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
-                             const std::vector<RealPictures>& real,
-                             const SubjectNetworks& networks) {
+std::vector<SubjectPicture> read_generated(const std::vector<fs::path>& files,
+                                           const std::string& token) {
+  std::vector<SubjectPicture> pictures;
+  for (const fs::path& file : files)
+    pictures.push_back({file.stem().string(), "", without(prompt_of(file), token), file});
+  return pictures;
+}
+
+RealPictures read_real(const fs::path& reference) {
+  const std::set<std::string> folders = folders_in(reference);
+  if (folders.size() > 1 && !holds_pictures(reference))
+    throw Error(ErrorCode::mismatch, reference.string(),
+                "holds folders of " + std::to_string(folders.size()) + " subjects (" +
+                    *folders.begin() + ", …), and pictures are to be made of one",
+                "give the folder of the subject that --subject names");
+  return {"", files_of(pictures_in(reference))};
+}
+
+void check_networks(const SubjectNetworks& networks) {
   if (networks.dino == nullptr && networks.clip == nullptr)
     throw Error(ErrorCode::invalid_argument, "--dino, --clip",
                 "at least one network has to look at the pictures",
                 "give a folder with config.json and model.safetensors, for example of "
                 "facebook/dino-vits16 or openai/clip-vit-base-patch32");
+}
+
+Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
+                             const std::vector<RealPictures>& real,
+                             const SubjectNetworks& networks) {
+  check_networks(networks);
   Evaluation evaluation;
   evaluation.kind = "subject";
   std::vector<fs::path> references;
@@ -269,6 +305,8 @@ Evaluation evaluate_subjects(const std::vector<SubjectPicture>& generated,
   if (networks.dino != nullptr) add(*networks.dino, "DINO");
   if (networks.clip != nullptr) add(*networks.clip, "CLIP-I");
   if (diversity) evaluation.metrics.push_back(*std::move(diversity));
+  if (auto note = note_on_prompts(generated, real.size() == 1))
+    evaluation.notes.push_back(*std::move(note));
   return evaluation;
 }
 
@@ -319,7 +357,13 @@ Measured caption_accuracy(const FeatureNetwork& network,
   return measured("own prompt nearest", true, std::move(samples));
 }
 
-Measured prior_preservation(const FeatureNetwork& network, const fs::path& prior,
+NamedNetwork main_network(const SubjectNetworks& networks) {
+  check_networks(networks);
+  if (networks.dino != nullptr) return {"DINO", *networks.dino};
+  return {"CLIP-I", *networks.clip};
+}
+
+Measured prior_preservation(const NamedNetwork& by, const fs::path& prior,
                             const std::vector<RealPictures>& real) {
   const bool one_subject = real.size() == 1;
   if (!one_subject) {
@@ -332,17 +376,17 @@ Measured prior_preservation(const FeatureNetwork& network, const fs::path& prior
   for (const RealPictures& subject : real) {
     const auto pictures = pictures_in(one_subject ? prior : prior / subject.subject);
     const at::Tensor all =
-        cosines(features_of(network, files_of(pictures)), features_of(network, subject.files))
+        cosines(features_of(by.network, files_of(pictures)), features_of(by.network, subject.files))
             .mean(1);
     std::int64_t row = 0;
     for (const auto& [name, file] : pictures)
       samples.push_back({one_subject ? name : subject.subject + "/" + name,
                          one_subject ? name : subject.subject, all[row++].item<double>()});
   }
-  return measured("PRES", false, std::move(samples));
+  return measured(std::string("PRES by ") + by.name, false, std::move(samples));
 }
 
-Measured prior_drift(const FeatureNetwork& network, const fs::path& with, const fs::path& without) {
+Measured prior_drift(const NamedNetwork& by, const fs::path& with, const fs::path& without) {
   const auto first = pictures_in(with), second = pictures_in(without);
   const auto names = [](const std::map<std::string, fs::path>& pictures) {
     std::set<std::string> all;
@@ -351,13 +395,17 @@ Measured prior_drift(const FeatureNetwork& network, const fs::path& with, const 
   };
   need_partners(names(first), names(second), without, "there is no partner made without adapter");
   need_partners(names(second), names(first), with, "there is no partner made with the adapter");
-  const at::Tensor same =
-      paired_cosines(features_of(network, files_of(first)), features_of(network, files_of(second)));
+  const at::Tensor same = paired_cosines(features_of(by.network, files_of(first)),
+                                         features_of(by.network, files_of(second)));
   std::vector<Sample> samples;
   std::int64_t row = 0;
   for (const auto& [name, file] : first)
     samples.push_back({name, name, 1.0 - same[row++].item<double>()});
-  return measured("prior drift", false, std::move(samples));
+  return measured(std::string("prior drift by ") + by.name, false, std::move(samples));
+}
+
+std::string identity_of_pictures(const fs::path& folder) {
+  return hash_of_files(files_of(pictures_in(folder)));
 }
 
 Evaluation evaluate_sets(const fs::path& generated, const fs::path& reference,

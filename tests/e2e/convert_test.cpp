@@ -71,6 +71,25 @@ class Convert : public TinyProgram {
 };
 
 // PEFT refuses a feed-forward layer that is no target.
+// The error's advice holds for every verb that opens a model.
+TEST_F(Convert, SingleFilesTakeATokenizer) {
+  const std::string from = adapter("lora(rank=2)", "plain");
+  const std::string file = write_model("sd1-file").string();
+  fs::rename(folder_ / "tokenizer", folder_ / "words");
+  const std::vector<Arguments> commands = {{"convert", "--model", file, "--adapter", from, "--to",
+                                            "kohya", "--out", path("k.safetensors")},
+                                           {"inspect", from, "--model", file},
+                                           {"merge", "--into-adapter", "--model", file, "--adapter",
+                                            from, "--out", path("both.safetensors")}};
+  for (Arguments command : commands) {
+    const ProgramResult result = run_program(command);
+    EXPECT_EQ(result.status, 3) << command.front();
+    EXPECT_NE(result.err.find("--tokenizer FOLDER"), std::string::npos) << result.err;
+    command.insert(command.end(), {"--tokenizer", path("words")});
+    expect_success(command);
+  }
+}
+
 TEST_F(Convert, ScaledInputsAreTargetsForPeft) {
   const std::string own = adapter("diagonal", "inputs", {"--train-text-encoder"});
   EXPECT_EQ(convert(own, "peft", "peft").status, 0);

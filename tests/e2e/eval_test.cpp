@@ -17,6 +17,13 @@ class Eval : public TinyProgram {
     for (const char* name : {"a", "b", "c", "d"})
       std::ofstream(folder_ / "pictures" / (std::string(name) + ".txt")) << "waves " << name;
   }
+  /// A control encoder of one step.
+  void train_control(const std::string& out, const std::string& seed) const {
+    expect_success({"train", "--model", path("model"), "--instance-images", path("pictures"),
+                    "--control", "canny", "--method", "lora(rank=1)", "--steps", "1",
+                    "--resolution", "16", "--sample-steps", "1", "--seed", seed, "--out",
+                    path(out)});
+  }
   static void expect_failure(const Arguments& arguments, const std::string& words) {
     const ProgramResult result = run_program(arguments);
     EXPECT_NE(result.status, 0);
@@ -91,6 +98,11 @@ TEST_F(Eval, LandmarksAndLabelMaps) {
   const ProgramResult result = expect_success(landmarks);
   EXPECT_NE(result.out.find("2.5 [2.5, 2.5]"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("nothing was detected in 1 of 2"), std::string::npos) << result.out;
+  Arguments squares = landmarks;
+  squares.insert(squares.end(), {"--size", "16"});
+  expect_failure(squares, "--reference");
+  squares.insert(squares.end(), {"--reference", path("faces")});
+  EXPECT_NE(expect_success(squares).out.find("1.25 [1.25, 1.25]"), std::string::npos);
 
   for (const char* folder : {"labels", "said"}) {
     fs::create_directories(folder_ / folder);
@@ -122,7 +134,8 @@ TEST_F(Eval, SubjectsAndSets) {
                                                "--result",    path("subject.json"),
                                                "--html",      path("subject.html")});
   EXPECT_EQ(names_in(folder_ / "made"),
-            (std::set<std::string>{"p00-s1.png", "p00-s2.png", "p01-s1.png", "p01-s2.png"}));
+            (std::set<std::string>{"generation.json", "p00-s1.png", "p00-s2.png", "p01-s1.png",
+                                   "p01-s2.png"}));
   for (const char* word : {"DINO", "CLIP-I", "CLIP-T", "DIV by DINO", "4 samples of 2 units"})
     EXPECT_NE(result.out.find(word), std::string::npos) << result.out;
   EXPECT_EQ(read_json_file(folder_ / "subject.json").at("metrics").size(), 4u);
@@ -135,6 +148,128 @@ TEST_F(Eval, SubjectsAndSets) {
   expect_failure({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
                   "--features", path("pictures")},
                  "published as facebook/dino-vits16");
+}
+
+// What is there is of the settings that are asked for, or it is not measured.
+TEST_F(Eval, SubjectPicturesOfOtherSettingsAreRefused) {
+  golden::write_tiny_vit(folder_ / "dino");
+  std::ofstream(folder_ / "prompts.txt") << "a dog in snow\na dog on the moon\n";
+  const auto command = [&](const Arguments& more) {
+    Arguments words = {"eval",        "subject",           "--model",     path("model"),
+                       "--prompts",   path("prompts.txt"), "--steps",     "1",
+                       "--generated", path("made"),        "--reference", path("pictures"),
+                       "--dino",      path("dino"),        "--result",    path("result.json")};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  expect_success(command({"--samples", "2"}));
+  const std::string picture = read_bytes(folder_ / "made/p01-s2.png");
+  EXPECT_EQ(read_json_file(folder_ / "result.json").at("settings").at("steps"), "1");
+
+  fs::remove(folder_ / "made/p01-s2.png");  // as an interrupted generation leaves it
+  const ProgramResult both = expect_success(command({"--samples", "2"}));
+  EXPECT_NE(both.out.find("4 samples of 2 units"), std::string::npos) << both.out;
+  EXPECT_EQ(read_bytes(folder_ / "made/p01-s2.png"), picture);
+  const ProgramResult one = expect_success(command({"--samples", "1", "--seed", "2"}));
+  EXPECT_NE(one.out.find("2 samples of 2 units"), std::string::npos) << one.out;
+
+  expect_failure(command({"--guidance", "3"}), "guidance was \"7.5\" and is now \"3\"");
+  expect_failure(command({"--clip-skip", "2"}), "clip skip was \"1\" and is now \"2\"");
+  expect_failure(command({"--prediction", "v"}), "prediction was nothing and is now \"v\"");
+  expect_failure(command({"--prediction", "flow"}), "use epsilon or v");
+  fs::copy(folder_ / "model", folder_ / "other", fs::copy_options::recursive);
+  Arguments other = command({});
+  other[3] = path("other");
+  expect_failure(other, "model was");
+  std::ofstream(folder_ / "prompts.txt") << "a dog in snow\na cat\n";
+  expect_failure(command({}), "the prompt of p01 was");
+  fs::remove(folder_ / "made/generation.json");
+  expect_failure(command({}), "without a generation.json");
+}
+
+TEST_F(Eval, ModelsOfOneFileTakeATokenizer) {
+  golden::write_tiny_vit(folder_ / "dino");
+  std::ofstream(folder_ / "prompts.txt") << "a dog in snow\n";
+  const std::string file = write_model("sd1-file").string();
+  fs::rename(folder_ / "tokenizer", folder_ / "words");
+  Arguments command = {"eval",        "subject",           "--model",     file,
+                       "--prompts",   path("prompts.txt"), "--steps",     "1",
+                       "--generated", path("made"),        "--reference", path("pictures"),
+                       "--dino",      path("dino"),        "--samples",   "1"};
+  expect_failure(command, "--tokenizer FOLDER");
+  command.insert(command.end(), {"--tokenizer", path("words"), "--clip-skip", "2"});
+  expect_success(command);
+}
+
+TEST_F(Eval, ControlPicturesOfOtherSettingsAreRefused) {
+  const auto train = [&](const std::string& out) { train_control(out, out == "one" ? "1" : "2"); };
+  train("one");
+  const auto command = [&](const std::string& run, const Arguments& more = {}) {
+    Arguments words = {"eval",        "control",
+                       "--kind",      "canny",
+                       "--model",     path("model"),
+                       "--adapter",   path(run + "/adapter.safetensors"),
+                       "--reference", path("pictures"),
+                       "--generated", path("made"),
+                       "--steps",     "1",
+                       "--size",      "16",
+                       "--result",    path("result.json")};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  expect_success(command("one", {"--samples", "2"}));
+  const Json settings = read_json_file(folder_ / "result.json").at("settings");
+  for (const char* name : {"model", "adapters", "sampler", "control strength", "references"})
+    EXPECT_TRUE(settings.contains(name)) << name;
+  fs::remove(folder_ / "made/b-s1.png");
+  const ProgramResult result = expect_success(command("one", {"--samples", "1"}));
+  EXPECT_NE(result.out.find("4 samples of 4 units"), std::string::npos) << result.out;
+  expect_failure(command("one", {"--control-strength", "0.5"}), "control strength was \"1\"");
+  train("two");
+  expect_failure(command("two"), "adapters was \"adapter.safetensors (");
+  // The same adapter elsewhere is the same adapter.
+  fs::rename(folder_ / "one", folder_ / "moved");
+  expect_success(command("moved", {"--samples", "1"}));
+  // Given by hand they are measured as they are.
+  expect_success({"eval", "control", "--kind", "canny", "--reference", path("pictures"),
+                  "--generated", path("made"), "--size", "16"});
+}
+
+// References of other sizes, in the folders that training reads.
+TEST_F(Eval, ControlPicturesAreMeasuredAtTheModelsSize) {
+  train_control("run", "1");
+  for (const char* name : {"2_waves/a", "1_hills/b"}) {
+    fs::create_directories((folder_ / "photos" / name).parent_path());
+    io::write_png(folder_ / "photos" / (std::string(name) + ".png"), train::waves(1, 48, 40));
+  }
+  const auto command = [&](const Arguments& more) {
+    Arguments words = {"eval",        "control",
+                       "--model",     path("model"),
+                       "--adapter",   path("run/adapter.safetensors"),
+                       "--reference", path("photos"),
+                       "--generated", path("made"),
+                       "--steps",     "1",
+                       "--samples",   "1"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  // Names are looked at before anything is made.
+  fs::create_directories(folder_ / "labels");
+  io::write_png(folder_ / "labels/a.png", {1, 1, {0, 0, 0}});
+  expect_failure(command({"--kind", "segmentation", "--classes", "2", "--labels", path("labels")}),
+                 "(1: b)");
+  expect_failure(command({"--kind", "canny", "--size", "15"}), "not a multiple of");
+  EXPECT_FALSE(fs::exists(folder_ / "made"));
+
+  const ProgramResult result = expect_success(
+      command({"--kind", "canny", "--result", path("result.json"), "--html", path("page.html")}));
+  EXPECT_NE(result.out.find("2 samples of 2 units"), std::string::npos) << result.out;
+  const io::Image made = io::read_image(folder_ / "made/b-s1.png");
+  EXPECT_EQ(read_json_file(folder_ / "result.json").at("protocol").at("size"),
+            "squares of " + std::to_string(made.width));
+
+  fs::copy(folder_ / "photos/2_waves/a.png", folder_ / "photos/1_hills/a.png");
+  expect_failure(command({"--kind", "canny"}), "both would have one signal");
 }
 
 // Two of them on one folder, as mpirun or two machines would start them.

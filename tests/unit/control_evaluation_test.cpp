@@ -68,6 +68,32 @@ TEST_F(PairByName, CountsWhatHasNoPartner) {
   expect_error(ErrorCode::mismatch, "(4: c, d, e, …)", [&] { pairs(); });
 }
 
+// What a program made itself is known before it is there, wherever its references lie.
+TEST_F(PairByName, KnownPairsTakeOtherReferences) {
+  const std::vector<ControlPair> known = {{"a-s1", "a", "photos/1/a.jpg", "made/a-s1.png"},
+                                          {"a-s2", "a", "photos/1/a.jpg", "made/a-s2.png"},
+                                          {"b-s1", "b", "photos/2/b.jpg", "made/b-s1.png"}};
+  files("labels", {"a.png"});
+  const FilesIn labels = {folder_ / "labels", {".png"}};
+  expect_error(ErrorCode::mismatch, "(1: b)", [&] { with_references(known, labels); });
+  expect_error(ErrorCode::mismatch, "photos/1", [&] { with_references(known, labels); });
+  files("labels", {"b.png"});
+  const auto pairs = with_references(known, labels);
+  EXPECT_EQ(pairs[1].reference, folder_ / "labels/a.png");
+  EXPECT_EQ(pairs[2].generated, "made/b-s1.png");
+  files("labels", {"c.png"});
+  expect_error(ErrorCode::mismatch, "nothing was generated (1: c)",
+               [&] { with_references(known, labels); });
+
+  files("found", {"a-s1.json", "a-s2.json", "a-s3.json", "generation.json"});
+  const FilesIn found = {folder_ / "found", {".json"}};
+  expect_error(ErrorCode::mismatch, "generated pictures (1: b-s1)",
+               [&] { with_found(known, found); });
+  files("found", {"b-s1.json"});
+  EXPECT_EQ(with_found(known, found)[2].generated, folder_ / "found/b-s1.json");
+  EXPECT_EQ(with_found(known, found)[2].unit, "b");
+}
+
 TEST_F(ControlFiles, PairsFindUpperCaseAndRefuseTwoOfOneName) {
   text("real/a.PNG", "x");
   text("made/a-s1.Png", "x");
@@ -83,6 +109,26 @@ TEST_F(ControlFiles, OnlyTrueMapsCountFromOne) {
   const Evaluation evaluation = maps({2, true});
   EXPECT_NEAR(evaluation.metrics[2].interval.mean, 2.0 / 3.0, 1e-12);  // aAcc
   EXPECT_NEAR(evaluation.metrics[0].interval.mean, 0.5, 1e-12);        // mIoU
+}
+
+// One map without a label that counts says nothing, and ends nothing.
+TEST_F(ControlFiles, PicturesWithoutALabelThatCountsAreLeftOut) {
+  labels<std::uint8_t>("real/a.png", {1, 2});
+  labels<std::uint8_t>("made/a.png", {0, 0});
+  labels<std::uint8_t>("real/b.png", {0, 255});
+  labels<std::uint8_t>("made/b.png", {0, 1});
+  const Evaluation evaluation = maps({2, true});
+  EXPECT_EQ(evaluation.metrics[2].interval.mean, 0.5);
+  EXPECT_EQ(evaluation.metrics[2].interval.samples, 1u);
+  EXPECT_EQ(evaluation.metrics[2].interval.units, 1u);
+  EXPECT_EQ(evaluation.metrics[3].samples.size(), 1u);
+  ASSERT_EQ(evaluation.notes.size(), 1u);
+  EXPECT_NE(evaluation.notes.front().find("ignored (1: b)"), std::string::npos)
+      << evaluation.notes.front();
+  labels<std::uint8_t>("real/a.png", {0, 0});
+  expect_error(ErrorCode::invalid_argument, "every pixel of the true maps is ignored", [&] {
+    maps({2, true});
+  });
 }
 
 // Rounding to 8 bits made all these classes 0, and a wholly wrong map right.
@@ -113,6 +159,7 @@ class LandmarkFiles : public ControlFiles {
     for (const char* name : {"a-s1", "a-s2", "b-s1"})
       text("made/" + std::string(name) + ".png", "x");
     text("found/a-s1.json", "[[0, 0], [0, 0]]");
+    text("found/generation.json", "{}");  // where they lie beside the pictures
   }
   Evaluation landmarks() const {
     return evaluate_landmarks(
@@ -130,6 +177,28 @@ TEST_F(LandmarkFiles, EverySampleWithoutDetectionCounts) {
   EXPECT_NE(evaluation.notes.front().find("2 of 3"), std::string::npos) << evaluation.notes.front();
 }
 
+// Points of a photo of 40 x 20 lie elsewhere in the square that was generated from it.
+TEST_F(ControlFiles, LandmarksMoveWithTheSquares) {
+  for (const char* folder : {"photos", "made"}) fs::create_directories(folder_ / folder);
+  io::write_png(folder_ / "photos/a.png", train::waves(0, 40, 20));
+  io::write_png(folder_ / "made/a-s1.png", train::waves(0, 10, 10));
+  io::write_png(folder_ / "made/a-s2.png", train::waves(0, 20, 20));
+  text("real/a.json", "[[20, 10]]");
+  text("found/a-s1.json", "[[4.75, 4.75]]");
+  text("found/a-s2.json", "[[10, 10]]");
+  const auto pairs = pair_by_name({folder_ / "real", {".json"}}, {folder_ / "made", {".png"}});
+  const auto pictures = pair_by_name({folder_ / "photos", {".png"}}, {folder_ / "made", {".png"}});
+  const auto error = [&](const LandmarkPixels& pixels) {
+    return evaluate_landmarks(pairs, {folder_ / "found", {".json"}}, pixels);
+  };
+  const Evaluation moved = error({10, pictures});
+  for (const Sample& sample : moved.metrics.front().samples) EXPECT_NEAR(sample.value, 0.0, 1e-9);
+  EXPECT_EQ(moved.protocol.back().second, "squares of 10");
+  EXPECT_GT(error({}).metrics.front().interval.mean, 1.0);
+  expect_error(ErrorCode::mismatch, "squares of 10", [&] { compare(moved, error({})); });
+  expect_error(ErrorCode::mismatch, "is not known", [&] { error({10, {}}); });
+}
+
 TEST_F(LandmarkFiles, RefusesWhatDoesNotBelong) {
   text("found/c.json", "[[0, 0], [0, 0]]");
   expect_error(ErrorCode::mismatch, "none of the generated", [&] { landmarks(); });
@@ -141,6 +210,22 @@ TEST_F(LandmarkFiles, RefusesWhatDoesNotBelong) {
   expect_error(ErrorCode::not_found, "nothing was detected", [&] { landmarks(); });
   text("real/b.json", "[]");
   expect_error(ErrorCode::bad_format, "no point", [&] { landmarks(); });
+}
+
+// A reference is read once for its samples, and anew for the next one.
+TEST_F(ControlFiles, EverySampleMeetsItsOwnReference) {
+  for (const char* folder : {"real", "made"}) fs::create_directories(folder_ / folder);
+  for (int i = 0; i < 2; ++i) {
+    const std::string name(1, static_cast<char>('a' + i));
+    io::write_png(folder_ / "real" / (name + ".png"), train::waves(i));
+    for (const char* sample : {"-s1", "-s2"})
+      io::write_png(folder_ / "made" / (name + sample + ".png"), train::waves(i));
+  }
+  const Measured iou = evaluate_edges(pairs(), {10, 20}, 16).metrics.front();
+  ASSERT_EQ(iou.samples.size(), 4u);
+  for (const Sample& sample : iou.samples) EXPECT_EQ(sample.value, 1.0) << sample.id;
+  const auto colours = evaluate_colour_segmentation(pairs(), 0);
+  EXPECT_EQ(colours.metrics.front().interval.mean, 1.0);
 }
 
 TEST_F(ControlFiles, OtherProtocolsDoNotCompare) {

@@ -108,6 +108,20 @@ TEST_F(ControlPicture, CutsMapsAtTheSamePlace) {
                [&] { control_picture(settings, picture_, image_, crop()); });
 }
 
+TEST_F(ControlPicture, PointsMoveWithTheCrop) {
+  const std::vector<Point> moved = points_in_crop({{59.5, -0.5}, {19.5, 39.5}}, image_, crop());
+  EXPECT_NEAR(moved[0].x, 19.5, 1e-12);  // the corner at the right and the top stays
+  EXPECT_NEAR(moved[0].y, -0.5, 1e-12);
+  EXPECT_NEAR(moved[1].x, -0.5, 1e-12);  // a third of the width is cut off
+  EXPECT_NEAR(moved[1].y, 19.5, 1e-12);
+}
+
+TEST_F(ControlPicture, KnowsTheFileOfASignal) {
+  EXPECT_FALSE(control_file({ControlSignal::canny, {}, {}}, picture_).has_value());
+  EXPECT_FALSE(control_file({ControlSignal::landmark, {}, folder_.path()}, picture_).has_value());
+  EXPECT_EQ(control_file({ControlSignal::map, {}, folder_.path()}, picture_), picture_);
+}
+
 TEST_F(ControlPicture, NamesMissingPartners) {
   const ControlSettings settings{ControlSignal::landmark, {}, folder_.path()};
   expect_error(ErrorCode::not_found, "1 of 1 pictures",

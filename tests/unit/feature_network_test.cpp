@@ -173,12 +173,22 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
   expect_error(ErrorCode::invalid_argument, "at least one network",
                [&, made = made, real = real] { evaluate_subjects(made, real, {}); });
 
-  EXPECT_NEAR(prior_drift(vit, folder_ / "made", folder_ / "real").interval.mean, 0.0, 1e-9);
+  const NamedNetwork by = main_network({&vit, &clip});
+  const Measured drift = prior_drift(by, folder_ / "made", folder_ / "real");
+  EXPECT_EQ(drift.name, "prior drift by DINO");
+  EXPECT_NEAR(drift.interval.mean, 0.0, 1e-9);
   pictures("base", 5, 1);
   for (const auto& [with, without] : {std::pair("made", "base"), std::pair("base", "made")})
     expect_error(ErrorCode::mismatch, "no partner",
-                 [&] { prior_drift(vit, folder_ / with, folder_ / without); });
-  EXPECT_LT(prior_preservation(vit, folder_ / "base", real).interval.mean, 1.0);
+                 [&] { prior_drift(by, folder_ / with, folder_ / without); });
+  const Measured kept = prior_preservation(by, folder_ / "base", real);
+  EXPECT_EQ(kept.name, "PRES by DINO");
+  EXPECT_LT(kept.interval.mean, 1.0);
+  // Numbers of networks do not compare, and so have no name in common.
+  EXPECT_EQ(prior_preservation(main_network({nullptr, &clip}), folder_ / "base", real).name,
+            "PRES by CLIP-I");
+  EXPECT_EQ(identity_of_pictures(folder_ / "made"), identity_of_pictures(folder_ / "real"));
+  EXPECT_NE(identity_of_pictures(folder_ / "made"), identity_of_pictures(folder_ / "base"));
   const Evaluation sets = evaluate_sets(folder_ / "made", folder_ / "real", vit);
   EXPECT_NEAR(metric(sets, "Frechet distance (vit)").interval.mean, 0.0, 1e-6);
 }
@@ -187,6 +197,7 @@ TEST_F(SubjectEvaluation, DiversityByLpips) {
   golden::write_lpips(folder_ / "lpips");
   const PerceptualDistance lpips = PerceptualDistance::open(folder_ / "lpips");
   EXPECT_EQ(lpips.name(), "LPIPS (AlexNet)");
+  EXPECT_NE(lpips.identity(), "");
   const auto wide = [](int number) { return train::waves(number, 64, 64); };
   EXPECT_EQ(lpips(wide(0), wide(0)), 0.0);
   EXPECT_GT(lpips(wide(0), wide(1)), 0.0);
@@ -205,6 +216,9 @@ TEST_F(SubjectEvaluation, DiversityByLpips) {
               (lpips(wide(0), wide(1)) + lpips(wide(0), wide(2)) + lpips(wide(1), wide(2))) / 3.0,
               1e-9);
   EXPECT_FALSE(perceptual_diversity(lpips, {made.front()}).has_value());
+  io::save_tensors(folder_ / "lpips/linear.safetensors",
+                   io::load_tensors(folder_ / "lpips/linear.safetensors"), {{"of", "others"}});
+  EXPECT_NE(PerceptualDistance::open(folder_ / "lpips").identity(), lpips.identity());
   fs::remove(folder_ / "lpips/linear.safetensors");
   expect_error(ErrorCode::not_found, "linear.safetensors",
                [&] { PerceptualDistance::open(folder_ / "lpips"); });
@@ -225,18 +239,20 @@ TEST_F(SubjectEvaluation, MeansOverSubjectsAreEvenly) {
   EXPECT_NEAR(dino.interval.mean, (dog / 3.0 + cat) / 2.0, 1e-12);
   EXPECT_NE(evaluation.notes.front().find("pooled"), std::string::npos);
   // Pictures of a class are compared with their own subject, whose pictures these are.
-  EXPECT_NEAR(prior_preservation(vit, folder_ / "real", real).interval.mean, 1.0, 1e-9);
+  EXPECT_NEAR(prior_preservation({"DINO", vit}, folder_ / "real", real).interval.mean, 1.0, 1e-9);
   fs::create_directories(folder_ / "made/horse");
   expect_error(ErrorCode::mismatch, "no real pictures",
                [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
-  expect_error(ErrorCode::mismatch, "no real pictures",
-               [&, real = real] { prior_preservation(vit, folder_ / "made", real); });
+  expect_error(ErrorCode::mismatch, "no real pictures", [&, real = real] {
+    prior_preservation({"DINO", vit}, folder_ / "made", real);
+  });
   fs::remove(folder_ / "made/horse");
   fs::remove_all(folder_ / "made/cat");
   expect_error(ErrorCode::mismatch, "nothing was generated",
                [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
-  expect_error(ErrorCode::mismatch, "no pictures of the class",
-               [&, real = real] { prior_preservation(vit, folder_ / "made", real); });
+  expect_error(ErrorCode::mismatch, "no pictures of the class", [&, real = real] {
+    prior_preservation({"DINO", vit}, folder_ / "made", real);
+  });
   expect_error(ErrorCode::mismatch, "in no subject's folder",
                [&] { read_subjects(folder_ / "made/dog", folder_ / "real", ""); });
 }
@@ -264,6 +280,28 @@ TEST_F(SubjectEvaluation, TheTokenIsAWord) {
   EXPECT_EQ(prompt("a category of cat dogs, a cat"), "a category of dogs, a");
   EXPECT_EQ(prompt("bobcat and cat."), "bobcat and .");
   EXPECT_EQ(prompt("cat"), "");
+}
+
+// What others made says nothing of prompts: nothing is known to belong together.
+TEST_F(SubjectEvaluation, PicturesWithoutPromptsAreNoPrompt) {
+  pictures("real", 0, 2);
+  fs::create_directories(folder_ / "made");
+  for (int i = 0; i < 3; ++i)
+    io::write_png(folder_ / "made" / (std::to_string(i) + ".png"), train::waves(i));
+  const FeatureNetwork vit = FeatureNetwork::open(folder_ / "vit");
+  const auto [made, real] = read_subjects(folder_ / "made", folder_ / "real", "");
+  const Evaluation evaluation = evaluate_subjects(made, real, {&vit, nullptr});
+  ASSERT_EQ(evaluation.metrics.size(), 1u);  // no DIV
+  EXPECT_EQ(evaluation.metrics.front().interval.units, 3u);
+  EXPECT_NE(evaluation.notes.back().find("3 of 3 pictures is not known"), std::string::npos)
+      << evaluation.notes.back();
+  golden::write_lpips(folder_ / "lpips");
+  EXPECT_FALSE(perceptual_diversity(PerceptualDistance::open(folder_ / "lpips"), made).has_value());
+
+  // The parameters of a .PNG are read as well.
+  io::write_png(folder_ / "made/0.PNG", train::waves(5), {{"parameters", "a dog\nSteps: 3"}});
+  fs::remove(folder_ / "made/0.png");
+  EXPECT_EQ(read_subjects(folder_ / "made", folder_ / "real", "").first.front().prompt, "a dog");
 }
 
 // All pairs of a generated and a real picture count alike in OFT's average.

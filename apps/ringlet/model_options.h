@@ -1,0 +1,30 @@
+// How a model's files are opened: the same options for every verb that opens one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::app {
+
+/// --variant and --tokenizer, and where pictures are made or learnt from --prediction.
+struct ModelOptions {
+  std::string variant, tokenizer, prediction;
+
+  void add_files(CLI::App& app);
+  void add_prediction(CLI::App& app);
+
+  pipeline::ModelFileOptions files() const;
+
+  /// What the model predicts, where that was given. Throws Error(invalid_argument) for other words.
+  std::optional<diffusion::Prediction> chosen_prediction() const;
+};
+
+/// --clip-skip.
+void add_clip_skip(CLI::App& app, std::int64_t& layer);
+
+}  // namespace ringlet::app
