@@ -82,8 +82,8 @@ def tune(out, *words):
             sys.exit(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
         said.write_text(json.dumps({"words": words, **json.loads(result.stdout)}))
     done = json.loads(said.read_text())
-    if done["words"] != words:
-        sys.exit(f"{out} holds another run, of ringlet {' '.join(done['words'])}: remove it, or choose another --out")
+    if done.get("words") != words:
+        sys.exit(f"{out} holds another run than ringlet {' '.join(words)}: remove it, or choose another --out")
     return done
 
 
