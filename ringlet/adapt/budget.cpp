@@ -11,6 +11,7 @@
 #include <tuple>
 #include <utility>
 
+#include "ringlet/adapt/transform_width.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/nn/torch_errors.h"
@@ -38,16 +39,6 @@ PartSpec with_size(PartSpec part, std::int64_t size) {
   if (name == "rank" && alpha != part.options.end() && alpha->second == before)
     alpha->second = std::to_string(size);
   return part;
-}
-
-/// The channels that a transform mixes.
-std::int64_t channels(const PartSpec& part, const LayerShape& shape) {
-  const auto is = [&](const char* option, const char* word) {
-    const auto found = part.options.find(option);
-    return found != part.options.end() && found->second == word;
-  };
-  if (is("side", "output")) return shape.out;
-  return is("over", "patches") ? shape.patch() : shape.in;
 }
 
 /// Of each of the method's parts, whether the text names a rank for it; an alias names that of all
@@ -201,7 +192,7 @@ class Search {
     for (const BudgetRow& row : rows_) {
       out = std::max(out, row.shape.out);
       patch = std::max(patch, row.shape.patch());
-      width = std::max(width, channels(growing(), row.shape));
+      width = std::max(width, transform_width(growing(), row.shape));
       numbers = std::max(numbers, row.shape.out * row.shape.patch());
     }
     const std::string option = size_of(growing());
@@ -238,7 +229,7 @@ class Search {
     if (size_of(growing()) == "block")
       for (std::int64_t block = least; block <= size; ++block)
         if (std::ranges::all_of(rows_, [&](const BudgetRow& row) {
-              return channels(growing(), row.shape) % block == 0;
+              return transform_width(growing(), row.shape) % block == 0;
             }))
           return block;
     while (least < size && !exists(least)) ++least;

@@ -18,6 +18,7 @@
 #include "ringlet/adapt/oft.h"
 #include "ringlet/adapt/tensor_train.h"
 #include "ringlet/adapt/tr.h"
+#include "ringlet/adapt/transform_width.h"
 #include "ringlet/adapt/trm.h"
 #include "ringlet/core/error.h"
 
@@ -55,13 +56,6 @@ Side side_of(const PartSpec& spec) {
   return spec.word("side") == "output" ? Side::output : Side::input;
 }
 
-/// The channels that a transform mixes.
-std::int64_t width_of(const PartSpec& spec, const LayerShape& shape) {
-  if (spec.options.contains("side") && side_of(spec) == Side::output) return shape.out;
-  const bool patches = spec.options.contains("over") && spec.word("over") == "patches";
-  return patches ? shape.patch() : shape.in;
-}
-
 double scale_of(const PartSpec& spec) { return spec.number("alpha") / spec.number("rank"); }
 
 PartEntry trm_entry() {
@@ -87,11 +81,11 @@ PartEntry diagonal_entry() {
           {side_option(), word_option("form", {"factor", "offset"}), switch_option("bias")},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.transforms.push_back(
-                std::make_unique<Diagonal>(width_of(spec, context.shape), side_of(spec),
+                std::make_unique<Diagonal>(transform_width(spec, context.shape), side_of(spec),
                                            spec.word("form") == "offset", spec.yes("bias")));
           },
           [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
-            return width_of(spec, shape);
+            return transform_width(spec, shape);
           }};
 }
 
@@ -118,7 +112,7 @@ PartEntry oft_entry() {
            {"constraint", Kind::non_negative, "0"},
            word_option("constrain", {"block", "all"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
-            const std::int64_t width = width_of(spec, context.shape);
+            const std::int64_t width = transform_width(spec, context.shape);
             OftOptions options;
             options.block = oft_block(spec, width);
             options.side = side_of(spec);
@@ -131,36 +125,36 @@ PartEntry oft_entry() {
             parts.transforms.push_back(std::make_unique<Oft>(width, options));
           },
           [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
-            const std::int64_t width = width_of(spec, shape), b = oft_block(spec, width);
+            const std::int64_t width = transform_width(spec, shape), b = oft_block(spec, width);
             const std::int64_t count = spec.yes("share") ? 1 : width / b;
             return count * (spec.word("form") == "triangle" ? b * (b - 1) / 2 : b * b);
           }};
 }
 
 PartEntry boft_entry() {
-  return {
-      "boft",
-      PartKind::transform,
-      {{"block", Kind::positive_integer, "4", {}, {}, true},
-       {"factors", Kind::positive_integer, "2", {}, {}, true},
-       side_option(),
-       over_option(),
-       word_option("pairs", {"halves", "interleaved"}),
-       word_option("skew", {"half", "full"}),
-       {"constraint", Kind::non_negative, "0"}},
-      [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
-        BoftOptions options;
-        options.block = spec.integer("block");
-        options.factors = spec.integer("factors");
-        options.side = side_of(spec);
-        options.interleaved = spec.word("pairs") == "interleaved";
-        options.half = spec.word("skew") == "half";
-        options.constraint = spec.number("constraint");
-        parts.transforms.push_back(std::make_unique<Boft>(width_of(spec, context.shape), options));
-      },
-      [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
-        return spec.integer("factors") * width_of(spec, shape) * spec.integer("block");
-      }};
+  return {"boft",
+          PartKind::transform,
+          {{"block", Kind::positive_integer, "4", {}, {}, true},
+           {"factors", Kind::positive_integer, "2", {}, {}, true},
+           side_option(),
+           over_option(),
+           word_option("pairs", {"halves", "interleaved"}),
+           word_option("skew", {"half", "full"}),
+           {"constraint", Kind::non_negative, "0"}},
+          [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
+            BoftOptions options;
+            options.block = spec.integer("block");
+            options.factors = spec.integer("factors");
+            options.side = side_of(spec);
+            options.interleaved = spec.word("pairs") == "interleaved";
+            options.half = spec.word("skew") == "half";
+            options.constraint = spec.number("constraint");
+            parts.transforms.push_back(
+                std::make_unique<Boft>(transform_width(spec, context.shape), options));
+          },
+          [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
+            return spec.integer("factors") * transform_width(spec, shape) * spec.integer("block");
+          }};
 }
 
 PartEntry hra_entry() {
@@ -169,11 +163,11 @@ PartEntry hra_entry() {
           {rank_option("8"), over_option(), switch_option("orthogonal")},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.transforms.push_back(std::make_unique<Householder>(
-                width_of(spec, context.shape), spec.integer("rank"), spec.yes("orthogonal"),
+                transform_width(spec, context.shape), spec.integer("rank"), spec.yes("orthogonal"),
                 !context.load, context.random));
           },
           [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
-            return width_of(spec, shape) * spec.integer("rank");
+            return transform_width(spec, shape) * spec.integer("rank");
           }};
 }
 
