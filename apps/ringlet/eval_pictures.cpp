@@ -1,6 +1,7 @@
 #include "eval_pictures.h"
 
 #include "console.h"
+#include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/evaluation.h"
 #include "ringlet/eval/feature_network.h"
@@ -44,9 +45,8 @@ eval::GenerationRecord generation_record(const pipeline::StableDiffusion& model,
                                          const std::string& model_hash,
                                          const std::vector<pipeline::AdapterChoice>& adapters,
                                          const pipeline::GenerateRequest& request) {
-  constexpr std::size_t kShort = 16;
   eval::GenerationRecord record;
-  record.settings = {{"model", model.files().name + " (" + model_hash.substr(0, kShort) + ")"},
+  record.settings = {{"model", model.files().name + " (" + short_hash(model_hash) + ")"},
                      {"adapters", identity_of(adapters)},
                      {"steps", std::to_string(request.steps)},
                      {"guidance", exact_number(request.guidance.scale)},

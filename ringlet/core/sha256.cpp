@@ -52,4 +52,13 @@ std::string sha256_file(const std::filesystem::path& path) {
   return hash.hex();
 }
 
+std::string sha256_text(std::string_view text) {
+  return Sha256().update(std::as_bytes(std::span(text))).hex();
+}
+
+std::string short_hash(const std::string& hash) {
+  constexpr std::size_t kDigits = 16;
+  return hash.substr(0, kDigits);
+}
+
 }  // namespace ringlet

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace ringlet {
 
@@ -27,5 +28,10 @@ class Sha256 {
 
 /// Throws Error(not_found | io).
 std::string sha256_file(const std::filesystem::path& path);
+
+std::string sha256_text(std::string_view text);
+
+/// The first 16 digits of a hash: enough to tell files apart where people read it.
+std::string short_hash(const std::string& hash);
 
 }  // namespace ringlet

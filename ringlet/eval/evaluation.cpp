@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <span>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/sha256.h"
@@ -66,13 +65,10 @@ std::string hash_of_files(std::vector<std::filesystem::path> files) {
   std::ranges::sort(files);
   const auto [first, last] = std::ranges::unique(files);
   files.erase(first, last);
-  Sha256 hash;
-  for (const std::filesystem::path& file : files) {
-    const std::string line = file.filename().string() + " " + sha256_file(file) + "\n";
-    hash.update(std::as_bytes(std::span(line)));
-  }
-  constexpr std::size_t kShort = 16;
-  return hash.hex().substr(0, kShort);
+  std::string text;
+  for (const std::filesystem::path& file : files)
+    text += file.filename().string() + " " + sha256_file(file) + "\n";
+  return short_hash(sha256_text(text));
 }
 
 std::string short_number(double value) {

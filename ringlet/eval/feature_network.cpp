@@ -143,8 +143,7 @@ std::string folder_name(const fs::path& folder) {
 }
 
 std::string network_identity(const std::string& name, const fs::path& weights) {
-  constexpr std::size_t kShort = 16;
-  return name + " (" + sha256_file(weights).substr(0, kShort) + ")";
+  return name + " (" + short_hash(sha256_file(weights)) + ")";
 }
 
 FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {

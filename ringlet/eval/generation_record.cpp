@@ -1,8 +1,6 @@
 #include "ringlet/eval/generation_record.h"
 
 #include <algorithm>
-#include <optional>
-#include <span>
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
@@ -68,15 +66,11 @@ void check_same(const fs::path& folder, const std::string& what, const Entries& 
 }  // namespace
 
 Entries GenerationRecord::summary() const {
-  Sha256 hash;
-  for (const auto& [name, prompt] : prompts) {
-    const std::string line = name + "\n" + prompt + "\n";
-    hash.update(std::as_bytes(std::span(line)));
-  }
-  constexpr std::size_t kShort = 16;
+  std::string text;
+  for (const auto& [name, prompt] : prompts) text += name + "\n" + prompt + "\n";
   Entries entries = settings;
   entries.emplace_back("prompts",
-                       std::to_string(prompts.size()) + " (" + hash.hex().substr(0, kShort) + ")");
+                       std::to_string(prompts.size()) + " (" + short_hash(sha256_text(text)) + ")");
   return entries;
 }
 

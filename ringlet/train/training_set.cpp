@@ -32,10 +32,6 @@ std::string hash_of(const nn::ModuleIndex& index) {
   return hash.hex();
 }
 
-std::string hash_of(const std::string& text) {
-  return Sha256().update(std::as_bytes(std::span(text))).hex();
-}
-
 /// Latents of this shape, or nothing.
 std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef shape,
                                        at::Device device) {
@@ -63,7 +59,7 @@ LatentCache::LatentCache(const pipeline::StableDiffusion& model, fs::path folder
   if (problem)
     throw Error(ErrorCode::io, folder_.string(),
                 "the cache folder cannot be made: " + problem.message(), "choose another --cache");
-  vae_hash_ = hash_of(hash_of(model.indices().at("vae")) + model.files().vae.config.dump());
+  vae_hash_ = sha256_text(hash_of(model.indices().at("vae")) + model.files().vae.config.dump());
 }
 
 EncodedCrop LatentCache::compute(const io::Image& crop) const {
@@ -84,7 +80,7 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
     const std::string key = picture_hash + vae_hash_ + std::to_string(crop.width) + "," +
                             std::to_string(left) + "," + std::to_string(top) + "," +
                             (mirrored ? "mirrored" : "plain");
-    const fs::path file = folder_ / (hash_of(key) + ".safetensors");
+    const fs::path file = folder_ / (sha256_text(key) + ".safetensors");
     const models::VaeConfig& vae = model_.vae().config();
     const std::int64_t side = crop.width / vae.downscale();
     if (auto cached =

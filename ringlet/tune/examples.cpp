@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <string_view>
 
 #include <ATen/ops/cat.h>
 
@@ -59,7 +58,7 @@ std::string fingerprint(const fs::path& data) {
   if (!fs::is_directory(data)) return sha256_file(data);
   std::string text;
   add_folder(data, "", {}, text);
-  return Sha256().update(std::as_bytes(std::span(text))).hex();
+  return sha256_text(text);
 }
 
 std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
