@@ -22,10 +22,7 @@ struct ControlMakeOptions {
 
 std::vector<fs::path> pictures_of(const fs::path& path) {
   if (fs::is_regular_file(path)) return {path};
-  std::vector<fs::path> paths;
-  for (const data::Picture& picture : data::read_picture_folder(path).pictures)
-    paths.push_back(picture.path);
-  return paths;
+  return data::paths_of(data::read_picture_folder(path).pictures);
 }
 
 /// Signals have the pictures' names: in their folder, or one that is read with it, they would take
@@ -51,11 +48,7 @@ io::Image make(const data::ControlSettings& settings, const fs::path& picture, s
 int make_signals(const ControlMakeOptions& o) {
   const data::ControlSettings settings{data::control_signal_from_name(o.kind, "--kind"), o.canny,
                                        o.given};
-  using enum data::ControlSignal;
-  if ((settings.signal == landmark || settings.signal == map) && o.given.empty())
-    throw Error(ErrorCode::invalid_argument, "--given", "is missing",
-                "name the folder of the " +
-                    std::string(settings.signal == map ? "maps" : "landmark files"));
+  data::check_signal_folder(settings, "--given");
   if (o.size < 0) throw Error(ErrorCode::invalid_argument, "--size", "must not be negative");
   check_out(o.out, o.images, "--images");
   check_out(o.out, o.given, "--given");

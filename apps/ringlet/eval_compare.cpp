@@ -63,8 +63,7 @@ class CellRunner {
  private:
   static bool done(const eval::Cell& cell, eval::Stage stage) {
     if (stage != eval::Stage::measure && fs::exists(cell.diverged())) return true;
-    if (stage == eval::Stage::train) return fs::exists(cell.cost());
-    return fs::exists(stage == eval::Stage::validate ? cell.validation() : cell.result());
+    return fs::exists(cell.made_by(stage));
   }
 
   bool stopped() {

@@ -162,10 +162,8 @@ class ControlGeneration {
 
   /// Pictures are called after their references, which may lie in several folders.
   void check_references() const {
-    std::vector<fs::path> paths;
-    for (const data::Picture& picture : pictures_) paths.push_back(picture.path);
-    data::check_picture_names(paths);
-    data::check_control_files(settings_, paths);
+    data::check_signal_folder(settings_, "--control-images");
+    data::check_picture_names(data::paths_of(pictures_));
   }
 
   /// What all pictures have in common.
@@ -184,11 +182,8 @@ class ControlGeneration {
 
   /// What the pictures follow, and how.
   void add_signals() {
-    std::vector<fs::path> references, given;
-    for (const data::Picture& picture : pictures_) {
-      references.push_back(picture.path);
-      if (auto file = data::control_file(settings_, picture.path)) given.push_back(*file);
-    }
+    const std::vector<fs::path> references = data::paths_of(pictures_);
+    const std::vector<fs::path> given = data::control_files(settings_, references);
     auto& settings = record_.settings;
     if (!o_.controlnet.empty()) settings.emplace_back("controlnet", file_identity(o_.controlnet));
     settings.emplace_back("signal", o_.kind);
@@ -196,9 +191,8 @@ class ControlGeneration {
       settings.emplace_back("canny thresholds",
                             exact_number(o_.canny.low) + ", " + exact_number(o_.canny.high));
     settings.emplace_back("control strength", exact_number(o_.strength));
-    settings.emplace_back("references", eval::hash_of_files(std::move(references)));
-    if (!given.empty())
-      settings.emplace_back("control images", eval::hash_of_files(std::move(given)));
+    settings.emplace_back("references", eval::hash_of_files(references));
+    if (!given.empty()) settings.emplace_back("control images", eval::hash_of_files(given));
   }
 
   void make(const data::Picture& picture) const {
@@ -355,9 +349,7 @@ int eval_control(const EvalControlOptions& o) {
   add_settings(evaluation, o, material.record);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(
-        o.model.empty() ? eval::pair_by_name({o.reference, kPictures}, {o.generated, kPictures})
-                        : material.pictures);
+    pictures = pair_sheets(o.model.empty() ? given_pictures(o) : material.pictures);
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

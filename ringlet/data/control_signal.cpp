@@ -256,6 +256,16 @@ io::Image control_picture(const ControlSettings& settings, const fs::path& pictu
              : io::resize_image(read_map(*file, image), image.width, image.height);
 }
 
+void check_signal_folder(const ControlSettings& settings, std::string_view option) {
+  const bool given =
+      settings.signal == ControlSignal::map || settings.signal == ControlSignal::landmark;
+  if (given && settings.folder.empty())
+    throw Error(ErrorCode::invalid_argument, std::string(option),
+                std::string("is missing: a ") + name_of(settings.signal) +
+                    " cannot be computed from a picture",
+                "give the folder with one file per picture, of the same name");
+}
+
 void check_picture_names(std::vector<fs::path> pictures) {
   const auto name = [](const fs::path& picture) { return picture.stem().string(); };
   std::ranges::stable_sort(pictures, {}, name);

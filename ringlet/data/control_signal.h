@@ -87,6 +87,10 @@ std::optional<std::filesystem::path> control_file(const ControlSettings& setting
 std::vector<std::filesystem::path> control_files(
     const ControlSettings& settings, const std::vector<std::filesystem::path>& pictures);
 
+/// Throws Error(invalid_argument) that names the option when the signal can only be given, and no
+/// folder is.
+void check_signal_folder(const ControlSettings& settings, std::string_view option);
+
 /// Throws Error(invalid_argument) that names two pictures of one name, in different folders or of
 /// different types: one signal's file would belong to both.
 void check_picture_names(std::vector<std::filesystem::path> pictures);

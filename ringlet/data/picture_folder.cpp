@@ -112,6 +112,12 @@ std::string passed_over(const fs::path& folder, const std::vector<std::string>& 
 
 }  // namespace
 
+std::vector<fs::path> paths_of(const std::vector<Picture>& pictures) {
+  std::vector<fs::path> paths;
+  for (const Picture& picture : pictures) paths.push_back(picture.path);
+  return paths;
+}
+
 std::string lower_extension(const fs::path& path) {
   std::string extension = path.extension().string();
   std::ranges::transform(extension, extension.begin(),

@@ -30,6 +30,8 @@ struct PictureFolder {
 /// caption that is not UTF-8.
 PictureFolder read_picture_folder(const std::filesystem::path& folder);
 
+std::vector<std::filesystem::path> paths_of(const std::vector<Picture>& pictures);
+
 /// A file that is not hidden with one of these extensions, in letters of either case.
 bool is_picture(const std::filesystem::path& path);
 

@@ -10,6 +10,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_folder.h"
+#include "ringlet/eval/control_evaluation.h"
 #include "ringlet/io/html.h"
 #include "ringlet/io/plot.h"
 
@@ -147,9 +148,9 @@ std::vector<std::pair<std::string, fs::path>> first_samples(const Cell& cell) {
   std::map<std::string, fs::path> samples;
   for (const auto& entry : fs::directory_iterator(cell.pictures())) {
     const fs::path name = entry.path().filename();
-    const std::size_t end = name.string().rfind("-s");
-    if (end == std::string::npos || name.extension() != ".png") continue;
-    fs::path& sample = samples[name.string().substr(0, end)];
+    const std::string reference = reference_name(name.stem().string());
+    if (reference == name.stem() || name.extension() != ".png") continue;
+    fs::path& sample = samples[reference];
     if (sample.empty() || name < sample) sample = name;
   }
   return {samples.begin(), samples.end()};

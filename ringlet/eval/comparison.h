@@ -43,6 +43,9 @@ struct Recipe {
 /// Throws Error(not_found | bad_format | invalid_argument) that names the field.
 Recipe read_recipe(const std::filesystem::path& file);
 
+/// What is done with a cell.
+enum class Stage { train, validate, measure };
+
 /// One training run and its evaluation.
 struct Cell {
   std::size_t method = 0;
@@ -56,12 +59,13 @@ struct Cell {
   std::filesystem::path validation() const { return folder / "validation.json"; }
   std::filesystem::path plan() const { return folder / "train.json"; }  ///< train --json's output
   std::filesystem::path cost() const { return folder / "cost.json"; }
+  /// There when the stage is done.
+  std::filesystem::path made_by(Stage stage) const {
+    return stage == Stage::train ? cost() : stage == Stage::validate ? validation() : result();
+  }
   /// There when training came to numbers that are not finite.
   std::filesystem::path diverged() const { return folder / "diverged"; }
 };
-
-/// What is done with a cell.
-enum class Stage { train, validate, measure };
 
 /// Every method with each of its learning rates and the first seed: what the search trains.
 std::vector<Cell> search_cells(const Recipe& recipe, const std::filesystem::path& out);

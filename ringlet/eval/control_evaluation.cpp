@@ -40,14 +40,6 @@ std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
   return files;
 }
 
-/// The name without the sample's number: "dog-s2" and "dog_s2" are samples of "dog".
-std::string base_name(const std::string& name) {
-  const std::size_t letter = name.find_last_not_of("0123456789");
-  const bool sample = letter != std::string::npos && letter >= 2 && letter + 1 < name.size() &&
-                      name[letter] == 's' && (name[letter - 1] == '-' || name[letter - 1] == '_');
-  return sample ? name.substr(0, letter - 1) : name;
-}
-
 std::string some_of(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 3;
   std::vector<std::string> shown(
@@ -74,6 +66,21 @@ void refuse_unused(const std::map<std::string, fs::path>& wanted,
     throw Error(ErrorCode::mismatch, references.string(),
                 "files of which nothing was generated (" + some_of(unused) + ")",
                 "a mean over what is left would flatter; take them out of the folder to do so");
+}
+
+/// Puts the files of a name in the place of one side of pairs; returns the names that have none.
+std::vector<std::string> exchange(std::vector<ControlPair>& pairs,
+                                  const std::map<std::string, fs::path>& files,
+                                  std::string ControlPair::*name, fs::path ControlPair::*side) {
+  std::vector<std::string> missing;
+  for (ControlPair& pair : pairs) {
+    const auto file = files.find(pair.*name);
+    if (file == files.end())
+      missing.push_back(pair.*name);
+    else
+      pair.*side = file->second;
+  }
+  return missing;
 }
 
 /// Both pictures of a pair; with a size, their squares. Samples of a reference follow each other:
@@ -223,6 +230,13 @@ void add_reading(Evaluation& evaluation, const std::string& segmenter,
 
 }  // namespace
 
+std::string reference_name(const std::string& name) {
+  const std::size_t letter = name.find_last_not_of("0123456789");
+  const bool sample = letter != std::string::npos && letter >= 2 && letter + 1 < name.size() &&
+                      name[letter] == 's' && (name[letter - 1] == '-' || name[letter - 1] == '_');
+  return sample ? name.substr(0, letter - 1) : name;
+}
+
 std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& generated) {
   const auto wanted = files_by_name(reference);
   const auto made = files_by_name(generated);
@@ -230,7 +244,7 @@ std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& g
   std::vector<std::string> lonely;
   for (const auto& [name, path] : made) {
     const auto whole = wanted.find(name);
-    const auto partner = whole != wanted.end() ? whole : wanted.find(base_name(name));
+    const auto partner = whole != wanted.end() ? whole : wanted.find(reference_name(name));
     if (partner == wanted.end())
       lonely.push_back(name);
     else
@@ -244,14 +258,8 @@ std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& g
 std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const FilesIn& reference) {
   const auto wanted = files_by_name(reference);
   const fs::path known = pairs.empty() ? fs::path() : pairs.front().reference.parent_path();
-  std::vector<std::string> lonely;
-  for (ControlPair& pair : pairs) {
-    const auto partner = wanted.find(pair.unit);
-    if (partner == wanted.end())
-      lonely.push_back(pair.unit);
-    else
-      pair.reference = partner->second;
-  }
+  std::vector<std::string> lonely =
+      exchange(pairs, wanted, &ControlPair::unit, &ControlPair::reference);
   const auto [twice, end] = std::ranges::unique(lonely);
   lonely.erase(twice, end);
   refuse_lonely(lonely, known, reference.folder);
@@ -260,15 +268,8 @@ std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const F
 }
 
 std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesIn& found) {
-  const auto files = files_by_name(found);
-  std::vector<std::string> missing;
-  for (ControlPair& pair : pairs) {
-    const auto file = files.find(pair.id);
-    if (file == files.end())
-      missing.push_back(pair.id);
-    else
-      pair.generated = file->second;
-  }
+  const auto missing =
+      exchange(pairs, files_by_name(found), &ControlPair::id, &ControlPair::generated);
   if (!missing.empty())
     throw Error(ErrorCode::mismatch, found.folder.string(),
                 "lacks what was found in generated pictures (" + some_of(missing) + ")",

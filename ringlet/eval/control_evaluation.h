@@ -19,6 +19,10 @@ struct ControlPair {
   std::filesystem::path generated;
 };
 
+/// The name without the sample's number: "dog-s2" and "dog_s2" are samples of "dog"; other names as
+/// they are.
+std::string reference_name(const std::string& name);
+
 /// Files of a kind in a folder.
 struct FilesIn {
   std::filesystem::path folder;
@@ -75,8 +79,7 @@ struct LandmarkPixels {
 /// detector saw, under the picture's name. No file, or one without points, means that nothing was
 /// detected: a metric of its own counts that, the error is over the others. Throws Error(mismatch)
 /// for found landmarks of no picture, other numbers of points and a pair whose pictures are not
-/// given, and Error(not_found) where
-/// nothing was detected at all.
+/// given, and Error(not_found) where nothing was detected at all.
 Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const FilesIn& found,
                               const LandmarkPixels& pixels = {});
 

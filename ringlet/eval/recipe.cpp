@@ -335,14 +335,13 @@ void write_down(const Recipe& recipe, const Cell& cell, Stage stage) {
 
 void check_commands(const Recipe& recipe, const Cell& cell) {
   const Json commands = read_commands(cell);
-  const std::array finished = {cell.cost(), cell.validation(), cell.result()};
   for (const Stage stage : {Stage::train, Stage::validate, Stage::measure}) {
     const auto place = static_cast<std::size_t>(stage);
     const auto line = [](const Json& words) {
       return "ringlet " + join(words.get<std::vector<std::string>>(), " ");
     };
     if (!commands.contains(kStageNames[place])) {
-      if (fs::exists(finished[place]))
+      if (fs::exists(cell.made_by(stage)))
         refuse_other(cell, "by a command that was not written down",
                      line(command_of(recipe, cell, stage)));
       continue;

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <span>
 #include <utility>
 
 #include "ringlet/core/error.h"
@@ -62,14 +61,7 @@ void check_control(const FineTuneOptions& o) {
   if (!o.class_prompt.empty())
     throw Error(ErrorCode::invalid_argument, "--control",
                 "class pictures of --class-prompt have no control signal", "leave one of them out");
-  const data::ControlSettings& settings = o.control->settings;
-  const bool given = settings.signal == data::ControlSignal::map ||
-                     settings.signal == data::ControlSignal::landmark;
-  if (given && settings.folder.empty())
-    throw Error(
-        ErrorCode::invalid_argument, "--control-images",
-        std::string("a ") + data::name_of(settings.signal) + " cannot be computed from a picture",
-        "give the folder with one file per picture, of the same name");
+  data::check_signal_folder(o.control->settings, "--control-images");
   check_control_samples(o);
 }
 
@@ -77,16 +69,14 @@ void check_control(const FineTuneOptions& o) {
 /// point that moves leaves its file's size as it was. "" where signals are computed.
 std::string control_fingerprint(const data::ControlSettings& settings,
                                 const std::vector<data::Picture>& pictures) {
-  std::vector<fs::path> paths;
-  for (const data::Picture& picture : pictures) paths.push_back(picture.path);
   std::string text;
-  for (const fs::path& file : data::control_files(settings, paths))
+  for (const fs::path& file : data::control_files(settings, data::paths_of(pictures)))
     text +=
         file.filename().string() + "\n" +
         (settings.signal == data::ControlSignal::landmark ? sha256_file(file)
                                                           : std::to_string(fs::file_size(file))) +
         "\n";
-  return text.empty() ? "" : Sha256().update(std::as_bytes(std::span(text))).hex();
+  return text.empty() ? "" : sha256_text(text);
 }
 
 }  // namespace
@@ -117,7 +107,7 @@ std::string fingerprint(const std::vector<data::Picture>& pictures) {
   for (const data::Picture& picture : pictures)
     text += picture.path.filename().string() + "\n" + std::to_string(fs::file_size(picture.path)) +
             "\n" + picture.caption + "\n" + std::to_string(picture.repeats) + "\n";
-  return Sha256().update(std::as_bytes(std::span(text))).hex();
+  return sha256_text(text);
 }
 
 void FineTune::read_pictures() {
@@ -137,9 +127,7 @@ void FineTune::read_pictures() {
 }
 
 void FineTune::hold_out_pictures() {
-  std::vector<fs::path> paths;
-  for (const data::Picture& picture : instance_.pictures) paths.push_back(picture.path);
-  data::check_control_files(options_.control->settings, paths);
+  data::check_control_files(options_.control->settings, data::paths_of(instance_.pictures));
   const auto wanted = static_cast<std::size_t>(options_.control->validation_pictures);
   const std::size_t count = instance_.pictures.size();
   if (wanted >= count)

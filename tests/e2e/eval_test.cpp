@@ -259,6 +259,8 @@ TEST_F(Eval, ControlPicturesAreMeasuredAtTheModelsSize) {
   expect_failure(command({"--kind", "segmentation", "--classes", "2", "--labels", path("labels")}),
                  "(1: b)");
   expect_failure(command({"--kind", "canny", "--size", "15"}), "not a multiple of");
+  expect_failure(command({"--kind", "landmark", "--landmarks", path("photos")}),
+                 "--control-images: is missing: a landmark cannot be computed");
   EXPECT_FALSE(fs::exists(folder_ / "made"));
 
   const ProgramResult result = expect_success(
