@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "canny_options.h"
 #include "options.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
@@ -99,16 +100,16 @@ int cmd_control(int argc, char** argv) {
   app.add_option("--out", options.out, "Folder for the signals")->required();
   app.add_option("--size", options.size,
                  "Cut squares of so many pixels, as training does [the pictures' own sizes]");
-  app.add_option("--canny-low", options.canny.low, "Lower threshold of canny")
-      ->capture_default_str();
-  app.add_option("--canny-high", options.canny.high, "Upper threshold of canny")
-      ->capture_default_str();
+  add_canny(app, options.canny);
   options.common.add_to(app);
   if (const ParseResult done = help ? parse(app, argc, argv) : parse(app, argc - 1, argv + 1))
     return *done;
   options.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("control", [&] { return make_signals(options); });
+  return nn::with_ringlet_errors("control", [&] {
+    check_canny(app, options.kind == "canny" && options.given.empty());
+    return make_signals(options);
+  });
 }
 
 }  // namespace ringlet::app

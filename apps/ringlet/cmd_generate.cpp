@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_options.h"
+#include "canny_options.h"
 #include "options.h"
 #include "picture_output.h"
 #include "ringlet/core/log.h"
@@ -101,10 +102,7 @@ void add_start_and_output_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("--control", o.control,
                  "canny or segmentation: --control-image is a plain picture, from which the signal "
                  "is made [it is the signal]");
-  app.add_option("--canny-low", o.canny.low, "Lower threshold of --control canny")
-      ->capture_default_str();
-  app.add_option("--canny-high", o.canny.high, "Upper threshold of --control canny")
-      ->capture_default_str();
+  add_canny(app, o.canny);
   app.add_option("--controlnet", o.controlnet,
                  "ControlNet folder (diffusers) that sees --control-image");
   app.add_option("--control-strength", o.control_strength, "Of --control-image, 0 to 2 [1]");
@@ -309,7 +307,10 @@ int cmd_generate(int argc, char** argv) {
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("generate", [&] { return generate(options); });
+  return nn::with_ringlet_errors("generate", [&] {
+    check_canny(app, options.control == "canny");
+    return generate(options);
+  });
 }
 
 }  // namespace ringlet::app

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "canny_options.h"
 #include "model_options.h"
 #include "options.h"
 #include "ringlet/core/text.h"
@@ -76,8 +77,7 @@ void add_control_options(CLI::App& app, TrainOptions& o) {
                  "encoder: a small one that is trained with the adapter and saved in its file; "
                  "controlnet: a ControlNet, saved beside it as diffusers reads it")
       ->capture_default_str();
-  app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
-  app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
+  add_canny(app, o.canny);
   app.add_option("--validation-pictures", o.validation_pictures,
                  "Pictures held out, two at least, to show and to measure whether the signal is "
                  "followed: they take the place of sample prompts; 0 = no samples")
@@ -183,9 +183,12 @@ void check_given(const CLI::App& app, const TrainOptions& o) {
                   "--validation-pictures"},
                  "it says something about a control signal, and there is none",
                  "give --control as well, or leave it out");
-  else if (o.control != "canny")
-    refuse_given(app, {"--canny-low", "--canny-high"},
-                 "it says something about canny, and the signal is another", "leave it out");
+  else
+    refuse_given(app, {"--sample-images"},
+                 "it counts pictures of a prompt: with --control, each of the held-out pictures "
+                 "is a sample",
+                 "give --validation-pictures N for N of them");
+  check_canny(app, o.control == "canny" && o.control_images.empty());
 }
 
 nlohmann::json plan_json(const train::FineTunePlan& plan) {

@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "adapter_options.h"
+#include "canny_options.h"
 #include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
@@ -39,6 +40,28 @@ struct EvalControlOptions {
   double guidance = 7.5, strength = 1.0;
 };
 
+void add_making(CLI::App& app, EvalControlOptions& o) {
+  app.add_option("--model", o.model,
+                 "The model that makes them; captions come from the references' .txt files");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
+  o.adapters.add_to(app);
+  app.add_option("--controlnet", o.controlnet,
+                 "ControlNet folder, in place of an adapter's encoder");
+  app.add_option("--control-images", o.control_images,
+                 "Folder of given signals [canny and segmentation are made from the references]");
+  app.add_option("--prompt", o.prompt, "Prompt of references without a .txt file");
+  app.add_option("--samples", o.samples, "Pictures to make per reference")->capture_default_str();
+  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
+  app.add_option("--sampler", o.sampler, "As in generate [the model's own]");
+  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
+  app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
+  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
+      ->transform(whole_number())
+      ->capture_default_str();
+}
+
 void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--kind", o.kind, "canny, segmentation or landmark")->required();
   app.add_option("--reference", o.reference,
@@ -49,8 +72,7 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--size", o.size,
                  "Bring both to squares of so many pixels [the model's own; without --model they "
                  "must be alike]");
-  app.add_option("--canny-low", o.canny.low, "Lower threshold of canny")->capture_default_str();
-  app.add_option("--canny-high", o.canny.high, "Upper threshold of canny")->capture_default_str();
+  add_canny(app, o.canny);
   app.add_option("--labels", o.labels,
                  "segmentation: folder of the true label maps, grey or palette PNGs whose stored "
                  "numbers are the classes [drawings are segmented by colour]");
@@ -72,28 +94,8 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
       "--found-landmarks", o.found_landmarks,
       "landmark: folder of the landmarks that a detector found in the generated pictures, under "
       "their names; no file or an empty list where it found none");
-  app.add_option(
-      "--model", o.model,
-      "Make the pictures that --generated lacks, with this model; captions come from the "
-      "references' .txt files");
-  o.files.add_files(app);
-  o.files.add_prediction(app);
-  o.adapters.add_to(app);
-  app.add_option("--controlnet", o.controlnet,
-                 "ControlNet folder, in place of an adapter's encoder");
-  app.add_option("--control-images", o.control_images,
-                 "Folder of given signals [canny and segmentation are made from the references]");
-  app.add_option("--prompt", o.prompt, "Prompt of references without a .txt file");
-  app.add_option("--samples", o.samples, "Pictures to make per reference")->capture_default_str();
-  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
-  app.add_option("--sampler", o.sampler, "As in generate [the model's own]");
-  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
-  add_clip_skip(app, o.clip_skip);
-  app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
-  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
-      ->transform(whole_number())
-      ->capture_default_str();
   o.output.add_to(app);
+  add_group(app, kMaking, [&] { add_making(app, o); });
 }
 
 /// A picture per reference and seed that is not there yet.
@@ -271,6 +273,25 @@ void check(const EvalControlOptions& o) {
   if (o.model.empty()) check_found(o);
 }
 
+/// Options that would be passed over.
+void check_given(const CLI::App& app, const EvalControlOptions& o) {
+  check_making(app, o.model);
+  const std::string other = "it says something about another --kind than " + o.kind;
+  check_canny(app, o.kind == "canny");
+  if (o.kind != "segmentation")
+    refuse_given(app,
+                 {"--labels", "--found-labels", "--segmenter", "--labels-from-one", "--classes"},
+                 other, "leave it out");
+  if (o.kind != "landmark")
+    refuse_given(app, {"--landmarks", "--found-landmarks"}, other, "leave it out");
+  if (!o.segmenter.empty())
+    refuse_given(app, {"--found-labels", "--classes"},
+                 "with --segmenter it is the network that says so", "leave one of them out");
+  if (o.labels.empty() && o.found_labels.empty())
+    refuse_given(app, {"--labels-from-one", "--classes"}, "there are no --labels",
+                 "give them, or leave it out: drawings have classes of their own");
+}
+
 /// What is compared.
 struct ControlMaterial {
   std::vector<eval::ControlPair> pictures;  ///< with their references, where these are needed
@@ -319,9 +340,9 @@ eval::Evaluation evaluate(const EvalControlOptions& o, const ControlMaterial& ma
                                     {material.size, material.pictures});
   if (segmenter)
     return eval::evaluate_segmentation(material.pairs, *segmenter,
-                                       {segmenter->classes(), o.labels_from_one});
+                                       {segmenter->classes(), o.labels_from_one, material.size});
   if (with_label_maps(o))
-    return eval::evaluate_label_maps(material.pairs, {o.classes, o.labels_from_one});
+    return eval::evaluate_label_maps(material.pairs, {o.classes, o.labels_from_one, material.size});
   return o.kind == "canny" ? eval::evaluate_edges(material.pairs, o.canny, material.size)
                            : eval::evaluate_colour_segmentation(material.pairs, material.size);
 }
@@ -340,7 +361,6 @@ void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
 }
 
 int eval_control(const EvalControlOptions& o) {
-  check(o);
   std::optional<eval::Segmenter> segmenter;
   if (o.kind == "segmentation" && !o.segmenter.empty())
     segmenter.emplace(eval::Segmenter::open(o.segmenter, o.common.select_device()));
@@ -368,7 +388,11 @@ int cmd_eval_control(int argc, char** argv) {
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("eval control", [&] { return eval_control(options); });
+  return nn::with_ringlet_errors("eval control", [&] {
+    check(options);
+    check_given(app, options);
+    return eval_control(options);
+  });
 }
 
 }  // namespace ringlet::app

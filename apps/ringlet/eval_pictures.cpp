@@ -21,6 +21,12 @@ std::string identity_of(const std::vector<pipeline::AdapterChoice>& adapters) {
 
 }  // namespace
 
+void check_making(const CLI::App& app, const std::string& model) {
+  if (model.empty())
+    refuse_group(app, kMaking, "it says how pictures are made, and without --model none are",
+                 "give --model as well, or leave it out");
+}
+
 pipeline::LoadOptions load_options(const CommonOptions& common, const ModelOptions& files) {
   pipeline::LoadOptions load;
   load.files = files.files();

@@ -14,6 +14,12 @@
 
 namespace ringlet::app {
 
+/// The title in --help of the options that say how pictures are made.
+inline constexpr const char* kMaking = "Making the pictures that --generated lacks";
+
+/// Without --model its options would be passed over: Error(invalid_argument).
+void check_making(const CLI::App& app, const std::string& model);
+
 /// What a model is opened with to make pictures to measure.
 pipeline::LoadOptions load_options(const CommonOptions& common, const ModelOptions& files);
 

@@ -33,6 +33,24 @@ struct EvalSubjectOptions {
   double guidance = 7.5;
 };
 
+void add_making(CLI::App& app, EvalSubjectOptions& o) {
+  app.add_option("--model", o.model, "The model that makes them");
+  o.files.add_files(app);
+  o.files.add_prediction(app);
+  o.adapters.add_to(app);
+  app.add_option("--prompts", o.prompts,
+                 "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
+                 "for --subject");
+  app.add_option("--subject", o.subject, "Token and class, such as \"sks dog\"");
+  app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
+  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
+  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
+  add_clip_skip(app, o.clip_skip);
+  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
+      ->transform(whole_number())
+      ->capture_default_str();
+}
+
 void add_options(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--generated", o.generated,
                  "Folder of generated pictures, or of a folder per subject")
@@ -54,22 +72,8 @@ void add_options(CLI::App& app, EvalSubjectOptions& o) {
                  "Folder of pictures of unrelated prompts, made with the adapter …");
   app.add_option("--drift-without", o.drift_without,
                  "… and of the same prompts and seeds without it, of the same names: drift");
-  app.add_option("--model", o.model, "Make the pictures that --generated lacks, with this model");
-  o.files.add_files(app);
-  o.files.add_prediction(app);
-  o.adapters.add_to(app);
-  app.add_option("--prompts", o.prompts,
-                 "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
-                 "for --subject");
-  app.add_option("--subject", o.subject, "Token and class, such as \"sks dog\"");
-  app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
-  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
-  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
-  add_clip_skip(app, o.clip_skip);
-  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
-      ->transform(whole_number())
-      ->capture_default_str();
   o.output.add_to(app);
+  add_group(app, kMaking, [&] { add_making(app, o); });
 }
 
 std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
@@ -269,7 +273,10 @@ int cmd_eval_subject(int argc, char** argv) {
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("eval subject", [&] { return eval_subject(options); });
+  return nn::with_ringlet_errors("eval subject", [&] {
+    check_making(app, options.model);
+    return eval_subject(options);
+  });
 }
 
 int cmd_eval_set(int argc, char** argv) {

@@ -146,6 +146,20 @@ void refuse_given(const CLI::App& app, std::initializer_list<const char*> option
     if (app.count(option) > 0) throw Error(ErrorCode::invalid_argument, option, what, hint);
 }
 
+void add_group(CLI::App& app, const std::string& title, const std::function<void()>& add) {
+  const std::string usual = app.option_defaults()->get_group();
+  app.option_defaults()->group(title);
+  add();
+  app.option_defaults()->group(usual);
+}
+
+void refuse_group(const CLI::App& app, const std::string& title, const std::string& what,
+                  const std::string& hint) {
+  for (const CLI::Option* option : app.get_options())
+    if (option->get_group() == title && option->count() > 0)
+      throw Error(ErrorCode::invalid_argument, option->get_name(), what, hint);
+}
+
 void repeatable(CLI::Option* option) {
   option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -43,6 +44,13 @@ void repeatable(CLI::Option* option);
 /// that have a default.
 void refuse_given(const CLI::App& app, std::initializer_list<const char*> options,
                   const std::string& what, const std::string& hint);
+
+/// Options that `add` adds stand under a title of their own in --help.
+void add_group(CLI::App& app, const std::string& title, const std::function<void()>& add);
+
+/// As refuse_given, of all options of a group.
+void refuse_group(const CLI::App& app, const std::string& title, const std::string& what,
+                  const std::string& hint);
 
 /// The lines of a text file that are not empty. Throws Error(not_found), and
 /// Error(invalid_argument) naming `option` for a file without any or that is not UTF-8.

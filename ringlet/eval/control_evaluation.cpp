@@ -83,6 +83,12 @@ std::vector<std::string> exchange(std::vector<ControlPair>& pairs,
   return missing;
 }
 
+/// A picture, or with a size its centre square.
+io::Image read_square(const fs::path& file, std::int64_t size) {
+  io::Image image = io::read_image(file);
+  return size > 0 ? data::square_crop(image, size).image : image;
+}
+
 /// Both pictures of a pair; with a size, their squares. Samples of a reference follow each other:
 /// it is read once for all of them.
 class PairReader {
@@ -90,9 +96,9 @@ class PairReader {
   explicit PairReader(std::int64_t size) : size_(size) {}
 
   void read(const ControlPair& pair) {
-    if (pair.reference != file_) reference_ = read_square(pair.reference);
+    if (pair.reference != file_) reference_ = read_square(pair.reference, size_);
     file_ = pair.reference;
-    generated_ = read_square(pair.generated);
+    generated_ = read_square(pair.generated, size_);
     if (reference_.width != generated_.width || reference_.height != generated_.height)
       throw Error(ErrorCode::mismatch, pair.generated.string(),
                   "is " + std::to_string(generated_.width) + "x" +
@@ -105,11 +111,6 @@ class PairReader {
   const io::Image& generated() const { return generated_; }
 
  private:
-  io::Image read_square(const fs::path& file) const {
-    io::Image image = io::read_image(file);
-    return size_ > 0 ? data::square_crop(image, size_).image : image;
-  }
-
   std::int64_t size_;
   fs::path file_;
   io::Image reference_, generated_;
@@ -131,6 +132,21 @@ data::LabelMap read_labels(const fs::path& path, bool from_one) {
     map.labels.push_back(static_cast<std::uint8_t>(label));
   }
   return map;
+}
+
+/// The centre square of a map in size x size pixels, each of which takes the label at its middle.
+data::LabelMap square_labels(const data::LabelMap& map, std::int64_t size) {
+  if (size == 0) return map;
+  const std::int64_t side = std::min(map.width, map.height);
+  const std::int64_t left = (map.width - side) / 2, top = (map.height - side) / 2;
+  const auto middle = [&](std::int64_t pixel) { return (2 * pixel + 1) * side / (2 * size); };
+  data::LabelMap square{size, size, {}};
+  square.labels.reserve(static_cast<std::size_t>(size * size));
+  for (std::int64_t y = 0; y < size; ++y)
+    for (std::int64_t x = 0; x < size; ++x)
+      square.labels.push_back(
+          map.labels[static_cast<std::size_t>((top + middle(y)) * map.width + left + middle(x))]);
+  return square;
 }
 
 std::string hash_of_references(const std::vector<ControlPair>& pairs) {
@@ -222,10 +238,11 @@ class PointMover {
 
 void add_reading(Evaluation& evaluation, const std::string& segmenter,
                  const LabelReading& reading) {
-  evaluation.protocol.insert(evaluation.protocol.end(),
-                             {{"segmenter", segmenter},
-                              {"classes", std::to_string(reading.classes) +
-                                              (reading.from_one ? ", from 1" : ", from 0")}});
+  evaluation.protocol.insert(
+      evaluation.protocol.end(),
+      {{"segmenter", segmenter},
+       {"classes", std::to_string(reading.classes) + (reading.from_one ? ", from 1" : ", from 0")},
+       {"size", size_text(reading.size)}});
 }
 
 }  // namespace
@@ -316,8 +333,8 @@ Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const Labe
   std::vector<Confusion> confusions;
   for (const ControlPair& pair : pairs)
     confusions.emplace_back(reading.classes)
-        .add(read_labels(pair.reference, reading.from_one),
-             read_labels(pair.generated, /*from_one=*/false));
+        .add(square_labels(read_labels(pair.reference, reading.from_one), reading.size),
+             square_labels(read_labels(pair.generated, /*from_one=*/false), reading.size));
   Evaluation evaluation = segmentation_scores(pairs, confusions);
   add_reading(evaluation, "given maps", reading);
   return evaluation;
@@ -327,9 +344,11 @@ Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Se
                                  const LabelReading& reading) {
   std::vector<Confusion> confusions;
   for (const ControlPair& pair : pairs) {
-    const data::LabelMap truth = read_labels(pair.reference, reading.from_one);
+    const data::LabelMap truth =
+        square_labels(read_labels(pair.reference, reading.from_one), reading.size);
     confusions.emplace_back(segmenter.classes())
-        .add(truth, segmenter.labels(io::read_image(pair.generated), truth.width, truth.height));
+        .add(truth, segmenter.labels(read_square(pair.generated, reading.size), truth.width,
+                                     truth.height));
   }
   Evaluation evaluation = segmentation_scores(pairs, confusions);
   add_reading(evaluation, segmenter.identity(), reading);

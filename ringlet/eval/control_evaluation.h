@@ -55,6 +55,9 @@ struct LabelReading {
   int classes = 150;
   /// ADE20K's annotations: 0 is nothing and ignored, and the classes count from 1.
   bool from_one = false;
+  /// Both sides are brought to the centre squares of so many pixels that generated pictures show; 0
+  /// = they are compared as they are.
+  std::int64_t size = 0;
 };
 
 /// S2I with given label maps on both sides, PNGs whose stored number is the class; 255 is ignored.
@@ -62,7 +65,7 @@ struct LabelReading {
 Evaluation evaluate_label_maps(const std::vector<ControlPair>& pairs, const LabelReading& reading);
 
 /// S2I as the protocol has it: `pairs` are true label maps and generated pictures, in which the
-/// network finds its classes; maps are compared at the true one's size.
+/// network finds its classes; maps are compared at the true one's size, or at reading.size.
 Evaluation evaluate_segmentation(const std::vector<ControlPair>& pairs, const Segmenter& segmenter,
                                  const LabelReading& reading);
 

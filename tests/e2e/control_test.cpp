@@ -88,6 +88,9 @@ TEST_F(Control, MakeWritesASignalPerPicture) {
   expect_failure(
       {"control", "make", "--kind", "depth", "--images", path("pictures"), "--out", path("x")},
       "use canny, segmentation, landmark or map");
+  expect_failure({"control", "make", "--kind", "segmentation", "--canny-high", "50", "--images",
+                  path("pictures"), "--out", path("x")},
+                 "how canny finds edges");
   expect_failure({"control", "create"}, "use ringlet control make");
 }
 
@@ -111,6 +114,7 @@ TEST_F(Control, AnAdapterFileCarriesItsEncoder) {
   expect_failure(generate("x.png", {"--control-image", path("pictures/a.png")}),
                  "nothing looks at it");
   expect_failure(generate("x.png", {"--control", "canny"}), "need it");
+  expect_failure(generate("x.png", {"--canny-low", "50"}), "how canny finds edges");
 
   // Other programs' files cannot hold it; ringlet's own can.
   expect_failure({"convert", "--model", path("model"), "--adapter", adapter, "--to", "kohya",

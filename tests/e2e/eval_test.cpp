@@ -76,6 +76,19 @@ TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
 TEST_F(Eval, RefusesWhatCannotBeMeasured) {
   expect_failure({"eval", "speed"}, "use one of control, subject, set, compare, difference");
   expect_failure({"eval", "control", "--kind", "depth", "--generated", "x"}, "use canny");
+  const auto ignored = [&](const std::string& kind, const Arguments& more, const char* message) {
+    Arguments words = {"eval",        "control",        "--kind",      kind,
+                       "--generated", path("pictures"), "--reference", path("pictures")};
+    words.insert(words.end(), more.begin(), more.end());
+    expect_failure(words, message);
+  };
+  ignored("canny", {"--samples", "3"}, "--samples: it says how pictures are made");
+  ignored("canny", {"--variant", "fp16"}, "--variant: it says how pictures are made");
+  ignored("canny", {"--labels", path("pictures")}, "--labels: it says something about another");
+  ignored("segmentation", {"--canny-low", "50"}, "--canny-low: it says how canny finds edges");
+  ignored("segmentation", {"--classes", "3"}, "--classes: there are no --labels");
+  ignored("segmentation", {"--segmenter", "x", "--labels", "x", "--classes", "3"},
+          "--classes: with --segmenter");
   expect_failure({"eval", "control", "--kind", "canny", "--generated", path("pictures")},
                  "--reference");
   expect_failure({"eval", "control", "--kind", "landmark", "--generated", path("pictures")},
@@ -145,6 +158,9 @@ TEST_F(Eval, SubjectsAndSets) {
   EXPECT_NE(sets.out.find("Frechet distance (dino)"), std::string::npos) << sets.out;
   expect_failure({"eval", "subject", "--generated", path("made"), "--reference", path("pictures")},
                  "at least one network");
+  expect_failure({"eval", "subject", "--generated", path("made"), "--reference", path("pictures"),
+                  "--dino", path("dino"), "--prompts", path("prompts.txt")},
+                 "--prompts: it says how pictures are made");
   expect_failure({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
                   "--features", path("pictures")},
                  "published as facebook/dino-vits16");

@@ -102,6 +102,26 @@ TEST_F(ControlFiles, PairsFindUpperCaseAndRefuseTwoOfOneName) {
   expect_error(ErrorCode::mismatch, "two files of one name", [&] { pairs(); });
 }
 
+// Generated pictures are squares: what lies beside them in the reference is not in them.
+TEST_F(ControlFiles, MapsAreComparedInTheSquareThatPicturesShow) {
+  fs::create_directories(folder_ / "real");
+  fs::create_directories(folder_ / "made");
+  const auto map = [&](const std::string& name, int rows, int columns, int left, int right) {
+    cv::Mat labels(rows, columns, CV_8U, cv::Scalar(1));
+    labels.colRange(left, right) = cv::Scalar(0);
+    cv::imwrite((folder_ / name).string(), labels);
+  };
+  map("real/a.png", 4, 8, 2, 4);  // the centre square is 0 0 1 1
+  map("made/a.png", 2, 2, 0, 1);
+  expect_error(ErrorCode::mismatch, "", [&] { maps({2, false}); });
+  const Evaluation evaluation = maps({2, false, 2});
+  EXPECT_EQ(evaluation.metrics[2].interval.mean, 1.0);  // aAcc
+  EXPECT_EQ(evaluation.protocol.back(),
+            std::make_pair(std::string("size"), std::string("squares of 2")));
+  map("made/a.png", 2, 2, 1, 2);
+  EXPECT_EQ(maps({2, false, 2}).metrics[2].interval.mean, 0.0);
+}
+
 // As mmsegmentation's reduce_zero_label: of the truth alone.
 TEST_F(ControlFiles, OnlyTrueMapsCountFromOne) {
   labels<std::uint8_t>("real/a.png", {1, 2, 2, 0, 255});

@@ -132,6 +132,8 @@ TEST(Segmenter, FindsClassesAtTheMapsSize) {
   const Evaluation evaluation = evaluate_segmentation(pairs, segmenter, {3, true});
   EXPECT_EQ(evaluation.metrics.front().interval.mean, 1.0);
   EXPECT_THROW(evaluate_segmentation(pairs, segmenter, {3, false}), Error);  // a label of 3
+  EXPECT_EQ(evaluate_segmentation(pairs, segmenter, {3, true, 8}).protocol.back().second,
+            "squares of 8");
   expect_error(ErrorCode::not_found, "nvidia/segformer",
                [&] { Segmenter::open(folder / "nothing"); });
 }

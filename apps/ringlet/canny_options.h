@@ -1,0 +1,15 @@
+// --canny-low and --canny-high, for every verb that finds edges.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "ringlet/data/control_signal.h"
+
+namespace ringlet::app {
+
+void add_canny(CLI::App& app, data::CannyThresholds& thresholds);
+
+/// Thresholds where no edges are found would be passed over: Error(invalid_argument).
+void check_canny(const CLI::App& app, bool finds_edges);
+
+}  // namespace ringlet::app
