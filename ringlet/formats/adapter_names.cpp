@@ -16,22 +16,6 @@ namespace {
 
 constexpr const char* kPeft = "base_model.model.";
 
-std::string text(Naming naming) {
-  switch (naming) {
-    case Naming::peft:
-      return "PEFT";
-    case Naming::diffusers:
-      return "diffusers";
-    case Naming::kohya:
-      return "kohya";
-    case Naming::lycoris:
-      return "LyCORIS";
-    case Naming::cloneofsimo:
-      return "cloneofsimo";
-  }
-  return "";
-}
-
 std::string full_name(const ModuleName& module) { return module.component + "." + module.path; }
 
 std::string underscored(std::string path) {
@@ -123,6 +107,22 @@ std::vector<ModuleName> of_component(const std::vector<ModuleName>& owners,
 }
 
 }  // namespace
+
+const char* name_of(Naming naming) {
+  switch (naming) {
+    case Naming::peft:
+      return "PEFT";
+    case Naming::diffusers:
+      return "diffusers";
+    case Naming::kohya:
+      return "kohya";
+    case Naming::lycoris:
+      return "LyCORIS";
+    case Naming::cloneofsimo:
+      return "cloneofsimo";
+  }
+  return "";
+}
 
 std::vector<std::string> cloneofsimo_classes(const std::string& component) {
   // diffusers renamed CrossAttention to Attention; GEGLU is the first half of a feed-forward.
@@ -218,14 +218,14 @@ std::string ModuleNames::prefix(Naming naming, const ModuleName& module) const {
   const auto name = names->second.find(naming);
   if (name == names->second.end())
     throw Error(ErrorCode::unsupported, full_name(module),
-                text(naming) + " adapter files have no name for this layer",
+                std::string(name_of(naming)) + " adapter files have no name for this layer",
                 "choose another format, or leave the layer out");
   const auto named = full_.find(name->second);
   const auto owners =
       of_component(named == full_.end() ? bare_.at(name->second) : named->second, module.component);
   if (owners.size() > 1)
     throw Error(ErrorCode::unsupported, full_name(module),
-                text(naming) + " adapter files have one name for " + list(owners),
+                std::string(name_of(naming)) + " adapter files have one name for " + list(owners),
                 "choose a format that keeps the dots, such as PEFT's");
   return name->second;
 }

@@ -20,6 +20,9 @@ namespace ringlet::formats {
 ///   cloneofsimo  unet:0, text_encoder:3: the layer's place among those that it adapts
 enum class Naming { peft, diffusers, kohya, lycoris, cloneofsimo };
 
+/// What the program is called where people read it: "PEFT", "LyCORIS".
+const char* name_of(Naming naming);
+
 /// A layer of a model.
 struct ModuleName {
   std::string component;  ///< "unet"

@@ -23,21 +23,6 @@ namespace fs = std::filesystem;
 constexpr const char* kPeftConfig = "adapter_config.json";
 constexpr const char* kPeftWeights = "adapter_model.safetensors";
 
-const char* dialect_of(Naming naming) {
-  switch (naming) {
-    case Naming::peft:
-      return "PEFT";
-    case Naming::diffusers:
-      return "diffusers";
-    case Naming::kohya:
-      return "kohya";
-    case Naming::lycoris:
-      return "LyCORIS";
-    default:
-      return "cloneofsimo";
-  }
-}
-
 /// A stored tensor for a parameter: the same numbers, perhaps with other axes of size 1 or with a
 /// kernel laid flat.
 bool fits(at::IntArrayRef stored, at::IntArrayRef wanted) {
@@ -80,7 +65,7 @@ class ForeignReader {
       throw Error(ErrorCode::not_found, (file.parent_path() / kPeftConfig).string(),
                   "is missing, and with it the scale of this PEFT adapter",
                   "keep " + std::string(kPeftConfig) + " beside " + kPeftWeights);
-    report_.dialect = dialect_of(tensors.naming);
+    report_.dialect = name_of(tensors.naming);
     storage_ = common_type(tensors);
     for (const auto& [key, value] : opened->metadata())
       if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);

@@ -92,21 +92,6 @@ std::span<const Ending> endings(Naming naming) {
   }
 }
 
-const char* program(Naming naming) {
-  switch (naming) {
-    case Naming::peft:
-      return "PEFT";
-    case Naming::diffusers:
-      return "diffusers";
-    case Naming::kohya:
-      return "kohya";
-    case Naming::lycoris:
-      return "LyCORIS";
-    default:
-      return "cloneofsimo";
-  }
-}
-
 constexpr const char* kPeftPrefix = "base_model.model.";
 
 /// Who names tensors like this one.
@@ -142,8 +127,8 @@ Naming file_naming(const io::SafetensorsFile& file) {
     const auto& [first, second] = std::pair{*seen.begin(), *std::next(seen.begin())};
     throw Error(ErrorCode::bad_format, file.path().string(),
                 std::string("mixes the names of two programs: \"") + shown(first.second) + "\" (" +
-                    program(first.first) + ") and \"" + shown(second.second) + "\" (" +
-                    program(second.first) + ")",
+                    name_of(first.first) + ") and \"" + shown(second.second) + "\" (" +
+                    name_of(second.first) + ")",
                 "an adapter file has the names of one program; split it");
   }
   return seen.begin()->first;
@@ -195,7 +180,7 @@ std::string shown(const std::string& text) {
 std::string ending(Naming naming, const std::string& what) {
   for (const Ending& one : endings(naming))
     if (what == one.what) return one.text;
-  throw Error(ErrorCode::internal, what, std::string("has no name in ") + program(naming));
+  throw Error(ErrorCode::internal, what, std::string("has no name in ") + name_of(naming));
 }
 
 }  // namespace ringlet::formats
