@@ -69,11 +69,7 @@ int make_signals(const ControlMakeOptions& o) {
       throw Error(ErrorCode::cancelled, "control make", "stopped", "those made so far are kept");
   }
   progress.reset();
-  if (o.common.json)
-    std::printf("%s\n",
-                nlohmann::json({{"out", o.out}, {"pictures", pictures.size()}}).dump(2).c_str());
-  else
-    std::printf("%s\n", o.out.c_str());
+  print_made(o.common.json, {{"out", o.out}, {"pictures", pictures.size()}}, o.out);
   return 0;
 }
 

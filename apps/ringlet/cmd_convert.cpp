@@ -106,10 +106,7 @@ int convert(const ConvertOptions& o) {
     made = adapt::combine(pointers_to(sets));
   }
   formats::write_adapter(o.out, made ? *made : sets.front(), info, components, writing);
-  if (o.common.json)
-    std::printf("%s\n", result.dump(2).c_str());
-  else
-    std::printf("%s\n", o.out.c_str());
+  print_made(o.common.json, result, o.out);
   return 0;
 }
 

@@ -149,7 +149,7 @@ int cmd_doctor(int argc, char** argv) {
   common.apply();
   const Json report = examine(!no_probes);
   if (common.json)
-    std::printf("%s\n", report.dump(2).c_str());
+    print_json(report);
   else
     print(report);
   return 0;

@@ -151,10 +151,6 @@ nlohmann::json report_json(const adapt::FitReport& report) {
           {"converged", report.converged}};
 }
 
-void print_json(const nlohmann::json& json) {
-  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-}
-
 void print_row(const std::string& name, const std::string& change, const adapt::FitReport& report) {
   std::printf("  %-68s %7s %8.4f %11lld %6lld %8.2f%s\n", printable(name).c_str(), change.c_str(),
               report.relative_error, static_cast<long long>(report.parameters),

@@ -29,10 +29,6 @@ struct InspectOptions {
   ModelOptions files;
 };
 
-void print_json(const Json& json) {
-  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
-}
-
 std::string text_of(const Json& json) { return printable(json.get<std::string>()); }
 
 void print_table(const Json& description) {
@@ -106,7 +102,7 @@ int inspect_tokens(const InspectOptions& o) {
       std::printf("  too long: a prompt holds %zu tokens; \"%s\" would be cut\n", limit,
                   printable(tokenizer.encode(text, tokenizer.max_length()).cut).c_str());
   }
-  if (o.common.json) std::printf("%s\n", all.dump().c_str());
+  if (o.common.json) print_json(all);
   return 0;
 }
 

@@ -138,10 +138,7 @@ int merge(const MergeOptions& o) {
       result["difference"] = found;
     }
   }
-  if (o.common.json)
-    std::printf("%s\n", result.dump(2).c_str());
-  else
-    std::printf("%s\n", o.out.c_str());
+  print_made(o.common.json, result, o.out);
   return 0;
 }
 

@@ -268,8 +268,7 @@ int train_run(TrainOptions& o) {
   }
   if (o.common.json) {
     // Paths need not be UTF-8.
-    std::printf("%s\n",
-                result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    print_json(result);
   } else if (!o.training.dry_run) {
     std::printf("%s\n", run.result().c_str());
     if (const auto controlnet = run.controlnet(); controlnet && *controlnet != run.result())

@@ -121,8 +121,7 @@ int tune_run(TuneCommand& o) {
   }
   if (o.common.json) {
     // Paths need not be UTF-8.
-    std::printf("%s\n",
-                result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    print_json(result);
   } else if (!o.training.dry_run) {
     print_scores(run.scores());
     std::printf("%s\n%s\n", run.result().c_str(), (o.run.out / "report.html").c_str());

@@ -41,6 +41,19 @@ void start_logging(Verbosity verbosity) {
   });
 }
 
+void print_json(const nlohmann::json& result) {
+  const std::string text =
+      result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+void print_made(bool json, const nlohmann::json& result, const std::string& path) {
+  if (json)
+    print_json(result);
+  else
+    std::printf("%s\n", path.c_str());
+}
+
 int report(const Error& error, bool json) {
   if (json) {
     const nlohmann::json out = {{"error",
@@ -48,9 +61,7 @@ int report(const Error& error, bool json) {
                                   {"where", error.where()},
                                   {"message", error.message()},
                                   {"hint", error.hint()}}}};
-    const std::string text =
-        out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    print_json(out);
   } else {
     std::fprintf(stderr, "ringlet: error: %s\n", error.what());
   }

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <string>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "ringlet/core/error.h"
 
 namespace ringlet::app {
@@ -13,6 +15,12 @@ enum class Verbosity { quiet, normal, verbose };
 
 /// Sends the library's messages to stderr.
 void start_logging(Verbosity verbosity);
+
+/// Prints a result on stdout; paths that are no UTF-8 get replacement characters.
+void print_json(const nlohmann::json& result);
+
+/// Prints what a verb made: with `json` its result, otherwise the path of what it wrote.
+void print_made(bool json, const nlohmann::json& result, const std::string& path);
 
 /// Prints the error (as JSON on stdout with `json`) and returns its exit status.
 int report(const Error& error, bool json);

@@ -191,11 +191,9 @@ void report(const eval::Recipe& recipe, const CompareOptions& o) {
   }
   if (!sheet.image.pixels.empty()) io::write_png(out / "samples.png", sheet.image);
   if (o.common.json)
-    std::printf("%s\n", nlohmann::json({{"report", (out / "comparison.html").string()},
-                                        {"csv", (out / "comparison.csv").string()},
-                                        {"methods", rows.size()}})
-                            .dump(2)
-                            .c_str());
+    print_json({{"report", (out / "comparison.html").string()},
+                {"csv", (out / "comparison.csv").string()},
+                {"methods", rows.size()}});
   else
     std::printf("%s%s\n", eval::to_markdown(rows).c_str(), (out / "comparison.html").c_str());
 }

@@ -8,6 +8,7 @@
 #include <ATen/ops/cat.h>
 #include <unistd.h>
 
+#include "console.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/io/image.h"
@@ -138,7 +139,7 @@ void PictureOutput::report(const pipeline::StableDiffusion& model,
         {"device", options.device.str()},
         {"precision", nn::precision_name(options.precision)},
         {"seconds", seconds}};
-    std::printf("%s\n", out.dump(2).c_str());
+    print_json(out);
     return;
   }
   std::string last;

@@ -91,6 +91,11 @@ TEST_F(Control, MakeWritesASignalPerPicture) {
   expect_failure({"control", "make", "--kind", "segmentation", "--canny-high", "50", "--images",
                   path("pictures"), "--out", path("x")},
                  "how canny finds edges");
+  // Paths are bytes; JSON is UTF-8.
+  const ProgramResult result =
+      expect_success({"control", "make", "--kind", "canny", "--images", path("pictures"), "--out",
+                      path("edges\xff"), "--json"});
+  EXPECT_EQ(Json::parse(result.out).at("pictures"), 4);
   expect_failure({"control", "create"}, "use ringlet control make");
 }
 
