@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include <nlohmann/json.hpp>
+
 #include "options.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -47,6 +49,15 @@ std::pair<std::string, double> parse_block(const std::string& text) {
                 std::string("write PATTERN=strength, for example ") + kExample);
   return {text.substr(0, equals),
           strength_in(std::string_view(text).substr(equals + 1), "--block-strength", kExample)};
+}
+
+/// "canny", or "" where the file does not say it: its metadata are anybody's.
+std::string learnt_signal(const adapt::AdapterFileInfo& info) {
+  const auto control = nlohmann::json::parse(info.control, nullptr, /*allow_exceptions=*/false);
+  if (!control.is_object()) return "";
+  const auto signal = control.find("signal");
+  return signal != control.end() && signal->is_string() ? printable(signal->get<std::string>())
+                                                        : "";
 }
 
 }  // namespace
@@ -121,11 +132,17 @@ void keep_control(const LoadedAdapters& adapters, adapt::AdapterFileInfo& info) 
 
 std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
                                                         const LoadedAdapters& adapters,
-                                                        const std::string& controlnet) {
+                                                        const std::string& controlnet,
+                                                        const std::string& signal) {
   if (!controlnet.empty()) return pipeline::ControlNetwork::open(controlnet, model);
   const adapt::AdapterFileInfo* info = with_control(adapters);
   if (info == nullptr) return std::nullopt;
-  log(LogLevel::info, "control: " + info->control);
+  const std::string learnt = learnt_signal(*info);
+  log(LogLevel::info, "control: the adapter's encoder, which learnt to follow " +
+                          (learnt.empty() ? "a signal that its file does not name" : learnt));
+  if (!signal.empty() && !learnt.empty() && learnt != signal && learnt != "map")
+    log(LogLevel::warning, "the encoder learnt to follow " + learnt + ", and the signal is " +
+                               signal + ": pictures will hardly follow it");
   return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
 }
 

@@ -49,10 +49,12 @@ const adapt::AdapterFileInfo* with_control(const LoadedAdapters& adapters);
 void keep_control(const LoadedAdapters& adapters, adapt::AdapterFileInfo& info);
 
 /// The ControlNet of this folder, or where that is empty the encoder in an adapter's file, or
-/// nothing. Throws as ControlNetwork::open and from_tensors.
+/// nothing. Warns when that encoder learnt to follow another signal than `signal`, "" for one that
+/// is not known. Throws as ControlNetwork::open and from_tensors.
 std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
                                                         const LoadedAdapters& adapters,
-                                                        const std::string& controlnet);
+                                                        const std::string& controlnet,
+                                                        const std::string& signal);
 
 /// A model, or another network, that is opened for its adapters' sake: weights stay in the file
 /// until they are needed.

@@ -257,7 +257,7 @@ int generate(const GenerateOptions& o) {
   if (with_control(adapters) != nullptr && o.control_image.empty())
     log(LogLevel::warning, "the adapter was trained with control pictures: give --control-image");
   std::optional<pipeline::ControlNetwork> control;
-  if (!o.control_image.empty()) control = control_network(model, adapters, o.controlnet);
+  if (!o.control_image.empty()) control = control_network(model, adapters, o.controlnet, o.control);
 
   pipeline::GenerateRequest request = base_request(o, model);
   if (control) request.control = &*control;

@@ -110,7 +110,7 @@ class ControlGeneration {
     check_references();
     adapters_ = load_adapters(model_, choices_, "");
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
-    network_ = control_network(model_, adapters_, o.controlnet);
+    network_ = control_network(model_, adapters_, o.controlnet, o.kind);
     if (!network_)
       throw Error(ErrorCode::invalid_argument, "--adapter",
                   "none of the adapters holds a control encoder",

@@ -107,6 +107,12 @@ TEST_F(Control, AnAdapterFileCarriesItsEncoder) {
   const std::string adapter = path("run/adapter.safetensors");
   expect_success(generate("with.png", {"--adapter", adapter, "--control-image",
                                        path("pictures/a.png"), "--control", "canny"}));
+  const ProgramResult other =
+      expect_success(generate("other.png", {"--adapter", adapter, "--control-image",
+                                            path("pictures/a.png"), "--control", "segmentation"}));
+  EXPECT_NE(other.err.find("learnt to follow canny, and the signal is segmentation"),
+            std::string::npos)
+      << other.err;
   expect_success({"control", "make", "--kind", "canny", "--images", path("pictures/a.png"), "--out",
                   path("edges"), "--size", "16"});
   expect_success(
