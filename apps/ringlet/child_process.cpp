@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include <fcntl.h>
 #include <spawn.h>
@@ -42,42 +43,29 @@ struct Spawn {
   Spawn& operator=(const Spawn&) = delete;
 };
 
-}  // namespace
-
-ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
-                     const std::filesystem::path& log, const FolderLock& lock) {
-  constexpr const char* kSelf = "/proc/self/exe";
-  std::vector<std::string> words = {"ringlet"};
-  words.insert(words.end(), arguments.begin(), arguments.end());
+/// Starts `program` with these words, the first of which is its name.
+pid_t start(const char* program, std::vector<std::string> words, const Spawn& spawn) {
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-
-  constexpr int kReadable = 0644;
-  Spawn spawn;
-  posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&spawn.actions, STDOUT_FILENO, output.c_str(),
-                                   O_WRONLY | O_CREAT | O_TRUNC, kReadable);
-  posix_spawn_file_actions_addopen(&spawn.actions, STDERR_FILENO, log.c_str(),
-                                   O_WRONLY | O_CREAT | O_APPEND, kReadable);
-  // Onto itself: that keeps it open in the child, and open in no other.
-  posix_spawn_file_actions_adddup2(&spawn.actions, lock.descriptor(), lock.descriptor());
   pid_t child = 0;
   if (const int problem =
-          posix_spawn(&child, kSelf, &spawn.actions, &spawn.attributes, argv.data(), environ))
-    throw cannot("the program cannot be started", output.string(), problem);
+          posix_spawn(&child, program, &spawn.actions, &spawn.attributes, argv.data(), environ))
+    throw cannot("the program cannot be started", words.front(), problem);
+  return child;
+}
 
+/// Looks now and then: the signal of an interrupt may reach any thread but this one.
+ChildResult wait_for(pid_t child, const std::string& name) {
+  constexpr auto kPause = std::chrono::milliseconds(50);
   int status = 0;
   rusage usage{};
-  // Looks now and then: the signal of an interrupt may reach any thread but this one.
-  constexpr auto kPause = std::chrono::milliseconds(50);
   bool told = false;
   for (pid_t ended = 0; ended != child;) {
     ended = wait4(child, &status, WNOHANG, &usage);
-    if (ended < 0 && errno != EINTR)
-      throw cannot("lost sight of the program", output.string(), errno);
+    if (ended < 0 && errno != EINTR) throw cannot("lost sight of the program", name, errno);
     if (interrupted() && !told) {
-      kill(child, SIGINT);
+      kill(-child, SIGINT);  // its group: a shell may not be the one that works
       told = true;
     }
     if (ended != child) std::this_thread::sleep_for(kPause);
@@ -86,6 +74,33 @@ ChildResult run_self(const std::vector<std::string>& arguments, const std::files
   constexpr std::uint64_t kKibi = 1024;  // ru_maxrss counts these
   return {WIFEXITED(status) ? WEXITSTATUS(status) : kSignalBase + WTERMSIG(status),
           static_cast<std::uint64_t>(usage.ru_maxrss) * kKibi};
+}
+
+}  // namespace
+
+ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
+                     const std::filesystem::path& log, const FolderLock& lock) {
+  constexpr int kReadable = 0644;
+  std::vector<std::string> words = {"ringlet"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  Spawn spawn;
+  posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&spawn.actions, STDOUT_FILENO, output.c_str(),
+                                   O_WRONLY | O_CREAT | O_TRUNC, kReadable);
+  posix_spawn_file_actions_addopen(&spawn.actions, STDERR_FILENO, log.c_str(),
+                                   O_WRONLY | O_CREAT | O_APPEND, kReadable);
+  // Onto itself: that keeps it open in the child, and open in no other.
+  posix_spawn_file_actions_adddup2(&spawn.actions, lock.descriptor(), lock.descriptor());
+  return wait_for(start("/proc/self/exe", std::move(words), spawn), output.string());
+}
+
+ChildResult run_command(const std::string& command, const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = {"sh", "-c", command + " \"$@\"", "sh"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  Spawn spawn;
+  posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&spawn.actions, STDERR_FILENO, STDOUT_FILENO);
+  return wait_for(start("/bin/sh", std::move(words), spawn), command);
 }
 
 FolderLock::FolderLock(const std::filesystem::path& file) {

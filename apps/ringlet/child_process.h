@@ -1,4 +1,4 @@
-// This program again, as a child whose output goes to files.
+// Other programs, and this one again, as children.
 #pragma once
 
 #include <cstdint>
@@ -35,5 +35,9 @@ class FolderLock {
 /// this program is killed. Throws Error(io) when it cannot be started.
 ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
                      const std::filesystem::path& log, const FolderLock& lock);
+
+/// Runs a command of the shell with these arguments after its own; what it prints goes to stderr.
+/// Interrupts are passed on, as by run_self. Throws Error(io) when there is no shell.
+ChildResult run_command(const std::string& command, const std::vector<std::string>& arguments);
 
 }  // namespace ringlet::app

@@ -3,6 +3,7 @@
 
 #include "adapter_options.h"
 #include "canny_options.h"
+#include "child_process.h"
 #include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
@@ -26,7 +27,7 @@ struct EvalControlOptions {
   CommonOptions common;
   EvalOutput output;
   std::string kind, reference, generated, labels, found_labels, landmarks, found_landmarks;
-  std::string segmenter;
+  std::string segmenter, find_with;
   int classes = 0;
   bool labels_from_one = false;
   std::int64_t size = 0;
@@ -94,6 +95,12 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
       "--found-landmarks", o.found_landmarks,
       "landmark: folder of the landmarks that a detector found in the generated pictures, under "
       "their names; no file or an empty list where it found none");
+  app.add_option(
+      "--find-with", o.find_with,
+      "landmark, or segmentation with --labels: program that looks at the generated pictures. It "
+      "is "
+      "called with their folder and that of --found-landmarks or --found-labels [found, in "
+      "--generated], into which it writes what it finds");
   o.output.add_to(app);
   add_group(app, kMaking, [&] { add_making(app, o); });
 }
@@ -233,15 +240,23 @@ bool with_label_maps(const EvalControlOptions& o) {
          (!o.labels.empty() || !o.found_labels.empty());
 }
 
+/// The folder of what another program finds in the pictures; null where none has to.
+template <typename Options>
+auto* found_in(Options& o) {
+  if (o.kind == "landmark") return &o.found_landmarks;
+  return o.kind == "segmentation" && o.segmenter.empty() && !o.labels.empty() ? &o.found_labels
+                                                                              : nullptr;
+}
+
 /// What another program has to find in the generated pictures.
 void check_found(const EvalControlOptions& o) {
   if (o.kind == "landmark")
     need(o.found_landmarks, "--found-landmarks",
-         "--kind landmark: ringlet has no detector, any that writes .json or .pts serves");
+         "--kind landmark: ringlet has no detector, any that writes .json or .pts serves, also "
+         "through --find-with");
   if (with_label_maps(o))
     need(o.found_labels, "--found-labels",
-         "--labels: run a segmenter over --generated, or give "
-         "--segmenter");
+         "--labels: run a segmenter over --generated, or give --segmenter or --find-with");
 }
 
 void check_truth(const EvalControlOptions& o) {
@@ -290,6 +305,29 @@ void check_given(const CLI::App& app, const EvalControlOptions& o) {
   if (o.labels.empty() && o.found_labels.empty())
     refuse_given(app, {"--labels-from-one", "--classes"}, "there are no --labels",
                  "give them, or leave it out: drawings have classes of their own");
+  if (found_in(o) == nullptr)
+    refuse_given(app, {"--find-with"}, "there is nothing to find in the pictures",
+                 "it goes with --kind landmark, or with --labels and no --segmenter");
+}
+
+/// Another program's look at the pictures. Throws Error(io) when it fails.
+void find(const EvalControlOptions& o) {
+  if (o.find_with.empty()) return;
+  if (!fs::is_directory(o.generated))
+    throw Error(ErrorCode::not_found, o.generated, "the folder does not exist");
+  const fs::path folder = *found_in(o);
+  std::error_code problem;
+  fs::create_directories(folder, problem);
+  if (problem)
+    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
+  const int status = run_command(o.find_with, {o.generated, folder.string()}).status;
+  if (interrupted())
+    throw Error(ErrorCode::cancelled, "eval control", "stopped", "pictures made so far are kept");
+  if (status != 0)
+    throw Error(ErrorCode::io, "--find-with",
+                "\"" + o.find_with + "\" ended with status " + std::to_string(status),
+                "what it said stands above; it is called with the folder of pictures and the one "
+                "to write to");
 }
 
 /// What is compared.
@@ -314,6 +352,7 @@ std::vector<eval::ControlPair> given_pictures(const EvalControlOptions& o) {
 ControlMaterial material_of(const EvalControlOptions& o) {
   const std::optional<eval::FilesIn> truth = truth_of(o);
   if (o.model.empty()) {
+    find(o);
     const bool maps = with_label_maps(o);
     const eval::FilesIn found = {maps ? o.found_labels : o.generated, maps ? kLabels : kPictures};
     return {
@@ -327,6 +366,7 @@ ControlMaterial material_of(const EvalControlOptions& o) {
                               generation.record()};
   if (truth) material.pairs = eval::with_references(material.pairs, *truth);
   generation.run();
+  find(o);
   check_found(o);
   if (with_label_maps(o))
     material.pairs = eval::with_found(material.pairs, {o.found_labels, kLabels});
@@ -351,6 +391,7 @@ void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
                   const eval::GenerationRecord& record) {
   auto& settings = evaluation.settings;
   settings.insert(settings.end(), {{"reference", o.reference}, {"generated", o.generated}});
+  if (!o.find_with.empty()) settings.emplace_back("found with", o.find_with);
   if (o.model.empty()) return;
   const auto made = record.summary();
   settings.insert(settings.end(), made.begin(), made.end());
@@ -389,8 +430,10 @@ int cmd_eval_control(int argc, char** argv) {
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("eval control", [&] {
-    check(options);
     check_given(app, options);
+    if (!options.find_with.empty() && found_in(options)->empty())
+      *found_in(options) = (fs::path(options.generated) / "found").string();
+    check(options);
     return eval_control(options);
   });
 }

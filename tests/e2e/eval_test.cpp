@@ -30,6 +30,15 @@ class Eval : public TinyProgram {
     EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
   }
 
+  /// A detector that sees two points at the corner of every picture.
+  std::string finder() const {
+    std::ofstream(folder_ / "find.sh")
+        << "for picture in \"$1\"/*.png; do\n"
+           "  echo '[[0, 0], [0, 0]]' > \"$2/$(basename \"$picture\" .png).json\"\ndone\n"
+           "echo looked\n";
+    return "sh " + path("find.sh");
+  }
+
   /// A comparison of two seeds on the tiny model.
   void write_recipe(const std::string& rates, int steps, const std::string& methods) const {
     std::ofstream(folder_ / "recipe.toml")
@@ -116,6 +125,21 @@ TEST_F(Eval, LandmarksAndLabelMaps) {
   expect_failure(squares, "--reference");
   squares.insert(squares.end(), {"--reference", path("faces")});
   EXPECT_NE(expect_success(squares).out.find("1.25  ("), std::string::npos);
+
+  Arguments find = {"eval",        "control",     "--kind",      "landmark",
+                    "--generated", path("faces"), "--landmarks", path("true"),
+                    "--find-with", finder(),      "--result",    path("found.json")};
+  const ProgramResult looked = expect_success(find);
+  EXPECT_NE(looked.err.find("looked"), std::string::npos) << looked.err;
+  EXPECT_EQ(names_in(folder_ / "faces/found"), (std::set<std::string>{"a.json", "b.json"}));
+  EXPECT_EQ(read_json_file(folder_ / "found.json").at("settings").at("found with"), finder());
+  find[9] = "exit 3; :";
+  expect_failure(find, "--find-with: \"exit 3; :\" ended with status 3");
+  find[5] = path("nothing");
+  expect_failure(find, "does not exist");
+  expect_failure({"eval", "control", "--kind", "canny", "--generated", path("faces"), "--reference",
+                  path("faces"), "--find-with", "true"},
+                 "--find-with: there is nothing to find");
 
   for (const char* folder : {"labels", "said"}) {
     fs::create_directories(folder_ / folder);
@@ -288,6 +312,37 @@ TEST_F(Eval, ControlPicturesAreMeasuredAtTheModelsSize) {
 
   fs::copy(folder_ / "photos/2_waves/a.png", folder_ / "photos/1_hills/a.png");
   expect_failure(command({"--kind", "canny"}), "both would have one signal");
+}
+
+TEST_F(Eval, TheRecipesOfTheExamplesAreRight) {
+  std::size_t recipes = 0;
+  for (const auto& entry : fs::directory_iterator(fs::path(RINGLET_SOURCE_DIR) / "examples/paper"))
+    if (entry.path().extension() == ".toml") {
+      expect_success({"eval", "compare", entry.path().string(), "--out", path("out"), "--dry-run"});
+      ++recipes;
+    }
+  EXPECT_GE(recipes, 7u);
+}
+
+// Each cell's pictures are looked at by a program that the recipe names.
+TEST_F(Eval, AComparisonByLandmarks) {
+  fs::create_directories(folder_ / "landmarks");
+  for (const char* name : {"a", "b", "c", "d"})
+    std::ofstream(folder_ / "landmarks" / (std::string(name) + ".json")) << "[[3, 4], [0, 0]]";
+  std::ofstream(folder_ / "recipe.toml")
+      << "kind = 'control'\nmodel = '" << path("model") << "'\nseeds = [1, 2]\n"
+      << "learning-rates = [1e-3]\n[train]\ninstance-images = '" << path("pictures")
+      << "'\ncontrol = 'landmark'\ncontrol-images = '" << path("landmarks")
+      << "'\nvalidation-pictures = 2\nsteps = 1\nresolution = 16\nsample-steps = 1\n"
+      << "[eval]\nkind = 'landmark'\nreference = '" << path("pictures") << "'\nlandmarks = '"
+      << path("landmarks") << "'\ncontrol-images = '" << path("landmarks")
+      << "'\nsamples = 1\nsteps = 1\nfind-with = '" << finder()
+      << "'\n[[method]]\nmethod = 'lora(rank=1)'\n";
+  const ProgramResult result =
+      expect_success({"eval", "compare", path("recipe.toml"), "--out", path("out")});
+  EXPECT_NE(result.out.find("error in pixels (lower is better)"), std::string::npos) << result.out;
+  EXPECT_EQ(names_in(folder_ / "out/cells/lora_rank_1_-lr0.001-seed2/pictures/found"),
+            (std::set<std::string>{"a-s1.json", "b-s1.json", "c-s1.json", "d-s1.json"}));
 }
 
 // Two of them on one folder, as mpirun or two machines would start them.

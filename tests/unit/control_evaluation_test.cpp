@@ -219,6 +219,16 @@ TEST_F(ControlFiles, LandmarksMoveWithTheSquares) {
   expect_error(ErrorCode::mismatch, "is not known", [&] { error({10, {}}); });
 }
 
+// A detector has looked at all of a folder, of which not all is asked for.
+TEST_F(LandmarkFiles, OtherPicturesOfTheFolderAreLeftAlone) {
+  text("found/a-s3.json", "[[9, 9], [9, 9]]");
+  text("made/a-s3.png", "x");
+  auto pairs = pair_by_name({folder_ / "real", {".json"}}, {folder_ / "made", {".png"}});
+  std::erase_if(pairs, [](const ControlPair& pair) { return pair.id == "a-s3"; });
+  const Evaluation evaluation = evaluate_landmarks(pairs, {folder_ / "found", {".json"}});
+  EXPECT_DOUBLE_EQ(evaluation.metrics[0].interval.mean, 2.5);
+}
+
 TEST_F(LandmarkFiles, RefusesWhatDoesNotBelong) {
   text("found/c.json", "[[0, 0], [0, 0]]");
   expect_error(ErrorCode::mismatch, "none of the generated", [&] { landmarks(); });
