@@ -4,6 +4,7 @@
 
 #include "canny_options.h"
 #include "options.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/nn/torch_errors.h"
@@ -56,9 +57,7 @@ int make_signals(const ControlMakeOptions& o) {
   const std::vector<fs::path> pictures = pictures_of(o.images);
   data::check_picture_names(pictures);  // also where signals are computed: OUT/name.png
   data::check_control_files(settings, pictures);
-  std::error_code problem;
-  fs::create_directories(o.out, problem);
-  if (problem) throw Error(ErrorCode::io, o.out, "the folder cannot be made: " + problem.message());
+  make_folder(o.out);
   std::optional<Progress> progress;
   for (const fs::path& picture : pictures) {
     if (!progress) progress.emplace("control", pictures.size(), o.common.quiet || o.common.json);

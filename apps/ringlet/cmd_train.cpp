@@ -267,7 +267,6 @@ int train_run(TrainOptions& o) {
     result["report"] = (o.run.out / "report.html").string();
   }
   if (o.common.json) {
-    // Paths need not be UTF-8.
     print_json(result);
   } else if (!o.training.dry_run) {
     std::printf("%s\n", run.result().c_str());

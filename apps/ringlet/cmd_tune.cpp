@@ -120,7 +120,6 @@ int tune_run(TuneCommand& o) {
     for (const tune::ScoreRow& row : run.scores()) result["scores"].push_back(to_json(row));
   }
   if (o.common.json) {
-    // Paths need not be UTF-8.
     print_json(result);
   } else if (!o.training.dry_run) {
     print_scores(run.scores());

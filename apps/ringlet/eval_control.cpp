@@ -7,6 +7,7 @@
 #include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/control_evaluation.h"
@@ -316,10 +317,7 @@ void find(const EvalControlOptions& o) {
   if (!fs::is_directory(o.generated))
     throw Error(ErrorCode::not_found, o.generated, "the folder does not exist");
   const fs::path folder = *found_in(o);
-  std::error_code problem;
-  fs::create_directories(folder, problem);
-  if (problem)
-    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
+  make_folder(folder);
   const int status = run_command(o.find_with, {o.generated, folder.string()}).status;
   if (interrupted())
     throw Error(ErrorCode::cancelled, "eval control", "stopped", "pictures made so far are kept");

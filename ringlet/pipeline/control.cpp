@@ -12,6 +12,7 @@
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
@@ -224,10 +225,7 @@ models::UNetResiduals ControlNetwork::operator()(
 }
 
 void ControlNetwork::save(const fs::path& folder, at::ScalarType storage) const {
-  std::error_code problem;
-  fs::create_directories(folder, problem);
-  if (problem)
-    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
+  make_folder(folder);
   std::map<std::string, at::Tensor> tensors;
   for (const auto& [name, tensor] : index_.tensors) {
     const at::Tensor& stored = tensors.emplace(name, tensor.detach().to(storage)).first->second;

@@ -4,6 +4,7 @@
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/torch_errors.h"
 
@@ -14,13 +15,6 @@ namespace fs = std::filesystem;
 
 void write_json(const fs::path& path, const Json& json) {
   write_file_atomically(path, json.dump(2) + "\n");
-}
-
-void make_folder(const fs::path& folder) {
-  std::error_code problem;
-  fs::create_directories(folder, problem);
-  if (problem)
-    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
 }
 
 /// A tensor as it goes into the file.

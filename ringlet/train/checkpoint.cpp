@@ -10,6 +10,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/io/tensor_file.h"
 
 namespace ringlet::train {
@@ -73,10 +74,7 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
     if (!tensor.isfinite().all().item<bool>())
       throw Error(ErrorCode::non_finite, name, "the tensor holds NaN or infinite values",
                   "nothing was written; the checkpoint before is intact");
-  std::error_code problem;
-  fs::create_directories(folder_, problem);
-  if (problem)
-    throw Error(ErrorCode::io, folder_.string(), "the folder cannot be made: " + problem.message());
+  make_folder(folder_);
   remove_unfinished(folder_);
   char name[40];
   std::snprintf(name, sizeof name, "step-%08lld.safetensors", static_cast<long long>(state.step));
@@ -88,6 +86,7 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
                     {"skipped", std::to_string(state.skipped)},
                     {"settings", state.settings.dump()}});
   auto all = checkpoints_in(folder_);
+  std::error_code problem;  // one that stays is no reason to stop
   for (; all.size() > static_cast<std::size_t>(keep_); all.erase(all.begin()))
     fs::remove(all.begin()->second, problem);
   return folder_ / name;
