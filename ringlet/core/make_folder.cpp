@@ -6,12 +6,11 @@
 
 namespace ringlet {
 
-void make_folder(const std::filesystem::path& folder, const std::string& hint) {
+void make_folder(const std::filesystem::path& folder) {
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
   if (problem)
-    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
-                hint);
+    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message());
 }
 
 }  // namespace ringlet

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <filesystem>
-#include <string>
 
 namespace ringlet {
 
-/// Makes a folder and those above it; one that is there stays as it is. Throws Error(io) with
-/// `hint`.
-void make_folder(const std::filesystem::path& folder, const std::string& hint = {});
+/// Makes a folder and those above it; one that is there stays as it is. Throws Error(io).
+void make_folder(const std::filesystem::path& folder);
 
 }  // namespace ringlet
