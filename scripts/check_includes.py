@@ -18,7 +18,7 @@ ALLOWED = {
     "nn": {"core", "io"},
     "models": {"core", "io", "nn"},
     "adapt": {"core", "io", "nn"},
-    "formats": {"core", "io", "nn", "adapt"},
+    "formats": {"core", "io", "nn", "adapt", "diffusion"},
     "pipeline": {"core", "io", "nn", "adapt", "models", "diffusion", "formats"},
     "data": {"core", "io"},
     "train": {"core", "io", "nn", "adapt", "models", "diffusion", "data", "pipeline"},

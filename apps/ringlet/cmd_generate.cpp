@@ -1,5 +1,4 @@
 #include <chrono>
-#include <fstream>
 #include <future>
 #include <random>
 
@@ -10,6 +9,7 @@
 #include "options.h"
 #include "picture_output.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/io/tensor_file.h"
@@ -32,7 +32,7 @@ struct GenerateOptions {
   std::string prompts_file;
   std::optional<std::string> negative_prompt;
   std::int64_t steps = 30;
-  std::string sampler;
+  SamplerOptions sampler;
   std::optional<double> guidance;
   double guidance_rescale = 0.0;
   double eta = 0.0;
@@ -72,9 +72,7 @@ void add_picture_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("--prompts", o.prompts_file, "Text file with one prompt a line");
   app.add_option("--negative-prompt", o.negative_prompt, "What not to show");
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
-  app.add_option("--sampler", o.sampler,
-                 "ddim, ddpm, pndm, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, "
-                 "dpmpp-sde, unipc, lcm; most also with -karras [the model's own]");
+  o.sampler.add_to(app);
   app.add_option("--guidance", o.guidance,
                  "Classifier-free guidance scale; 1 = off [7.5, or 5 for SDXL]");
   app.add_option("--guidance-rescale", o.guidance_rescale,
@@ -115,7 +113,9 @@ void add_start_and_output_options(CLI::App& app, GenerateOptions& o) {
 }
 
 std::vector<std::string> read_prompts(const GenerateOptions& o) {
-  std::vector<std::string> prompts = o.prompts;
+  std::vector<std::string> prompts;
+  for (const std::string& prompt : o.prompts)  // perhaps "$(cat FILE)"
+    prompts.push_back(without_byte_order_mark(prompt));
   if (!o.prompts_file.empty()) {
     for (std::string& line : read_lines(o.prompts_file, "--prompts"))
       prompts.push_back(std::move(line));
@@ -160,7 +160,7 @@ void check(const GenerateOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--output-type",
                 "\"" + o.output_type + "\" is not known", "use png or latent");
   o.files.chosen_prediction();
-  if (!o.sampler.empty()) diffusion::find_sampler(o.sampler);
+  o.sampler.chosen();
 }
 
 at::Tensor read_latents(const std::string& path) {
@@ -178,7 +178,6 @@ pipeline::LoadOptions load_options(const GenerateOptions& o) {
   options.device = o.common.select_device();
   options.precision = o.common.select_precision(options.device);
   options.low_memory = o.low_memory;
-  options.prediction = o.files.chosen_prediction();
   return options;
 }
 
@@ -187,12 +186,11 @@ pipeline::GenerateRequest base_request(const GenerateOptions& o,
                                        const pipeline::StableDiffusion& model) {
   constexpr double kGuidance = 7.5, kXlGuidance = 5.0;
   pipeline::GenerateRequest request;
-  request.negative_prompt = o.negative_prompt;
+  if (o.negative_prompt) request.negative_prompt = without_byte_order_mark(*o.negative_prompt);
   request.width = o.width;
   request.height = o.height;
   request.steps = o.steps;
-  request.sampler =
-      o.sampler.empty() ? model.default_sampler() : diffusion::find_sampler(o.sampler);
+  request.sampler = o.sampler.chosen();
   request.guidance = {o.guidance.value_or(model.files().sdxl() ? kXlGuidance : kGuidance),
                       o.guidance_rescale};
   request.eta = o.eta;
@@ -248,6 +246,9 @@ int generate(const GenerateOptions& o) {
   const auto begin = std::chrono::steady_clock::now();
   auto model = pipeline::StableDiffusion::open(o.model, options);
   add_embeddings(o.embeddings, model);
+  std::vector<std::string> texts = prompts;
+  texts.push_back(o.negative_prompt.value_or(""));
+  model.check_embedding_words(texts);
   log(LogLevel::info, model.files().kind + " on " + options.device.str() + " in " +
                           nn::precision_name(options.precision));
   auto hash =

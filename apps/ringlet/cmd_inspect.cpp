@@ -1,12 +1,13 @@
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "adapter_options.h"
 #include "options.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/models/clip_tokenizer.h"
@@ -31,9 +32,25 @@ struct InspectOptions {
 
 std::string text_of(const Json& json) { return printable(json.get<std::string>()); }
 
+void print_schedule(const Json& schedule) {
+  const auto number = [&](const char* name) { return exact_number(schedule.at(name)); };
+  const std::string snr = schedule.at("zero_terminal_snr").get<bool>()
+                              ? "zero terminal SNR"
+                              : "terminal SNR " + number("terminal_snr");
+  std::printf("  schedule    %lld steps, betas %s %s to %s, %s (%s)\n  spacing     %s\n",
+              static_cast<long long>(schedule.at("training_steps").get<std::int64_t>()),
+              text_of(schedule.at("beta_schedule")).c_str(), number("beta_start").c_str(),
+              number("beta_end").c_str(), snr.c_str(), text_of(schedule.at("source")).c_str(),
+              text_of(schedule.at("spacing")).c_str());
+}
+
 void print_table(const Json& description) {
   std::printf("%s\n  kind        %s\n", text_of(description.at("path")).c_str(),
               text_of(description.at("kind")).c_str());
+  if (description.contains("prediction"))
+    std::printf("  predicts    %s (%s)\n", text_of(description.at("prediction").at("type")).c_str(),
+                text_of(description.at("prediction").at("source")).c_str());
+  if (description.contains("schedule")) print_schedule(description.at("schedule"));
   if (description.contains("sampler"))
     std::printf("  sampler     %s\n", text_of(description.at("sampler")).c_str());
   std::printf("\n  %-28s %12s %9s %10s  %s\n", "component", "parameters", "tensors", "size",
@@ -64,28 +81,31 @@ void print_table(const Json& description) {
     std::printf("\n  note: %s\n", text_of(note).c_str());
 }
 
-/// The tokenizer of a model folder, or of a tokenizer folder itself.
-models::ClipTokenizer open_tokenizer(const fs::path& path) {
+/// The tokenizer of a model folder, of a tokenizer folder itself, or of a single file: --tokenizer,
+/// or the folder beside it.
+models::ClipTokenizer open_tokenizer(const fs::path& path, const std::string& given) {
+  if (fs::is_regular_file(path))
+    return models::ClipTokenizer::open(pipeline::single_file_tokenizer(path, given));
+  if (!given.empty())
+    throw Error(ErrorCode::invalid_argument, "--tokenizer",
+                path.string() + " is a folder, which has a tokenizer of its own",
+                "leave it out; it is for single-file checkpoints");
   const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json");
   return models::ClipTokenizer::open(itself ? path : path / "tokenizer");
 }
 
 std::vector<std::string> token_texts(const InspectOptions& o) {
   std::vector<std::string> texts;
-  if (o.tokens) texts.push_back(*o.tokens);
+  if (o.tokens) texts.push_back(without_byte_order_mark(*o.tokens));
   if (o.tokens_file.empty()) return texts;
-  std::ifstream file(o.tokens_file, std::ios::binary);
-  if (!file || fs::is_directory(o.tokens_file))
+  if (!fs::exists(o.tokens_file) || fs::is_directory(o.tokens_file))
     throw Error(ErrorCode::not_found, o.tokens_file, "the file cannot be read");
-  for (std::string line; std::getline(file, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    texts.push_back(line);
-  }
+  for (std::string& line : read_text_lines(o.tokens_file)) texts.push_back(std::move(line));
   return texts;
 }
 
 int inspect_tokens(const InspectOptions& o) {
-  const models::ClipTokenizer tokenizer = open_tokenizer(o.path);
+  const models::ClipTokenizer tokenizer = open_tokenizer(o.path, o.files.tokenizer);
   Json all = Json::array();
   for (const std::string& text : token_texts(o)) {
     const std::vector<std::int64_t> ids = tokenizer.tokenize(text);
@@ -138,6 +158,21 @@ int inspect_adapter(const InspectOptions& o) {
   return 0;
 }
 
+/// Options that would be ignored.
+void check_given(const CLI::App& app, const InspectOptions& o) {
+  const bool tokens = o.tokens || !o.tokens_file.empty();
+  if (tokens)
+    refuse_given(app, {"--model", "--variant"},
+                 "it is for reading weights, and --tokens and --tokens-file only split texts",
+                 "leave one of them out");
+  else if (o.model.empty())
+    refuse_given(app, {"--tokenizer"}, "nothing is split into tokens",
+                 "give --tokens or --tokens-file as well, or leave it out");
+  if (!tokens && o.model.empty() && !fs::is_directory(o.path))
+    refuse_given(app, {"--variant"}, o.path + " is one file: there are no others to prefer",
+                 "leave it out; it is for model folders");
+}
+
 }  // namespace
 
 int cmd_inspect(int argc, char** argv) {
@@ -157,10 +192,11 @@ int cmd_inspect(int argc, char** argv) {
   options.common.add_to(app);
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   options.common.apply();
+  check_given(app, options);
   if (!options.model.empty())
     return nn::with_ringlet_errors("inspect", [&] { return inspect_adapter(options); });
   if (options.tokens || !options.tokens_file.empty()) return inspect_tokens(options);
-  const Json description = pipeline::describe(options.path);
+  const Json description = pipeline::describe(options.path, options.files.variant);
   if (options.common.json)
     print_json(description);
   else

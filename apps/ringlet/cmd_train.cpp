@@ -154,7 +154,6 @@ void translate(TrainOptions& o) {
   if (!o.init.empty()) run.load.files.random_seed = run.seed;
   run.load.device = o.common.select_device();
   run.load.precision = o.common.select_precision(run.load.device);
-  run.load.prediction = o.files.chosen_prediction();
   o.training.translate(run, run.trainer);
   run.save_precision = o.training.storage(run.load.device);
   run.out = o.training.out;

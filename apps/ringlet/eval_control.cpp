@@ -35,7 +35,8 @@ struct EvalControlOptions {
   data::CannyThresholds canny;
   // Pictures that are still to be made.
   ModelOptions files;
-  std::string model, controlnet, control_images, prompt, sampler;
+  std::string model, controlnet, control_images, prompt;
+  SamplerOptions sampler;
   AdapterOptions adapters;
   std::int64_t samples = 3, steps = 30, clip_skip = 1;
   std::uint64_t seed = 1;
@@ -55,7 +56,7 @@ void add_making(CLI::App& app, EvalControlOptions& o) {
   app.add_option("--prompt", o.prompt, "Prompt of references without a .txt file");
   app.add_option("--samples", o.samples, "Pictures to make per reference")->capture_default_str();
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
-  app.add_option("--sampler", o.sampler, "As in generate [the model's own]");
+  o.sampler.add_to(app);
   app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
   add_clip_skip(app, o.clip_skip);
   app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
@@ -183,7 +184,7 @@ class ControlGeneration {
     request.guidance.scale = o_.guidance;
     request.clip_skip = o_.clip_skip;
     request.width = request.height = o_.size;
-    if (!o_.sampler.empty()) request.sampler = diffusion::find_sampler(o_.sampler);
+    request.sampler = o_.sampler.chosen();
     request.control = &*network_;
     request.control_strength = o_.strength;
     request.control_image = io::read_image(pictures_.front().path);

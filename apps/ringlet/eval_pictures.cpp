@@ -30,7 +30,6 @@ void check_making(const CLI::App& app, const std::string& model) {
 pipeline::LoadOptions load_options(const CommonOptions& common, const ModelOptions& files) {
   pipeline::LoadOptions load;
   load.files = files.files();
-  load.prediction = files.chosen_prediction();
   load.device = common.select_device();
   load.precision = common.select_precision(load.device);
   return load;
@@ -60,9 +59,11 @@ eval::GenerationRecord generation_record(const pipeline::StableDiffusion& model,
                      {"size", std::to_string(request.width) + "x" + std::to_string(request.height)},
                      {"precision", nn::precision_name(model.options().precision)},
                      {"clip skip", std::to_string(request.clip_skip)}};
-  if (const auto prediction = model.options().prediction)
+  if (const auto prediction = model.options().files.prediction)
     record.settings.emplace_back("prediction",
                                  *prediction == diffusion::Prediction::v ? "v" : "epsilon");
+  if (request.sampler.spacing)
+    record.settings.emplace_back("spacing", diffusion::spacing_name(*request.sampler.spacing));
   if (!adapters.empty() && !adapters.front().blocks.empty()) {
     std::vector<std::string> words;
     for (const auto& [pattern, strength] : adapters.front().blocks)

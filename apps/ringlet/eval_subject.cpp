@@ -28,6 +28,7 @@ struct EvalSubjectOptions {
   ModelOptions files;
   std::string model, prompts, subject;
   AdapterOptions adapters;
+  SamplerOptions sampler;
   std::int64_t samples = 4, steps = 30, clip_skip = 1;
   std::uint64_t seed = 1;
   double guidance = 7.5;
@@ -44,6 +45,7 @@ void add_making(CLI::App& app, EvalSubjectOptions& o) {
   app.add_option("--subject", o.subject, "Token and class, such as \"sks dog\"");
   app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
   app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
+  o.sampler.add_to(app);
   app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
   add_clip_skip(app, o.clip_skip);
   app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
@@ -104,6 +106,7 @@ class SubjectGeneration {
     for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
     pipeline::GenerateRequest request;
     request.steps = o.steps;
+    request.sampler = o.sampler.chosen();
     request.guidance.scale = o.guidance;
     request.clip_skip = o.clip_skip;
     request_ = model_.checked(request);

@@ -11,22 +11,44 @@ void ModelOptions::add_files(CLI::App& app) {
 
 void ModelOptions::add_prediction(CLI::App& app) {
   app.add_option("--prediction", prediction,
-                 "epsilon or v: what the model predicts, when its files say it wrongly");
+                 "epsilon or v: what the model predicts, where its files do not say it or say it "
+                 "wrongly");
 }
 
 pipeline::ModelFileOptions ModelOptions::files() const {
   pipeline::ModelFileOptions files;
   files.variant = variant;
   files.tokenizer = tokenizer;
+  files.prediction = chosen_prediction();
   return files;
 }
 
 std::optional<diffusion::Prediction> ModelOptions::chosen_prediction() const {
   if (prediction.empty()) return std::nullopt;
-  if (prediction == "epsilon") return diffusion::Prediction::epsilon;
-  if (prediction == "v") return diffusion::Prediction::v;
+  const auto known = diffusion::find_prediction(prediction);
+  if (known && known != diffusion::Prediction::sample) return known;
   throw Error(ErrorCode::invalid_argument, "--prediction", "\"" + prediction + "\" is not known",
               "use epsilon or v");
+}
+
+void SamplerOptions::add_to(CLI::App& app) {
+  app.add_option("--sampler", sampler,
+                 "ddim, ddpm, pndm, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, "
+                 "dpmpp-sde, unipc, lcm; most also with -karras [the model's own]");
+  app.add_option("--spacing", spacing,
+                 "leading, trailing or linspace: which noise levels of training the steps visit "
+                 "[the model's own; trailing where training ended in zero SNR]");
+}
+
+diffusion::SamplerChoice SamplerOptions::chosen() const {
+  diffusion::SamplerChoice choice;
+  if (!sampler.empty()) choice = diffusion::find_sampler(sampler);
+  if (spacing == "leading" || spacing == "trailing" || spacing == "linspace")
+    choice.spacing = diffusion::spacing_from_name(spacing, "--spacing");
+  else if (!spacing.empty())
+    throw Error(ErrorCode::invalid_argument, "--spacing", "\"" + spacing + "\" is not known",
+                "use leading, trailing or linspace");
+  return choice;
 }
 
 void add_clip_skip(CLI::App& app, std::int64_t& layer) {

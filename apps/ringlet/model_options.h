@@ -24,6 +24,16 @@ struct ModelOptions {
   std::optional<diffusion::Prediction> chosen_prediction() const;
 };
 
+/// --sampler and --spacing.
+struct SamplerOptions {
+  std::string sampler, spacing;
+
+  void add_to(CLI::App& app);
+
+  /// What was given; no entry = the model's own sampler. Throws Error(invalid_argument).
+  diffusion::SamplerChoice chosen() const;
+};
+
 /// --clip-skip.
 void add_clip_skip(CLI::App& app, std::int64_t& layer);
 

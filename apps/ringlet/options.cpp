@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -13,6 +12,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
 
@@ -90,6 +90,7 @@ class StrictConfig final : public CLI::ConfigTOML {
  public:
   explicit StrictConfig(const CLI::App& app) : app_(app) {}
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    skip_byte_order_mark(input);
     std::vector<CLI::ConfigItem> entries = CLI::ConfigTOML::from_config(input);
     for (const CLI::ConfigItem& item : entries) {
       if (!item.parents.empty()) unknown_config_key(app_, "[" + item.parents.front() + "]");
@@ -123,12 +124,10 @@ CLI::Validator whole_number() {
 }
 
 std::vector<std::string> read_lines(const std::string& path, const std::string& option) {
-  std::ifstream file(path);
-  if (!file || std::filesystem::is_directory(path))
+  if (!std::filesystem::exists(path) || std::filesystem::is_directory(path))
     throw Error(ErrorCode::not_found, path, "the prompts file cannot be read");
   std::vector<std::string> lines;
-  for (std::string line; std::getline(file, line);) {
-    if (line.ends_with('\r')) line.pop_back();
+  for (const std::string& line : read_text_lines(path)) {
     if (line.empty()) continue;
     if (!is_utf8(line))
       throw Error(ErrorCode::invalid_argument, option, "the text is not valid UTF-8");

@@ -2,11 +2,19 @@
 
 #include <fstream>
 #include <iterator>
+#include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet {
+namespace {
+
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+}  // namespace
 
 std::string read_file(const std::filesystem::path& path, std::uint64_t most) {
   const std::string where = path.string();
@@ -24,6 +32,37 @@ std::string read_file(const std::filesystem::path& path, std::uint64_t most) {
   std::string content{std::istreambuf_iterator<char>(stream), {}};
   if (!stream) throw Error(ErrorCode::io, where, "cannot be read");
   return content;
+}
+
+std::string without_byte_order_mark(std::string text) {
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  return text;
+}
+
+void skip_byte_order_mark(std::istream& stream) {
+  std::string begin(kByteOrderMark.size(), '\0');
+  const auto start = stream.tellg();
+  stream.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (stream && begin == kByteOrderMark) return;
+  stream.clear();
+  stream.seekg(start);
+}
+
+std::string read_text_file(const std::filesystem::path& path) {
+  std::string text = read_file(path);
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
+    throw Error(ErrorCode::bad_format, path.string(), "is UTF-16 text", "save it as UTF-8");
+  return without_byte_order_mark(std::move(text));
+}
+
+std::vector<std::string> read_text_lines(const std::filesystem::path& path) {
+  std::istringstream stream(read_text_file(path));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(stream, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    lines.push_back(line);
+  }
+  return lines;
 }
 
 }  // namespace ringlet

@@ -37,7 +37,7 @@ Json to_json(const toml::node& node) {
 }  // namespace
 
 Json read_toml_file(const std::filesystem::path& path) {
-  const std::string text = read_file(path);
+  const std::string text = read_text_file(path);
   try {
     return to_json(toml::parse(text, path.string()));
   } catch (const toml::parse_error& problem) {

@@ -9,10 +9,6 @@ namespace {
 
 constexpr NoiseLevel kClean{1.0, 0.0, 0.0};
 
-Spacing default_spacing(Grid grid) {
-  return grid == Grid::k || grid == Grid::dpm ? Spacing::linspace : Spacing::leading;
-}
-
 /// Half to even, as numpy rounds.
 double rounded(double value) { return std::nearbyint(value); }
 
@@ -140,9 +136,19 @@ void check_steps(const Schedule& schedule, std::int64_t steps, std::int64_t more
 
 }  // namespace
 
-SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, bool karras) {
+Spacing default_spacing(const ScheduleConfig& config, Grid grid) {
+  if (config.zero_terminal_snr) return Spacing::trailing;
+  return grid == Grid::k || grid == Grid::dpm ? Spacing::linspace : Spacing::leading;
+}
+
+SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, bool karras,
+                       std::optional<Spacing> chosen) {
   const ScheduleConfig& c = schedule.config();
-  const Spacing spacing = c.spacing.value_or(default_spacing(grid));
+  if (chosen && grid == Grid::lcm)
+    throw Error(ErrorCode::invalid_argument, "--spacing",
+                "the sampler lcm visits the steps that the model was distilled on",
+                "leave it out, or choose another sampler");
+  const Spacing spacing = chosen ? *chosen : c.spacing.value_or(default_spacing(c, grid));
   const bool one_more = grid == Grid::dpm && spacing != Spacing::trailing;
   check_steps(schedule, steps, one_more ? 1 : 0);
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "ringlet/diffusion/schedule.h"
@@ -35,9 +36,16 @@ enum class Grid {
   lcm,   ///< a subset of the distillation grid
 };
 
+/// The spacing of a grid where neither the user nor the configuration names one: trailing under
+/// zero terminal SNR, whose last level the others may leave out, else that of the diffusers class.
+Spacing default_spacing(const ScheduleConfig& config, Grid grid);
+
 /// Lays out `steps` steps. Karras sigmas (Karras et al. 2022, eq. 5, rho = 7) apply to the grids k
-/// and dpm. Throws Error(invalid_argument) when the schedule has fewer timesteps than asked for.
-SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, bool karras);
+/// and dpm; `chosen` takes the place of the configuration's. Throws Error(invalid_argument) when
+/// the schedule has fewer timesteps than asked for, or for a spacing of the grid lcm, which has its
+/// own.
+SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, bool karras,
+                       std::optional<Spacing> chosen = std::nullopt);
 
 /// Where image-to-image starts: at `strength` of the way down (diffusers' rule). strength in
 /// (0, 1]; the initial picture is noised to plan.steps[start].from.

@@ -1,5 +1,10 @@
 #include "ringlet/diffusion/prediction.h"
 
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <utility>
+
 #include "ringlet/core/error.h"
 
 namespace ringlet::diffusion {
@@ -38,12 +43,52 @@ at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at
   throw Error(ErrorCode::internal, "prediction", "unknown kind");
 }
 
+std::string_view prediction_name(Prediction prediction) {
+  switch (prediction) {
+    case Prediction::epsilon:
+      return "epsilon";
+    case Prediction::v:
+      return "v_prediction";
+    case Prediction::sample:
+      return "sample";
+  }
+  throw Error(ErrorCode::internal, "prediction", "unknown kind");
+}
+
+std::optional<Prediction> find_prediction(std::string_view word) {
+  // diffusers, ModelSpec and kohya, ComfyUI's enumeration, and what trainers write beside them.
+  static constexpr std::array<std::pair<std::string_view, Prediction>, 17> kWords = {{
+      {"epsilon", Prediction::epsilon},
+      {"eps", Prediction::epsilon},
+      {"noise", Prediction::epsilon},
+      {"epsilonprediction", Prediction::epsilon},
+      {"epsprediction", Prediction::epsilon},
+      {"epspred", Prediction::epsilon},
+      {"noiseprediction", Prediction::epsilon},
+      {"v", Prediction::v},
+      {"vprediction", Prediction::v},
+      {"vpred", Prediction::v},
+      {"vparameterization", Prediction::v},
+      {"velocity", Prediction::v},
+      {"velocityprediction", Prediction::v},
+      {"sample", Prediction::sample},
+      {"sampleprediction", Prediction::sample},
+      {"x0", Prediction::sample},
+      {"x0prediction", Prediction::sample},
+  }};
+  std::string plain;
+  for (const char c : word)
+    if (c != '_' && c != '-' && c != ' ')
+      plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const auto found = std::ranges::find(kWords, plain, [](const auto& row) { return row.first; });
+  return found == kWords.end() ? std::nullopt : std::optional(found->second);
+}
+
 Prediction prediction_from_name(const std::string& name, const std::string& where) {
-  if (name == "epsilon") return Prediction::epsilon;
-  if (name == "v_prediction") return Prediction::v;
-  if (name == "sample") return Prediction::sample;
-  throw Error(ErrorCode::unsupported, where, "prediction_type \"" + name + "\" is not known",
-              "use epsilon, v_prediction or sample");
+  if (const auto known = find_prediction(name)) return *known;
+  throw Error(ErrorCode::unsupported, where,
+              "the model predicts \"" + name + "\" (prediction_type), which is not known",
+              "ringlet knows epsilon, v_prediction and sample; --prediction tells it which");
 }
 
 }  // namespace ringlet::diffusion

@@ -1,7 +1,9 @@
 // What a network predicts, and how it turns into the clean latents and the noise.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include <ATen/core/Tensor.h>
 
@@ -33,7 +35,14 @@ at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const NoiseL
 at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
                            const NoiseLevel& level);
 
-/// "epsilon", "v_prediction" or "sample", as in scheduler_config.json. Throws Error(unsupported).
+/// The word of scheduler_config.json: "epsilon", "v_prediction" or "sample".
+std::string_view prediction_name(Prediction prediction);
+
+/// What a word means that some program writes for a prediction ("v", "v-prediction", "velocity",
+/// "eps", …), whatever its case; none for a word that is not known.
+std::optional<Prediction> find_prediction(std::string_view word);
+
+/// As find_prediction. Throws Error(unsupported) for a word that is not known.
 Prediction prediction_from_name(const std::string& name, const std::string& where);
 
 }  // namespace ringlet::diffusion

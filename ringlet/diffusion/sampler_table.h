@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,15 +22,16 @@ struct SamplerEntry {
 
 const std::vector<SamplerEntry>& sampler_table();
 
-/// A sampler and whether it runs on Karras sigmas.
+/// A sampler, whether it runs on Karras sigmas, and which timesteps it visits.
 struct SamplerChoice {
   const SamplerEntry* entry = nullptr;
   bool karras = false;
+  std::optional<Spacing> spacing = std::nullopt;  ///< none = the model's own
 
   std::string name() const;   ///< "dpmpp-2m-karras"
   std::string label() const;  ///< "DPM++ 2M Karras"
   SamplingPlan plan(const Schedule& schedule, std::int64_t steps) const {
-    return make_plan(schedule, entry->grid, steps, karras);
+    return make_plan(schedule, entry->grid, steps, karras, spacing);
   }
 };
 

@@ -1,6 +1,7 @@
 #include "ringlet/diffusion/schedule.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 #include <utility>
@@ -69,6 +70,8 @@ void refuse_foreign_features(const Json& json, const std::string& where) {
   refuse_unless(json, "use_lu_lambdas", false, where);
   refuse_unless(json, "interpolation_type", "linear", where);
   refuse_unless(json, "timestep_type", "discrete", where);
+  refuse_unless(json, "sigma_min", nullptr, where);
+  refuse_unless(json, "sigma_max", nullptr, where);
   const auto name = json_value<std::string>(json, "_class_name", "", where);
   if (name == "DPMSolverMultistepScheduler" || name == "UniPCMultistepScheduler")
     refuse_unless(json, "solver_order", 2, where);
@@ -77,12 +80,26 @@ void refuse_foreign_features(const Json& json, const std::string& where) {
   if (name == "DDPMScheduler") refuse_unless(json, "variance_type", "fixed_small", where);
 }
 
-Spacing spacing_from_name(const std::string& name, const std::string& where) {
-  if (name == "leading") return Spacing::leading;
-  if (name == "trailing") return Spacing::trailing;
-  if (name == "linspace") return Spacing::linspace;
-  throw Error(ErrorCode::unsupported, where, "timestep_spacing \"" + name + "\" is not known",
-              "use leading, trailing or linspace");
+/// Schedulers of other processes (EDM, flow matching, consistency models) write no betas: the
+/// defaults would stand for another model's noise.
+void refuse_other_processes(const Json& json, const std::string& where) {
+  static constexpr std::array kOfBetas = {"",
+                                          "DDIMScheduler",
+                                          "DDPMScheduler",
+                                          "DPMSolverMultistepScheduler",
+                                          "EulerAncestralDiscreteScheduler",
+                                          "EulerDiscreteScheduler",
+                                          "HeunDiscreteScheduler",
+                                          "LCMScheduler",
+                                          "PNDMScheduler",
+                                          "UniPCMultistepScheduler"};
+  for (const char* field : {"beta_start", "beta_end", "beta_schedule", "trained_betas"})
+    if (json.contains(field)) return;
+  const auto name = json_value<std::string>(json, "_class_name", "", where);
+  if (std::ranges::find(kOfBetas, name) != kOfBetas.end()) return;
+  throw Error(ErrorCode::unsupported, where,
+              "the model's scheduler is " + name + ", which has no betas",
+              "its noise levels (EDM, flow matching, …) are none that ringlet samples or trains");
 }
 
 void check(const ScheduleConfig& c, const std::string& where) {
@@ -111,7 +128,22 @@ void check(const ScheduleConfig& c, const std::string& where) {
 
 }  // namespace
 
+Spacing spacing_from_name(const std::string& name, const std::string& where) {
+  if (name == "leading") return Spacing::leading;
+  if (name == "trailing") return Spacing::trailing;
+  if (name == "linspace") return Spacing::linspace;
+  throw Error(ErrorCode::unsupported, where, "timestep spacing \"" + name + "\" is not known",
+              "use leading, trailing or linspace");
+}
+
+std::string_view spacing_name(Spacing spacing) {
+  return spacing == Spacing::leading    ? "leading"
+         : spacing == Spacing::trailing ? "trailing"
+                                        : "linspace";
+}
+
 ScheduleConfig ScheduleConfig::from_json(const Json& json, const std::string& where) {
+  refuse_other_processes(json, where);
   refuse_foreign_features(json, where);
   ScheduleConfig c;
   c.scheduler_class = json_value(json, "_class_name", c.scheduler_class, where);
@@ -157,6 +189,11 @@ Schedule::Schedule(const ScheduleConfig& config) : config_(config) {
     tables->ratios.push_back(std::sqrt((1.0 - finite) / finite));
   }
   tables_ = std::move(tables);
+}
+
+double Schedule::terminal_snr() const {
+  const double alpha_squared = tables_->alphas_cumprod.back();
+  return alpha_squared / (1.0 - alpha_squared);
 }
 
 NoiseLevel Schedule::level(std::int64_t timestep) const {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ringlet/core/json.h"
@@ -17,6 +18,11 @@ namespace ringlet::diffusion {
 /// and Sample Steps are Flawed", table 2).
 enum class Spacing { leading, trailing, linspace };
 
+/// "leading", "trailing" or "linspace", as in scheduler_config.json, and back. Throws
+/// Error(unsupported) that names `where`.
+Spacing spacing_from_name(const std::string& name, const std::string& where);
+std::string_view spacing_name(Spacing spacing);
+
 struct ScheduleConfig {
   std::int64_t training_steps = 1000;
   double beta_start = 0.00085;
@@ -25,7 +31,7 @@ struct ScheduleConfig {
   std::vector<double> trained_betas;            ///< replaces the three fields above when not empty
   Prediction prediction = Prediction::epsilon;
   bool zero_terminal_snr = false;   ///< Lin et al. 2024, algorithm 1
-  std::optional<Spacing> spacing;   ///< each sampler has its own default
+  std::optional<Spacing> spacing;   ///< none: default_spacing of plan.h
   std::int64_t steps_offset = 0;    ///< added to "leading" timesteps
   bool set_alpha_to_one = true;     ///< DDIM, PNDM: the level after the last step is clean
   bool final_sigma_is_min = false;  ///< sigma samplers end at the smallest training level
@@ -48,6 +54,9 @@ class Schedule {
   const ScheduleConfig& config() const { return config_; }
   std::int64_t training_steps() const { return config_.training_steps; }
   Prediction prediction() const { return config_.prediction; }
+
+  /// alpha^2 / sigma^2 at the last training timestep.
+  double terminal_snr() const;
 
   /// The level at an integer timestep in [0, training_steps); exact zero SNR included.
   NoiseLevel level(std::int64_t timestep) const;

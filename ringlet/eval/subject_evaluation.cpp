@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <set>
@@ -12,6 +11,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/feature_metrics.h"
@@ -80,10 +80,10 @@ std::string prompt_of(const fs::path& file) {
     if (const auto found = chunks.find("parameters"); found != chunks.end()) text = found->second;
   }
   if (text.empty()) {
-    std::ifstream beside(fs::path(file).replace_extension(".txt"));
-    std::getline(beside, text);
+    const fs::path beside = fs::path(file).replace_extension(".txt");
+    if (fs::exists(beside)) text = read_text_file(beside);
   }
-  return text.substr(0, text.find('\n'));
+  return text.substr(0, text.find_first_of("\r\n"));
 }
 
 bool is_in_word(const std::string& text, std::size_t place) {

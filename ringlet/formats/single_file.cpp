@@ -4,8 +4,6 @@
 #include <array>
 #include <utility>
 
-#include <ATen/ops/std.h>
-
 #include "ringlet/core/error.h"
 #include "ringlet/formats/ldm_text.h"
 #include "ringlet/formats/ldm_unet.h"
@@ -30,7 +28,7 @@ bool has_prefix(const nn::TensorStore& store, const std::string& prefix) {
 
 /// Families that users will try, by a tensor that only they have.
 void refuse_other_families(const nn::TensorStore& store) {
-  static constexpr std::array<std::pair<const char*, const char*>, 8> kFamilies = {{
+  static constexpr std::array<std::pair<const char*, const char*>, 7> kFamilies = {{
       {"model.diffusion_model.joint_blocks.", "Stable Diffusion 3"},
       {"joint_blocks.", "Stable Diffusion 3"},
       {"model.diffusion_model.double_blocks.", "Flux"},
@@ -38,7 +36,6 @@ void refuse_other_families(const nn::TensorStore& store) {
       {"control_model.", "a ControlNet"},
       {"lora_unet_", "a LoRA adapter"},
       {"lora_te", "a LoRA adapter"},
-      {"edm_mean", "Playground v2.5"},
   }};
   for (const auto& [prefix, family] : kFamilies)
     if (has_prefix(store, prefix))
@@ -46,42 +43,44 @@ void refuse_other_families(const nn::TensorStore& store) {
           ErrorCode::unsupported, store.description(),
           std::string("this file is ") + family + ", not a Stable Diffusion 1, 2 or XL checkpoint",
           "give the model itself; ringlet inspect FILE tells what a file holds");
+  // Stable Diffusion XL in shape, but trained on the continuous noise levels of Karras et al. 2022.
+  static constexpr std::array<std::pair<const char*, const char*>, 4> kEdm = {{
+      {"edm_vpred.sigma_max", "CosXL (v-prediction in EDM's form)"},
+      {"edm_vpred.sigma_min", "CosXL (v-prediction in EDM's form)"},
+      {"edm_mean", "Playground v2.5 (EDM)"},
+      {"edm_std", "Playground v2.5 (EDM)"},
+  }};
+  for (const auto& [marker, family] : kEdm)
+    if (has_prefix(store, marker))
+      throw Error(ErrorCode::unsupported, store.description(),
+                  std::string("the tensor \"") + marker + "\" says that this is " + family +
+                      ", whose noise levels are not those of Stable Diffusion XL",
+                  "ringlet samples and trains models that predict epsilon or v on Stable "
+                  "Diffusion's schedule; use such a checkpoint");
   if (has_prefix(store, kRefinerText))
     throw Error(ErrorCode::unsupported, store.description(),
                 "this is the SDXL refiner, which cannot make pictures from text alone",
                 "use the SDXL base model");
 }
 
-/// Stable Diffusion 2 comes as epsilon and as v model with the same shapes; the v models' last
-/// norm has clearly larger biases. Found by others on the published checkpoints.
-bool looks_like_v_model(const nn::TensorStore& store) {
-  const auto bias =
-      store.find(kUNet + "output_blocks.11.1.transformer_blocks.0.norm1.bias", {}, {});
-  if (!bias || bias->is_meta()) return true;
-  return bias->to(at::kFloat).std().item<double>() > 0.09;
-}
-
-std::string prediction_type(const nn::TensorStore& store, const LdmUNet& unet,
-                            const io::Metadata& metadata) {
-  const auto stated = metadata.find("modelspec.prediction_type");
-  if (stated != metadata.end()) return stated->second == "v" ? "v_prediction" : "epsilon";
-  if (store.find("v_pred", {}, {})) return "v_prediction";
-  const bool sd2 = unet.linear_projection && unet.label_width == 0;
-  return sd2 && looks_like_v_model(store) ? "v_prediction" : "epsilon";
-}
-
-Json scheduler_json(const nn::TensorStore& store, bool sdxl, const std::string& prediction) {
-  return {{"_class_name", sdxl ? "EulerDiscreteScheduler" : "PNDMScheduler"},
+/// Under zero terminal SNR the sampler is one that diffusers has for it, and the first step the
+/// last level of training.
+Json scheduler_json(bool sdxl, const CheckpointPrediction& prediction) {
+  const bool zero = prediction.zero_terminal_snr;
+  const char* const sampler = sdxl   ? "EulerDiscreteScheduler"
+                              : zero ? "DDIMScheduler"
+                                     : "PNDMScheduler";
+  return {{"_class_name", sampler},
           {"beta_start", 0.00085},
           {"beta_end", 0.012},
           {"beta_schedule", "scaled_linear"},
           {"num_train_timesteps", 1000},
-          {"prediction_type", prediction},
-          {"rescale_betas_zero_snr", store.find("ztsnr", {}, {}).has_value()},
+          {"prediction_type", prediction.type},
+          {"rescale_betas_zero_snr", zero},
           {"set_alpha_to_one", false},
           {"skip_prk_steps", true},
           {"steps_offset", 1},
-          {"timestep_spacing", "leading"}};
+          {"timestep_spacing", zero ? "trailing" : "leading"}};
 }
 
 SingleFileComponent component(const std::shared_ptr<const nn::TensorStore>& store, Json config,
@@ -100,7 +99,7 @@ std::vector<std::string> ignored_tensors(const nn::TensorStore& store) {
     const bool used =
         std::ranges::any_of(std::array{kUNet, kVae, kClip, kOpenClip, kXlClip, kXlOpenClip},
                             [&](const std::string& prefix) { return name.starts_with(prefix); });
-    if (!used) ignored.push_back(name);
+    if (!used && !is_prediction_marker(name)) ignored.push_back(name);
   }
   return ignored;
 }
@@ -110,7 +109,7 @@ std::vector<std::string> ignored_tensors(const nn::TensorStore& store) {
 bool is_single_file_model(const nn::TensorStore& store) { return has_prefix(store, kUNet); }
 
 SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& store,
-                                 const io::Metadata& metadata) {
+                                 const io::Metadata& metadata, const PredictionHints& hints) {
   refuse_other_families(*store);
   if (!is_single_file_model(*store))
     throw Error(ErrorCode::unsupported, store->description(),
@@ -130,17 +129,17 @@ SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& s
                 "use a checkpoint with a baked-in VAE");
 
   SingleFileModel model;
-  const std::string prediction = prediction_type(*store, unet, metadata);
+  model.prediction = checkpoint_prediction(*store, unet, metadata, hints);
   model.inpainting = unet.in_channels == 9;
   model.open_clip = !sdxl && open_clip;
   model.kind = sdxl        ? "Stable Diffusion XL"
                : open_clip ? "Stable Diffusion 2"
                            : "Stable Diffusion 1";
-  if (prediction == "v_prediction") model.kind += " (v-prediction)";
+  if (model.prediction.type == "v_prediction") model.kind += " (v-prediction)";
   if (model.inpainting) model.kind += " inpainting";
   model.unet = component(store, unet_config_json(unet), unet_origins(*store, kUNet, unet));
   model.vae = component(store, vae_config_json(*store, kVae, sdxl), vae_origins(*store, kVae));
-  model.scheduler = scheduler_json(*store, sdxl, prediction);
+  model.scheduler = scheduler_json(sdxl, model.prediction);
   if (sdxl) {
     model.text_encoder = component(store, read_clip_text(*store, kXlClip));
     model.text_encoder_2 = component(store, read_open_clip_text(*store, kXlOpenClip, false));

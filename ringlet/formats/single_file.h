@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ringlet/core/json.h"
+#include "ringlet/formats/checkpoint_prediction.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/nn/weight_source.h"
 
@@ -24,18 +25,20 @@ struct SingleFileModel {
   bool open_clip = false;  ///< the (first) text encoder is OpenCLIP's
   SingleFileComponent unet, vae, text_encoder;
   SingleFileComponent text_encoder_2;  ///< SDXL only; weights is null otherwise
-  Json scheduler;                      ///< as in scheduler_config.json
-  std::vector<std::string> ignored;    ///< tensors outside the components (EMA copies, …)
+  CheckpointPrediction prediction;
+  Json scheduler;                    ///< as in scheduler_config.json
+  std::vector<std::string> ignored;  ///< tensors outside the components (EMA copies, …)
   bool sdxl() const { return text_encoder_2.weights != nullptr; }
 };
 
 /// True when the tensors look like a single-file checkpoint with a U-Net.
 bool is_single_file_model(const nn::TensorStore& store);
 
-/// Detects the model and maps its names. `metadata` may state the prediction type
-/// ("modelspec.prediction_type"). Throws Error(unsupported) for a checkpoint of another family,
-/// with its name where it is known, and Error(bad_format) for an incomplete one.
+/// Detects the model and maps its names. `metadata` and `hints` may say what it predicts: see
+/// checkpoint_prediction. Throws Error(unsupported) for a checkpoint of another family, with its
+/// name where it is known, and Error(bad_format) for an incomplete one.
 SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& store,
-                                 const io::Metadata& metadata = {});
+                                 const io::Metadata& metadata = {},
+                                 const PredictionHints& hints = {});
 
 }  // namespace ringlet::formats

@@ -69,15 +69,46 @@ SpecialTokens special_tokens(const fs::path& folder) {
 
 }  // namespace
 
+namespace {
+
+char ascii_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+bool equal_but_for_case(std::string_view a, std::string_view b) {
+  return std::ranges::equal(a, b, {}, ascii_lower, ascii_lower);
+}
+
+/// A text that is no word for the byte pairs: a special token, or a word of with_word.
+struct Special {
+  std::string text;
+  std::vector<std::int64_t> ids;
+  bool own_word = false;  ///< of with_word
+
+  bool begins(std::string_view rest) const {
+    const std::string_view part = rest.substr(0, text.size());
+    return own_word ? equal_but_for_case(part, text) : part == text;
+  }
+};
+
+}  // namespace
+
 struct ClipTokenizer::Tables : BytePairTables {
   // Found in the raw text; the longest wins where two begin at the same place.
-  std::vector<std::pair<std::string, std::vector<std::int64_t>>> specials;
+  std::vector<Special> specials;
   std::int64_t begin, end, pad, unknown;
   std::int64_t max_length;
 
   void sort_specials() {
     std::ranges::stable_sort(specials, std::greater<>{},
-                             [](const auto& entry) { return entry.first.size(); });
+                             [](const Special& entry) { return entry.text.size(); });
+  }
+
+  /// The first special at or after `from`: its place, and which; none = the end.
+  std::pair<std::size_t, const Special*> next_special(std::string_view text,
+                                                      std::size_t from) const {
+    for (std::size_t i = from; i < text.size(); ++i)
+      for (const Special& special : specials)
+        if (special.begins(text.substr(i))) return {i, &special};
+    return {text.size(), nullptr};
   }
   void append_word(std::string_view word, std::vector<std::int64_t>& out) const;
   void append_segment(std::string_view text, std::vector<std::int64_t>& out) const;
@@ -117,7 +148,7 @@ ClipTokenizer ClipTokenizer::open(const fs::path& folder, const std::string& pad
   tables->unknown = tables->id_of(special.unknown);
   tables->max_length = special.max_length;
   for (const std::string& text : {special.begin, special.end, special.pad, special.unknown})
-    tables->specials.emplace_back(text, std::vector{tables->id_of(text)});
+    tables->specials.push_back({text, std::vector{tables->id_of(text)}});
   tables->sort_specials();
   return ClipTokenizer(std::move(tables));
 }
@@ -125,15 +156,15 @@ ClipTokenizer ClipTokenizer::open(const fs::path& folder, const std::string& pad
 ClipTokenizer ClipTokenizer::with_word(const std::string& word,
                                        const std::vector<std::int64_t>& ids) const {
   auto tables = std::make_shared<Tables>(*tables_);
-  const bool taken =
-      std::ranges::any_of(tables->specials, [&](const auto& entry) { return entry.first == word; });
+  const bool taken = std::ranges::any_of(
+      tables->specials, [&](const Special& entry) { return equal_but_for_case(entry.text, word); });
   if (word.empty() || ids.empty() || taken)
     throw Error(ErrorCode::invalid_argument, "\"" + word + "\"",
                 taken ? "is a word of the tokenizer already" : "is no word for an embedding",
                 "choose another word");
   for (std::size_t i = 0; i < ids.size(); ++i)
     tables->tokens[ids[i]] = i == 0 ? word : word + "_" + std::to_string(i);
-  tables->specials.emplace_back(word, ids);
+  tables->specials.push_back({word, ids, /*own_word=*/true});
   tables->sort_specials();
   return ClipTokenizer(std::move(tables));
 }
@@ -143,22 +174,25 @@ std::vector<std::int64_t> ClipTokenizer::tokenize(std::string_view text) const {
     throw Error(ErrorCode::invalid_argument, "prompt", "the text is not valid UTF-8",
                 "save the file or set the terminal to UTF-8");
   std::vector<std::int64_t> ids{tables_->begin};
-  std::size_t segment = 0;
-  for (std::size_t i = 0; i < text.size();) {
-    const auto special = std::ranges::find_if(tables_->specials, [&](const auto& entry) {
-      return text.substr(i).starts_with(entry.first);
-    });
-    if (special == tables_->specials.end()) {
-      ++i;
-      continue;
-    }
-    tables_->append_segment(text.substr(segment, i - segment), ids);
-    ids.insert(ids.end(), special->second.begin(), special->second.end());
-    segment = i += special->first.size();
+  for (std::size_t segment = 0; segment <= text.size();) {
+    const auto [place, special] = tables_->next_special(text, segment);
+    tables_->append_segment(text.substr(segment, place - segment), ids);
+    if (special == nullptr) break;
+    ids.insert(ids.end(), special->ids.begin(), special->ids.end());
+    segment = place + special->text.size();
   }
-  tables_->append_segment(text.substr(segment), ids);
   ids.push_back(tables_->end);
   return ids;
+}
+
+std::vector<WordPlace> ClipTokenizer::own_words(std::string_view text) const {
+  std::vector<WordPlace> places;
+  for (std::size_t from = 0;;) {
+    const auto [place, special] = tables_->next_special(text, from);
+    if (special == nullptr) return places;
+    if (special->own_word) places.push_back({special->text, place});
+    from = place + special->text.size();
+  }
 }
 
 EncodedPrompt ClipTokenizer::encode(std::string_view text, std::int64_t length) const {

@@ -2,6 +2,7 @@
 // of the Hugging Face fast tokenizer: NFC, white space to one space, lower case, nothing else.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -19,6 +20,12 @@ struct EncodedPrompt {
   std::string cut;                ///< the part of the prompt that did not fit, or ""
 };
 
+/// A word of with_word in a text.
+struct WordPlace {
+  std::string word;
+  std::size_t begin = 0;  ///< its first byte in the text
+};
+
 class ClipTokenizer {
  public:
   /// Reads a tokenizer folder: vocab.json and merges.txt, or tokenizer.json; the special tokens
@@ -27,14 +34,17 @@ class ClipTokenizer {
   /// Throws Error(not_found | bad_format | unsupported).
   static ClipTokenizer open(const std::filesystem::path& folder, const std::string& pad_token = {});
 
-  /// The same with a word of its own, found in the raw text as the special tokens are, that stands
-  /// for these ids (textual inversion). Throws Error(invalid_argument) for a word that is empty or
-  /// taken.
+  /// The same with a word of its own that stands for these ids (textual inversion). It is found
+  /// anywhere in the raw text, inside other words too and whatever the case of its ASCII letters,
+  /// as transformers does it. Throws Error(invalid_argument) for a word that is empty or taken.
   ClipTokenizer with_word(const std::string& word, const std::vector<std::int64_t>& ids) const;
 
   /// All ids of a text with begin and end, not cut. Throws Error(invalid_argument) when the text is
   /// not UTF-8.
   std::vector<std::int64_t> tokenize(std::string_view text) const;
+
+  /// Where tokenize() finds words of with_word.
+  std::vector<WordPlace> own_words(std::string_view text) const;
 
   /// Ids cut and padded to `length` (77 for Stable Diffusion). The end token is always there.
   EncodedPrompt encode(std::string_view text, std::int64_t length) const;

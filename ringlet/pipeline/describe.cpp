@@ -64,6 +64,32 @@ Json components_of(const io::SafetensorsFile& file, bool checkpoint) {
   return components;
 }
 
+/// What is predicted, the noise schedule and the model's own sampler. A schedule that ringlet does
+/// not know is a note: what the file holds can be told all the same.
+void add_schedule(Json& out, const Json& scheduler, const std::string& where,
+                  const std::string& prediction_source) {
+  out["prediction"] = {
+      {"type", json_value<std::string>(scheduler, "prediction_type", "epsilon", where)},
+      {"source", prediction_source}};
+  try {
+    const auto config = diffusion::ScheduleConfig::from_json(scheduler, where);
+    const diffusion::SamplerChoice sampler = diffusion::default_sampler(config);
+    const auto spacing = diffusion::default_spacing(config, sampler.entry->grid);
+    out["prediction"]["type"] = diffusion::prediction_name(config.prediction);
+    out["sampler"] = sampler.name();
+    out["schedule"] = {{"training_steps", config.training_steps},
+                       {"beta_schedule", config.beta_schedule},
+                       {"beta_start", config.beta_start},
+                       {"beta_end", config.beta_end},
+                       {"zero_terminal_snr", config.zero_terminal_snr},
+                       {"terminal_snr", diffusion::Schedule(config).terminal_snr()},
+                       {"spacing", diffusion::spacing_name(config.spacing.value_or(spacing))}};
+    if (!config.trained_betas.empty()) out["schedule"]["beta_schedule"] = "trained_betas";
+  } catch (const Error& error) {
+    out["notes"].push_back(std::string("pictures cannot be made with it: ") + error.what());
+  }
+}
+
 Json describe_file(const fs::path& path) {
   if (path.extension() == ".json" && path.stem().extension() == ".index")
     return describe(path.has_parent_path() ? path.parent_path() : fs::path("."));
@@ -71,12 +97,15 @@ Json describe_file(const fs::path& path) {
   const auto store = std::make_shared<nn::FileStore>(Files{file});
   Json out = {{"path", path.string()}, {"metadata", file->metadata()}, {"notes", Json::array()}};
   if (formats::is_single_file_model(*store)) {
-    const formats::SingleFileModel model = formats::open_single_file(store, file->metadata());
+    const formats::SingleFileModel model = read_single_file(file);
     out["kind"] = model.kind + " checkpoint";
     out["components"] = components_of(*file, true);
-    out["sampler"] = diffusion::default_sampler(
-                         diffusion::ScheduleConfig::from_json(model.scheduler, path.string()))
-                         .name();
+    for (const std::string& note : model.prediction.notes) out["notes"].push_back(note);
+    add_schedule(out, model.scheduler, path.string(), model.prediction.source);
+    if (out.contains("schedule"))
+      out["schedule"]["source"] = model.prediction.snr_source.empty()
+                                      ? "assumed: that of all Stable Diffusion models"
+                                      : model.prediction.snr_source;
     if (!model.ignored.empty())
       out["notes"].push_back(std::to_string(model.ignored.size()) +
                              " tensors outside the model are ignored");
@@ -96,8 +125,10 @@ Content content_of(const fs::path& weights) {
   return content;
 }
 
-Json describe_model_folder(const fs::path& root) {
-  const ModelFiles files = find_model(root);
+Json describe_model_folder(const fs::path& root, const std::string& variant) {
+  ModelFileOptions options;
+  options.variant = variant;
+  const ModelFiles files = find_model(root, options);
   Json out = {{"path", root.string()}, {"kind", files.kind + " model folder"}};
   Json components = Json::array();
   for (const auto& [name, base] :
@@ -106,21 +137,20 @@ Json describe_model_folder(const fs::path& root) {
                                                         {"text_encoder", "model"},
                                                         {"text_encoder_2", "model"}})
     if (name != "text_encoder_2" || files.sdxl())
-      components.push_back(content_of(find_weights(root / name, base, "")).json(name));
+      components.push_back(content_of(find_weights(root / name, base, variant)).json(name));
   out["components"] = components;
-  const auto schedule =
-      diffusion::ScheduleConfig::from_json(files.scheduler, files.scheduler_where);
-  out["sampler"] = diffusion::default_sampler(schedule).name();
   out["metadata"] = Json::object();
   out["notes"] = Json::array();
+  add_schedule(out, files.scheduler, files.scheduler_where, files.prediction_source);
+  if (out.contains("schedule")) out["schedule"]["source"] = "scheduler_config.json";
   return out;
 }
 
-Json describe_any(const fs::path& path) {
+Json describe_any(const fs::path& path, const std::string& variant) {
   if (!fs::exists(path))
     throw Error(ErrorCode::not_found, path.string(), "there is no such file or folder");
   if (!fs::is_directory(path)) return describe_file(path);
-  if (fs::exists(path / "model_index.json")) return describe_model_folder(path);
+  if (fs::exists(path / "model_index.json")) return describe_model_folder(path, variant);
 
   std::vector<fs::path> weights;
   for (const auto& entry : fs::directory_iterator(path))
@@ -148,8 +178,8 @@ Json describe_any(const fs::path& path) {
 
 }  // namespace
 
-Json describe(const fs::path& path) {
-  return nn::with_ringlet_errors(path.string(), [&] { return describe_any(path); });
+Json describe(const fs::path& path, const std::string& variant) {
+  return nn::with_ringlet_errors(path.string(), [&] { return describe_any(path, variant); });
 }
 
 }  // namespace ringlet::pipeline

@@ -1,10 +1,14 @@
 #include "ringlet/pipeline/embedding.h"
 
 #include <algorithm>
+#include <cctype>
+#include <map>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
@@ -32,6 +36,22 @@ at::Tensor rows_of(const std::shared_ptr<const io::SafetensorsFile>& file,
     throw Error(ErrorCode::non_finite, file->path().string(),
                 "tensor \"" + info.name + "\" holds a NaN or an infinity", "the file is damaged");
   return rows.to(at::kFloat);
+}
+
+bool is_word_byte(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return std::isalnum(byte) != 0 || c == '_' || byte >= 0x80;
+}
+
+/// The word of the text that holds the place: longer than the place's own where letters, digits or
+/// underscores touch its own ("<cat>s" is not one word).
+std::string surrounding_word(const std::string& text, const models::WordPlace& place) {
+  std::size_t begin = place.begin, end = place.begin + place.word.size();
+  if (is_word_byte(place.word.front()))
+    while (begin > 0 && is_word_byte(text[begin - 1])) --begin;
+  if (is_word_byte(place.word.back()))
+    while (end < text.size() && is_word_byte(text[end])) ++end;
+  return text.substr(begin, end - begin);
 }
 
 }  // namespace
@@ -66,8 +86,29 @@ std::vector<std::string> StableDiffusion::add_embeddings(const fs::path& file,
     if (!word.empty()) embedding.word = word;
     add_embedding(file, embedding);
     added.push_back(embedding.word);
+    embedding_words_.push_back(embedding.word);
   }
   return added;
+}
+
+void StableDiffusion::check_embedding_words(std::span<const std::string> texts) const {
+  const models::ClipTokenizer& tokenizer = text_.front().tokenizer;
+  std::map<std::string, std::string> inside;  // by word: the first word that holds it
+  std::set<std::string> used;
+  for (const std::string& text : texts)
+    for (const models::WordPlace& place : tokenizer.own_words(text)) {
+      used.insert(place.word);
+      const std::string around = surrounding_word(text, place);
+      if (around.size() > place.word.size()) inside.emplace(place.word, around);
+    }
+  for (const auto& [word, around] : inside)
+    log(LogLevel::warning, "the word \"" + word + "\" of an embedding stands inside \"" + around +
+                               "\" and takes the place of that part; give it another word "
+                               "(--embedding FILE:word) where that is not meant");
+  for (const std::string& word : embedding_words_)
+    if (!used.contains(word))
+      log(LogLevel::warning,
+          "no prompt uses the word \"" + word + "\" of an embedding: it changes nothing");
 }
 
 void StableDiffusion::add_embedding(const fs::path& file, const TextEmbedding& embedding) {

@@ -8,7 +8,6 @@
 #include "ringlet/core/random.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/renamed_store.h"
-#include "ringlet/formats/single_file.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
@@ -119,31 +118,35 @@ ModelFiles find_in_folder(const fs::path& root, const ModelFileOptions& options)
   const fs::path scheduler = root / "scheduler" / "scheduler_config.json";
   files.scheduler = read_json_file(scheduler);
   files.scheduler_where = scheduler.string();
+  files.prediction_source = files.scheduler.contains("prediction_type")
+                                ? "scheduler_config.json"
+                                : "assumed: scheduler_config.json does not say it";
+  if (options.prediction) {
+    files.scheduler["prediction_type"] = diffusion::prediction_name(*options.prediction);
+    files.prediction_source = "--prediction";
+  }
   files.zero_empty_negative = json_value(index, "force_zeros_for_empty_prompt", false, where);
   files.inpainting = json_value(files.unet.config, "in_channels", 4, files.unet.where) == 9;
   files.kind = folder_kind(files) + (files.inpainting ? " inpainting" : "");
   return files;
 }
 
-fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
-  if (!given.empty()) return given;
-  const fs::path beside = file.parent_path() / "tokenizer";
-  if (fs::is_directory(beside)) return beside;
-  throw Error(ErrorCode::not_found, file.string(),
-              "a single-file checkpoint does not carry its tokenizer",
-              "give --tokenizer FOLDER with CLIP's vocab.json and merges.txt (the folder "
-              "\"tokenizer\" of any Stable Diffusion model), or put it beside the file");
-}
-
 ModelComponent from_single_file(formats::SingleFileComponent part, const std::string& where) {
   return {std::move(part.config), where, std::move(part.weights)};
 }
 
+/// What a user should know who is not asked: a contradiction, or a guess.
+void log_prediction(const formats::SingleFileModel& model, const std::string& where) {
+  const formats::CheckpointPrediction& prediction = model.prediction;
+  for (const std::string& note : prediction.notes) log(LogLevel::warning, where + ": " + note);
+  // All but Stable Diffusion 2 predict epsilon where they say nothing, as everybody expects.
+  log(prediction.stated || !model.open_clip ? LogLevel::debug : LogLevel::info,
+      where + ": predicts " + prediction.type + " (" + prediction.source + ")");
+}
+
 ModelFiles find_single_file(const fs::path& path, const ModelFileOptions& options) {
   const auto file = io::SafetensorsFile::open(path);
-  const auto store = std::make_shared<nn::FileStore>(
-      std::vector<std::shared_ptr<const io::SafetensorsFile>>{file});
-  formats::SingleFileModel model = formats::open_single_file(store, file->metadata());
+  formats::SingleFileModel model = read_single_file(file, options.prediction);
 
   ModelFiles files;
   files.path = path;
@@ -161,6 +164,8 @@ ModelFiles find_single_file(const fs::path& path, const ModelFileOptions& option
   if (model.open_clip) files.tokenizer.pad_token = kOpenClipPadding;
   files.scheduler = std::move(model.scheduler);
   files.scheduler_where = where;
+  files.prediction_source = model.prediction.source;
+  log_prediction(model, where);
   files.unet_files = {path};
   files.ignored = std::move(model.ignored);
   if (!files.ignored.empty())
@@ -178,7 +183,17 @@ ModelFiles find(const fs::path& path, const ModelFileOptions& options) {
     throw Error(ErrorCode::not_found, path.string(), "the model does not exist",
                 looks_like_hub ? "ringlet does not download models: give a local folder" : "");
   }
-  if (fs::is_directory(path)) return find_in_folder(path, options);
+  if (fs::is_directory(path)) {
+    if (!options.tokenizer.empty())
+      throw Error(ErrorCode::invalid_argument, "--tokenizer",
+                  path.string() + " is a folder, which has a tokenizer of its own",
+                  "leave it out; it is for single-file checkpoints");
+    return find_in_folder(path, options);
+  }
+  if (!options.variant.empty())
+    throw Error(ErrorCode::invalid_argument, "--variant",
+                path.string() + " is one file: there are no others to prefer",
+                "leave it out; it is for model folders");
   if (is_pickle_name(path))
     throw Error(ErrorCode::unsupported, path.string(), "ringlet reads safetensors only",
                 kConvertHint);
@@ -186,6 +201,25 @@ ModelFiles find(const fs::path& path, const ModelFileOptions& options) {
 }
 
 }  // namespace
+
+formats::SingleFileModel read_single_file(const std::shared_ptr<const io::SafetensorsFile>& file,
+                                          std::optional<diffusion::Prediction> prediction) {
+  const auto store = std::make_shared<nn::FileStore>(
+      std::vector<std::shared_ptr<const io::SafetensorsFile>>{file});
+  return formats::open_single_file(
+      store, file->metadata(),
+      {.chosen = prediction, .configuration = formats::configuration_beside(file->path())});
+}
+
+fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
+  if (!given.empty()) return given;
+  const fs::path beside = file.parent_path() / "tokenizer";
+  if (fs::is_directory(beside)) return beside;
+  throw Error(ErrorCode::not_found, file.string(),
+              "a single-file checkpoint does not carry its tokenizer",
+              "give --tokenizer FOLDER with CLIP's vocab.json and merges.txt (the folder "
+              "\"tokenizer\" of any Stable Diffusion model), or put it beside the file");
+}
 
 fs::path find_weights(const fs::path& folder, const std::string& base, const std::string& variant) {
   // The asked-for variant first, then plain files, then fp16.

@@ -22,6 +22,8 @@ std::string generation_parameters(const GenerateRequest& request, std::uint64_t 
        << ", CFG scale: " << request.guidance.scale << ", Seed: " << seed
        << ", Size: " << request.width << "x" << request.height
        << ", Model hash: " << hash.substr(0, kShortHash) << ", Model: " << model.name;
+  if (request.sampler.spacing)
+    text << ", Timestep spacing: " << diffusion::spacing_name(*request.sampler.spacing);
   if (request.clip_skip > 1) text << ", Clip skip: " << request.clip_skip;
   if (request.guidance.rescale > 0.0) text << ", CFG Rescale phi: " << request.guidance.rescale;
   if (request.eta > 0.0) text << ", Eta: " << request.eta;

@@ -13,6 +13,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
 #include "ringlet/diffusion/noise.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/image_tensor.h"
@@ -30,9 +31,16 @@ nn::WeightOptions weight_options(const LoadOptions& options, const std::string& 
           .trainable = trainable};
 }
 
-diffusion::Schedule load_schedule(const ModelFiles& files, const LoadOptions& options) {
-  auto config = diffusion::ScheduleConfig::from_json(files.scheduler, files.scheduler_where);
-  if (options.prediction) config.prediction = *options.prediction;
+diffusion::Schedule load_schedule(const ModelFiles& files) {
+  const auto config = diffusion::ScheduleConfig::from_json(files.scheduler, files.scheduler_where);
+  if (config.zero_terminal_snr && config.prediction == diffusion::Prediction::epsilon)
+    log(LogLevel::warning, files.scheduler_where +
+                               ": the model is said to predict epsilon and to end in zero SNR, "
+                               "where epsilon says nothing; --prediction tells what it predicts");
+  else if (config.zero_terminal_snr && config.spacing == diffusion::Spacing::leading)
+    log(LogLevel::warning, files.scheduler_where +
+                               ": the schedule ends in zero SNR, but the spacing \"leading\" "
+                               "leaves its last level out; --spacing trailing starts there");
   return diffusion::Schedule(config);
 }
 
@@ -100,7 +108,7 @@ StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
 }
 
 StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
-    : files_(std::move(files)), options_(options), schedule_(load_schedule(files_, options)) {
+    : files_(std::move(files)), options_(options), schedule_(load_schedule(files_)) {
   text_.push_back(load_text("text_encoder", files_.text_encoder, files_.tokenizer, options,
                             indices_["text_encoder"]));
   if (files_.sdxl())
@@ -170,7 +178,11 @@ GenerateRequest StableDiffusion::checked(GenerateRequest request) const {
     invalid("--control-image", "inpainting models take no control network");
   if (request.seeds.empty()) invalid("--images", "must be at least 1");
   if (request.clip_skip < 1) invalid("--clip-skip", "must be at least 1 (the last layer)");
-  if (request.sampler.entry == nullptr) request.sampler = default_sampler();
+  if (request.sampler.entry == nullptr) {
+    const std::optional<diffusion::Spacing> spacing = request.sampler.spacing;
+    request.sampler = default_sampler();
+    request.sampler.spacing = spacing;
+  }
   request.sampler.plan(schedule_, request.steps);  // checks the number of steps
   if (request.init_image) diffusion::start_for_strength(request.steps, request.strength);
   return request;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,6 @@ struct LoadOptions {
   at::ScalarType precision = at::kFloat;  ///< compute type of U-Net and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; code images in
                             ///< slices and tiles
-  std::optional<diffusion::Prediction> prediction;  ///< overrides the model's
   bool for_training = false;        ///< lay frozen weights out for the backward pass, too
   std::set<std::string> trainable;  ///< components ("unet", "text_encoder", …) whose weights learn
 };
@@ -68,6 +68,10 @@ class StableDiffusion {
   /// taken.
   std::vector<std::string> add_embeddings(const std::filesystem::path& file,
                                           const std::string& word = {});
+
+  /// Warns of words of embeddings that none of the texts uses, and of those that stand inside
+  /// another word of a text, a part of which they replace: once for each word.
+  void check_embedding_words(std::span<const std::string> texts) const;
 
   /// Clean latents [B, 4, h/8, w/8], scaled as the U-Net sees them.
   at::Tensor sample(const GenerateRequest& request, const diffusion::StepCallback& callback) const;
@@ -120,6 +124,7 @@ class StableDiffusion {
   LoadOptions options_;
   diffusion::Schedule schedule_;
   std::vector<TextStage> text_;
+  std::vector<std::string> embedding_words_;
   std::map<std::string, nn::ModuleIndex> indices_;
   std::unique_ptr<models::UNet> unet_;
   std::unique_ptr<models::AutoencoderKL> vae_;

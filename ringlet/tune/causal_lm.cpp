@@ -30,7 +30,7 @@ std::vector<std::string> read_texts(const fs::path& path) {
   }
   std::vector<std::string> texts;
   for (const fs::path& file : files) {
-    texts.push_back(read_file(file));
+    texts.push_back(read_text_file(file));
     if (!is_utf8(texts.back()))
       throw Error(ErrorCode::bad_format, file.string(), "is not valid UTF-8");
   }

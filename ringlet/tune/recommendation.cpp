@@ -2,7 +2,6 @@
 // examples to measure on, every third item is to be found from the others.
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <map>
 
 #include <ATen/ops/cross_entropy_loss.h>
@@ -11,6 +10,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/eval/ranking_metrics.h"
 #include "ringlet/models/recommender.h"
 #include "ringlet/tune/examples.h"
@@ -30,11 +30,10 @@ struct Basket {
 /// Numbers of names, from a file with one a line.
 std::map<std::string, std::int64_t> read_names(const fs::path& file) {
   std::map<std::string, std::int64_t> numbers;
-  std::ifstream stream(file);
-  if (!stream)
+  if (!fs::exists(file))
     throw Error(ErrorCode::not_found, file.string(), "the names are missing",
                 "one a line, in the order of the embeddings");
-  for (std::string line; std::getline(stream, line);)
+  for (const std::string& line : read_text_lines(file))
     numbers.emplace(line, static_cast<std::int64_t>(numbers.size()));
   return numbers;
 }

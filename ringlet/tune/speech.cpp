@@ -3,13 +3,13 @@
 #include <array>
 #include <cctype>
 #include <cmath>
-#include <fstream>
 #include <map>
 
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/data/wave_file.h"
 #include "ringlet/eval/text_metrics.h"
@@ -172,10 +172,13 @@ class Speech final : public Task {
     std::vector<Utterance> utterances;
     for (const fs::path& file : files) {
       Utterance one;
-      std::ifstream text(fs::path(file).replace_extension(".txt"));
-      if (!std::getline(text, one.text))
+      const fs::path text = fs::path(file).replace_extension(".txt");
+      const std::vector<std::string> lines =
+          fs::exists(text) ? read_text_lines(text) : std::vector<std::string>();
+      if (lines.empty())
         throw Error(ErrorCode::not_found, file.string(), "what is said is not known",
                     "write it into " + file.stem().string() + ".txt");
+      one.text = lines.front();
       one.samples = standardised(data::resampled(data::read_wave(file), kRate).samples);
       one.letters = letters_.of(one.text, file.string());
       if (config_.frames(static_cast<std::int64_t>(one.samples.size())) == 0)

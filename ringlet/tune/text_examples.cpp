@@ -1,25 +1,24 @@
 #include "ringlet/tune/text_examples.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/read_file.h"
 
 namespace ringlet::tune {
 
 namespace fs = std::filesystem;
 
 std::vector<JsonLine> read_json_lines(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream || fs::is_directory(file))
+  if (!fs::is_regular_file(file))
     throw Error(ErrorCode::not_found, file.string(), "the examples cannot be opened",
                 "a file with one JSON object a line is wanted");
   std::vector<JsonLine> lines;
   std::size_t number = 0;
-  for (std::string line; std::getline(stream, line);) {
+  for (const std::string& line : read_text_lines(file)) {
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = file.string() + ":" + std::to_string(number);

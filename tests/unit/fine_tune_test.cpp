@@ -219,7 +219,7 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
       {"identity penalty was", [](auto& o) { o.identity_penalty = 0.1; }},
       {"orthogonal penalty was", [](auto& o) { o.orthogonal_penalty = 0.1; }},
       {"precision was \"fp32\", now \"bf16\"", [](auto& o) { o.load.precision = at::kBFloat16; }},
-      {"prediction was", [](auto& o) { o.load.prediction = diffusion::Prediction::v; }},
+      {"prediction was", [](auto& o) { o.load.files.prediction = diffusion::Prediction::v; }},
   };
   const std::size_t entries = entry_count(first.out);
   for (const Change& change : changes) {
