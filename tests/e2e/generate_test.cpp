@@ -103,6 +103,56 @@ TEST_F(Generate, SeveralPromptsInTheirOrder) {
   EXPECT_TRUE(parameters("out/00002-5.png").starts_with("a cat\n"));
 }
 
+TEST_F(Generate, TheSpacingOfTheStepsIsAnOption) {
+  generate({"--out", path("own.png")});
+  generate({"--spacing", "trailing", "--out", path("trailing.png")});
+  EXPECT_NE(pixels("own.png"), pixels("trailing.png"));
+  EXPECT_NE(parameters("trailing.png").find(", Timestep spacing: trailing"), std::string::npos);
+  EXPECT_EQ(parameters("own.png").find("spacing"), std::string::npos);
+  for (const Arguments& more :
+       {Arguments{"--spacing", "karras"}, Arguments{"--spacing", "trailing", "--sampler", "lcm"}}) {
+    const ProgramResult refused = run_program(arguments(more));
+    EXPECT_EQ(refused.status, 2);
+    EXPECT_NE(refused.err.find("--spacing"), std::string::npos) << refused.err;
+  }
+}
+
+// Said once, whatever the number of pictures.
+TEST_F(Generate, WordsOfEmbeddingsThatNoPromptUsesOrThatStandInsideOthersAreSaid) {
+  io::save_tensors(folder_ / "cat.safetensors", {{"emb_params", at::zeros({1, 64})}});
+  const auto warnings = [&](const char* prompt, const char* word) {
+    const std::string embedding = path("cat.safetensors") + ":" + word;
+    return generate({"--embedding", embedding, "--prompt", prompt, "--images", "2",
+                     "--negative-prompt", "<bad>", "--out", path("out")})
+        .err;
+  };
+  const auto count = [](const std::string& text, const std::string& words) {
+    std::size_t found = 0;
+    for (std::size_t at = text.find(words); at != std::string::npos; at = text.find(words, at + 1))
+      ++found;
+    return found;
+  };
+  const std::string unused = warnings("a dog", "<cat>");
+  EXPECT_EQ(count(unused, "no prompt uses the word \"<cat>\" of an embedding"), 1u) << unused;
+  const std::string inside = warnings("concatenate", "cat");
+  EXPECT_EQ(count(inside, "the word \"cat\" of an embedding stands inside \"concatenate\""), 1u)
+      << inside;
+  EXPECT_EQ(count(inside, "no prompt uses"), 0u);
+  for (const auto& [prompt, word] :
+       {std::pair{"a Cat, two", "cat"}, std::pair{"<cat>s", "<cat>"}, std::pair{"a dog", "<bad>"}})
+    EXPECT_EQ(count(warnings(prompt, word), "warning"), 0u) << prompt;
+}
+
+TEST_F(Generate, AByteOrderMarkIsNoPartOfAPromptOrOfAConfigFile) {
+  const std::string mark = "\xEF\xBB\xBF";
+  std::ofstream(folder_ / "p.txt") << mark << "a dog\n";
+  std::ofstream(folder_ / "c.toml") << mark << "steps = 2\n";
+  generate({"--prompts", path("p.txt"), "--out", path("file.png"), "--config", path("c.toml")});
+  generate({"--prompt", mark + "a dog", "--out", path("option.png")});
+  EXPECT_TRUE(parameters("file.png").starts_with("a dog\n"));
+  EXPECT_TRUE(parameters("option.png").starts_with("a dog\n"));
+}
+
 TEST_F(Generate, PromptsOfAFile) {
   std::ofstream(folder_ / "p.txt") << "a dog\r\n\na caf\xc3\xa9";
   generate({"--prompts", path("p.txt"), "--out", path("out")});

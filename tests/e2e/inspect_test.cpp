@@ -128,10 +128,53 @@ TEST_F(Inspect, TokensEqualTheTokenizers) {
             Json::array({tokenizer.tokenize(text)}));
 }
 
+TEST_F(Inspect, TokensOfASingleFileAreThoseOfItsTokenizer) {
+  const fs::path model = write_model("sd1-file");
+  const Json want =
+      Json::array({models::ClipTokenizer::open(folder_ / "tokenizer").tokenize("a cat")});
+  EXPECT_EQ(json_of({model.string(), "--tokens", "a cat"}), want);  // the folder beside it
+  fs::rename(folder_ / "tokenizer", folder_ / "elsewhere");
+  EXPECT_EQ(json_of({model.string(), "--tokens", "a cat", "--tokenizer", path("elsewhere")}), want);
+  const ProgramResult without = run_program({"inspect", model.string(), "--tokens", "a cat"});
+  EXPECT_EQ(without.status, 3);
+  EXPECT_TRUE(has(without.err, "does not carry its tokenizer")) << without.err;
+}
+
+// An option that would be ignored is refused by name.
+TEST_F(Inspect, OptionsThatWouldBeIgnoredAreRefused) {
+  const std::string file = write_model("sd1-file").string(), model = write_model("sd1").string();
+  const auto refused = [](const Arguments& arguments, const std::string& option) {
+    const ProgramResult result = run_program(arguments);
+    EXPECT_EQ(result.status, 2) << option << result.out;
+    EXPECT_TRUE(has(result.err, option)) << result.err;
+  };
+  refused({"inspect", file, "--tokenizer", path("tokenizer")}, "--tokenizer");
+  refused({"inspect", model, "--tokens", "a", "--tokenizer", path("tokenizer")}, "--tokenizer");
+  refused({"inspect", model, "--tokens", "a", "--model", model}, "--model");
+  refused({"inspect", model, "--tokens", "a", "--variant", "fp16"}, "--variant");
+  refused({"inspect", file, "--variant", "fp16"}, "--variant");
+  refused({"generate", "--model", model, "--prompt", "a", "--tokenizer", path("tokenizer")},
+          "--tokenizer");
+}
+
+TEST_F(Inspect, TheTableSaysWhatIsPredicted) {
+  auto tensors = golden::single_file_tensors("sdxl");
+  for (const char* marker : {"v_pred", "ztsnr"}) tensors[marker] = at::zeros({0});
+  io::save_tensors(folder_ / "m.safetensors", tensors);
+  const std::string table = table_of(path("m.safetensors"));
+  for (const char* words :
+       {"predicts    v_prediction (the tensor v_pred)",
+        "schedule    1000 steps, betas scaled_linear 0.00085 to 0.012, zero terminal SNR (the "
+        "tensor ztsnr)",
+        "spacing     trailing", "sampler     euler"})
+    EXPECT_TRUE(has(table, words)) << words << "\n" << table;
+}
+
 TEST_F(Inspect, EveryLineOfATokensFileKeepsItsPlace) {
   const fs::path model = write_model("sd1");
   const auto tokenizer = models::ClipTokenizer::open(model / "tokenizer");
-  std::ofstream(folder_ / "t.txt") << "a cat\n\na dog\r\nlast";
+  std::ofstream(folder_ / "t.txt") << "\xEF\xBB\xBF"
+                                   << "a cat\n\na dog\r\nlast";
   Json want = Json::array();
   for (const char* line : {"a cat", "", "a dog", "last"}) want.push_back(tokenizer.tokenize(line));
   EXPECT_EQ(json_of({model.string(), "--tokens-file", path("t.txt")}), want);

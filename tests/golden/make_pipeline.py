@@ -34,6 +34,8 @@ CLIP = dict(vocab_size=4514, hidden_size=64, intermediate_size=96, num_hidden_la
 OPEN_CLIP = dict(CLIP, hidden_act="gelu", num_hidden_layers=3, intermediate_size=128)
 UNET = dict(sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, norm_num_groups=32,
             down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"])
+# What a checkpoint with the markers v_pred and ztsnr means.
+ZERO_SNR = dict(SCHEDULER, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
 TINY = {
     "sd1": dict(unet=dict(UNET, block_out_channels=[32, 64], attention_head_dim=8, cross_attention_dim=64),
                 text=CLIP),
@@ -179,6 +181,9 @@ def main():
             else:
                 results[key + ".no_negative"] = run(pipe, key, negative=None)[0]
             results[key + ".rescaled"] = run(pipe, key, guidance_rescale=0.7)[0]
+            plain, pipe.scheduler = pipe.scheduler, DDIMScheduler(**ZERO_SNR)
+            results[key + ".zero_snr"] = run(pipe, key)[0]
+            pipe.scheduler = plain
             text = states[4]
             if is_open:  # LDM files of Stable Diffusion 2 hold one more layer and a projection
                 text = dict(text)

@@ -89,6 +89,30 @@ TEST_P(PipelineGolden, OptionsEqualDiffusers) {
   }
 }
 
+// A single file with the markers v_pred and ztsnr, and a folder whose scheduler says so.
+TEST_P(PipelineGolden, ZeroTerminalSnrEqualsDiffusers) {
+  if (GetParam().single_file) {
+    auto tensors = golden::single_file_tensors(key());
+    for (const char* marker : {"v_pred", "ztsnr"}) tensors[marker] = at::zeros({0});
+    io::save_tensors(folder_ / "model.safetensors", tensors);
+  } else {
+    const auto path = folder_ / "model/scheduler/scheduler_config.json";
+    Json scheduler = read_json_file(path);
+    scheduler["prediction_type"] = "v_prediction";
+    scheduler["rescale_betas_zero_snr"] = true;
+    scheduler.erase("timestep_spacing");
+    golden::write_json(path, scheduler);
+  }
+  const auto model = open();
+  expect_near(".zero_snr", model.sample(request(), {}));
+  auto leading = request();  // which leaves the last level out
+  leading.sampler.spacing = diffusion::Spacing::leading;
+  const at::Tensor& want = expected_.at(key() + ".zero_snr");
+  EXPECT_GT((model.sample(leading, {}) - want).abs().max().item<double>(), 0.1);
+  leading.sampler.spacing = diffusion::Spacing::trailing;
+  expect_near(".zero_snr", model.sample(leading, {}));
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, PipelineGolden,
                          testing::Values(Case{"sd1", false}, Case{"sd1", true}, Case{"sd2", false},
                                          Case{"sd2", true}, Case{"sdxl", false},

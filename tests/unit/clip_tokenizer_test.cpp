@@ -106,6 +106,30 @@ TEST(ClipTokenizer, DecodeIgnoresForeignIds) {
   EXPECT_EQ(tokenizer().token(-5), "");
 }
 
+// As transformers 5.23 finds added tokens: anywhere, whatever the case.
+TEST(ClipTokenizer, WordsOfItsOwnAreFoundInsideOthersToo) {
+  const std::int64_t id = tokenizer().vocabulary_size();
+  const ClipTokenizer with =
+      tokenizer().with_word("Cat", {id, id + 1}).with_word("cat-toy", {id + 2});
+  const auto count = [&](const std::string& text, std::int64_t wanted) {
+    return std::ranges::count(with.tokenize(text), wanted);
+  };
+  EXPECT_EQ(count("a cat, a CAT", id), 2);
+  EXPECT_EQ(count("concatenate", id + 1), 1);
+  EXPECT_EQ(count("a cat-toy", id), 0);  // the longest wins
+  EXPECT_EQ(count("a cat-toy", id + 2), 1);
+  const std::vector<WordPlace> places = with.own_words("a cat-toy <|endoftext|> concatenate");
+  ASSERT_EQ(places.size(), 2u);
+  EXPECT_EQ(places[0].word, "cat-toy");
+  EXPECT_EQ(places[0].begin, 2u);
+  EXPECT_EQ(places[1].word, "Cat");
+  EXPECT_EQ(places[1].begin, 27u);
+  EXPECT_TRUE(tokenizer().own_words("a cat").empty());
+  EXPECT_EQ(with.tokenize("a dog"), tokenizer().tokenize("a dog"));
+  expect_error(ErrorCode::invalid_argument, "is a word of the tokenizer already",
+               [&] { with.with_word("CAT", {id + 3}); });
+}
+
 class TokenizerFolder : public testing::Test {
  protected:
   TokenizerFolder() { golden::write_tokenizer(path(), "<|endoftext|>"); }

@@ -54,6 +54,46 @@ TEST(Describe, ASingleFile) {
   EXPECT_EQ(sum, parameters_of(tensors));
 }
 
+// What is predicted and the schedule, and from where that is known.
+TEST(Describe, WhatAModelPredictsAndWhoSaysSo) {
+  const TemporaryFolder folder;
+  auto tensors = golden::single_file_tensors("sdxl");
+  const fs::path file = folder / "m.safetensors";
+  io::save_tensors(file, tensors);
+  Json json = describe(file);
+  EXPECT_EQ(json.at("prediction").at("type"), "epsilon");
+  EXPECT_EQ(json.at("prediction").at("source"), "assumed: the file says nothing else");
+  EXPECT_EQ(json.at("schedule").at("beta_schedule"), "scaled_linear");
+  EXPECT_EQ(json.at("schedule").at("spacing"), "leading");
+  EXPECT_NEAR(json.at("schedule").at("terminal_snr").get<double>(), 0.00468, 1e-5);
+
+  for (const char* marker : {"v_pred", "ztsnr"}) tensors[marker] = at::zeros({0});
+  io::save_tensors(file, tensors, {{"modelspec.prediction_type", "epsilon"}});
+  json = describe(file);
+  EXPECT_EQ(json.at("kind"), "Stable Diffusion XL (v-prediction) checkpoint");
+  EXPECT_EQ(json.at("prediction"),
+            Json({{"type", "v_prediction"}, {"source", "the tensor v_pred"}}));
+  EXPECT_EQ(json.at("schedule").at("zero_terminal_snr"), true);
+  EXPECT_EQ(json.at("schedule").at("terminal_snr"), 0.0);
+  EXPECT_EQ(json.at("schedule").at("spacing"), "trailing");
+  EXPECT_EQ(json.at("schedule").at("source"), "the tensor ztsnr");
+  EXPECT_NE(json.at("notes").dump().find("taken for v_prediction"), std::string::npos);
+
+  // What cannot be sampled is described all the same.
+  io::save_tensors(file, golden::single_file_tensors("sdxl"),
+                   {{"modelspec.prediction_type", "flow"}});
+  json = describe(file);
+  EXPECT_EQ(json.at("prediction").at("type"), "flow");
+  EXPECT_FALSE(json.contains("schedule"));
+  EXPECT_NE(json.at("notes").dump().find("pictures cannot be made with it"), std::string::npos);
+
+  golden::write_folder(folder / "model", "sd2", "fp16");
+  json = describe(folder / "model", "fp16");
+  EXPECT_EQ(json.at("prediction"),
+            Json({{"type", "v_prediction"}, {"source", "scheduler_config.json"}}));
+  EXPECT_EQ(json.at("schedule").at("training_steps"), 1000);
+}
+
 TEST(Describe, AnAdapterFile) {
   const TemporaryFolder folder;
   const std::string layer = "lora_unet_down_blocks_0_attentions_0_proj_in.";

@@ -266,10 +266,13 @@ TEST_F(FineTuning, AllWeightsMakeAModelFolderThatOpens) {
   FineTuneOptions o = options();
   o.method = "full";
   o.trainer.learning_rate.peak = 1e-3;
+  o.load.files.prediction = diffusion::Prediction::v;
   EXPECT_EQ(FineTune(o).plan().layers, 0u);
   EXPECT_TRUE(run(o));
   const auto before = pipeline::StableDiffusion::open(o.model);
   const auto after = pipeline::StableDiffusion::open(o.out / "model");
+  EXPECT_EQ(before.schedule().prediction(), diffusion::Prediction::epsilon);
+  EXPECT_EQ(after.schedule().prediction(), diffusion::Prediction::v);  // what it was trained for
   std::size_t changed = 0;
   for (const auto& [component, index] : before.indices())
     for (const auto& [name, tensor] : index.tensors) {

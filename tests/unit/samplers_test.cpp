@@ -147,6 +147,13 @@ TEST(Schedule, FieldsThatWouldChangeTheResultAreRefused) {
   expect(ErrorCode::unsupported, {{"prediction_type", "flow"}}, "flow");
   expect(ErrorCode::unsupported, {{"timestep_spacing", "random"}}, "random");
   expect(ErrorCode::unsupported, {{"use_beta_sigmas", true}}, "use_beta_sigmas");
+  expect(ErrorCode::unsupported, {{"timestep_type", "continuous"}}, "timestep_type");
+  expect(ErrorCode::unsupported, {{"sigma_max", 120.0}}, "sigma_max");
+  // Schedulers of Playground v2.5, CosXL and models of flow matching have no betas.
+  expect(ErrorCode::unsupported, {{"_class_name", "EDMEulerScheduler"}, {"sigma_data", 0.5}},
+         "EDMEulerScheduler, which has no betas");
+  expect(ErrorCode::unsupported, {{"_class_name", "FlowMatchEulerDiscreteScheduler"}},
+         "FlowMatchEulerDiscreteScheduler");
   expect(ErrorCode::bad_format, {{"num_train_timesteps", 1}}, "num_train_timesteps");
   expect(ErrorCode::bad_format, {{"num_train_timesteps", 1000000000}}, "num_train_timesteps");
   expect(ErrorCode::bad_format, {{"beta_start", 0.0}}, "betas");
@@ -181,6 +188,43 @@ TEST(Plan, TheNumberOfStepsIsChecked) {
   }
   expect_error(ErrorCode::invalid_argument, "LCM needs 1 to 8 steps",
                [&] { find_sampler("lcm").plan(schedule, 51); });
+}
+
+TEST(Plan, ZeroTerminalSnrIsSampledFromTheLastLevel) {
+  for (const SamplerEntry& entry : sampler_table()) {
+    if (entry.grid == Grid::lcm) continue;
+    const SamplerChoice choice{&entry};
+    EXPECT_EQ(choice.plan(Schedule(config_of(true)), 7).steps.front().from.timestep, 999.0);
+    ScheduleConfig leading = config_of(true);  // what a configuration says stays
+    leading.spacing = Spacing::leading;
+    EXPECT_LT(choice.plan(Schedule(leading), 7).steps.front().from.timestep, 999.0);
+  }
+}
+
+TEST(Plan, AChosenSpacingTakesThePlaceOfTheModels) {
+  ScheduleConfig config = config_of();
+  config.spacing = Spacing::leading;
+  for (const SamplerEntry& entry : sampler_table()) {
+    SamplerChoice choice{&entry};
+    const std::string own = choice.name();
+    for (const Spacing spacing : {Spacing::leading, Spacing::trailing, Spacing::linspace}) {
+      choice.spacing = spacing;
+      if (entry.grid == Grid::lcm) {
+        expect_error(ErrorCode::invalid_argument, "--spacing",
+                     [&] { choice.plan(Schedule(config), 7); });
+        continue;
+      }
+      ScheduleConfig said = config;
+      said.spacing = spacing;
+      const SamplingPlan plan = choice.plan(Schedule(config), 7);
+      const SamplingPlan want = SamplerChoice{&entry}.plan(Schedule(said), 7);
+      ASSERT_EQ(plan.steps.size(), want.steps.size());
+      for (std::size_t i = 0; i < want.steps.size(); ++i)
+        EXPECT_EQ(plan.steps[i].from.timestep, want.steps[i].from.timestep) << entry.name << i;
+      EXPECT_EQ(plan.initial_sigma, want.initial_sigma);
+      EXPECT_EQ(choice.name(), own);
+    }
+  }
 }
 
 TEST(Plan, ImageToImageStartsByStrength) {

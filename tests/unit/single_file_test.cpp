@@ -32,23 +32,6 @@ TEST(SingleFile, TheKindIsReadFromTheTensors) {
   EXPECT_FALSE(open(golden::single_file_tensors("sd1")).sdxl());
 }
 
-TEST(SingleFile, ThePredictionTypeIsStatedOrMarked) {
-  const auto prediction = [](const Tensors& tensors, const io::Metadata& metadata = {}) {
-    return open(tensors, metadata).scheduler.at("prediction_type");
-  };
-  Tensors tensors = golden::single_file_tensors("sdxl");
-  EXPECT_EQ(prediction(tensors), "epsilon");
-  EXPECT_EQ(prediction(tensors, {{"modelspec.prediction_type", "v"}}), "v_prediction");
-  tensors["v_pred"] = kOne;
-  EXPECT_EQ(prediction(tensors), "v_prediction");
-  EXPECT_EQ(open(tensors).kind, "Stable Diffusion XL (v-prediction)");
-  // What the file says about itself counts more than a marker.
-  EXPECT_EQ(prediction(tensors, {{"modelspec.prediction_type", "epsilon"}}), "epsilon");
-  EXPECT_EQ(open(tensors).scheduler.at("rescale_betas_zero_snr"), false);
-  tensors["ztsnr"] = kOne;
-  EXPECT_EQ(open(tensors).scheduler.at("rescale_betas_zero_snr"), true);
-}
-
 TEST(SingleFile, OtherFamiliesAreNamed) {
   const auto expect = [](const char* tensor, const char* family) {
     expect_error(ErrorCode::unsupported, family, [&] { open({{tensor, kOne}}); });
@@ -58,6 +41,9 @@ TEST(SingleFile, OtherFamiliesAreNamed) {
   expect("control_model.input_blocks.0.0.weight", "a ControlNet");
   expect("lora_unet_down_blocks_0.lora_up.weight", "a LoRA adapter");
   expect("conditioner.embedders.0.model.ln_final.weight", "SDXL refiner");
+  for (const char* tensor : {"edm_vpred.sigma_max", "edm_vpred.sigma_min"})
+    expect(tensor, "CosXL (v-prediction in EDM's form)");
+  for (const char* tensor : {"edm_mean", "edm_std"}) expect(tensor, "Playground v2.5 (EDM)");
   expect("something.else", "no single-file Stable Diffusion checkpoint");
   expect_error(ErrorCode::unsupported, "no single-file", [] { open({}); });
 }
