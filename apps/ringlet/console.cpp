@@ -2,6 +2,9 @@
 
 #include <csignal>
 #include <cstdio>
+#include <functional>
+#include <set>
+#include <string>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -34,8 +37,11 @@ std::string clock_text(double seconds) {
 
 void start_logging(Verbosity verbosity) {
   if (verbosity == Verbosity::quiet) return;
-  set_log_sink([verbosity](LogLevel level, std::string_view message) {
+  // A model that a verb opens twice would say twice what is odd about it.
+  set_log_sink([verbosity, said = std::set<std::string, std::less<>>()](
+                   LogLevel level, std::string_view message) mutable {
     if (level == LogLevel::debug && verbosity != Verbosity::verbose) return;
+    if (level == LogLevel::warning && !said.emplace(message).second) return;
     const char* prefix = level == LogLevel::warning ? "warning: " : "";
     std::fprintf(stderr, "%s%s\n", prefix, printable(message).c_str());
   });

@@ -13,7 +13,7 @@ namespace ringlet::app {
 
 enum class Verbosity { quiet, normal, verbose };
 
-/// Sends the library's messages to stderr.
+/// Sends the library's messages to stderr, each warning once.
 void start_logging(Verbosity verbosity);
 
 /// Prints a result on stdout; paths that are no UTF-8 get replacement characters.
