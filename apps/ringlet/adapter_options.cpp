@@ -1,7 +1,5 @@
 #include "adapter_options.h"
 
-#include <charconv>
-#include <cmath>
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
@@ -21,12 +19,11 @@ namespace {
 namespace fs = std::filesystem;
 
 double strength_in(std::string_view text, const char* option, const std::string& example) {
-  double strength = 0.0;
-  const auto [last, problem] = std::from_chars(text.data(), text.data() + text.size(), strength);
-  if (problem != std::errc() || last != text.data() + text.size() || !std::isfinite(strength))
+  const std::optional<double> strength = read_number(text);
+  if (!strength)
     throw Error(ErrorCode::invalid_argument, option, "\"" + std::string(text) + "\" is no strength",
                 "write a number, for example " + example);
-  return strength;
+  return *strength;
 }
 
 pipeline::AdapterChoice parse_adapter(const std::string& text) {
@@ -148,12 +145,18 @@ std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDi
 
 adapt::Components OpenedModel::components() const {
   if (diffusion) return pipeline::adaptable(*diffusion);
-  return {{pipeline::kOtherComponent, &other}};
+  adapt::Components components;
+  for (const auto& [name, index] : others) components.emplace(name, &index);
+  return components;
 }
 
-OpenedModel open_for_adapters(const std::string& path, const ModelOptions& options) {
-  if (const auto file = pipeline::other_network_file(path); !file.empty())
-    return {std::nullopt, pipeline::layers_of_file(file), sha256_file(file)};
+OpenedModel open_for_adapters(const std::string& path, const ModelOptions& options,
+                              const std::vector<pipeline::AdapterChoice>& choices) {
+  if (const auto file = pipeline::other_network_file(path); !file.empty()) {
+    std::vector<fs::path> adapters;
+    for (const pipeline::AdapterChoice& choice : choices) adapters.push_back(choice.file);
+    return {std::nullopt, pipeline::networks_of_file(file, adapters), sha256_file(file)};
+  }
   pipeline::LoadOptions load;
   load.files = options.files();
   load.low_memory = true;

@@ -1,6 +1,7 @@
 // Adapters on the command line: --adapter FILE[:strength].
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -60,12 +61,13 @@ std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDi
 /// until they are needed.
 struct OpenedModel {
   std::optional<pipeline::StableDiffusion> diffusion;
-  nn::ModuleIndex other;  ///< where it is no Stable Diffusion
+  std::map<std::string, nn::ModuleIndex> others;  ///< where it is no Stable Diffusion
   std::string hash;
 
   adapt::Components components() const;
 };
-OpenedModel open_for_adapters(const std::string& path, const ModelOptions& options);
+OpenedModel open_for_adapters(const std::string& path, const ModelOptions& options,
+                              const std::vector<pipeline::AdapterChoice>& choices);
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets);
 

@@ -82,7 +82,7 @@ int convert(const ConvertOptions& o) {
   writing.metadata = metadata_level(o.metadata);
   writing.title = fs::path(o.out).stem().string();
   const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
-  const OpenedModel opened = open_for_adapters(o.model, o.files);
+  const OpenedModel opened = open_for_adapters(o.model, o.files, choices);
   const adapt::Components components = opened.components();
 
   nlohmann::json result = {{"out", o.out}, {"to", o.to}};

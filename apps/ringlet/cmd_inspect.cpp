@@ -128,7 +128,7 @@ int inspect_tokens(const InspectOptions& o) {
 
 /// How an adapter is read for a model: dialect, methods, what had to be decided.
 int inspect_adapter(const InspectOptions& o) {
-  const OpenedModel opened = open_for_adapters(o.model, o.files);
+  const OpenedModel opened = open_for_adapters(o.model, o.files, {{o.path, 1.0, {}}});
   const formats::ReadAdapter read = formats::read_adapter(o.path, opened.components(), opened.hash);
   const formats::AdapterReport& report = read.report;
   if (o.common.json) {

@@ -75,16 +75,16 @@ double check_agreement(const MergeOptions& o, const std::vector<pipeline::Adapte
 /// other files.
 void merge_other(const MergeOptions& o, const fs::path& weights,
                  const std::vector<pipeline::AdapterChoice>& choices) {
-  if (!fs::is_directory(o.model)) return pipeline::merge_tensor_file(weights, choices, o.out);
+  const OpenedModel opened = open_for_adapters(o.model, o.files, choices);
+  const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
+  const auto sets = pointers_to(adapters.sets);
+  if (!fs::is_directory(o.model)) return pipeline::merge_tensor_file(weights, sets, o.out);
   std::error_code problem;
   if (fs::equivalent(o.model, o.out, problem))
     throw Error(ErrorCode::invalid_argument, o.out, "this is the network itself",
                 "write to another folder");
-  const OpenedModel opened = open_for_adapters(o.model, o.files);
-  const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
   fs::create_directories(o.out);
-  pipeline::merge_tensor_file(weights, pointers_to(adapters.sets),
-                              fs::path(o.out) / weights.filename());
+  pipeline::merge_tensor_file(weights, sets, fs::path(o.out) / weights.filename());
   for (const auto& entry : fs::directory_iterator(o.model))
     if (entry.is_regular_file() && entry.path().extension() != ".safetensors")
       fs::copy_file(entry.path(), fs::path(o.out) / entry.path().filename(),
@@ -94,7 +94,7 @@ void merge_other(const MergeOptions& o, const fs::path& weights,
 /// One adapter that does what all do together.
 void merge_into_adapter(const MergeOptions& o,
                         const std::vector<pipeline::AdapterChoice>& choices) {
-  const OpenedModel opened = open_for_adapters(o.model, o.files);
+  const OpenedModel opened = open_for_adapters(o.model, o.files, choices);
   const LoadedAdapters adapters = load_adapters(opened.components(), choices, opened.hash);
   adapt::AdapterFileInfo info;
   info.base_hash = opened.hash;
@@ -154,7 +154,8 @@ int cmd_merge(int argc, char** argv) {
       "runs/dog/adapter.safetensors --out merged\n  ringlet merge --model MODEL --adapter a:0.7 "
       "--adapter b:-0.3 --into-adapter --out both.safetensors\nMODEL may also be the folder of a "
       "network that tune knows, or any "
-      ".safetensors file whose tensors the adapter names.",
+      ".safetensors file whose tensors the adapter names: a U-Net of diffusers, a text encoder, "
+      "GPT-2, BERT, anything else.",
       "merge");
   app.add_option("--model", options.model, "Model folder, single checkpoint, or .safetensors file")
       ->required();

@@ -20,7 +20,6 @@ namespace ringlet::adapt {
 namespace {
 
 constexpr std::array kSizes = {"rank", "block", "n"};
-constexpr std::int64_t kLargestSize = 1'000'000;  // what parse_method takes
 
 /// The option that sets the part's size, or "".
 std::string size_of(const PartSpec& part) {
@@ -44,17 +43,10 @@ PartSpec with_size(PartSpec part, std::int64_t size) {
 /// Of each of the method's parts, whether the text names a rank for it; an alias names that of all
 /// its parts.
 std::vector<bool> named_ranks(std::string_view text) {
-  std::string rest;
-  for (const char c : text)
-    if (c != ' ') rest += c;
   std::vector<bool> named;
-  while (!rest.empty()) {
-    const std::size_t plus = std::min(rest.find('+'), rest.size());
-    const std::string piece = rest.substr(0, plus);
-    rest.erase(0, std::min(plus + 1, rest.size()));
+  for (const std::string& piece : split_method(text))
     named.resize(named.size() + parse_method(piece).parts.size(),
                  piece.find("rank=") != std::string::npos);
-  }
   return named;
 }
 

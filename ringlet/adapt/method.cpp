@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 #include "ringlet/core/error.h"
@@ -48,6 +49,13 @@ std::string expanded(const std::string& text) {
   return full;
 }
 
+/// The largest whole number of a kind.
+double largest(OptionKind kind) {
+  constexpr double kLargestCount = 9007199254740992.0;  // 2^53: all below are exact as a double
+  const bool size = kind == OptionKind::positive_integer || kind == OptionKind::integer;
+  return size ? static_cast<double>(kLargestSize) : kLargestCount;
+}
+
 void check_value(const std::string& part, const OptionEntry& option, const std::string& value) {
   const std::string where = part + "(" + option.name + "=" + value + ")";
   if (option.kind == OptionKind::word) {
@@ -59,25 +67,21 @@ void check_value(const std::string& part, const OptionEntry& option, const std::
     if (!value.empty()) parse_factors(value);
     return;
   }
-  char* end = nullptr;
-  const double number = std::strtod(value.c_str(), &end);
-  constexpr double kLargest = 4294967295.0;  // seeds have 32 bits
-  constexpr double kLargestSize = 1e6;
-  const bool seed = option.kind == OptionKind::whole;
-  const bool zero = seed || option.kind == OptionKind::non_negative;
+  const bool fraction =
+      option.kind == OptionKind::number || option.kind == OptionKind::non_negative;
   const bool below = option.kind == OptionKind::integer;
-  const bool fits = below || (zero ? number >= 0.0 : number > 0.0);
-  if (value.empty() || *end != '\0' || !fits ||
-      !(std::abs(number) <= (seed ? kLargest : kLargestSize)))
+  const bool zero = option.kind == OptionKind::whole || option.kind == OptionKind::non_negative;
+  const std::optional<double> number = read_number(value);
+  const bool fits = number && (below || *number > 0.0 || (zero && *number == 0.0)) &&
+                    (fraction || std::abs(*number) <= largest(option.kind));
+  if (!fits)
     invalid(where + " must be a number" +
                 (below  ? ""
                  : zero ? ", 0 or above"
                         : " above 0"),
             "for example " + part + "(" + option.name + "=" +
                 (option.fallback.empty() ? "4" : option.fallback) + ")");
-  const bool fraction =
-      option.kind == OptionKind::number || option.kind == OptionKind::non_negative;
-  if (!fraction && number != static_cast<double>(static_cast<std::int64_t>(number)))
+  if (!fraction && *number != std::floor(*number))
     invalid(where + " must be a whole number", "for example " + part + "(" + option.name + "=4)");
 }
 
@@ -162,7 +166,7 @@ std::int64_t PartSpec::integer(const std::string& key) const {
 }
 
 double PartSpec::number(const std::string& key) const {
-  return std::strtod(options.at(key).c_str(), nullptr);
+  return read_number(options.at(key)).value();
 }
 
 std::string Method::text() const {
@@ -176,20 +180,34 @@ std::string Method::text() const {
   return text;
 }
 
+std::vector<std::string> split_method(std::string_view text) {
+  std::vector<std::string> pieces(1);
+  bool inside = false;
+  for (const char c : text) {
+    if (c == '(') inside = true;
+    if (c == ')') inside = false;
+    if (c == '+' && !inside)
+      pieces.emplace_back();
+    else if (c != ' ')
+      pieces.back() += c;
+  }
+  return pieces;
+}
+
 Method parse_method(std::string_view text) {
-  std::string plain;
-  for (const char c : text)
-    if (c != ' ') plain += c;
-  if (plain.ends_with('+')) invalid("\"" + plain + "\" ends with a +", "name the second part");
+  std::vector<std::string> pieces = split_method(text);
+  const std::string plain = join(pieces, "+");
+  if (pieces.size() > 1 && pieces.back().empty())
+    invalid("\"" + plain + "\" ends with a +", "name the second part");
+  std::ranges::reverse(pieces);  // the next one is the last
   Method method;
   std::map<PartKind, int> counts;
-  std::string rest = plain;
-  do {
-    const std::size_t plus = std::min(rest.find('+'), rest.size());
-    const std::string piece = rest.substr(0, plus), whole = expanded(piece);
-    rest.erase(0, std::min(plus + 1, rest.size()));
+  while (!pieces.empty()) {
+    const std::string piece = pieces.back(), whole = expanded(piece);
+    pieces.pop_back();
     if (whole != piece) {  // an alias; its parts stand in its place
-      rest.insert(0, rest.empty() ? whole : whole + "+");
+      const std::vector<std::string> parts = split_method(whole);
+      std::copy(parts.rbegin(), parts.rend(), std::back_inserter(pieces));
       continue;
     }
     constexpr std::size_t kMostParts = 16;
@@ -197,7 +215,7 @@ Method parse_method(std::string_view text) {
       invalid("the method has more than 16 parts", "write fewer");
     method.parts.push_back(read_part(piece));
     ++counts[find_part(method.parts.back().name).kind];
-  } while (!rest.empty());
+  }
   for (const auto& [kind, words] :
        {std::pair{PartKind::residual, "residuals"}, std::pair{PartKind::magnitude, "magnitudes"},
         std::pair{PartKind::bias, "biases"}})

@@ -49,12 +49,16 @@ struct BuildContext {
   bool load;          ///< the numbers come from a file, so that costly starts may be left out
 };
 
+/// The largest rank, block or number of factors that a method may name.
+inline constexpr std::int64_t kLargestSize = 1'000'000;
+
 /// How a kind of option value is checked.
 enum class OptionKind {
-  positive_integer,
-  whole,    ///< 0, 1, 2, …
-  integer,  ///< also negative
-  number,   ///< above 0
+  positive_integer,  ///< a size that parameters grow with: at most kLargestSize
+  count,             ///< a whole number above 0 that may be larger
+  whole,             ///< 0, 1, 2, …
+  integer,           ///< also negative
+  number,            ///< above 0
   non_negative,
   word,
   split,  ///< "8x40", or nothing
@@ -90,7 +94,12 @@ const PartEntry& find_part(const std::string& name);
 /// Names that stand for others: dora(rank=8) is magnitude+lora(rank=8).
 std::vector<std::string> method_aliases();
 
-/// Reads a method text or an alias. Throws Error(invalid_argument) with the nearest name.
+/// The texts of a method's parts and aliases, without blanks: what stands between its plus signs.
+/// One inside brackets belongs to a number: "lora(alpha=1e+05)+magnitude" has two parts.
+std::vector<std::string> split_method(std::string_view text);
+
+/// Reads a method text or an alias. Every finite number that exact_number writes is read as the
+/// same number again. Throws Error(invalid_argument) with the nearest name.
 Method parse_method(std::string_view text);
 
 /// What the layers that are adapted together have in common.

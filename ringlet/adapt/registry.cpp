@@ -298,13 +298,18 @@ KroneckerOptions lokr_options(const PartSpec& spec, const LayerShape& shape) {
       factored("w1", spec.yes("both") && rank < half(options.out.first, options.in.first));
   options.factored_2 = factored("w2", rank < half(options.out.second, options.in.second));
   options.tucker = options.factored_2 && spec.yes("tucker") && shape.positions() > 1;
+  // Whole factors only keep the rank, which LyCORIS's files set to 10000 and more.
+  if ((options.factored_1 || options.factored_2) && options.rank > kLargestSize)
+    throw Error(ErrorCode::invalid_argument, "lokr",
+                "rank=" + spec.word("rank") + " is too large for factors of low rank",
+                "choose at most " + std::to_string(kLargestSize));
   return options;
 }
 
 PartEntry lokr_entry() {
   return {"lokr",
           PartKind::residual,
-          {rank_option("4"),
+          {{"rank", Kind::count, "4", {}, {}, true},
            alpha_option(),
            {"factor", Kind::integer, "-1"},
            {"out", Kind::split, ""},
@@ -332,7 +337,7 @@ PartEntry lokr_entry() {
 PartEntry fourierft_entry() {
   return {"fourierft",
           PartKind::residual,
-          {{"n", Kind::positive_integer, "1000", {}, {}, true},
+          {{"n", Kind::count, "1000", {}, {}, true},
            {"scale", Kind::number, "150"},
            {"seed", Kind::whole, "777"}},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {

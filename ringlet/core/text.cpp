@@ -4,6 +4,7 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 
 namespace ringlet {
@@ -80,6 +81,15 @@ std::string exact_number(double value) {
   const auto [end, problem] = std::to_chars(text.data(), text.data() + text.size(), value);
   static_cast<void>(problem);  // the longest one has 24 characters
   return {text.data(), end};
+}
+
+std::optional<double> read_number(std::string_view text) {
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
+  double value = 0.0;
+  const char* const end = text.data() + text.size();
+  const auto [next, problem] = std::from_chars(text.data(), end, value);
+  if (problem != std::errc() || next != end || !std::isfinite(value)) return std::nullopt;
+  return value;
 }
 
 std::string join(std::span<const std::string> words, std::string_view separator) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +19,11 @@ std::string human_count(std::int64_t count);   ///< "860 M", "797 k", "12"
 
 /// The shortest text that reads as exactly this number again.
 std::string exact_number(double value);
+
+/// The finite number that the whole text is, in decimal digits ("0.5", "-1e+05", a leading + is
+/// allowed), whatever the locale; nothing for any other text, and for what is too large or too
+/// small for a double.
+std::optional<double> read_number(std::string_view text);
 
 /// "a, b, c".
 std::string join(std::span<const std::string> words, std::string_view separator = ", ");

@@ -23,7 +23,7 @@ struct LayerReading {
 
 struct ReadingContext {
   Naming naming;
-  std::string path;  ///< of the layer inside its component
+  std::string path;  ///< of the layer in the network that the file's configuration speaks of
   const nn::Layer* layer;
   const PeftConfig* config = nullptr;  ///< PEFT's, or diffusers' metadata; may be missing
   bool kohya_oft = false;              ///< written by kohya's networks/oft.py
@@ -46,8 +46,9 @@ struct LayerWriting {
   double rank = 0.0;
   std::int64_t width = 0;  ///< of PEFT's OFT and BOFT, which the file's block setting must give
   std::int64_t block = 0;
-  bool of_input = false;  ///< PEFT's IA3: the layer belongs to feedforward_modules
-  std::string refused;    ///< why it cannot be written, if so
+  bool of_input = false;        ///< PEFT's IA3: the layer belongs to feedforward_modules
+  bool fan_in_fan_out = false;  ///< PEFT's word for a weight that is stored as [in, out]
+  std::string refused;          ///< why it cannot be written, if so
 };
 
 LayerWriting write_layer(Naming naming, const nn::Layer& layer,

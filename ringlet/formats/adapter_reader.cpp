@@ -1,8 +1,10 @@
 #include "ringlet/formats/adapter_reader.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -10,7 +12,7 @@
 
 #include "ringlet/adapt/vera.h"
 #include "ringlet/core/error.h"
-#include "ringlet/core/json.h"
+#include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_families.h"
 #include "ringlet/nn/torch_errors.h"
@@ -110,22 +112,24 @@ class ForeignReader {
             "the adapter was made for another kind of model"};
   }
 
-  /// diffusers' metadata: a PEFT configuration per component, its keys behind "unet.".
+  /// diffusers' metadata: a PEFT configuration per component, its keys behind "unet."; or, as
+  /// save_lora_adapter writes it, one of the file's only network, whose keys have no dot.
   std::map<std::string, PeftConfig> diffusers_metadata(const io::SafetensorsFile& file) const {
     const auto found = file.metadata().find("lora_adapter_metadata");
     if (found == file.metadata().end()) return {};
     const std::string where = file.path().string() + ": lora_adapter_metadata";
-    const Json all = parse_json(found->second, where);
+    const OrderedJson all = parse_ordered_json(found->second, where);
     if (!all.is_object()) throw Error(ErrorCode::bad_format, where, "is no JSON object");
-    std::map<std::string, Json> parts;
+    std::map<std::string, OrderedJson> parts;
     for (const auto& [key, value] : all.items()) {
       const std::size_t dot = key.find('.');
-      if (dot == std::string::npos)
-        throw Error(ErrorCode::unsupported, where,
-                    "its field \"" + shown(key) + "\" is no component's",
-                    "the names of its fields start with a component, as \"unet.r\" does");
-      parts[key.substr(0, dot)][key.substr(dot + 1)] = value;
+      const bool bare = dot == std::string::npos;
+      parts[bare ? "" : key.substr(0, dot)][bare ? key : key.substr(dot + 1)] = value;
     }
+    if (parts.contains("") && parts.size() > 1)
+      throw Error(ErrorCode::unsupported, where,
+                  "its field \"" + shown(parts.at("").begin().key()) + "\" is no component's",
+                  "the names of its fields start with a component, as \"unet.r\" does");
     std::map<std::string, PeftConfig> configs;
     for (auto& [component, fields] : parts) {
       // diffusers fills the factors in after it has started them, so that a start is no more.
@@ -135,10 +139,43 @@ class ForeignReader {
     return configs;
   }
 
+  /// The path of a layer in the network of the program that wrote the file, for the patterns of its
+  /// configuration.
+  static std::string path_in_file(const std::string& prefix, const ModuleName& module) {
+    for (const std::string& before : {std::string("base_model.model."), module.component + "."})
+      if (prefix.starts_with(before)) return prefix.substr(before.size());
+    return module.path;
+  }
+
+  /// The layer that a name means. transformers' networks with a head hold the network itself under
+  /// a name of its own, which a checkpoint of the bare network lacks, or has where the adapter was
+  /// made without the head.
+  std::optional<ModuleName> find_module(const std::string& prefix,
+                                        const std::string& component) const {
+    if (auto found = names_.find(prefix, component)) return found;
+    constexpr std::string_view kPeft = "base_model.model.";
+    static constexpr std::array kInner = {"transformer.", "bert.",    "roberta.",
+                                          "distilbert.",  "electra.", "vit.",
+                                          "wav2vec2.",    "resnet.",  "model."};
+    if (!prefix.starts_with(kPeft)) return std::nullopt;
+    const std::string path = prefix.substr(kPeft.size());
+    std::optional<ModuleName> only;
+    for (const std::string_view inner : kInner) {
+      const std::string other =
+          path.starts_with(inner) ? path.substr(inner.size()) : std::string(inner) + path;
+      const auto found = names_.find(std::string(kPeft) + other, component);
+      if (!found || found->component == "unet" || found->component.starts_with("text_encoder"))
+        continue;
+      if (only && !(*only == *found)) return std::nullopt;
+      only = found;
+    }
+    return only;
+  }
+
   void add_layer(const LayerTensors& layer, Naming naming, const std::string& component,
                  const std::optional<PeftConfig>& config,
                  const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file) {
-    const std::optional<ModuleName> module = names_.find(layer.prefix, component);
+    const std::optional<ModuleName> module = find_module(layer.prefix, component);
     if (!module) {
       unmatched_.push_back(layer.prefix);
       return;
@@ -156,10 +193,10 @@ class ForeignReader {
       return;
     }
     const auto& target = layers.at(module->path);
-    const auto own = saved.find(module->component);
+    const auto own = saved.contains("") ? saved.find("") : saved.find(module->component);
     const auto network = file.metadata().find("ss_network_module");
     const ReadingContext context{
-        naming, module->path, target.get(),
+        naming, path_in_file(layer.prefix, *module), target.get(),
         config               ? &*config
         : own != saved.end() ? &own->second
                              : nullptr,
@@ -314,7 +351,7 @@ class ForeignReader {
 
 PeftConfig read_config(const fs::path& folder) {
   const fs::path file = folder / kPeftConfig;
-  return {read_json_file(file), file.string()};
+  return {parse_ordered_json(read_file(file), file.string()), file.string()};
 }
 
 ReadAdapter read_own(const fs::path& path, const adapt::Components& components,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <optional>
@@ -53,8 +54,11 @@ struct Written {
   LayerWriting layer;
 };
 
-at::Tensor stored(const at::Tensor& tensor, at::ScalarType storage) {
-  return at::isFloatingType(tensor.scalar_type()) ? tensor.to(storage) : tensor;
+/// A tensor in the file's type. alpha stays as it is, fp32: in fp16 it would be rounded, and with
+/// it the scale, or become infinite.
+at::Tensor stored(const std::string& what, const at::Tensor& tensor, at::ScalarType storage) {
+  const bool keep = what == "alpha" || !at::isFloatingType(tensor.scalar_type());
+  return keep ? tensor : tensor.to(storage);
 }
 
 class AdapterWriter {
@@ -103,7 +107,7 @@ class AdapterWriter {
   void add_tensors(const Written& one, Tensors& tensors) const {
     const std::string prefix = names_.prefix(naming_, one.module);
     for (const auto& [what, tensor] : one.layer.tensors) {
-      const at::Tensor finished = stored(tensor, info_.storage);
+      const at::Tensor finished = stored(what, tensor, info_.storage);
       if (!finished.isfinite().all().item<bool>())
         throw Error(ErrorCode::non_finite, prefix + ending(naming_, what),
                     "holds numbers that are not finite as stored", "store fp32 or bf16");
@@ -117,7 +121,7 @@ class AdapterWriter {
       const char* what = target.name.substr(dot) == ".bias" ? "b_norm" : "w_norm";
       tensors.emplace(names_.prefix(naming_, {target.component, target.name.substr(0, dot)}) +
                           ending(naming_, what),
-                      stored(difference, info_.storage));
+                      stored(what, difference, info_.storage));
     }
   }
 
@@ -146,8 +150,9 @@ class AdapterWriter {
   }
 
   static Json as_number(double value) {
-    const auto whole = static_cast<std::int64_t>(value);
-    return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+    constexpr double kExact = 9007199254740992.0;  // 2^53
+    const bool whole = std::abs(value) <= kExact && value == std::floor(value);
+    return whole ? Json(static_cast<std::int64_t>(value)) : Json(value);
   }
 
   /// r and alpha with their exceptions.
@@ -235,6 +240,8 @@ class AdapterWriter {
     config["task_type"] = nullptr;
     config["base_model_name_or_path"] = nullptr;
     config["inference_mode"] = true;
+    if (std::ranges::any_of(layers, [](const Written* one) { return one->layer.fan_in_fan_out; }))
+      config["fan_in_fan_out"] = true;
     config["target_modules"] = Json::array();
     for (const Written* one : layers) config["target_modules"].push_back(listed(one->module));
     return config;
@@ -293,8 +300,8 @@ class AdapterWriter {
     const bool mixed =
         std::ranges::any_of(written_, [&](const Written& one) { return one.layer.rank != rank; });
     metadata["ss_network_module"] = plain ? "networks.lora" : "lycoris.kohya";
-    metadata["ss_network_dim"] = mixed ? "Dynamic" : exact_number(rank);
-    metadata["ss_network_alpha"] = mixed ? "Dynamic" : exact_number(alpha);
+    metadata["ss_network_dim"] = mixed ? "Dynamic" : as_number(rank).dump();
+    metadata["ss_network_alpha"] = mixed ? "Dynamic" : as_number(alpha).dump();
     Json arguments = Json::object();
     if (!plain) arguments["algo"] = algorithm(layers.empty() ? "diff" : layers.front()->family);
     metadata["ss_network_args"] = arguments.dump();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <regex>
 #include <set>
 #include <utility>
@@ -28,11 +29,16 @@ const std::set<std::string, std::less<>>& harmless() {
       "decompose_factor", "use_effective_conv2d", "n_frequency", "n_frequency_pattern", "beta1",
       "beta2", "deltaT", "tinit", "tfinal", "total_step", "orth_reg_weight", "target_r",
       "ensure_weight_tying", "eva_config", "corda_config", "lora_ga_config",
+      // of 2023: merged while evaluating; how a start is computed
+      "merge_weights", "runtime_config",
+      // how the network stores a layer's weight: PEFT sets it by the layer's class (true for
+      // GPT-2's Conv1D), whatever the file says; the factors are the same either way
+      "fan_in_fan_out",
       // read elsewhere
       "r", "init_r", "alpha", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
       "use_dora", "lora_bias", "init_lora_weights", "coft", "eps", "block_share",
       "use_cayley_neumann", "num_cayley_neumann_terms", "apply_GS", "feedforward_modules",
-      "projection_prng_key", "scaling", "random_loc_seed"};
+      "projection_prng_key", "scaling", "random_loc_seed", "modules_to_save"};
   return fields;
 }
 
@@ -59,47 +65,85 @@ bool plain_matches(const std::string& key, const std::string& path) {
                     [](char a, char b) { return a == b || a == '.'; });
 }
 
+/// How often an expression's repeat counts write out what they repeat, or nothing for counts that
+/// are not understood.
+std::optional<std::int64_t> written_out(const std::string& key) {
+  static const std::regex kCount(R"(\{(\d{1,4})(,(\d{0,4}))?\})");
+  std::int64_t times = 1;
+  constexpr std::int64_t kEnough = 1'000'000;
+  for (std::size_t i = 0; i < key.size(); ++i) {
+    if (key[i] == '\\') {
+      ++i;
+      continue;
+    }
+    if (key[i] != '{') continue;
+    std::smatch count;
+    if (!std::regex_search(key.begin() + static_cast<std::ptrdiff_t>(i), key.end(), count, kCount,
+                           std::regex_constants::match_continuous))
+      return std::nullopt;
+    const auto most = std::max(std::stoll(count[1]),
+                               count[3].length() > 0 ? std::stoll(count[3]) : std::int64_t{1});
+    times = std::min(kEnough, times * std::max<std::int64_t>(most, 1));
+  }
+  return times;
+}
+
 /// Refuses what makes matching slow whatever the way: an expression that is written out many times,
 /// and one that is tried at every letter.
 void check_expression(const std::string& key, const std::string& where) {
   constexpr std::size_t kLongest = 256;
+  constexpr std::int64_t kMostTimes = 64;
   const auto refuse = [&](const std::string& why) {
     throw Error(ErrorCode::unsupported, where,
                 "the regular expression \"" + shown(key) + "\" " + why,
                 "name the layers in full instead");
   };
   if (key.size() > kLongest) refuse("is longer than " + std::to_string(kLongest) + " letters");
+  const std::optional<std::int64_t> times = written_out(key);
+  if (!times || *times > kMostTimes)
+    refuse("has repeat counts above " + std::to_string(kMostTimes) +
+           ", which are not followed here");
   for (std::size_t i = 0; i < key.size(); ++i) {
     if (key[i] == '\\') {
       ++i;
       continue;
     }
-    if (key[i] == '{') refuse("has repeat counts, which are not followed here");
     if (key.compare(i, 2, "(?") == 0 && key.compare(i, 3, "(?:") != 0)
       refuse("looks ahead or has another extension, which is not followed here");
   }
 }
 
-/// PEFT's rule: the key as a regular expression for the end of the path.
-bool matches(const std::string& key, const std::string& path, const std::string& where) {
-  if (is_plain(key)) return plain_matches(key, path);
+/// Whether the whole path is what `key` describes between the two other texts.
+bool expression_matches(const std::string& key, const std::string& before, const std::string& after,
+                        const std::string& path, const std::string& where) {
   check_expression(key, where);
   auto flags = std::regex::ECMAScript;
 #ifdef __GLIBCXX__
   flags |= std::regex_constants::__polynomial;  // no backtracking, which may take 2^n steps
 #endif
   try {
-    return std::regex_match(path, std::regex("(.*\\.)?(" + key + ")$", flags));
+    return std::regex_match(path, std::regex(before + key + after, flags));
   } catch (const std::regex_error& problem) {
     throw Error(ErrorCode::bad_format, where,
                 "\"" + shown(key) + "\" is no regular expression: " + problem.what());
   }
 }
 
+/// PEFT's rule: the key as a regular expression for the end of the path.
+bool matches(const std::string& key, const std::string& path, const std::string& where) {
+  if (is_plain(key)) return plain_matches(key, path);
+  return expression_matches(key, "(.*\\.)?(", ")$", path, where);
+}
+
 }  // namespace
 
-PeftConfig::PeftConfig(Json config, std::string where)
-    : config_(std::move(config)), where_(std::move(where)) {
+OrderedJson parse_ordered_json(const std::string& text, const std::string& where) {
+  static_cast<void>(parse_json(text, where));  // throws for what the other parser lets pass
+  return OrderedJson::parse(text);
+}
+
+PeftConfig::PeftConfig(const OrderedJson& config, std::string where)
+    : config_(config), where_(std::move(where)) {
   if (!config_.is_object()) throw Error(ErrorCode::bad_format, where_, "is no JSON object");
   type_ = json_value<std::string>(config_, "peft_type", "LORA", where_);
   static const std::set<std::string, std::less<>> kTypes = {
@@ -114,6 +158,8 @@ PeftConfig::PeftConfig(Json config, std::string where)
                   "field \"" + shown(field) + "\" is set to " + shown(value.dump()) +
                       ", which may change what the adapter computes and is not known here",
                   "merge the adapter with PEFT and use the merged model");
+  for (const char* field : {"rank_pattern", "alpha_pattern"})
+    if (config.contains(field)) patterns_[field] = config[field];
 }
 
 bool PeftConfig::flag(const char* field, bool fallback) const {
@@ -128,6 +174,11 @@ double PeftConfig::number(const char* field, double fallback) const {
   return json_value<double>(config_, field, fallback, where_);
 }
 
+bool PeftConfig::is_set(const char* field) const {
+  const auto found = config_.find(field);
+  return found != config_.end() && !is_unset(*found);
+}
+
 std::string PeftConfig::word(const char* field, const std::string& fallback) const {
   const auto found = config_.find(field);
   if (found == config_.end() || !found->is_string()) return fallback;
@@ -136,8 +187,8 @@ std::string PeftConfig::word(const char* field, const std::string& fallback) con
 
 double PeftConfig::for_layer(const char* pattern_field, const std::string& path,
                              double fallback) const {
-  const auto patterns = config_.find(pattern_field);
-  if (patterns == config_.end() || patterns->is_null()) return fallback;
+  const auto patterns = patterns_.find(pattern_field);
+  if (patterns == patterns_.end() || patterns->is_null()) return fallback;
   if (!patterns->is_object())
     throw Error(ErrorCode::bad_format, where_, std::string(pattern_field) + " is no JSON object");
   constexpr int kMostExpressions = 64;
@@ -168,10 +219,10 @@ std::int64_t PeftConfig::rank(const std::string& path, std::int64_t fallback) co
 bool PeftConfig::selects(const char* field, const std::string& path) const {
   const auto found = config_.find(field);
   if (found == config_.end() || found->is_null()) return false;
-  if (found->is_string()) return matches(found->get<std::string>(), path, where_);
+  if (found->is_string())
+    return expression_matches(found->get<std::string>(), "(?:", ")", path, where_);
   const auto names = json_value<std::vector<std::string>>(config_, field, {}, where_);
-  return std::ranges::any_of(
-      names, [&](const std::string& name) { return path == name || path.ends_with("." + name); });
+  return std::ranges::any_of(names, [&](const std::string& name) { return path.ends_with(name); });
 }
 
 }  // namespace ringlet::formats

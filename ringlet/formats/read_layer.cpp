@@ -167,6 +167,8 @@ class Reader {
     if (has("diff") || has("diff_b")) return read_difference();
     if (has("rank_scale")) return read_adalora();
     if (has("down") || has("up")) return read_lora();
+    if (has("table_down") || has("table_up")) return read_table();
+    if (has("saved_weight") || has("saved_bias")) return read_saved();
     throw Error(ErrorCode::unsupported, file_.prefix,
                 "has tensors of no known method: " + file_.names.begin()->second,
                 "convert the adapter to a full difference with the program that made it");
@@ -203,6 +205,26 @@ class Reader {
       bias = "+bias(scale=" + exact_number(of_alpha / root) + ")";
     }
     reading_.method = ranked("lora", rank, of_alpha, more) + magnitude() + bias;
+  }
+
+  /// PEFT's LoRA of a table of [count, width]: (B A)^t is added to it.
+  void read_table() {
+    check_type("LORA");
+    const at::Tensor &a = take("table_down"), &b = take("table_up");
+    const std::int64_t rank = rank_of("table_down", a, 0);
+    if (a.dim() != 2 || b.dim() != 2 || b.size(1) != rank || a.size(1) != shape_.out ||
+        b.size(0) != shape_.in || shape_.convolution)
+      throw bad("table_down", "and its partner do not fit a table of " +
+                                  std::to_string(shape_.out) + "x" + std::to_string(shape_.in));
+    check_rank("table_down", rank);
+    if (!start_from().empty() || configured("use_dora"))
+      throw Error(ErrorCode::unsupported, file_.names.at("table_down"),
+                  "is of a table with DoRA or a start from the weight, which is not known here",
+                  "merge the adapter with PEFT and use the merged model");
+    give("residual.up", a.t().contiguous());
+    give("residual.down", b.t().contiguous());
+    reading_.method =
+        ranked("lora", rank, alpha(rank), configured("use_rslora") ? ",scaling=sqrt" : "");
   }
 
   /// "pissa" or "olora" where PEFT's start changes the layer's weight.
@@ -324,7 +346,8 @@ class Reader {
     }
     // LyCORIS gives alpha the rank's value when neither factor is of low rank.
     const double stored = has("alpha") ? scalar("alpha") : 1.0;
-    const bool keeps = stored >= 1.0 && stored < 1e6 && std::floor(stored) == stored;
+    constexpr double kMost = 9007199254740992.0;  // 2^53, what a method's rank may be
+    const bool keeps = stored >= 1.0 && stored <= kMost && std::floor(stored) == stored;
     decisions_.insert("LoKr of two whole factors: scale 1, whatever alpha the file states");
     return ranked("lokr", keeps ? static_cast<std::int64_t>(stored) : 1, keeps ? stored : 1.0,
                   form);
@@ -492,6 +515,32 @@ class Reader {
     check_rank("vera_d", d.numel());
     reading_.method = "vera(rank=" + std::to_string(d.numel()) + ",seed=" +
                       std::to_string(context_.config->integer("projection_prng_key", 0)) + ")";
+  }
+
+  /// A layer that PEFT trained and saved whole, as it does with a new head: the difference from the
+  /// model's own.
+  void read_saved() {
+    const bool whole = has("saved_weight");
+    if (context_.config == nullptr || !context_.config->is_set("modules_to_save"))
+      throw bad(whole ? "saved_weight" : "saved_bias",
+                "is a whole layer's, but the configuration names no modules_to_save");
+    const auto difference = [&](const char* what, const at::Tensor& own) {
+      const at::Tensor& saved = take(what);
+      const bool fits = own.defined() && saved.sizes() == own.sizes();
+      if (!fits) throw bad(what, "is of another shape than the model's own");
+      return saved.to(at::kFloat) - own.to(at::kFloat);
+    };
+    const nn::Layer& layer = *context_.layer;
+    if (whole) {
+      // Turned back where the checkpoint stores the weight as [in, out].
+      give("residual.diff", layer.stored(difference("saved_weight", layer.stored(layer.weight()))));
+      reading_.method = "diff";
+    }
+    if (has("saved_bias")) {
+      give("bias.d", difference("saved_bias", layer.bias()));
+      reading_.method += whole ? "+bias" : "bias";
+    }
+    decisions_.insert("modules_to_save: whole layers, read as their difference from the model's");
   }
 
   void read_difference() {

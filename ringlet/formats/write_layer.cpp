@@ -16,6 +16,12 @@ using adapt::LayerShape;
 using adapt::PartKind;
 using adapt::PartSpec;
 
+/// Whether the checkpoint stores the weight as [in, out], as GPT-2's Conv1D does.
+bool is_stored_transposed(const nn::Layer& layer) {
+  if (layer.weight().dim() != 2) return false;
+  return layer.stored(at::zeros({1, 2})).size(0) == 2;
+}
+
 /// Writes one layer for one program; what the program has no form for ends up in `refused`.
 class Writer {
  public:
@@ -40,6 +46,7 @@ class Writer {
       write_residual();
     else
       write_transforms();
+    if (peft() && writing_.refused.empty()) check_peft_class();
     return std::move(writing_);
   }
 
@@ -52,6 +59,25 @@ class Writer {
 
   void put(const char* what, const at::Tensor& tensor) { writing_.tensors[what] = tensor; }
   void put(const char* what, const char* parameter) { put(what, numbers_.at(parameter)); }
+
+  /// PEFT chooses its code by the layer's class, and not every method has it for every class.
+  void check_peft_class() {
+    const std::string& name = method_.parts.front().name;
+    writing_.fan_in_fan_out = is_stored_transposed(layer_);
+    if (writing_.fan_in_fan_out)
+      for (const char* lacking : {"oft", "boft", "hra", "loha", "lokr"})
+        if (name == lacking) refuse("has no " + name + " for layers of class Conv1D (GPT-2)");
+    if (dynamic_cast<const nn::EmbeddingLayer*>(&layer_) != nullptr) write_table();
+  }
+
+  /// LoRA of a table has names of its own and both factors transposed: (B A)^t is added to it.
+  void write_table() {
+    const auto& tensors = writing_.tensors;
+    if (tensors.size() != 2 || !tensors.contains("down") || !tensors.contains("up"))
+      return refuse("has LoRA only for tables, not " + method_.text());
+    writing_.tensors = {{"table_down", tensors.at("up").t().contiguous()},
+                        {"table_up", tensors.at("down").t().contiguous()}};
+  }
 
   /// alpha and rank: a tensor, or fields of the configuration.
   void put_scale(double alpha, double rank) {

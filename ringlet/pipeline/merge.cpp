@@ -4,7 +4,6 @@
 #include <memory>
 #include <utility>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/tensor_file.h"
@@ -16,8 +15,6 @@ namespace ringlet::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kWeight = ".weight";
 
 /// "unet.a.b.weight" by component and the rest.
 Replacements by_component(const std::map<std::string, at::Tensor>& weights) {
@@ -58,56 +55,18 @@ std::string name_in(const nn::FileStore& store, const std::string& full) {
   return store.find(bare, {}, {}) ? bare : "";
 }
 
-/// The layers that the adapters name, over the file's tensors.
-std::map<std::string, nn::ModuleIndex> indices_of(const nn::FileStore& store,
-                                                  const std::vector<AdapterChoice>& choices) {
-  std::map<std::string, nn::ModuleIndex> indices;
-  for (const AdapterChoice& choice : choices)
-    for (const std::string& layer : adapt::adapted_layers(choice.file)) {
-      const std::string name = name_in(store, layer + kWeight);
-      if (name.empty())
-        throw Error(ErrorCode::mismatch, choice.file.string(),
-                    "changes layer \"" + layer + "\", but " + store.description() +
-                        " has no tensor \"" + layer + kWeight + "\"",
-                    "the adapter was made for another model");
-      const at::Tensor weight = store.find(name, {}, {}).value();
-      const std::string with_bias = name_in(store, layer + ".bias");
-      const at::Tensor bias =
-          with_bias.empty() ? at::Tensor() : store.find(with_bias, {}, {}).value();
-      std::shared_ptr<nn::Layer> made = nn::layer_of_tensor(layer, weight, bias);
-      if (!made)
-        throw Error(ErrorCode::mismatch, store.description(),
-                    "tensor \"" + name + "\" is neither a matrix nor a convolution kernel");
-      const std::size_t dot = layer.find('.');
-      indices[layer.substr(0, dot)].layers.emplace(layer.substr(dot + 1), std::move(made));
-    }
-  return indices;
-}
-
-void write_merged(const io::SafetensorsFile& file, const nn::FileStore& store, AdapterSets sets,
-                  const fs::path& out) {
-  std::map<std::string, at::Tensor> replaced;
-  for (const auto& [name, tensor] : adapt::merged_weights(sets))
-    replaced.emplace(name_in(store, name), tensor);
-  write_with(file, store, replaced, out);
-}
-
-void merge_named(const fs::path& base, const std::vector<AdapterChoice>& choices,
-                 const fs::path& out) {
+void merge_named(const fs::path& base, AdapterSets sets, const fs::path& out) {
   const auto file = io::SafetensorsFile::open(base);
   const nn::FileStore store(std::vector{file});
-  const auto indices = indices_of(store, choices);
-  adapt::Components components;
-  for (const auto& [name, index] : indices) components.emplace(name, &index);
-  std::vector<adapt::AdapterSet> sets;
-  std::vector<const adapt::AdapterSet*> pointers;
-  for (const AdapterChoice& choice : choices) {
-    sets.push_back(adapt::load_adapter(choice.file, components).set);
-    sets.back().set_strength(choice.strength);
-    sets.back().set_block_strengths(choice.blocks);
+  std::map<std::string, at::Tensor> replaced;
+  for (const auto& [full, tensor] : adapt::merged_weights(sets)) {
+    const std::string name = name_in(store, full);
+    if (!replaced.emplace(name, tensor).second)
+      throw Error(ErrorCode::invalid_argument, name,
+                  "is changed by two adapters that call its network by different names",
+                  "merge one after the other");
   }
-  for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
-  write_merged(*file, store, pointers, out);
+  write_with(*file, store, replaced, out);
 }
 
 void merge_single_file(const StableDiffusion& model, AdapterSets sets, const fs::path& out) {
@@ -148,16 +107,8 @@ void merge_into_file(const StableDiffusion& model, AdapterSets sets, const fs::p
   nn::with_ringlet_errors(file.string(), [&] { merge_single_file(model, sets, file); });
 }
 
-void merge_tensor_file(const fs::path& base, const std::vector<AdapterChoice>& choices,
-                       const fs::path& out) {
-  nn::with_ringlet_errors(out.string(), [&] { merge_named(base, choices, out); });
-}
-
 void merge_tensor_file(const fs::path& base, AdapterSets sets, const fs::path& out) {
-  nn::with_ringlet_errors(out.string(), [&] {
-    const auto file = io::SafetensorsFile::open(base);
-    write_merged(*file, nn::FileStore(std::vector{file}), sets, out);
-  });
+  nn::with_ringlet_errors(out.string(), [&] { merge_named(base, sets, out); });
 }
 
 }  // namespace ringlet::pipeline

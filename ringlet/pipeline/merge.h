@@ -35,13 +35,10 @@ struct AdapterChoice {
   std::vector<std::pair<std::string, double>> blocks = {};  ///< AdapterSet::set_block_strengths
 };
 
-/// Merges into any safetensors file by tensor name: layer "component.path" changes the tensor
-/// "component.path.weight", or "path.weight" where the file has no component names. Throws
-/// Error(mismatch) for a layer that the file lacks.
-void merge_tensor_file(const std::filesystem::path& base, const std::vector<AdapterChoice>& choices,
-                       const std::filesystem::path& out);
-
-/// The same with adapters that are loaded: over layers_of_file(base), as kOtherComponent.
+/// Merges into any safetensors file by tensor name, with adapters for networks_of_file(base): layer
+/// "component.path" changes the tensor "component.path.weight", or "path.weight" where the file has
+/// no component names. Throws Error(invalid_argument) where two adapters call one tensor by two
+/// names.
 void merge_tensor_file(const std::filesystem::path& base, AdapterSets sets,
                        const std::filesystem::path& out);
 
