@@ -4,7 +4,8 @@
 #   scripts/test.sh                 bootstrap, build, style checks, all tests
 #   scripts/test.sh --full          the same after a sanitizer build of the unit, law and fault tests
 #                                   and a minute of fuzzing: what CI runs
-#   scripts/test.sh -L unit         further arguments go to ctest (labels: unit, law, golden, fault, e2e)
+#   scripts/test.sh -L unit         further arguments go to ctest (labels: unit, law, golden, fault, real, e2e)
+#   scripts/fetch-real.sh          gets the files that the tests of label real read; they are skipped without
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,7 +13,7 @@ cd "$root"
 full=no
 case ${1:-} in
   --full) full=yes; shift ;;
-  --help|-h) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  --help|-h) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
 esac
 jobs=$(nproc)
 
