@@ -23,6 +23,7 @@ class Reader {
 
   LayerReading read() {
     for (const auto& [what, tensor] : file_.tensors) check_finite(what, tensor);
+    check_base();
     read_family();
     for (const auto& [what, tensor] : file_.tensors)
       if (!used_.contains(what))
@@ -51,6 +52,15 @@ class Reader {
     if (!tensor.isfinite().all().item<bool>())
       throw Error(ErrorCode::non_finite, file_.names.at(what), "holds a NaN or an infinity",
                   "the file is damaged, or its training diverged");
+  }
+
+  /// PEFT keeps the weight of tables and heads beside their adapters, and loads it with them.
+  void check_base() {
+    if (!has("base_weight")) return;
+    const at::Tensor& kept = take("base_weight");
+    const at::Tensor own = context_.layer->stored(context_.layer->weight());
+    if (kept.sizes() != own.sizes() || !at::equal(kept.to(at::kFloat), own.to(at::kFloat)))
+      throw bad("base_weight", "is another weight than the model's own");
   }
 
   const at::Tensor& take(const char* what) {
