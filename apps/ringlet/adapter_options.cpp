@@ -155,14 +155,16 @@ OpenedModel open_for_adapters(const std::string& path, const ModelOptions& optio
   if (const auto file = pipeline::other_network_file(path); !file.empty()) {
     std::vector<fs::path> adapters;
     for (const pipeline::AdapterChoice& choice : choices) adapters.push_back(choice.file);
-    return {std::nullopt, pipeline::networks_of_file(file, adapters), sha256_file(file)};
+    auto networks = pipeline::networks_of_file(file, adapters);
+    std::string level = pipeline::missing_level(path, networks);
+    return {std::nullopt, std::move(networks), sha256_file(file), std::move(level)};
   }
   pipeline::LoadOptions load;
   load.files = options.files();
   load.low_memory = true;
   auto model = pipeline::StableDiffusion::open(path, load);
   std::string hash = pipeline::model_hash(model.files());
-  return {std::move(model), {}, std::move(hash)};
+  return {std::move(model), {}, std::move(hash), {}};
 }
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {

@@ -84,6 +84,7 @@ int convert(const ConvertOptions& o) {
   const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
   const OpenedModel opened = open_for_adapters(o.model, o.files, choices);
   const adapt::Components components = opened.components();
+  writing.level = opened.level;
 
   nlohmann::json result = {{"out", o.out}, {"to", o.to}};
   const LoadedAdapters adapters = load_adapters(components, choices, opened.hash);

@@ -20,7 +20,8 @@ std::string dialect(const io::SafetensorsFile& file) {
   if (any_name(file, "unet:0:") || any_name(file, "text_encoder:0:")) return "cloneofsimo";
   if (any_name(file, "lycoris_")) return "LyCORIS";
   if (any_name(file, "lora_unet_") || any_name(file, "lora_te")) return "kohya";
-  if (any_name(file, ".processor.") || any_name(file, "unet.") || any_name(file, "text_encoder."))
+  if (file.metadata().contains("lora_adapter_metadata") || any_name(file, ".processor.") ||
+      any_name(file, "unet.") || any_name(file, "text_encoder."))
     return "diffusers";
   return "";
 }

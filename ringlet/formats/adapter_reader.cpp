@@ -1,10 +1,8 @@
 #include "ringlet/formats/adapter_reader.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -15,6 +13,7 @@
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_families.h"
+#include "ringlet/formats/inner_level.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::formats {
@@ -147,35 +146,11 @@ class ForeignReader {
     return module.path;
   }
 
-  /// The layer that a name means. transformers' networks with a head hold the network itself under
-  /// a name of its own, which a checkpoint of the bare network lacks, or has where the adapter was
-  /// made without the head.
-  std::optional<ModuleName> find_module(const std::string& prefix,
-                                        const std::string& component) const {
-    if (auto found = names_.find(prefix, component)) return found;
-    constexpr std::string_view kPeft = "base_model.model.";
-    static constexpr std::array kInner = {"transformer.", "bert.",    "roberta.",
-                                          "distilbert.",  "electra.", "vit.",
-                                          "wav2vec2.",    "resnet.",  "model."};
-    if (!prefix.starts_with(kPeft)) return std::nullopt;
-    const std::string path = prefix.substr(kPeft.size());
-    std::optional<ModuleName> only;
-    for (const std::string_view inner : kInner) {
-      const std::string other =
-          path.starts_with(inner) ? path.substr(inner.size()) : std::string(inner) + path;
-      const auto found = names_.find(std::string(kPeft) + other, component);
-      if (!found || found->component == "unet" || found->component.starts_with("text_encoder"))
-        continue;
-      if (only && !(*only == *found)) return std::nullopt;
-      only = found;
-    }
-    return only;
-  }
-
   void add_layer(const LayerTensors& layer, Naming naming, const std::string& component,
                  const std::optional<PeftConfig>& config,
                  const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file) {
-    const std::optional<ModuleName> module = find_module(layer.prefix, component);
+    std::optional<ModuleName> module = names_.find(layer.prefix, component);
+    if (!module) module = find_at_other_level(names_, layer.prefix, component);
     if (!module) {
       unmatched_.push_back(layer.prefix);
       return;

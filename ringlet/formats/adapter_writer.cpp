@@ -105,7 +105,9 @@ class AdapterWriter {
   }
 
   void add_tensors(const Written& one, Tensors& tensors) const {
-    const std::string prefix = names_.prefix(naming_, one.module);
+    std::string prefix = names_.prefix(naming_, one.module);
+    if (naming_ == Naming::peft)
+      prefix.insert(std::string_view("base_model.model.").size(), options_.level);
     for (const auto& [what, tensor] : one.layer.tensors) {
       const at::Tensor finished = stored(what, tensor, info_.storage);
       if (!finished.isfinite().all().item<bool>())
@@ -135,14 +137,15 @@ class AdapterWriter {
 
   /// A layer's path for PEFT's lists, which compare ends. transformers 5 leaves the "text_model."
   /// of older versions out.
-  static std::string listed(const ModuleName& module) {
+  std::string listed(const ModuleName& module) const {
     constexpr std::string_view kOld = "text_model.";
     const bool text = module.component.starts_with("text_encoder");
-    return text && module.path.starts_with(kOld) ? module.path.substr(kOld.size()) : module.path;
+    return text && module.path.starts_with(kOld) ? module.path.substr(kOld.size())
+                                                 : options_.level + module.path;
   }
 
   /// The same as a regular expression, for rank_pattern and alpha_pattern.
-  static std::string exactly(const ModuleName& module) {
+  std::string exactly(const ModuleName& module) const {
     const std::string path = listed(module);
     std::string pattern = path == module.path ? "^" : "";
     for (const char c : path) pattern += c == '.' ? "\\." : std::string(1, c);
@@ -156,8 +159,8 @@ class AdapterWriter {
   }
 
   /// r and alpha with their exceptions.
-  static void add_ranks(const std::vector<const Written*>& layers, const char* alpha_field,
-                        Json& config) {
+  void add_ranks(const std::vector<const Written*>& layers, const char* alpha_field,
+                 Json& config) const {
     const double rank = most_common(layers, &LayerWriting::rank);
     const double alpha = most_common(layers, &LayerWriting::alpha);
     if (rank == 0.0) return;

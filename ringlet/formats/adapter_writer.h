@@ -20,7 +20,10 @@ enum class MetadataLevel { none, minimum, full };
 struct AdapterWriteOptions {
   AdapterFormat format = AdapterFormat::ringlet;
   MetadataLevel metadata = MetadataLevel::minimum;
-  std::string title = {};         ///< modelspec.title
+  std::string title = {};  ///< modelspec.title
+  /// A level before the layers' names that the network has in the program that reads the file, but
+  /// not here: inner_level(). For PEFT.
+  std::string level = {};
   std::string architecture = {};  ///< modelspec.architecture: "stable-diffusion-v1/lora", …
 };
 

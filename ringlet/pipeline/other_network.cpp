@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/core/json.h"
+#include "ringlet/formats/inner_level.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/nn/weight_store.h"
 
@@ -116,6 +118,17 @@ std::map<std::string, nn::ModuleIndex> networks_of_file(const fs::path& file,
   }
   if (!any) networks.emplace(component_of(whole), whole);
   return networks;
+}
+
+std::string missing_level(const fs::path& path,
+                          const std::map<std::string, nn::ModuleIndex>& networks) {
+  if (!fs::is_directory(path) || networks.size() != 1) return "";
+  const fs::path file = path / "config.json";
+  const auto classes = json_value<std::vector<std::string>>(read_json_file(file), "architectures",
+                                                            {}, file.string());
+  const std::string level = classes.empty() ? "" : formats::inner_level(classes.front());
+  const auto has_it = [&](const auto& tensor) { return tensor.first.starts_with(level); };
+  return std::ranges::any_of(networks.begin()->second.tensors, has_it) ? "" : level;
 }
 
 }  // namespace ringlet::pipeline

@@ -33,4 +33,10 @@ nn::ModuleIndex layers_of_file(const std::filesystem::path& file);
 std::map<std::string, nn::ModuleIndex> networks_of_file(
     const std::filesystem::path& file, std::span<const std::filesystem::path> adapters);
 
+/// The level that transformers puts before the names of the network in this folder, and its file
+/// does not: "transformer." for GPT-2 as it is published, whose config.json names GPT2LMHeadModel.
+/// "" for bare files and for anything that is not known. Throws as read_json_file.
+std::string missing_level(const std::filesystem::path& path,
+                          const std::map<std::string, nn::ModuleIndex>& networks);
+
 }  // namespace ringlet::pipeline

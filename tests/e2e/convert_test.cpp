@@ -126,6 +126,41 @@ TEST_F(Convert, EveryFormatGivesTheSamePictures) {
   }
 }
 
+// One way for models, folders of one network and bare files; a strength may have an exponent.
+TEST_F(Convert, EveryFormatMergesIntoABareFileAsIntoTheModel) {
+  const std::string own = adapter("lora(rank=2,alpha=100000)", "own");
+  const std::string weights = "unet/diffusion_pytorch_model.safetensors";
+  expect_success({"merge", "--model", path("model"), "--adapter", own + ":1e-3", "--no-check",
+                  "--out", path("whole")});
+  const auto expected = io::load_tensors(path("whole/" + weights));
+  const auto expect_merged = [&](const std::string& adapter_file, const std::string& model,
+                                 const std::string& out, const std::string& merged) {
+    SCOPED_TRACE(adapter_file + " into " + model);
+    expect_success({"merge", "--model", path(model), "--adapter", adapter_file + ":1e-03", "--out",
+                    path(out)});
+    const auto actual = io::load_tensors(path(merged));
+    ASSERT_EQ(actual.size(), expected.size());
+    for (const auto& [name, tensor] : expected)
+      EXPECT_TRUE(at::equal(actual.at(name), tensor)) << name;
+  };
+  expect_merged(own, "model/" + weights, "bare.safetensors", "bare.safetensors");
+  for (const std::string format : {"peft", "diffusers", "kohya", "lycoris"}) {
+    const std::string out = "own." + format;
+    ASSERT_EQ(convert(own, format, out).status, 0);
+    expect_merged(path(out), "model/" + weights, "bare.safetensors", "bare.safetensors");
+    const ProgramResult seen =
+        run_program({"inspect", path(out), "--model", path("model/" + weights), "--json"});
+    ASSERT_EQ(seen.status, 0) << seen.err;
+    EXPECT_GT(Json::parse(seen.out).at("layers").get<int>(), 0);
+    const ProgramResult again =
+        run_program({"convert", "--model", path("model/" + weights), "--adapter", path(out), "--to",
+                     "kohya", "--out", path("again." + format)});
+    EXPECT_EQ(again.status, 0) << again.err;
+  }
+  expect_merged(path("own.kohya"), "model/unet", "network",
+                "network/diffusion_pytorch_model.safetensors");
+}
+
 TEST_F(Convert, WhatAFormatHasNoFormForIsRefusedWithTheChoices) {
   const std::string own = adapter("trm(rank=2)+tr(rank=2)", "own");
   for (const std::string format : {"peft", "diffusers", "kohya", "lycoris"}) {

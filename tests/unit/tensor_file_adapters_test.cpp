@@ -135,6 +135,36 @@ TEST_F(TensorFileAdapters, PeftOnGpt2WithEitherFanInFanOut) {
       }
 }
 
+// PEFT puts its layers into GPT2LMHeadModel, where "transformer." stands before them.
+TEST_F(TensorFileAdapters, PeftIsWrittenForTheClassThatTheConfigurationNames) {
+  const fs::path folder = folder_ / "gpt2";
+  fs::create_directories(folder);
+  const auto level = [&](const std::string& architecture, const std::string& prefix) {
+    write_base(gpt2(prefix));
+    std::ofstream(folder / "config.json") << R"({"architectures": [")" << architecture << "\"]}";
+    return missing_level(folder, open({folder_ / "none"}).networks);
+  };
+  EXPECT_EQ(level("GPT2LMHeadModel", ""), "transformer.");
+  EXPECT_EQ(level("GPT2LMHeadModel", "transformer."), "");
+  EXPECT_EQ(level("GPT2Model", ""), "");
+  EXPECT_EQ(level("GPT2ForSequenceClassification", ""), "transformer.");
+  EXPECT_EQ(level("SomethingElse", ""), "");
+
+  write_base(gpt2(""));
+  const Opened opened = open({folder_ / "none"});
+  const auto set = adapt::AdapterSet::create(
+      adapt::parse_method("lora(rank=2)"),
+      adapt::select_targets(opened.components(), {.include = {"*c_attn"}}), adapt::FactorTable(),
+      Random(1));
+  formats::write_adapter(folder_ / "out", set, {}, opened.components(),
+                         {.format = formats::AdapterFormat::peft, .level = "transformer."});
+  EXPECT_TRUE(io::load_tensors(folder_ / "out" / "adapter_model.safetensors")
+                  .contains("base_model.model.transformer." + kAttention + ".lora_A.weight"));
+  EXPECT_EQ(read_json_file(folder_ / "out" / "adapter_config.json").at("target_modules"),
+            Json::array({"transformer." + kAttention}));
+  EXPECT_EQ(formats::read_adapter(folder_ / "out", opened.components()).set.entries().size(), 1U);
+}
+
 TEST_F(TensorFileAdapters, PeftHasNoRotationsOfConv1d) {
   write_base(gpt2(""));
   const Opened opened = open({folder_ / "none"});
