@@ -31,7 +31,7 @@ import peft
 import torch
 import transformers
 from diffusers.utils import convert_unet_state_dict_to_peft
-from lycoris.kohya import LycorisNetworkKohya, create_network_from_weights
+from lycoris.functional import lokr
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -114,13 +114,21 @@ def by_diffusers(parts, path, _):
 
 
 def by_lycoris(parts, path, _):
-    LycorisNetworkKohya.apply_preset(dict(unet_target_module=[], unet_target_name=[], text_encoder_target_module=[]))
-    network, _ = create_network_from_weights(1.0, str(path), None, parts["text_encoder"], parts["unet"],
-                                             for_inference=True)
-    names = {id(module): f"{component}.{name}" for component, part in parts.items()
-             for name, module in part.named_modules()}
-    for lora in network.unet_loras + network.text_encoder_loras:
-        yield names[id(lora.org_module[0])], lora.get_diff_weight(1.0, lora.org_module[0].weight.shape)[0]
+    """The files are of LyCORIS's first months. Today's loader makes factors of other sizes than theirs and stops, so
+    the file's own factors go through LyCORIS's product."""
+    names = {f"{prefix}_{name.replace('.', '_')}": f"{component}.{name}"
+             for prefix, component in (("lora_unet", "unet"), ("lora_te", "text_encoder"))
+             for name, _ in parts[component].named_modules()}
+    layers = {}
+    for key, tensor in load_file(path).items():
+        layer, _, what = key.partition(".")
+        layers.setdefault(layer, {})[what] = tensor.float()
+    for layer, tensors in layers.items():
+        factors = [tensors.pop(f"lokr_{what}", None) for what in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")]
+        alpha = tensors.pop("alpha").item()
+        if tensors:
+            raise RuntimeError(f"{layer} has {list(tensors)}")
+        yield names[layer], lokr.diff_weight(*factors, gamma=alpha, backend="torch")
 
 
 def by_cloneofsimo(parts, path, folder):
