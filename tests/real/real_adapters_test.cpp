@@ -49,7 +49,7 @@ class SharedRandomStore final : public nn::TensorStore {
   std::string description() const override { return "random weights"; }
 
  private:
-  mutable at::Tensor numbers_ = golden::uniform("real", {40'000'000});
+  mutable at::Tensor numbers_ = golden::uniform("real", {60'000'000});
 };
 
 /// The networks that a file is for.

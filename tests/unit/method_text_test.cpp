@@ -74,7 +74,7 @@ TEST(MethodText, ExponentsMayHaveBothSignsInEveryPart) {
   EXPECT_EQ(dora.text(),
             "trm(init=asymmetric,rank=2)+lora(alpha=1e+06,rank=4)+magnitude"
             "+bias(scale=2e+00)");
-  EXPECT_EQ(parse_method("coft(constraint=1e+2)").parts[0].number("constraint"), 100.0);
+  EXPECT_EQ(parse_method("ia3+rslora(alpha=1e+2)").parts[1].number("alpha"), 100.0);
 }
 
 TEST(MethodText, IsSplitOutsideOfBracketsOnly) {
