@@ -20,6 +20,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::adapt {
@@ -143,6 +144,27 @@ class Reader {
     }
   }
 
+  bool in_model(const std::string& full) const {
+    const std::string component = full.substr(0, full.find('.'));
+    const std::string name = full.substr(std::min(component.size() + 1, full.size()));
+    const auto index = components_.find(component);
+    return index != components_.end() &&
+           (index->second->layers.contains(name) || index->second->tensors.contains(name));
+  }
+
+  /// The model's name of a layer: its text encoders may have the level "text_model." where those
+  /// that the file was made for lack it, or the other way round.
+  std::string model_name(const std::string& layer) const {
+    const std::string other = in_model(layer) ? "" : nn::other_text_spelling(layer);
+    return !other.empty() && in_model(other) ? other : layer;
+  }
+
+  /// The tensor of a parameter, whose name begins with the model's name of a layer.
+  const io::TensorInfo* find_tensor(const std::string& parameter) const {
+    const io::TensorInfo* info = file_->find(parameter);
+    return info != nullptr ? info : file_->find(nn::other_text_spelling(parameter));
+  }
+
   /// Methods of the layers that have another one than the rest.
   std::map<std::string, Method> read_exceptions() const {
     std::map<std::string, Method> methods;
@@ -150,7 +172,7 @@ class Reader {
     const Json exceptions = object("ringlet.layer_methods");  // must outlive items()
     for (const auto& [layer, method] : exceptions.items()) {
       if (!method.is_string()) throw bad("the method of a layer is no text");
-      methods.emplace(layer, to_method(method.get<std::string>()));
+      methods.emplace(model_name(layer), to_method(method.get<std::string>()));
     }
     return methods;
   }
@@ -218,7 +240,8 @@ class Reader {
       if (!layer || std::ranges::any_of(shape, [](std::int64_t n) { return n < 1; }))
         throw bad("layer \"" + item.key() + "\" has shape " + item.value().dump() +
                   ", which no layer has");
-      shapes.emplace(item.key(), std::move(shape));
+      if (!shapes.emplace(model_name(item.key()), std::move(shape)).second)
+        throw bad("names layer \"" + item.key() + "\" twice, with and without \"text_model\"");
     }
     if (shapes.empty()) throw bad("names no layer");
     return shapes;
@@ -349,8 +372,9 @@ class Reader {
                 "; adapters have F32, F16 or BF16");
     const at::NoGradGuard no_grad;
     const Parameters parameters = set.stored();
+    std::vector<std::string> known;
     for (const auto& [name, parameter] : parameters) {
-      const io::TensorInfo* info = file_->find(name);
+      const io::TensorInfo* info = find_tensor(name);
       if (info == nullptr) throw bad("tensor \"" + name + "\" is missing");
       const at::Tensor stored = io::view_tensor(file_, *info);
       if (stored.sizes() != parameter.sizes())
@@ -363,13 +387,12 @@ class Reader {
                     "tensor \"" + name + "\" holds a NaN or an infinity",
                     "the file is damaged, or its training diverged");
       parameter.copy_(stored);
+      known.push_back(info->name);
     }
-    check_no_more(parameters);
+    check_no_more(std::move(known));
   }
 
-  void check_no_more(const Parameters& parameters) const {
-    std::vector<std::string> known;
-    for (const auto& parameter : parameters) known.push_back(parameter.first);
+  void check_no_more(std::vector<std::string> known) const {
     std::ranges::sort(known);
     for (const io::TensorInfo& info : file_->tensors())
       if (!std::ranges::binary_search(known, info.name) &&

@@ -53,9 +53,10 @@ struct LoadedAdapter {
   AdapterFileInfo info;
 };
 
-/// Reads an adapter for these networks; saving it again gives the same bytes. Nothing of a file is
-/// trusted: what is built is never larger than the file's own tensors.
-/// Throws Error(unsupported) for a file without ringlet's metadata, of a newer format or method;
+/// Reads an adapter for these networks; saving it again gives the same bytes. Layers of text
+/// encoders are found with the level "text_model." and without it, whichever the file has. Nothing
+/// of a file is trusted: what is built is never larger than the file's own tensors. Throws
+/// Error(unsupported) for a file without ringlet's metadata, of a newer format or method;
 /// Error(mismatch) that names the first layer, by name, that the networks lack or have in another
 /// shape; Error(bad_format | non_finite) for a file that contradicts itself; and as
 /// SafetensorsFile::open. A base hash other than the expected one (both known) is only a warning.

@@ -13,6 +13,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -138,7 +139,10 @@ std::vector<std::string> examples_for(std::string_view pattern, std::vector<std:
 
 NamePredicate matcher(const std::string& pattern, const std::string& option) {
   if (!pattern.starts_with(kRegexPrefix))
-    return [pattern](const std::string& name) { return glob_matches(pattern, name); };
+    return [pattern](const std::string& name) {
+      return glob_matches(pattern, name) ||
+             glob_matches(pattern, nn::other_text_spelling(name));  // "" for most layers
+    };
   const auto fail = [pattern, option](const std::regex_error& problem) -> Error {
     return {ErrorCode::invalid_argument, option,
             "\"" + pattern + "\" is not a usable regular expression: " + problem.what(),

@@ -36,7 +36,8 @@ struct TensorTarget {
 
 /// What to select: the union of presets and include patterns, without what exclude patterns match.
 /// A pattern is a glob over the full name (`*` any characters, dots included, `?` one), or after
-/// "re:" a regular expression (ECMAScript) that may match anywhere in it.
+/// "re:" a regular expression (ECMAScript) that may match anywhere in it. A glob may leave out the
+/// level "text_model." of text encoders; the full name has it.
 struct TargetOptions {
   std::vector<std::string> presets = {};  ///< names of target_presets()
   std::vector<std::string> include = {};

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "ringlet/formats/adapter_tensors.h"
+
 namespace ringlet::formats {
 namespace {
 
@@ -19,7 +21,9 @@ std::string dialect(const io::SafetensorsFile& file) {
   if (any_name(file, "base_model.model.")) return "PEFT";
   if (any_name(file, "unet:0:") || any_name(file, "text_encoder:0:")) return "cloneofsimo";
   if (any_name(file, "lycoris_")) return "LyCORIS";
-  if (any_name(file, "lora_unet_") || any_name(file, "lora_te")) return "kohya";
+  if (any_name(file, "lora_unet_") || any_name(file, "lora_te") || any_name(file, "oft_unet_"))
+    return "kohya";
+  if (any_name(file, "diffusion_model.") || any_name(file, "text_encoders.")) return "ComfyUI";
   if (file.metadata().contains("lora_adapter_metadata") || any_name(file, ".processor.") ||
       any_name(file, "unet.") || any_name(file, "text_encoder."))
     return "diffusers";
@@ -40,7 +44,7 @@ std::string method(const io::SafetensorsFile& file) {
   };
   for (const auto& [part, name] : kParts)
     if (any_name(file, part)) return name;
-  if (any_name(file, ".diff")) return "full difference";
+  if (any_name(file, ".diff") || any_name(file, ".set_weight")) return "full difference";
   return "";
 }
 
@@ -48,6 +52,10 @@ bool only_names(const io::SafetensorsFile& file, const std::vector<std::string_v
   return std::ranges::all_of(file.tensors(), [&](const io::TensorInfo& info) {
     return std::ranges::find(names, info.name) != names.end();
   });
+}
+
+bool is_bundled_embedding(const io::TensorInfo& info) {
+  return info.name.starts_with(kBundledEmbedding);
 }
 
 }  // namespace
@@ -59,13 +67,17 @@ std::string file_kind(const io::SafetensorsFile& file) {
   if (const auto own = file.metadata().find("format");
       own != file.metadata().end() && own->second == "ringlet.train_state")
     return "training checkpoint (ringlet)";
-  if (only_names(file, {"emb_params", "clip_l", "clip_g"})) return "textual inversion";
+  if (only_names(file, {"emb_params", "clip_l", "clip_g"}) ||
+      std::ranges::all_of(file.tensors(), is_bundled_embedding))
+    return "textual inversion";
   if (any_name(file, "control_model.") || any_name(file, "controlnet_cond_embedding"))
     return "ControlNet";
   const std::string name = method(file);
   if (!name.empty()) {
     const std::string by = dialect(file);
-    return name + " adapter" + (by.empty() ? "" : " (" + by + ")");
+    const bool bundle = std::ranges::any_of(file.tensors(), is_bundled_embedding);
+    return name + " adapter" + (by.empty() ? "" : " (" + by + ")") +
+           (bundle ? " with embeddings" : "");
   }
   if (file.find("latents") != nullptr && file.tensors().size() == 1) return "latents";
   return "tensors";
@@ -79,7 +91,15 @@ std::string adapter_component(const std::string& name) {
       {"lora_te_", "text_encoder"},
       {"text_encoder.", "text_encoder"},
       {"text_encoder:", "text_encoder"},
+      {"text_encoders.clip_g.", "text_encoder_2"},
+      {"clip_g.", "text_encoder_2"},
+      {"text_encoders.", "text_encoder"},
+      {"clip_l.", "text_encoder"},
+      {"clip_h.", "text_encoder"},
+      {kBundledEmbedding, "embeddings"},
       {"lora_unet_", "unet"},
+      {"oft_unet_", "unet"},
+      {"diffusion_model.", "unet"},
       {"unet.", "unet"},
       {"unet:", "unet"},
       {"lycoris_", "unet"},

@@ -10,6 +10,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/formats/ldm_unet.h"
+#include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::formats {
 namespace {
@@ -45,13 +46,39 @@ std::vector<std::string> older_spellings(const std::string& path) {
   return {};
 }
 
-/// What kohya puts before a path, the one to write first; nothing for other components.
+/// What kohya puts before a path, the one to write first; nothing for other components. networks/
+/// oft.py has a prefix of its own.
 std::vector<std::string> kohya_prefixes(const std::string& component, bool xl) {
-  if (component == "unet") return {"lora_unet_"};
+  if (component == "unet") return {"lora_unet_", "oft_unet_"};
   if (component == "text_encoder_2") return {"lora_te2_"};
   if (component != "text_encoder") return {};
   return xl ? std::vector<std::string>{"lora_te1_", "lora_te_"}
             : std::vector<std::string>{"lora_te_", "lora_te1_"};
+}
+
+/// What ComfyUI puts before the path of a text encoder's layer: its own name of the network, with
+/// "text_encoders." or without. OpenCLIP's encoder of Stable Diffusion 2 is clip_h, the one of XL
+/// clip_g.
+std::vector<std::string> comfyui_prefixes(const std::string& component, bool xl) {
+  std::vector<std::string> networks;
+  if (component == "text_encoder") networks = {"clip_l"};
+  if (component == "text_encoder" && !xl) networks.emplace_back("clip_h");
+  if (component == "text_encoder_2") networks = {"clip_g"};
+  std::vector<std::string> prefixes;
+  for (const std::string& network : networks)
+    for (const char* outer : {"text_encoders.", ""})
+      for (const char* inner : {".transformer.", "."}) prefixes.push_back(outer + network + inner);
+  return prefixes;
+}
+
+/// Whether the layers are those of a CLIP text encoder, so that "text_model." may be left out. In a
+/// whole CLIP the names without it could be the vision model's.
+bool is_text_encoder(const std::string& component, const nn::ModuleIndex& index) {
+  constexpr std::string_view kVision = "vision_model.";
+  if (component.starts_with("text_encoder")) return true;
+  const auto vision = index.layers.lower_bound(std::string(kVision));
+  return component == "model" &&
+         (vision == index.layers.end() || !vision->first.starts_with(kVision));
 }
 
 /// Where a layer stands in the order in which diffusers (2022) and transformers define theirs.
@@ -81,14 +108,14 @@ bool has_position(const std::string& component, const std::string& path) {
 }
 
 /// Layers, and what else has a weight with one axis: norms.
-std::set<std::string> module_paths(const nn::ModuleIndex& index) {
+std::vector<std::string> module_paths(const nn::ModuleIndex& index) {
   constexpr std::string_view kWeight = ".weight";
   std::set<std::string> paths;
   for (const auto& layer : index.layers) paths.insert(layer.first);
   for (const auto& [name, tensor] : index.tensors)
     if (name.ends_with(kWeight) && tensor.dim() == 1)
       paths.insert(name.substr(0, name.size() - kWeight.size()));
-  return paths;
+  return {paths.begin(), paths.end()};
 }
 
 std::string list(const std::vector<ModuleName>& modules) {
@@ -118,6 +145,8 @@ const char* name_of(Naming naming) {
       return "kohya";
     case Naming::lycoris:
       return "LyCORIS";
+    case Naming::comfyui:
+      return "ComfyUI";
     case Naming::cloneofsimo:
       return "cloneofsimo";
   }
@@ -144,41 +173,64 @@ ModuleNames::ModuleNames(const std::map<std::string, const nn::ModuleIndex*>& co
 
 void ModuleNames::add_component(const std::string& component, const nn::ModuleIndex& index,
                                 bool xl) {
+  const std::vector<std::string> paths = module_paths(index);
   const auto ldm_names =
-      component == "unet" ? ldm_layer_names(index) : std::map<std::string, std::string>();
-  const std::vector<std::string> kohya = kohya_prefixes(component, xl);
-  const auto add = [](Owners& owners, const std::string& spelling, const ModuleName& module) {
-    std::vector<ModuleName>& known = owners[spelling];
-    if (std::ranges::find(known, module) == known.end()) known.push_back(module);
-  };
-  for (const std::string& path : module_paths(index)) {
+      component == "unet" ? ldm_module_names(index, paths) : std::map<std::string, std::string>();
+  const bool text = is_text_encoder(component, index);
+  for (const std::string& path : paths) {
     const ModuleName module{component, path};
-    const std::string flat = underscored(module.path);
-    const auto ldm = ldm_names.find(module.path);
-
-    add(full_, full_name(module), module);
-    add(bare_, module.path, module);
-    for (const std::string& older : older_spellings(module.path)) {
-      add(full_, full_name({component, older}), module);
-      add(bare_, older, module);
-    }
-    add(bare_, kPeft + module.path, module);
-    add(bare_, "lycoris_" + flat, module);
-    for (const std::string& prefix : kohya) {
-      add(full_, prefix + flat, module);
-      if (ldm != ldm_names.end()) add(full_, prefix + underscored(ldm->second), module);
-    }
-
-    auto& names = written_[module];
-    names[Naming::peft] = kPeft + module.path;
-    names[Naming::diffusers] = full_name(module);
-    if (!kohya.empty())
-      names[Naming::kohya] =
-          kohya.front() + (xl && ldm != ldm_names.end() ? underscored(ldm->second) : flat);
-    // Readers know "lycoris_" in the U-Net only.
-    const bool text_encoder = component != "unet" && !kohya.empty();
-    names[Naming::lycoris] = (text_encoder ? kohya.front() : "lycoris_") + flat;
+    const auto ldm = ldm_names.find(path);
+    const std::string ldm_path = ldm == ldm_names.end() ? "" : ldm->second;
+    std::set<std::string> spellings = {path};
+    if (text)
+      spellings.insert({nn::with_text_model_level(path), nn::without_text_model_level(path)});
+    for (const std::string& spelling : spellings) add_spelling(module, spelling, xl);
+    if (!ldm_path.empty()) add_ldm_spelling(module, ldm_path);
+    add_written(module, ldm_path, xl);
   }
+}
+
+void ModuleNames::add_spelling(const ModuleName& module, const std::string& path, bool xl) {
+  const std::string flat = underscored(path);
+  add(full_, full_name({module.component, path}), module);
+  add(bare_, path, module);
+  for (const std::string& older : older_spellings(path)) {
+    add(full_, full_name({module.component, older}), module);
+    add(bare_, older, module);
+  }
+  add(bare_, kPeft + path, module);
+  add(bare_, "lycoris_" + flat, module);
+  for (const std::string& prefix : kohya_prefixes(module.component, xl))
+    add(full_, prefix + flat, module);
+  for (const std::string& prefix : comfyui_prefixes(module.component, xl))
+    add(full_, prefix + path, module);
+}
+
+void ModuleNames::add_ldm_spelling(const ModuleName& module, const std::string& ldm) {
+  for (const std::string& prefix : kohya_prefixes(module.component, /*xl=*/false))
+    add(full_, prefix + underscored(ldm), module);
+  add(full_, "diffusion_model." + ldm, module);
+  add(bare_, ldm, module);
+}
+
+void ModuleNames::add_written(const ModuleName& module, const std::string& ldm, bool xl) {
+  const std::vector<std::string> kohya = kohya_prefixes(module.component, xl);
+  // Every reader of diffusers' and kohya's names knows those with "text_model.".
+  const bool text_encoder = module.component.starts_with("text_encoder");
+  const std::string path = text_encoder ? nn::with_text_model_level(module.path) : module.path;
+  auto& names = written_[module];
+  names[Naming::peft] = kPeft + module.path;
+  names[Naming::diffusers] = full_name({module.component, path});
+  if (!kohya.empty())
+    names[Naming::kohya] = kohya.front() + underscored(xl && !ldm.empty() ? ldm : path);
+  // Readers know "lycoris_" in the U-Net only.
+  const bool has_prefix = module.component != "unet" && !kohya.empty();
+  names[Naming::lycoris] = (has_prefix ? kohya.front() : "lycoris_") + underscored(path);
+}
+
+void ModuleNames::add(Owners& owners, const std::string& spelling, const ModuleName& module) {
+  std::vector<ModuleName>& known = owners[spelling];
+  if (std::ranges::find(known, module) == known.end()) known.push_back(module);
 }
 
 void ModuleNames::add_positions(const std::string& component, const nn::ModuleIndex& index) {

@@ -14,6 +14,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_families.h"
 #include "ringlet/formats/inner_level.h"
+#include "ringlet/formats/unread_adapter.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::formats {
@@ -43,7 +44,7 @@ at::ScalarType common_type(const AdapterTensors& tensors) {
   std::optional<at::ScalarType> type;
   for (const LayerTensors& layer : tensors.layers)
     for (const auto& [what, tensor] : layer.tensors) {
-      if (what == "alpha" || what == "on_input") continue;
+      if (what == "alpha" || what == "on_input" || what == "oft_scaled") continue;
       if (type && *type != tensor.scalar_type()) return at::kFloat;
       type = tensor.scalar_type();
     }
@@ -62,28 +63,36 @@ class ForeignReader {
            const std::optional<PeftConfig>& config) {
     const auto opened = io::SafetensorsFile::open(file);
     const AdapterTensors tensors = sort_tensors(opened);
-    if (tensors.naming == Naming::peft && !config)
+    if (components_.contains("unet")) refuse_transformers(*opened);
+    const auto uses = [&](Naming naming) {
+      return std::ranges::find(tensors.layers, naming, &LayerTensors::naming) !=
+             tensors.layers.end();
+    };
+    if (uses(Naming::peft) && !config)
       throw Error(ErrorCode::not_found, (file.parent_path() / kPeftConfig).string(),
                   "is missing, and with it the scale of this PEFT adapter",
                   "keep " + std::string(kPeftConfig) + " beside " + kPeftWeights);
-    report_.dialect = name_of(tensors.naming);
+    report_.dialect = tensors.dialect();
     storage_ = common_type(tensors);
     for (const auto& [key, value] : opened->metadata())
       if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);
     const std::map<std::string, PeftConfig> saved = diffusers_metadata(*opened);
-    if (tensors.naming == Naming::cloneofsimo) check_classes(*opened);
+    if (uses(Naming::cloneofsimo)) check_classes(*opened);
     if (!tensors.projections.empty()) projections_[component] = tensors.projections;
     for (const LayerTensors& layer : tensors.layers)
-      add_layer(layer, tensors.naming, component, config, saved, *opened);
-    for (const std::string& name : tensors.unknown)
-      if (!(tensors.naming == Naming::cloneofsimo && name.starts_with("<")))
-        unmatched_.push_back(name);
+      add_layer(layer, component, config, saved, *opened);
+    unread_.endings = tensors.unknown;
+    if (!tensors.embeddings.empty())
+      decisions_.insert(std::to_string(tensors.embeddings.size()) +
+                        " tensors are embeddings of words, which --embedding reads: \"" +
+                        shown(tensors.embeddings.front()) + "\"");
   }
 
   ReadAdapter build(const fs::path& path) {
-    if (!unmatched_.empty()) throw nothing_fits(path);
+    if (unread_.any()) throw not_understood(path, unread_);
     if (assignments_.empty() && norms_.empty())
-      throw Error(ErrorCode::bad_format, path.string(), "changes no layer", "is it an adapter?");
+      throw Error(ErrorCode::bad_format, path.string(), "changes no layer",
+                  "is it an adapter? --embedding reads files of embeddings");
     adapt::AdapterSet set =
         adapt::AdapterSet::create(assignments_, adapt::FactorTable(), Random(0), true, norms_);
     check_projections();
@@ -100,17 +109,6 @@ class ForeignReader {
   }
 
  private:
-  Error nothing_fits(const fs::path& path) const {
-    constexpr std::size_t kShown = 3;
-    std::vector<std::string> some;
-    for (std::size_t i = 0; i < std::min(kShown, unmatched_.size()); ++i)
-      some.push_back(shown(unmatched_[i]));
-    return {ErrorCode::mismatch, path.string(),
-            std::to_string(unmatched_.size()) + " of its tensors or layers belong to nothing in " +
-                "the model: " + join(some) + (unmatched_.size() > kShown ? ", …" : ""),
-            "the adapter was made for another kind of model"};
-  }
-
   /// diffusers' metadata: a PEFT configuration per component, its keys behind "unet."; or, as
   /// save_lora_adapter writes it, one of the file's only network, whose keys have no dot.
   std::map<std::string, PeftConfig> diffusers_metadata(const io::SafetensorsFile& file) const {
@@ -146,36 +144,33 @@ class ForeignReader {
     return module.path;
   }
 
-  void add_layer(const LayerTensors& layer, Naming naming, const std::string& component,
+  void add_layer(const LayerTensors& layer, const std::string& component,
                  const std::optional<PeftConfig>& config,
                  const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file) {
     std::optional<ModuleName> module = names_.find(layer.prefix, component);
     if (!module) module = find_at_other_level(names_, layer.prefix, component);
     if (!module) {
-      unmatched_.push_back(layer.prefix);
+      unread_.layers.push_back(layer.telling_name());
       return;
     }
+    ++unread_.fitting;
     const auto [seen, is_new] = seen_.emplace(*module, layer.prefix);
     if (!is_new)
       throw Error(ErrorCode::bad_format, file.path().string(),
                   "has the same layer twice: \"" + seen->second + "\" and \"" + layer.prefix + "\"",
                   "the file was put together wrongly");
-    if (layer.tensors.contains("w_norm") || layer.tensors.contains("b_norm"))
-      return add_norm(layer, *module);
     const auto& layers = components_.at(module->component)->layers;
-    if (!layers.contains(module->path)) {
-      unmatched_.push_back(layer.prefix);
-      return;
-    }
+    if (!layers.contains(module->path)) return add_norm(layer, *module);
     const auto& target = layers.at(module->path);
     const auto own = saved.contains("") ? saved.find("") : saved.find(module->component);
     const auto network = file.metadata().find("ss_network_module");
     const ReadingContext context{
-        naming, path_in_file(layer.prefix, *module), target.get(),
+        layer.naming, path_in_file(layer.prefix, *module), target.get(),
         config               ? &*config
         : own != saved.end() ? &own->second
                              : nullptr,
-        network != file.metadata().end() && network->second.starts_with("networks.oft")};
+        layer.prefix.starts_with("oft_unet_") ||
+            (network != file.metadata().end() && network->second.starts_with("networks.oft"))};
     LayerReading reading = read_layer(layer, context, decisions_);
     assignments_.push_back(
         {{module->component, module->path, target}, to_method(reading.method, layer.prefix)});
@@ -255,14 +250,17 @@ class ForeignReader {
                   "the adapter was made for another model, or is damaged");
   }
 
-  /// LyCORIS's norms: differences of their scale and offset.
+  /// Differences of a norm's scale and offset: LyCORIS's w_norm and b_norm, ComfyUI's diff and
+  /// diff_b, or its set_weight, the scale itself.
   void add_norm(const LayerTensors& layer, const ModuleName& module) {
     const nn::ModuleIndex& index = *components_.at(module.component);
     for (const auto& [what, tensor] : layer.tensors) {
       const std::string& in_file = layer.names.at(what);
-      if (what != "w_norm" && what != "b_norm")
-        throw Error(ErrorCode::bad_format, in_file, "does not belong to a norm");
-      const std::string name = module.path + (what == "w_norm" ? ".weight" : ".bias");
+      const bool offset = what == "b_norm" || what == "diff_b";
+      if (!offset && what != "w_norm" && what != "diff" && what != "set_weight")
+        throw Error(ErrorCode::bad_format, in_file, "does not belong to a norm",
+                    "a norm has no matrix that a method could change");
+      const std::string name = module.path + (offset ? ".bias" : ".weight");
       const auto found = index.tensors.find(name);
       if (found == index.tensors.end() || found->second.dim() != 1 ||
           found->second.numel() != tensor.numel())
@@ -272,7 +270,13 @@ class ForeignReader {
         throw Error(ErrorCode::non_finite, in_file, "holds something else than finite numbers");
       norms_.push_back({module.component, name, found->second, index.slots});
       const std::string full = norms_.back().full_name() + ".difference";
-      numbers_.emplace(full, tensor);
+      const bool whole = what == "set_weight";
+      if (!numbers_
+               .emplace(full,
+                        whole ? tensor.to(at::kFloat) - found->second.to(at::kFloat).cpu() : tensor)
+               .second)
+        throw Error(ErrorCode::bad_format, in_file, "changes what another tensor of its norm does",
+                    "the file was put together wrongly");
       file_names_.emplace(full, in_file);
     }
   }
@@ -318,7 +322,7 @@ class ForeignReader {
   std::map<ModuleName, std::string> seen_;  // layers by how the file calls them
   std::map<std::string, std::map<std::string, at::Tensor>> projections_;  // by component
   std::set<std::string> decisions_;
-  std::vector<std::string> unmatched_;
+  UnreadTensors unread_;
   io::Metadata metadata_;
   at::ScalarType storage_ = at::kFloat;
   AdapterReport report_;

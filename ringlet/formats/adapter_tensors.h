@@ -15,21 +15,31 @@ namespace ringlet::formats {
 
 /// The tensors of one layer by what they are: "down", "up", "alpha", "w1_a", …
 struct LayerTensors {
-  std::string prefix;  ///< how the file calls the layer
+  std::string prefix;                 ///< how the file calls the layer
+  Naming naming = Naming::diffusers;  ///< whose name that is
   std::map<std::string, at::Tensor> tensors;
   std::map<std::string, std::string> names;  ///< of the tensors in the file
+
+  /// The file's name of a tensor that says what the layer's are: not a scale or a switch, which
+  /// stand beside those of several methods.
+  const std::string& telling_name() const;
 };
 
 /// A file's tensors by layer.
 struct AdapterTensors {
-  Naming naming;
   std::vector<LayerTensors> layers;               ///< by prefix
   std::map<std::string, at::Tensor> projections;  ///< VeRA's shared matrices
   std::vector<std::string> unknown;               ///< names that end in nothing known
+  std::vector<std::string> embeddings;            ///< names of rows of new tokens
+
+  std::string dialect() const;  ///< whose names the layers have: "kohya", "ComfyUI and kohya"
 };
 
-/// Sorts a file's tensors. Throws Error(bad_format) when it mixes the names of two dialects, or
-/// says one thing twice in two spellings.
+/// What the names of embeddings bundled with an adapter begin with: "bundle_emb.WORD.clip_l".
+inline constexpr const char* kBundledEmbedding = "bundle_emb.";
+
+/// Sorts a file's tensors, whose layers may have the names of several programs. Throws
+/// Error(bad_format) when the file is empty or says one thing twice in two spellings.
 AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& file);
 
 /// The types that factors may have: F64, F32, F16, BF16.

@@ -18,6 +18,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_families.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::formats {
@@ -104,10 +105,16 @@ class AdapterWriter {
                 "(whole differences, for kohya and lycoris), --to ringlet, or merge the adapter");
   }
 
+  std::string prefix_of(const ModuleName& module) const {
+    const std::string prefix = names_.prefix(naming_, module);
+    if (naming_ != Naming::peft) return prefix;
+    const bool lacking = options_.lacking_text_model_level.contains(module.component);
+    return prefix.substr(0, prefix.size() - module.path.size()) + options_.level +
+           (lacking ? nn::without_text_model_level(module.path) : module.path);
+  }
+
   void add_tensors(const Written& one, Tensors& tensors) const {
-    std::string prefix = names_.prefix(naming_, one.module);
-    if (naming_ == Naming::peft)
-      prefix.insert(std::string_view("base_model.model.").size(), options_.level);
+    const std::string prefix = prefix_of(one.module);
     for (const auto& [what, tensor] : one.layer.tensors) {
       const at::Tensor finished = stored(what, tensor, info_.storage);
       if (!finished.isfinite().all().item<bool>())
@@ -138,10 +145,8 @@ class AdapterWriter {
   /// A layer's path for PEFT's lists, which compare ends. transformers 5 leaves the "text_model."
   /// of older versions out.
   std::string listed(const ModuleName& module) const {
-    constexpr std::string_view kOld = "text_model.";
     const bool text = module.component.starts_with("text_encoder");
-    return text && module.path.starts_with(kOld) ? module.path.substr(kOld.size())
-                                                 : options_.level + module.path;
+    return text ? nn::without_text_model_level(module.path) : options_.level + module.path;
   }
 
   /// The same as a regular expression, for rank_pattern and alpha_pattern.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <set>
 #include <string>
 
 #include "ringlet/adapt/adapter_file.h"
@@ -25,6 +26,9 @@ struct AdapterWriteOptions {
   /// not here: inner_level(). For PEFT.
   std::string level = {};
   std::string architecture = {};  ///< modelspec.architecture: "stable-diffusion-v1/lora", …
+  /// The text encoders whose own files lack the level "text_model.": PEFT compares names with those
+  /// of the network that it is given, so that its files are written for the model as it is.
+  std::set<std::string> lacking_text_model_level = {};
 };
 
 /// Writes the set for another program: a file, or for PEFT a folder (with a folder per component

@@ -7,6 +7,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/formats/ldm_names.h"
+#include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::formats {
 namespace {
@@ -66,7 +67,9 @@ void add_open_clip_layer(const std::string& name, const std::string& layer, cons
 }  // namespace
 
 LdmTextEncoder read_clip_text(const nn::TensorStore& store, const std::string& prefix) {
-  const std::string model = prefix + "text_model.";
+  // NovelAI's checkpoints of 2022, and files made with transformers 5.6, leave the level out.
+  const bool flat = store.find(prefix + "embeddings.token_embedding.weight", {}, {}).has_value();
+  const std::string model = prefix + (flat ? "" : "text_model.");
   std::int64_t layers = 0;
   const auto fc1 = [&](std::int64_t layer) {
     return model + "encoder.layers." + std::to_string(layer) + ".mlp.fc1.weight";
@@ -78,7 +81,7 @@ LdmTextEncoder read_clip_text(const nn::TensorStore& store, const std::string& p
                                need(store, fc1(0)), layers, "quick_gelu");
   for (const std::string& name : store.names())
     if (name.starts_with(prefix) && !name.ends_with(".position_ids"))
-      encoder.origins[name.substr(prefix.size())] = {.name = name};
+      encoder.origins[nn::with_text_model_level(name.substr(prefix.size()))] = {.name = name};
   return encoder;
 }
 

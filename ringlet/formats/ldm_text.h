@@ -15,7 +15,8 @@ struct LdmTextEncoder {
   std::map<std::string, TensorOrigin> origins;
 };
 
-/// transformers' own names under a prefix ("cond_stage_model.transformer."): CLIP-L.
+/// transformers' own names under a prefix ("cond_stage_model.transformer."), with the level
+/// "text_model." or without: CLIP-L. The origins have it.
 LdmTextEncoder read_clip_text(const nn::TensorStore& store, const std::string& prefix);
 
 /// OpenCLIP's names ("cond_stage_model.model.", "conditioner.embedders.1.model."): the three

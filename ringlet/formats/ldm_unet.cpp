@@ -285,17 +285,18 @@ std::map<std::string, TensorOrigin> unet_origins(const nn::TensorStore& store,
   return origins;
 }
 
-std::map<std::string, std::string> ldm_layer_names(const nn::ModuleIndex& unet) {
+std::map<std::string, std::string> ldm_module_names(const nn::ModuleIndex& unet,
+                                                    const std::vector<std::string>& modules) {
   const std::optional<LdmUNet> blocks = structure(unet);
   if (!blocks) return {};
   NameTable table;
   for (const std::string& place : ldm_places(*blocks, unet))
     if (const auto name = diffusers_name(place, *blocks)) table.emplace_back(*name, place);
   std::map<std::string, std::string> names;
-  for (const auto& layer : unet.layers)
-    if (auto name = replace_prefix(layer.first + ".", table)) {
+  for (const std::string& module : modules)
+    if (auto name = replace_prefix(module + ".", table)) {
       name->pop_back();
-      names.emplace(layer.first, *name);
+      names.emplace(module, *name);
     }
   return names;
 }

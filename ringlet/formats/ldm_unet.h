@@ -46,8 +46,10 @@ Json unet_config_json(const LdmUNet& unet);
 std::map<std::string, TensorOrigin> unet_origins(const nn::TensorStore& store,
                                                  const std::string& prefix, const LdmUNet& unet);
 
-/// LDM's names of a U-Net's layers by diffusers' names: "down_blocks.0.downsamplers.0.conv" is
-/// "input_blocks.3.0.op". Layers for which LDM has no name are left out.
-std::map<std::string, std::string> ldm_layer_names(const nn::ModuleIndex& unet);
+/// LDM's names of a U-Net's modules (layers and norms) by diffusers' names:
+/// "down_blocks.0.downsamplers.0.conv" is "input_blocks.3.0.op". Those for which LDM has no name
+/// are left out.
+std::map<std::string, std::string> ldm_module_names(const nn::ModuleIndex& unet,
+                                                    const std::vector<std::string>& modules);
 
 }  // namespace ringlet::formats

@@ -25,6 +25,11 @@ class Reader {
     for (const auto& [what, tensor] : file_.tensors) check_finite(what, tensor);
     check_base();
     read_family();
+    read_bias();
+    if (has("alpha") && !used_.contains("alpha")) {
+      take("alpha");
+      decisions_.insert("alpha counts for nothing beside a method without a scale");
+    }
     for (const auto& [what, tensor] : file_.tensors)
       if (!used_.contains(what))
         throw Error(ErrorCode::bad_format, file_.names.at(what),
@@ -44,8 +49,8 @@ class Reader {
 
   void check_finite(const std::string& what, const at::Tensor& tensor) const {
     const at::ScalarType type = tensor.scalar_type();
-    const bool setting = what == "alpha" || what == "on_input";
-    const bool whole = at::isIntegralType(type, false) && !at::isBarebonesUnsignedType(type);
+    const bool setting = what == "alpha" || what == "on_input" || what == "oft_scaled";
+    const bool whole = at::isIntegralType(type, true) && !at::isBarebonesUnsignedType(type);
     if (!is_factor_type(type) && !(setting && whole))
       throw bad(what.c_str(), std::string("has numbers of type ") + at::toString(type));
     if (tensor.numel() == 0) throw bad(what.c_str(), "is empty");
@@ -149,7 +154,7 @@ class Reader {
   std::string magnitude() {
     if (!configured("use_dora") && !has("magnitude")) return "";
     const at::Tensor& m = give("magnitude", "magnitude.m");
-    const bool peft = context_.naming == Naming::peft || context_.naming == Naming::diffusers;
+    const bool peft = !file_.names.at("magnitude").ends_with(".dora_scale");
     // [1, in] is the axis of LyCORIS before 3.2; PEFT's convolutions are [1, out, 1, 1].
     const bool columns = !peft && m.dim() > 1 && m.size(0) == 1 && m.numel() == shape_.in &&
                          (shape_.in != 1 || shape_.out != 1);
@@ -168,20 +173,25 @@ class Reader {
     if (has("lokr_w1") || has("lokr_w1_a")) return read_lokr();
     if (has("oft_r")) return read_peft_oft();
     if (has("oft_blocks")) return read_lycoris_oft();
+    if (has("oft_diag")) return read_old_lycoris_oft();
     if (has("boft_r")) return read_peft_boft();
     if (has("hra_u")) return read_hra();
     if (has("a1")) return read_glora();
     if (has("ia3")) return read_ia3();
     if (has("spectrum")) return read_fourier();
     if (has("vera_b")) return read_vera();
-    if (has("diff") || has("diff_b")) return read_difference();
+    if (has("diff") || has("set_weight")) return read_difference();
     if (has("rank_scale")) return read_adalora();
     if (has("down") || has("up")) return read_lora();
     if (has("table_down") || has("table_up")) return read_table();
     if (has("saved_weight") || has("saved_bias")) return read_saved();
-    throw Error(ErrorCode::unsupported, file_.prefix,
-                "has tensors of no known method: " + file_.names.begin()->second,
-                "convert the adapter to a full difference with the program that made it");
+    if (has("diff_b")) return;  // read() takes it
+    if (has("alpha") && file_.names.size() == 1)
+      throw Error(ErrorCode::bad_format, file_.names.at("alpha"),
+                  "is a scale without factors that it scales",
+                  "the file is incomplete; download it again");
+    throw Error(ErrorCode::unsupported, file_.telling_name(), "is of no method that is known here",
+                "merge the adapter with the program that made it, and use the merged model");
   }
 
   void read_lora() {
@@ -375,20 +385,39 @@ class Reader {
     return width == shape_.patch() && shape_.positions() > 1 ? ",over=patches" : "";
   }
 
+  /// The numbers of PEFT's OFT. OneTrainer's scaled OFT divides them while it computes.
+  const at::Tensor& give_oft_numbers(std::int64_t block) {
+    if (!has("oft_scaled") || scalar("oft_scaled") == 0.0) return give("oft_r", "transform.blocks");
+    const at::Tensor& v = take("oft_r");
+    const double divisor =
+        2.0 * std::sqrt(static_cast<double>(std::max<std::int64_t>(2, block) - 1));
+    give("transform.blocks", v.to(at::kFloat) / divisor);
+    decisions_.insert("scaled OFT: its numbers are divided by 2 sqrt(block - 1)");
+    return v;
+  }
+
   void read_peft_oft() {
     check_type("OFT");
-    const at::Tensor& v = give("oft_r", "transform.blocks");
-    const std::int64_t numbers = rank_of("oft_r", v, 1);
+    const std::int64_t numbers = rank_of("oft_r", file_.tensors.at("oft_r"), 1);
     const auto b = static_cast<std::int64_t>(
         std::llround((1.0 + std::sqrt(1.0 + 8.0 * static_cast<double>(numbers))) / 2.0));
-    const bool share = configured("block_share");
+    const at::Tensor& v = give_oft_numbers(b);
+    const bool peft = context_.naming == Naming::peft;
     const std::int64_t width = shape_.patch();
+    // OneTrainer states nothing: one row for several blocks is shared.
+    const bool share = peft ? configured("block_share") : v.size(0) == 1 && width != b;
     if (v.dim() != 2 || b * (b - 1) / 2 != numbers || width % b != 0 ||
         v.size(0) != (share ? 1 : width / b))
       throw bad("oft_r", "is not " + std::string(share ? "one block" : "the blocks") + " of " +
                              std::to_string(width) + " inputs");
     std::string more = over_patches(width);
     if (share) more += ",share=yes";
+    more += peft ? peft_cayley() : onetrainer_cayley();
+    reading_.method = "oft(block=" + std::to_string(b) + more + ")";
+  }
+
+  std::string peft_cayley() {
+    std::string more;
     if (context_.config == nullptr || context_.config->flag("use_cayley_neumann", true)) {
       more += ",cayley=neumann,transpose=yes,terms=" +
               std::to_string(context_.config == nullptr
@@ -399,14 +428,21 @@ class Reader {
     } else {
       decisions_.insert("OFT on the input side, exact Cayley transform");
     }
-    if (configured("coft")) {
-      const double eps = context_.config->number("eps", 6e-5);
-      if (!(eps > 0.0))
-        throw Error(ErrorCode::unsupported, context_.config->where(),
-                    "eps is " + exact_number(eps) + ", which limits the rotation to nothing");
-      more += ",constraint=" + exact_number(eps) + ",constrain=block";
-    }
-    reading_.method = "oft(block=" + std::to_string(b) + more + ")";
+    if (!configured("coft")) return more;
+    const double eps = context_.config->number("eps", 6e-5);
+    if (!(eps > 0.0))
+      throw Error(ErrorCode::unsupported, context_.config->where(),
+                  "eps is " + exact_number(eps) + ", which limits the rotation to nothing");
+    return more + ",constraint=" + exact_number(eps) + ",constrain=block";
+  }
+
+  /// OneTrainer's is PEFT's with five terms, but it turns the weight of a convolution where PEFT
+  /// turns the input: the transpose.
+  std::string onetrainer_cayley() {
+    decisions_.insert(
+        "OFT on the input side, Cayley-Neumann series of five terms (OneTrainer; of convolutions "
+        "the transpose)");
+    return std::string(",cayley=neumann,terms=5,transpose=") + (shape_.convolution ? "no" : "yes");
   }
 
   /// "+diagonal(…)" for the row scales that OFT and BOFT files may have.
@@ -425,8 +461,10 @@ class Reader {
       throw bad("oft_blocks",
                 "are not square blocks of " + std::to_string(shape_.out) + " outputs");
     const std::int64_t b = blocks.size(-1);
-    const double constraint = has("alpha") ? scalar("alpha") : 0.0;
+    double constraint = has("alpha") ? scalar("alpha") : 0.0;
     if (!(constraint >= 0.0)) throw bad("alpha", "is a constraint below zero");
+    // LyCORIS and kohya count it per output, ComfyUI, which trains such files too, in all.
+    if (context_.naming == Naming::comfyui) constraint /= static_cast<double>(shape_.out);
     if (context_.kohya_oft && constraint == 0.0)
       throw Error(ErrorCode::unsupported, file_.names.at("oft_blocks"),
                   "kohya's networks.oft with alpha 0 limits the rotation to nothing",
@@ -445,6 +483,22 @@ class Reader {
     decisions_.insert(butterfly ? "BOFT on the output side (LyCORIS)"
                                 : "OFT on the output side (LyCORIS, kohya)");
     reading_.method += row_scale("rescale", 2);
+  }
+
+  /// LyCORIS before 2.1.0.dev9 (February 2024) saved the rotations, R^t W0 for each block of rows,
+  /// in place of the numbers that they are made from.
+  void read_old_lycoris_oft() {
+    const at::Tensor& r = take("oft_diag");
+    if (r.dim() != 3 || r.size(1) != r.size(2) || r.size(0) * r.size(1) != shape_.out)
+      throw bad("oft_diag", "are not square blocks of " + std::to_string(shape_.out) + " outputs");
+    const at::Tensor w0 = context_.layer->weight().to(at::kCPU, at::kFloat);
+    const at::Tensor rows = w0.reshape({r.size(0), r.size(1), -1});
+    const at::Tensor turned = at::matmul(r.to(at::kFloat).transpose(1, 2), rows);
+    give("residual.diff", (turned - rows).reshape(w0.sizes()));
+    reading_.method = "diff";
+    decisions_.insert(
+        "oft_diag holds rotations of the outputs (LyCORIS before 2.1): what they change is read as "
+        "differences");
   }
 
   void read_peft_boft() {
@@ -554,17 +608,25 @@ class Reader {
   }
 
   void read_difference() {
+    const char* what = has("diff") ? "diff" : "set_weight";
+    const at::Tensor& stored = file_.tensors.at(what);
+    const at::Tensor& w0 = context_.layer->weight();
+    if (stored.numel() != w0.numel()) throw bad(what, "has another size than the layer's weight");
     if (has("diff")) {
-      const at::Tensor& diff = give("diff", "residual.diff");
-      if (diff.numel() != shape_.out * shape_.patch())
-        throw bad("diff", "has another size than the layer's weight");
-      reading_.method = "diff";
+      give("diff", "residual.diff");
+    } else {
+      decisions_.insert("set_weight is the whole weight: its difference from the model's is taken");
+      give("residual.diff",
+           take("set_weight").to(at::kFloat).reshape(w0.sizes()) - w0.to(at::kCPU, at::kFloat));
     }
-    if (has("diff_b")) {
-      give("diff_b", "bias.d");
-      reading_.method += reading_.method.empty() ? "bias" : "+bias";
-    }
-    reading_.method += magnitude();
+    reading_.method = "diff" + magnitude();
+  }
+
+  /// ComfyUI and LyCORIS keep a difference of the bias beside the tensors of every method.
+  void read_bias() {
+    if (!has("diff_b")) return;
+    give("diff_b", "bias.d");
+    reading_.method += reading_.method.empty() ? "bias" : "+bias";
   }
 
   const LayerTensors& file_;

@@ -1,7 +1,10 @@
 #include "ringlet/formats/renamed_store.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
+
+#include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::formats {
 
@@ -65,6 +68,17 @@ std::shared_ptr<const nn::TensorStore> with_current_attention_names(
     origins[current] = {.name = name, .drop_kernel = current != name};
   }
   if (!changed) return store;
+  return std::make_shared<RenamedStore>(std::move(store), std::move(origins));
+}
+
+std::shared_ptr<const nn::TensorStore> with_text_model_level(
+    std::shared_ptr<const nn::TensorStore> store) {
+  const std::vector<std::string> names = store->names();
+  const auto has = [&](const char* name) { return std::ranges::find(names, name) != names.end(); };
+  if (!has("embeddings.token_embedding.weight") || !has("encoder.layers.0.self_attn.q_proj.weight"))
+    return store;
+  std::map<std::string, TensorOrigin> origins;
+  for (const std::string& name : names) origins[nn::with_text_model_level(name)] = {.name = name};
   return std::make_shared<RenamedStore>(std::move(store), std::move(origins));
 }
 

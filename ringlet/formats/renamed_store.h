@@ -48,4 +48,10 @@ class RenamedStore final : public nn::TensorStore {
 std::shared_ptr<const nn::TensorStore> with_current_attention_names(
     std::shared_ptr<const nn::TensorStore> store);
 
+/// A CLIP text encoder's store with the level "text_model." in its names (nn/text_model_level.h),
+/// which files of transformers 5.6 and later lack. Returns `store` itself when it has the level, or
+/// is something else than a text encoder alone.
+std::shared_ptr<const nn::TensorStore> with_text_model_level(
+    std::shared_ptr<const nn::TensorStore> store);
+
 }  // namespace ringlet::formats

@@ -16,12 +16,6 @@ at::Tensor activate(const std::string& name, const at::Tensor& x) {
   return at::gelu(x);
 }
 
-/// Checkpoints name the encoder "text_model.…"; newer exporters leave that out.
-nn::WeightSource text_model_scope(const nn::WeightSource& source) {
-  const bool bare = source.has("embeddings.token_embedding.weight");
-  return bare ? source : source.at("text_model");
-}
-
 }  // namespace
 
 ClipTextConfig ClipTextConfig::from_json(const Json& json, const std::string& where) {
@@ -82,13 +76,13 @@ at::Tensor ClipTextModel::EncoderLayer::forward(const at::Tensor& x) const {
 
 ClipTextModel::ClipTextModel(const nn::WeightSource& source, const ClipTextConfig& config)
     : config_(config),
-      token_embedding_(text_model_scope(source).at("embeddings").at("token_embedding"),
+      token_embedding_(source.at("text_model").at("embeddings").at("token_embedding"),
                        config.vocab_size, config.hidden_size),
-      position_embedding_(text_model_scope(source).at("embeddings").at("position_embedding"),
+      position_embedding_(source.at("text_model").at("embeddings").at("position_embedding"),
                           config.max_position_embeddings, config.hidden_size),
-      final_layer_norm_(text_model_scope(source).at("final_layer_norm"), config.hidden_size,
+      final_layer_norm_(source.at("text_model").at("final_layer_norm"), config.hidden_size,
                         config.layer_norm_eps) {
-  const nn::WeightSource layers = text_model_scope(source).at("encoder").at("layers");
+  const nn::WeightSource layers = source.at("text_model").at("encoder").at("layers");
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i)
     layers_.emplace_back(layers.at(i), config);
   if (config.with_projection)

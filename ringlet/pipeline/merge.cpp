@@ -7,6 +7,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/model_folder.h"
@@ -48,11 +49,13 @@ void write_with(const io::SafetensorsFile& base, const nn::TensorStore& store,
   io::save_tensors(out, tensors, base.metadata());
 }
 
-/// The name in a file of "component.path.weight", with or without the component, or "".
+/// The name in a file of "component.path.weight", with or without the component and, for a text
+/// encoder, the level "text_model."; or "".
 std::string name_in(const nn::FileStore& store, const std::string& full) {
-  if (store.find(full, {}, {})) return full;
-  const std::string bare = full.substr(full.find('.') + 1);
-  return store.find(bare, {}, {}) ? bare : "";
+  for (const std::string& spelling : {full, nn::other_text_spelling(full)})
+    for (const std::string& name : {spelling, spelling.substr(spelling.find('.') + 1)})
+      if (!name.empty() && store.find(name, {}, {})) return name;
+  return "";
 }
 
 void merge_named(const fs::path& base, AdapterSets sets, const fs::path& out) {

@@ -9,6 +9,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/safetensors.h"
+#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 
@@ -67,6 +68,16 @@ ModelComponent open_component(const fs::path& root, const std::string& name,
           nn::FileStore::open(find_weights(folder, base, options.variant))};
 }
 
+/// A text encoder of a folder, under names with the level "text_model.".
+ModelComponent open_text_encoder(const fs::path& root, const std::string& name,
+                                 const ModelFileOptions& options) {
+  ModelComponent part = open_component(root, name, "model", options);
+  auto with_level = formats::with_text_model_level(part.weights);
+  part.lacks_text_model_level = with_level != part.weights;
+  part.weights = std::move(with_level);
+  return part;
+}
+
 fs::path tokenizer_folder(const fs::path& root, const std::string& name) {
   const fs::path folder = root / name;
   if (!fs::is_directory(folder))
@@ -109,10 +120,10 @@ ModelFiles find_in_folder(const fs::path& root, const ModelFileOptions& options)
     for (const auto& file : stored->files()) files.unet_files.push_back(file->path());
   files.vae = open_component(root, "vae", "diffusion_pytorch_model", options);
   files.vae.weights = formats::with_current_attention_names(files.vae.weights);
-  files.text_encoder = open_component(root, "text_encoder", "model", options);
+  files.text_encoder = open_text_encoder(root, "text_encoder", options);
   files.tokenizer.folder = tokenizer_folder(root, "tokenizer");
   if (is_present(index, "text_encoder_2")) {
-    files.text_encoder_2 = open_component(root, "text_encoder_2", "model", options);
+    files.text_encoder_2 = open_text_encoder(root, "text_encoder_2", options);
     files.tokenizer_2.folder = tokenizer_folder(root, "tokenizer_2");
   }
   const fs::path scheduler = root / "scheduler" / "scheduler_config.json";
@@ -219,6 +230,10 @@ fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
               "a single-file checkpoint does not carry its tokenizer",
               "give --tokenizer FOLDER with CLIP's vocab.json and merges.txt (the folder "
               "\"tokenizer\" of any Stable Diffusion model), or put it beside the file");
+}
+
+std::string ModelComponent::name_in_file(const std::string& tensor) const {
+  return lacks_text_model_level ? nn::without_text_model_level(tensor) : tensor;
 }
 
 fs::path find_weights(const fs::path& folder, const std::string& base, const std::string& variant) {

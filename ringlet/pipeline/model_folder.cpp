@@ -43,9 +43,11 @@ void write_component(const std::string& name, const ModelComponent& part,
           stored == tensors.end() ? tensor.scalar_type() : stored->second.scalar_type();
       tensors[key] = checked(name + "." + key, tensor, options.dtype.value_or(own));
     }
+  std::map<std::string, at::Tensor> in_file;
+  for (auto& [key, tensor] : tensors) in_file.emplace(part.name_in_file(key), std::move(tensor));
   make_folder(root / name);
   write_json(root / name / "config.json", part.config);
-  io::save_tensors(root / name / weights, tensors, {{"format", "pt"}});
+  io::save_tensors(root / name / weights, in_file, {{"format", "pt"}});
 }
 
 void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {

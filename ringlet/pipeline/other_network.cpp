@@ -8,6 +8,7 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/json.h"
 #include "ringlet/formats/inner_level.h"
+#include "ringlet/formats/renamed_store.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/nn/weight_store.h"
 
@@ -74,7 +75,7 @@ fs::path other_network_file(const fs::path& path) {
 
 nn::ModuleIndex layers_of_file(const fs::path& file) {
   constexpr std::string_view kWeight = ".weight";
-  const auto store = nn::FileStore::open(file);
+  const auto store = formats::with_text_model_level(nn::FileStore::open(file));
   nn::ModuleIndex index;
   for (const std::string& name : store->names()) {
     const at::Tensor tensor = store->find(name, {}, {}).value();

@@ -21,7 +21,8 @@ std::filesystem::path other_network_file(const std::filesystem::path& path);
 
 /// The tensors of a file; those that may be the weight of a linear layer, a convolution or a table
 /// are its layers (nn::layer_of_tensor; tables are known by the names that transformers gives
-/// them). Throws as FileStore::open.
+/// them). The names of a CLIP text encoder have the level "text_model.", whether the file's do or
+/// not. Throws as FileStore::open.
 nn::ModuleIndex layers_of_file(const std::filesystem::path& file);
 
 /// The networks of a file by what these adapters call them, over layers_of_file. ringlet's own

@@ -1,0 +1,115 @@
+#include "ringlet/formats/unread_adapter.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <optional>
+#include <string_view>
+
+#include "ringlet/core/text.h"
+#include "ringlet/formats/adapter_tensors.h"
+
+namespace ringlet::formats {
+namespace {
+
+struct Family {
+  std::string_view block;
+  const char* name;
+};
+
+/// Lists of blocks at the top of a network. A U-Net has down_blocks or input_blocks there.
+constexpr std::array kFamilies = {Family{"double_blocks", "FLUX"},
+                                  Family{"single_blocks", "FLUX"},
+                                  Family{"single_transformer_blocks", "FLUX"},
+                                  Family{"joint_blocks", "Stable Diffusion 3"},
+                                  Family{"transformer_blocks", "a diffusion transformer"},
+                                  Family{"blocks", "a diffusion transformer"}};
+
+constexpr std::array<std::string_view, 9> kBefore = {"base_model.model.",
+                                                     "model.diffusion_model.",
+                                                     "diffusion_model.",
+                                                     "transformer.",
+                                                     "unet.",
+                                                     "lora_unet_",
+                                                     "lora_transformer_",
+                                                     "lycoris_",
+                                                     ""};
+
+/// The place of a network's family in kFamilies.
+std::optional<std::size_t> family_of(std::string_view name) {
+  const auto before =
+      std::ranges::find_if(kBefore, [&](std::string_view one) { return name.starts_with(one); });
+  name.remove_prefix(before->size());
+  for (std::size_t i = 0; i < kFamilies.size(); ++i) {
+    const std::size_t length = kFamilies[i].block.size();
+    if (name.starts_with(kFamilies[i].block) && name.size() > length + 1 &&
+        (name[length] == '.' || name[length] == '_') &&
+        std::isdigit(static_cast<unsigned char>(name[length + 1])) != 0)
+      return i;
+  }
+  return std::nullopt;
+}
+
+std::string quoted(const std::vector<std::string>& names) {
+  constexpr std::size_t kShown = 3;
+  std::vector<std::string> some;
+  for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i)
+    some.push_back("\"" + shown(names[i]) + "\"");
+  return join(some) + (names.size() > kShown ? ", …" : "");
+}
+
+bool any_contains(const std::vector<std::string>& names, std::string_view part) {
+  return std::ranges::any_of(
+      names, [&](const std::string& name) { return name.find(part) != std::string::npos; });
+}
+
+/// Names that only Stable Diffusion XL has: its second text encoder, and blocks of several layers.
+bool is_xl(const std::vector<std::string>& names) {
+  return std::ranges::any_of(std::array{"lora_te2_", "text_encoder_2.", "text_encoders.clip_g",
+                                        "transformer_blocks_1_", "transformer_blocks.1."},
+                             [&](const char* part) { return any_contains(names, part); });
+}
+
+}  // namespace
+
+Error not_understood(const std::filesystem::path& path, const UnreadTensors& unread) {
+  if (!unread.endings.empty() && (unread.fitting > 0 || unread.layers.empty())) {
+    const std::size_t more = unread.endings.size() - 1;
+    return {ErrorCode::mismatch, path.string(),
+            "tensor \"" + shown(unread.endings.front()) + "\" is not understood" +
+                (more > 0 ? ", nor are " + std::to_string(more) + " others" : ""),
+            "its ending is of no method that is known here; merge the adapter with the program "
+            "that made it, and use the merged model"};
+  }
+  const std::size_t missing = unread.layers.size();
+  const std::string what = std::to_string(missing) + " of its " +
+                           std::to_string(missing + unread.fitting) +
+                           " layers belong to nothing in the model: " + quoted(unread.layers);
+  if (is_xl(unread.layers))
+    return {ErrorCode::mismatch, path.string(), what, "these are names of Stable Diffusion XL"};
+  if (unread.fitting == 0)
+    return {ErrorCode::mismatch, path.string(), what,
+            "the adapter was made for another kind of model, or by a program whose names are not "
+            "known here"};
+  return {ErrorCode::mismatch, path.string(), what,
+          "the others fit: the adapter also changes layers that this model lacks, or their names "
+          "are not known here"};
+}
+
+void refuse_transformers(const io::SafetensorsFile& file) {
+  std::optional<std::size_t> family;
+  std::string tensor;
+  for (const io::TensorInfo& info : file.tensors()) {
+    const std::optional<std::size_t> own = family_of(info.name);
+    if (!own || (family && *family <= *own)) continue;
+    family = own;
+    tensor = info.name;
+  }
+  if (!family) return;
+  throw Error(ErrorCode::mismatch, file.path().string(),
+              std::string("is an adapter of ") + kFamilies[*family].name + " (tensor \"" +
+                  shown(tensor) + "\"), and the model has a U-Net",
+              "use it with the model that it was made for, which ringlet does not know");
+}
+
+}  // namespace ringlet::formats
