@@ -186,11 +186,7 @@ class Reader {
     if (has("table_down") || has("table_up")) return read_table();
     if (has("saved_weight") || has("saved_bias")) return read_saved();
     if (has("diff_b")) return;  // read() takes it
-    if (has("alpha") && file_.names.size() == 1)
-      throw Error(ErrorCode::bad_format, file_.names.at("alpha"),
-                  "is a scale without factors that it scales",
-                  "the file is incomplete; download it again");
-    throw Error(ErrorCode::unsupported, file_.telling_name(), "is of no method that is known here",
+    throw Error(ErrorCode::unsupported, file_.telling_name(), "is a tensor of no known method",
                 "merge the adapter with the program that made it, and use the merged model");
   }
 

@@ -16,7 +16,8 @@ struct TextEmbedding {
 };
 
 /// Reads a safetensors file of diffusers ({"<word>": [n, width]}), of SD web UIs (emb_params), of
-/// SDXL (clip_l and clip_g), or of cloneofsimo ("<s1>", "<s2>" beside its layers). Throws
+/// SDXL (clip_l and clip_g), of cloneofsimo ("<s1>", "<s2>" beside its layers), or with embeddings
+/// bundled with an adapter's layers ("bundle_emb.WORD.clip_l", "….string_to_param.*"). Throws
 /// Error(bad_format | unsupported | non_finite), and as SafetensorsFile::open.
 std::vector<TextEmbedding> read_embeddings(const std::filesystem::path& file);
 

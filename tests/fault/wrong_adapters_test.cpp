@@ -162,15 +162,64 @@ std::vector<Wrong> cases() {
       {"StrangeTensor", kohya_lora,
        set(std::string(kKohya) + "lora_mid.weight", at::randn({2, 2, 3, 3})), mismatch, ""},
       {"UnknownEnding", kohya_lora, set(std::string(kKohya) + "mystery", at::randn({2})), mismatch,
-       "belong to nothing"},
+       "tensor \"lora_unet_linear.mystery\" is not understood"},
       {"UnknownLayer", kohya_lora, set("lora_unet_other.lora_down.weight", at::randn({2, 12})),
-       mismatch, "belong to nothing"},
+       mismatch, "nothing in the model: \"lora_unet_other.lora_down.weight\""},
       {"Dots", kohya_lora, set("lora_unet_../../etc.lora_down.weight", at::randn({2, 12})),
        mismatch, "belong to nothing"},
       {"EmptyPrefix", kohya_lora, set("lora_unet_.lora_down.weight", at::randn({2, 12})), mismatch,
        "belong to nothing"},
       {"TwoDialects", kohya_lora, set("unet.linear.lora_A.weight", at::randn({2, 12})), bad_format,
-       "mixes the names of two programs"},
+       "has the same layer twice"},
+      {"NothingFits", kohya_lora,
+       [](File& f) {
+         f.tensors = {{"lora_unet_other.lora_down.weight", at::randn({2, 12})}};
+       },
+       mismatch, "made for another kind of model"},
+      {"ForFlux", kohya_lora, set("lora_unet_double_blocks_0_img_mod_lin.alpha", at::tensor(1.0F)),
+       mismatch, "is an adapter of FLUX"},
+      {"ForFluxOfPeft", kohya_lora,
+       set("base_model.model.single_transformer_blocks.0.attn.to_q.lora_A.weight",
+           at::randn({2, 12})),
+       mismatch, "is an adapter of FLUX"},
+      {"ForStableDiffusion3", kohya_lora,
+       set("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_up.weight", at::randn({2, 12})),
+       mismatch, "is an adapter of Stable Diffusion 3"},
+      {"ForTheXl", kohya_lora,
+       set("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", at::randn({2, 12})),
+       mismatch, "names of Stable Diffusion XL"},
+      {"UnknownBesideAlpha", kohya_lora,
+       [](File& f) {
+         f.tensors = {{"lora_unet_linear.alpha", at::tensor(1.0F)},
+                      {"lora_unet_linear.rescale", at::ones({8})}};
+       },
+       unsupported, "lora_unet_linear.rescale: is a tensor of no known method"},
+      {"OftRShape", diag_oft,
+       [](File& f) {
+         f.tensors = {{"lora_unet_linear.oft_R.weight", at::randn({2, 6})}};
+       },
+       mismatch, "is not the blocks"},
+      {"OftDiagShape", diag_oft,
+       [](File& f) {
+         f.tensors = {{"lora_unet_linear.oft_diag", at::randn({3, 4, 4})}};
+       },
+       mismatch, "are not square blocks"},
+      {"KohyaOftAlphaZero", diag_oft,
+       [](File& f) {
+         f.tensors = {{"oft_unet_linear.oft_blocks", at::randn({2, 4, 4})},
+                      {"oft_unet_linear.alpha", at::tensor(0.0F)}};
+       },
+       unsupported, "limits the rotation to nothing"},
+      {"SetWeightSize", diff,
+       [](File& f) {
+         f.tensors = {{"lora_unet_linear.set_weight", at::randn({8, 13})}};
+       },
+       mismatch, "another size"},
+      {"EmbeddingAlone", kohya_lora,
+       [](File& f) {
+         f.tensors = {{"emb_params", at::randn({2, 12})}};
+       },
+       bad_format, "--embedding reads"},
       {"KernelOfOtherSize", kohya_lora,
        set("lora_unet_conv.lora_down.weight", at::randn({2, 4, 5, 5})), mismatch,
        "the model's layer needs"},

@@ -114,6 +114,12 @@ nn::ModuleIndex layers(const std::vector<std::string>& paths) {
   return index;
 }
 
+std::vector<std::string> layer_names(const nn::ModuleIndex& index) {
+  std::vector<std::string> names;
+  for (const auto& layer : index.layers) names.push_back(layer.first);
+  return names;
+}
+
 /// A tiny model of the golden tests, by the names of its tensors.
 Indices tiny(const std::string& key) {
   Indices all;
@@ -204,6 +210,24 @@ TEST(ModuleNames, EveryDialectIsRead) {
        {"lora_te1_text_model_encoder_layers_11_self_attn_q_proj", "text_encoder", text},
        {"lycoris_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q", "unet", query},
        {"lycoris_text_model_encoder_layers_11_self_attn_q_proj", "text_encoder", text},
+       {"base_model.model.encoder.layers.11.self_attn.q_proj", "text_encoder", text},
+       {"text_encoder.encoder.layers.11.self_attn.q_proj", "text_encoder", text},
+       {"text_encoder.encoder.layers.0.self_attn.to_out_lora", "text_encoder", text_out},
+       {"lora_te_encoder_layers_11_self_attn_q_proj", "text_encoder", text},
+       {"lycoris_encoder_layers_11_self_attn_q_proj", "text_encoder", text},
+       {"oft_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q", "unet", query},
+       {"oft_unet_input_blocks_2_1_transformer_blocks_0_attn1_to_q", "unet", query},
+       {"diffusion_model.input_blocks.2.1.transformer_blocks.0.attn1.to_q", "unet", query},
+       {"input_blocks.2.1.transformer_blocks.0.attn1.to_q", "unet", query},
+       {"diffusion_model.input_blocks.1.0.in_layers.0", "unet", "down_blocks.0.resnets.0.norm1"},
+       {"diffusion_model.out.0", "unet", "conv_norm_out"},
+       {"text_encoders.clip_l.transformer.text_model.encoder.layers.11.self_attn.q_proj",
+        "text_encoder", text},
+       {"text_encoders.clip_h.transformer.encoder.layers.11.self_attn.q_proj", "text_encoder",
+        text},
+       {"clip_l.transformer.text_model.encoder.layers.0.self_attn.out_proj", "text_encoder",
+        text_out},
+       {"clip_l.text_model.encoder.layers.0.self_attn.out_proj", "text_encoder", text_out},
        {"unet:9", "unet", query},
        {"text_encoder:46", "text_encoder", text}});
 }
@@ -241,12 +265,71 @@ TEST(ModuleNames, LdmNamesOfTheXlUNet) {
   }
 }
 
+TEST(ModuleNames, ComfyUiTellsTheTwoTextEncodersOfTheXlApart) {
+  const Indices indices = stable_diffusion_xl();
+  const char* path = "text_model.encoder.layers.3.mlp.fc2";
+  expect_spellings(
+      ModuleNames(components(indices)),
+      {{"text_encoders.clip_l.transformer.text_model.encoder.layers.3.mlp.fc2", "text_encoder",
+        path},
+       {"text_encoders.clip_g.transformer.text_model.encoder.layers.3.mlp.fc2", "text_encoder_2",
+        path},
+       {"clip_g.transformer.encoder.layers.3.mlp.fc2", "text_encoder_2", path},
+       {"text_encoders.clip_g.transformer.text_projection", "text_encoder_2", "text_projection"},
+       {"text_encoder_2.encoder.layers.3.mlp.fc2", "text_encoder_2", path},
+       {"lora_te2_encoder_layers_3_mlp_fc2", "text_encoder_2", path},
+       {"diffusion_model.label_emb.0.2", "unet", "add_embedding.linear_2"}});
+  EXPECT_EQ(ModuleNames(components(indices)).find("clip_h.transformer.encoder.layers.3.mlp.fc2"),
+            std::nullopt);
+}
+
+// A network may hand its text encoder over under either spelling.
+TEST(ModuleNames, TheLevelOfTextEncodersIsOptionalAndWrittenForReaders) {
+  const std::string flat = "encoder.layers.0.self_attn.q_proj", level = "text_model." + flat;
+  for (const std::string& own : {flat, level}) {
+    const Indices indices = {{"unet", layers({"conv_in"})},
+                             {"text_encoder", layers({own, "text_projection"})}};
+    const ModuleNames names(components(indices));
+    const ModuleName module{"text_encoder", own};
+    for (const std::string& path : {flat, level}) {
+      std::string under = path;
+      std::ranges::replace(under, '.', '_');
+      for (const std::string& name :
+           {"text_encoder." + path, "base_model.model." + path, "lora_te_" + under,
+            "lora_te1_" + under, "lycoris_" + under, "clip_l.transformer." + path})
+        EXPECT_EQ(names.find(name), module) << name;
+    }
+    for (const Naming naming : {Naming::kohya, Naming::lycoris})
+      EXPECT_EQ(names.prefix(naming, module),
+                "lora_te_text_model_encoder_layers_0_self_attn_q_proj");
+    EXPECT_EQ(names.prefix(Naming::diffusers, module), "text_encoder." + level);
+    EXPECT_EQ(names.prefix(Naming::peft, module), "base_model.model." + own);
+    EXPECT_EQ(names.prefix(Naming::kohya, {"text_encoder", "text_projection"}),
+              "lora_te_text_projection");
+  }
+  // In a whole CLIP the names without it could mean the vision model.
+  const Indices clip = {{"model", layers({level, "vision_model." + flat})}};
+  EXPECT_EQ(ModuleNames(components(clip)).find("base_model.model." + flat), std::nullopt);
+  const Indices alone = {{"model", layers({level})}};
+  EXPECT_EQ(ModuleNames(components(alone)).find("base_model.model." + flat),
+            (ModuleName{"model", level}));
+}
+
+TEST(ModuleNames, NormsHaveLdmNamesInTheXl) {
+  const Indices indices = stable_diffusion_xl();
+  const ModuleNames names(components(indices));
+  const ModuleName norm{"unet", "down_blocks.1.attentions.0.norm"};
+  EXPECT_EQ(names.prefix(Naming::kohya, norm), "lora_unet_input_blocks_4_1_norm");
+  EXPECT_EQ(names.find("lora_unet_input_blocks_4_1_norm"), norm);
+  EXPECT_EQ(names.find("lora_unet_down_blocks_1_attentions_0_norm"), norm);
+}
+
 TEST(ModuleNames, LdmNamesAgreeWithTheGoldenTable) {
   for (const char* key : {"sd1", "sd2", "sdxl"}) {
     const Indices indices = tiny(key);
     const nn::ModuleIndex& unet = indices.at("unet");
     const Json& table = golden::pipelines().at("models").at(key).at("ldm_names").at("unet");
-    const auto names = ldm_layer_names(unet);
+    const auto names = ldm_module_names(unet, layer_names(unet));
     EXPECT_EQ(names.size(), unet.layers.size());
     for (const auto& [path, ldm] : names)
       EXPECT_EQ(ldm + ".", golden::ldm_name(path + ".", table)) << path;
@@ -326,7 +409,8 @@ TEST(ModuleNames, UnequalLevelsHaveNoLdmNames) {
   const Indices indices = {
       {"unet", layers({"down_blocks.0.resnets.0.conv1", "down_blocks.1.resnets.0.conv1",
                        "down_blocks.1.resnets.1.conv1", "add_embedding.linear_1"})}};
-  EXPECT_TRUE(ldm_layer_names(indices.at("unet")).empty());
+  const nn::ModuleIndex& unet = indices.at("unet");
+  EXPECT_TRUE(ldm_module_names(unet, layer_names(unet)).empty());
   EXPECT_EQ(ModuleNames(components(indices))
                 .prefix(Naming::kohya, {"unet", "down_blocks.1.resnets.0.conv1"}),
             "lora_unet_down_blocks_1_resnets_0_conv1");
