@@ -62,8 +62,8 @@ class ForeignReader {
   void add(const fs::path& file, const std::string& component,
            const std::optional<PeftConfig>& config) {
     const auto opened = io::SafetensorsFile::open(file);
-    const AdapterTensors tensors = sort_tensors(opened);
     if (components_.contains("unet")) refuse_transformers(*opened);
+    const AdapterTensors tensors = sort_tensors(opened);
     const auto uses = [&](Naming naming) {
       return std::ranges::find(tensors.layers, naming, &LayerTensors::naming) !=
              tensors.layers.end();
