@@ -81,7 +81,7 @@ class ForeignReader {
     if (!tensors.projections.empty()) projections_[component] = tensors.projections;
     for (const LayerTensors& layer : tensors.layers)
       add_layer(layer, component, config, saved, *opened);
-    unread_.endings = tensors.unknown;
+    unread_.endings.insert(unread_.endings.end(), tensors.unknown.begin(), tensors.unknown.end());
     if (!tensors.embeddings.empty())
       decisions_.insert(std::to_string(tensors.embeddings.size()) +
                         " tensors are embeddings of words, which --embedding reads: \"" +
