@@ -1,57 +1,30 @@
 #include "ringlet/data/picture_folder.h"
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <charconv>
-#include <fstream>
+#include <map>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/log.h"
+#include "ringlet/core/error_list.h"
 #include "ringlet/core/text.h"
+#include "ringlet/data/caption_file.h"
+#include "ringlet/io/image.h"
 
 namespace ringlet::data {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool is_hidden(const fs::path& path) { return path.filename().string().starts_with("."); }
-
 /// Also true for what a symbolic link leads to. A link to itself is no folder.
 bool is_folder(const fs::path& path) {
   std::error_code problem;
   return fs::is_directory(path, problem);
-}
-
-std::string trimmed(const std::string& text) {
-  constexpr const char* kBlank = " \t\r\n";
-  const std::size_t begin = text.find_first_not_of(kBlank);
-  if (begin == std::string::npos) return "";
-  return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
-}
-
-/// Some editors begin UTF-8 files with it.
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
-std::string read_caption(const fs::path& picture) {
-  for (const char* extension : {".txt", ".caption"}) {
-    const fs::path path = fs::path(picture).replace_extension(extension);
-    std::ifstream file(path);
-    bool first = true;
-    for (std::string line; std::getline(file, line); first = false) {
-      if (first && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
-      const std::string caption = trimmed(line);
-      if (caption.empty()) continue;
-      if (!is_utf8(caption))
-        throw Error(ErrorCode::bad_format, path.string(), "the caption is not valid UTF-8",
-                    "save the file as UTF-8 text");
-      return caption;
-    }
-  }
-  return "";
 }
 
 /// "10_sks dog": ten repeats of "sks dog".
@@ -79,24 +52,6 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   return entries;
 }
 
-/// `parents` are the folders on the way here, so that a link to one of them is not followed.
-void add_pictures(const fs::path& folder, const RepeatFolder& rule, std::vector<fs::path> parents,
-                  PictureFolder& found) {
-  std::error_code problem;
-  const fs::path here = fs::canonical(folder, problem);
-  if (std::ranges::find(parents, here) != parents.end()) return;
-  parents.push_back(here);
-  for (const fs::path& path : entries_of(folder)) {
-    if (is_folder(path)) {
-      if (!is_hidden(path)) add_pictures(path, rule, parents, found);
-    } else if (is_picture(path)) {
-      std::string caption = read_caption(path);
-      found.captions += caption.empty() ? 0 : 1;
-      found.pictures.push_back({path, caption.empty() ? rule.words : caption, rule.repeats});
-    }
-  }
-}
-
 /// "2 to 10 repeats".
 std::string repeats_of(const std::vector<Picture>& pictures) {
   const auto [least, most] = std::ranges::minmax(pictures, {}, &Picture::repeats);
@@ -104,10 +59,203 @@ std::string repeats_of(const std::vector<Picture>& pictures) {
          std::to_string(most.repeats) + (most.repeats == 1 ? " repeat" : " repeats");
 }
 
-std::string passed_over(const fs::path& folder, const std::vector<std::string>& names) {
-  return folder.string() +
-         ": the subfolders named REPEATS_words are read, others are passed over: " + join(names) +
-         "; name them like 1_words to use them";
+/// " (2 in a, 1 in b)", of the pictures that lie in subfolders; "" for none.
+std::string counts_of(const std::vector<Picture>& pictures, const fs::path& root) {
+  std::map<std::string, std::size_t> counts;
+  for (const Picture& picture : pictures) {
+    const fs::path below = picture.path.lexically_relative(root);
+    if (below.has_parent_path()) ++counts[below.begin()->string()];
+  }
+  constexpr std::size_t kShown = 5;
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : counts) {
+    if (parts.size() == kShown) {
+      parts.push_back(std::to_string(counts.size() - kShown) + " more");
+      break;
+    }
+    parts.push_back(std::to_string(count) + " in " + name);
+  }
+  return parts.empty() ? "" : " (" + join(parts) + ")";
+}
+
+std::string extension_list() {
+  return join(std::vector<std::string>(io::kImageExtensions.begin(), io::kImageExtensions.end()));
+}
+
+/// What OneTrainer calls masks and conditioning pictures, whether or not their picture is there.
+bool is_label_of_onetrainer(const fs::path& path) {
+  const std::string name = path.stem().string();
+  return name.ends_with("-masklabel") || name.ends_with("-condlabel");
+}
+
+/// Reads one folder with what lies below it.
+class FolderReader {
+ public:
+  FolderReader(fs::path root, Captions captions) : root_(std::move(root)), captions_(captions) {}
+
+  PictureFolder read();
+
+ private:
+  /// Pictures and notes of a part of the folder.
+  struct Part {
+    std::vector<Picture> pictures;
+    NotedFiles notes;
+  };
+
+  void add_folder(const fs::path& folder, const RepeatFolder& rule, std::vector<fs::path> parents,
+                  Part& part);
+  void add_files(const std::vector<fs::path>& entries, const RepeatFolder& rule, Part& part);
+  void add_caption(const std::vector<fs::path>& choices, Picture& picture, NotedFiles& notes);
+  void decide_on_masks();
+  Error no_pictures(std::size_t entries, const std::vector<FolderNote>& notes) const;
+
+  fs::path root_;
+  Captions captions_;
+  Part found_;
+  std::vector<std::pair<fs::path, Part>> mask_folders_;  ///< by their names alone
+  std::vector<Error> unreadable_;                        ///< captions
+};
+
+/// `parents` are the folders on the way here, so that a link to one of them is not followed.
+void FolderReader::add_folder(const fs::path& folder, const RepeatFolder& rule,
+                              std::vector<fs::path> parents, Part& part) {
+  std::error_code problem;
+  const fs::path here = fs::canonical(folder, problem);
+  if (std::ranges::find(parents, here) != parents.end()) return;
+  parents.push_back(here);
+  const std::vector<fs::path> entries = entries_of(folder);
+  add_files(entries, rule, part);
+  for (const fs::path& path : entries) {
+    if (!is_folder(path) || is_of_other_program(path)) continue;
+    if (!is_mask_folder(path)) {
+      add_folder(path, rule, parents, part);
+      continue;
+    }
+    Part masks;
+    add_folder(path, rule, parents, masks);
+    mask_folders_.emplace_back(path, std::move(masks));
+  }
+}
+
+/// The files of one folder.
+void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatFolder& rule,
+                             Part& part) {
+  std::set<std::string> names;
+  for (const fs::path& path : entries)
+    if (is_picture(path)) names.insert(path.stem().string());
+  auto captions = captions_by_name(entries);
+  std::set<std::string> used;
+  for (const fs::path& path : entries) {
+    if (is_of_other_program(path)) {
+      part.notes[NoteKind::other_program].push_back(path);
+    } else if (is_folder(path)) {
+      continue;
+    } else if (is_picture(path)) {
+      const bool labelled = is_label_of_onetrainer(path);
+      if (labelled || names.contains(masked_name(path))) {
+        part.notes[NoteKind::mask].push_back(path);
+        continue;
+      }
+      Picture picture{path, rule.words, rule.repeats};
+      const std::string name = path.stem().string();
+      if (captions_ == Captions::read && captions.contains(name)) {
+        NotedFiles again;  // of a caption that two pictures share
+        add_caption(captions.at(name), picture, used.insert(name).second ? part.notes : again);
+      }
+      part.pictures.push_back(std::move(picture));
+    } else if (is_unread_picture(path)) {
+      part.notes[NoteKind::unread_picture].push_back(path);
+    } else if (!is_caption(path)) {
+      part.notes[NoteKind::other_file].push_back(path);
+    }
+  }
+  for (const auto& [name, files] : captions)
+    if (!used.contains(name)) {
+      auto& noted = part.notes[captions_ == Captions::read ? NoteKind::lonely_caption
+                                                           : NoteKind::unused_captions];
+      noted.insert(noted.end(), files.begin(), files.end());
+    }
+}
+
+/// The first of the files that says something.
+void FolderReader::add_caption(const std::vector<fs::path>& choices, Picture& picture,
+                               NotedFiles& notes) {
+  for (const fs::path& file : choices) {
+    if (!picture.caption_file.empty()) {
+      notes[NoteKind::second_caption].push_back(file);
+      continue;
+    }
+    try {
+      CaptionText caption = read_caption(file);
+      if (caption.text.empty()) {
+        notes[NoteKind::empty_caption].push_back(file);
+        continue;
+      }
+      if (caption.has_more) notes[NoteKind::longer_caption].push_back(file);
+      picture.caption = std::move(caption.text);
+      picture.caption_file = file;
+    } catch (const Error& error) {
+      unreadable_.push_back(error);
+      return;
+    }
+  }
+}
+
+/// A folder that is called "masks" holds masks when its pictures have the names of others.
+void FolderReader::decide_on_masks() {
+  std::set<std::string> names;
+  for (const Picture& picture : found_.pictures) names.insert(picture.path.stem().string());
+  for (auto& [folder, part] : mask_folders_) {
+    const bool masks = std::ranges::any_of(part.pictures, [&](const Picture& picture) {
+      return names.contains(picture.path.stem().string()) ||
+             names.contains(masked_name(picture.path));
+    });
+    if (masks) {
+      found_.notes[NoteKind::mask].push_back(folder);
+      continue;
+    }
+    for (Picture& picture : part.pictures) found_.pictures.push_back(std::move(picture));
+    for (const auto& [kind, files] : part.notes)
+      found_.notes[kind].insert(found_.notes[kind].end(), files.begin(), files.end());
+  }
+}
+
+Error FolderReader::no_pictures(std::size_t entries, const std::vector<FolderNote>& notes) const {
+  std::string hint = "looked for " + extension_list() + " files, also in subfolders (" +
+                     std::to_string(entries) + " other entries are there)";
+  for (const FolderNote& note : notes) hint += "\n  " + text_of(note);
+  return {ErrorCode::not_found, root_.string(), "there are no pictures in the folder", hint};
+}
+
+PictureFolder FolderReader::read() {
+  const std::vector<fs::path> entries = entries_of(root_);
+  const auto is_repeat_folder = [](const fs::path& path) {
+    return is_folder(path) && repeat_folder(path).has_value();
+  };
+  const bool kohya =
+      std::ranges::any_of(entries, is_repeat_folder) && std::ranges::none_of(entries, is_picture);
+  if (kohya) {
+    add_files(entries, {1, ""}, found_);
+    for (const fs::path& path : entries)
+      if (is_repeat_folder(path))
+        add_folder(path, *repeat_folder(path), {}, found_);
+      else if (is_folder(path) && !is_of_other_program(path))
+        found_.notes[NoteKind::subfolder].push_back(path);
+  } else {
+    add_folder(root_, {1, ""}, {}, found_);
+  }
+  decide_on_masks();
+  throw_together(unreadable_, root_.string(),
+                 std::to_string(unreadable_.size()) + " captions cannot be read");
+  PictureFolder out{std::move(found_.pictures), 0, "", make_notes(found_.notes, root_)};
+  if (out.pictures.empty()) throw no_pictures(entries.size(), out.notes);
+  std::ranges::sort(out.pictures, {}, &Picture::path);
+  out.captions = static_cast<std::size_t>(std::ranges::count_if(
+      out.pictures, [](const Picture& picture) { return !picture.caption_file.empty(); }));
+  // "2023_summer" is 2023 repeats of "summer", which nobody may have meant.
+  out.rule = kohya ? "subfolders REPEATS_words, " + repeats_of(out.pictures)
+                   : "pictures of the folder and its subfolders" + counts_of(out.pictures, root_);
+  return out;
 }
 
 }  // namespace
@@ -126,45 +274,25 @@ std::string lower_extension(const fs::path& path) {
 }
 
 bool is_picture(const fs::path& path) {
-  static constexpr std::array kExtensions = {".png", ".jpg", ".jpeg", ".webp"};
-  return !is_hidden(path) && !is_folder(path) &&
-         std::ranges::find(kExtensions, lower_extension(path)) != kExtensions.end();
+  return !is_of_other_program(path) && !is_folder(path) &&
+         std::ranges::find(io::kImageExtensions, lower_extension(path)) !=
+             io::kImageExtensions.end();
 }
 
-PictureFolder read_picture_folder(const fs::path& folder) {
+PictureFolder read_picture_folder(const fs::path& folder, Captions captions) {
   std::error_code problem;
   if (!is_folder(folder))
     throw Error(ErrorCode::not_found, folder.string(),
                 fs::exists(fs::symlink_status(folder, problem)) ? "this is no folder"
                                                                 : "the folder does not exist",
                 "give the folder that holds the pictures");
-  const std::vector<fs::path> entries = entries_of(folder);
-  const auto is_repeat_folder = [](const fs::path& path) {
-    return is_folder(path) && repeat_folder(path).has_value();
-  };
-  PictureFolder found;
-  const bool kohya =
-      std::ranges::any_of(entries, is_repeat_folder) && std::ranges::none_of(entries, is_picture);
-  if (kohya) {
-    found.rule = "subfolders REPEATS_words";
-    std::vector<std::string> others;
-    for (const fs::path& path : entries)
-      if (is_repeat_folder(path))
-        add_pictures(path, *repeat_folder(path), {}, found);
-      else if (is_folder(path) && !is_hidden(path))
-        others.push_back(path.filename().string());
-    // "2023_summer" is 2023 repeats of "summer", which nobody may have meant.
-    if (!found.pictures.empty()) found.rule += ", " + repeats_of(found.pictures);
-    if (!others.empty()) log(LogLevel::warning, passed_over(folder, others));
-  } else {
-    found.rule = "pictures of the folder and its subfolders";
-    add_pictures(folder, {1, ""}, {}, found);
-  }
-  if (found.pictures.empty())
-    throw Error(ErrorCode::not_found, folder.string(), "there are no pictures in the folder",
-                "looked for .png, .jpg, .jpeg and .webp files, also in subfolders (" +
-                    std::to_string(entries.size()) + " other entries are there)");
-  return found;
+  return FolderReader(folder, captions).read();
+}
+
+std::vector<Picture> read_pictures(const fs::path& folder, Captions captions) {
+  PictureFolder found = read_picture_folder(folder, captions);
+  log_notes(found.notes, folder);
+  return std::move(found.pictures);
 }
 
 }  // namespace ringlet::data

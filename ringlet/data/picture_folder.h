@@ -6,33 +6,45 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/data/folder_note.h"
+
 namespace ringlet::data {
 
 struct Picture {
   std::filesystem::path path;
   std::string caption;  ///< from the text file beside it, or ""
   std::int64_t repeats = 1;
+  std::filesystem::path caption_file = {};  ///< the text file; empty for none
 };
 
 struct PictureFolder {
   std::vector<Picture> pictures;  ///< sorted by path
   std::size_t captions = 0;       ///< pictures with a caption of their own
   std::string rule;               ///< how the folder was read, for the plan that is shown
+  std::vector<FolderNote> notes;  ///< what is not used of it; a kind at most once
 };
 
-/// Pictures (.png, .jpg, .jpeg, .webp) of a folder, in one of two layouts:
+enum class Captions { read, ignored };
+
+/// Pictures (io::kImageExtensions) of a folder, in one of two layouts:
 ///   flat    the pictures lie in the folder itself (subfolders are searched, too)
 ///   kohya   the folder holds subfolders "N_words" and no picture: N repeats, `words` stand in for
-///           missing captions; other subfolders are passed over, with a warning that names them
-/// Names that begin with a dot are passed over, and so are links that lead back. The caption of
-/// a.png is the first line that is not blank of a.txt or a.caption. Throws Error(not_found) with
-/// what was looked for when there is no folder or no picture in it, and Error(bad_format) for a
-/// caption that is not UTF-8.
-PictureFolder read_picture_folder(const std::filesystem::path& folder);
+///           missing captions; other subfolders are skipped
+/// What is_of_other_program says is skipped, and so are links that lead back; masks beside their
+/// picture, and folders of masks or conditioning pictures that bear other pictures' names. The
+/// caption of a.png is the first line that is not blank of a.txt or a.caption. `notes` says what
+/// was skipped. Throws Error(not_found) with what was looked for when there is no folder or no
+/// picture in it, and as read_caption, with all captions that cannot be read.
+PictureFolder read_picture_folder(const std::filesystem::path& folder,
+                                  Captions captions = Captions::read);
+
+/// The same for callers that show no plan: the notes are logged as warnings.
+std::vector<Picture> read_pictures(const std::filesystem::path& folder,
+                                   Captions captions = Captions::read);
 
 std::vector<std::filesystem::path> paths_of(const std::vector<Picture>& pictures);
 
-/// A file that is not hidden with one of these extensions, in letters of either case.
+/// A file with one of io::kImageExtensions, in letters of either case, and not of another program.
 bool is_picture(const std::filesystem::path& path);
 
 /// ".png" of "a.PNG".

@@ -92,6 +92,61 @@ cv::Mat oriented(const cv::Mat& image, int orientation) {
   return out;
 }
 
+/// BGR before the orientation is undone.
+cv::Mat decode_still(std::span<const std::byte> file, const ImageHeader& header,
+                     const std::string& where) {
+  // JPEG has neither alpha nor 16 bits, and IMREAD_COLOR converts its grey and CMYK forms.
+  const int mode = header.format == ImageFormat::jpeg
+                       ? cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION
+                       : cv::IMREAD_UNCHANGED;
+  cv::Mat pixels = decode_by_opencv(file, mode, where);
+  if (pixels.cols != header.width || pixels.rows != header.height)
+    throw Error(ErrorCode::bad_format, where, "the image differs in size from its header");
+  if (header.transparent_grey && pixels.channels() == 1)
+    pixels.setTo(cv::Scalar::all(pixels.depth() == CV_16U ? 65535 : 255),
+                 pixels == *header.transparent_grey);
+  if (!header.has_alpha && pixels.channels() == 4) cv::cvtColor(pixels, pixels, cv::COLOR_BGRA2BGR);
+  return to_bgr(pixels, where);
+}
+
+std::string little_endian(std::size_t value, int bytes) {
+  std::string out;
+  for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> (8 * i) & 0xFF);
+  return out;
+}
+
+/// A frame of an animated WebP as a file of its own (container specification, extended format).
+std::string still_of_frame(std::span<const std::byte> file, const AnimationFrame& frame) {
+  const std::string chunks(reinterpret_cast<const char*>(file.data()) + frame.data, frame.size);
+  std::string body = "WEBP";
+  if (chunks.starts_with("ALPH")) {
+    constexpr char kAlpha = 0x10;
+    body += "VP8X" + little_endian(10, 4) + std::string{kAlpha, 0, 0, 0} +
+            little_endian(static_cast<std::size_t>(frame.width - 1), 3) +
+            little_endian(static_cast<std::size_t>(frame.height - 1), 3);
+  }
+  body += chunks;
+  return "RIFF" + little_endian(body.size(), 4) + body;
+}
+
+/// OpenCV before 4.11 reads no animations. What the frame leaves of the canvas is transparent.
+cv::Mat decode_first_frame(std::span<const std::byte> file, const ImageHeader& header,
+                           const std::string& where, const ImageLimits& limits) {
+  const AnimationFrame& frame = *header.first_frame;
+  const std::string still = still_of_frame(file, frame);
+  const auto bytes = std::as_bytes(std::span(still));
+  const ImageHeader own = read_checked_header(bytes, where, limits);
+  if (own.first_frame || own.width != frame.width || own.height != frame.height)
+    throw Error(ErrorCode::bad_format, where,
+                "the image is damaged: its first frame differs in size from its header");
+  cv::Mat canvas(static_cast<int>(header.height), static_cast<int>(header.width), CV_8UC3,
+                 cv::Scalar::all(255));
+  decode_still(bytes, own, where)
+      .copyTo(canvas(cv::Rect(static_cast<int>(frame.left), static_cast<int>(frame.top),
+                              static_cast<int>(frame.width), static_cast<int>(frame.height))));
+  return canvas;
+}
+
 /// A view of the image's pixels; channel order is the caller's business.
 cv::Mat view(const Image& image) {
   return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC3,
@@ -160,13 +215,8 @@ cv::Mat decode_by_opencv(std::span<const std::byte> file, int mode, const std::s
 Image decode_image(std::span<const std::byte> file, const std::string& where,
                    const ImageLimits& limits) {
   const ImageHeader header = read_checked_header(file, where, limits);
-  // JPEG has neither alpha nor 16 bits, and IMREAD_COLOR converts its grey and CMYK forms.
-  const int mode = header.format == ImageFormat::jpeg
-                       ? cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION
-                       : cv::IMREAD_UNCHANGED;
-  cv::Mat image = to_bgr(decode_by_opencv(file, mode, where), where);
-  if (image.cols != header.width || image.rows != header.height)
-    throw Error(ErrorCode::bad_format, where, "the image differs in size from its header");
+  cv::Mat image = header.first_frame ? decode_first_frame(file, header, where, limits)
+                                     : decode_still(file, header, where);
   cv::cvtColor(oriented(image, header.orientation), image, cv::COLOR_BGR2RGB);
   return from_mat(image);
 }

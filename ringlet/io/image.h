@@ -1,16 +1,22 @@
-// Images in and out: 8-bit RGB in memory, PNG, JPEG and WebP files.
+// Images in and out: 8-bit RGB in memory, PNG, JPEG, WebP and BMP files.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace ringlet::io {
+
+/// Names of files that decode_image reads, in lower case.
+inline constexpr std::array<std::string_view, 9> kImageExtensions = {
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".jfif", ".jpe", ".apng", ".dib"};
 
 struct Image {
   std::int64_t width = 0;
@@ -23,9 +29,10 @@ struct ImageLimits {
   std::int64_t max_pixels = std::int64_t{1} << 26;  ///< 67 megapixels; checked before decoding
 };
 
-/// Decodes PNG, JPEG or WebP, told apart by their first bytes. EXIF orientation is applied; alpha
-/// is laid over white; grey becomes RGB; 16-bit is rounded to 8; CMYK is converted. Throws
-/// Error(bad_format | unsupported).
+/// Decodes PNG, JPEG, WebP or BMP, told apart by their first bytes. EXIF orientation is applied;
+/// alpha and what a PNG calls transparent are laid over white; grey becomes RGB; 16-bit is rounded
+/// to 8; CMYK is converted; of an animation it is the first frame. Throws Error(bad_format |
+/// unsupported).
 Image decode_image(std::span<const std::byte> file, const std::string& where,
                    const ImageLimits& limits = {});
 

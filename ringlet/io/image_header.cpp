@@ -1,7 +1,10 @@
 #include "ringlet/io/image_header.h"
 
+#include <array>
+#include <cstdlib>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include <zlib.h>
 
@@ -79,7 +82,18 @@ int tiff_orientation(const Reader& tiff) {
   return 1;
 }
 
+/// Chunk tRNS of a grey PNG. Decoders stretch fewer than 8 bits to 0 … 255.
+std::optional<std::uint16_t> transparent_grey(const Reader& ihdr, const Reader& trns) {
+  constexpr std::uint64_t kGrey = 0;
+  const std::uint64_t depth = ihdr.big(8, 1);
+  if (ihdr.big(9, 1) != kGrey || trns.size() != 2 || depth < 1 || depth > 16) return std::nullopt;
+  const std::uint64_t most = (std::uint64_t{1} << depth) - 1;
+  const std::uint64_t value = trns.big(0, 2) & most;
+  return static_cast<std::uint16_t>(depth < 8 ? value * 255 / most : value);
+}
+
 ImageHeader png_header(const Reader& file) {
+  constexpr std::size_t kHeaderBody = 16;  // the signature, then length and type
   std::optional<ImageHeader> header;
   for (std::size_t at = 8;;) {
     const auto length = static_cast<std::size_t>(file.big(at, 4));
@@ -94,6 +108,8 @@ ImageHeader png_header(const Reader& file) {
                            static_cast<std::int64_t>(body.big(4, 4))};
     } else if (file.matches(at + 4, "eXIf")) {
       header->orientation = tiff_orientation(body);
+    } else if (file.matches(at + 4, "tRNS")) {
+      header->transparent_grey = transparent_grey(file.part(kHeaderBody, 13), body);
     } else if (file.matches(at + 4, "IEND")) {
       return *header;
     }
@@ -140,6 +156,16 @@ ImageHeader jpeg_header(const Reader& file) {
   }
 }
 
+std::int64_t side(std::uint64_t value) { return static_cast<std::int64_t>(value); }
+
+/// `body` is that of a chunk ANMF, which lies at `begin` in the file.
+AnimationFrame webp_frame(const Reader& file, const Reader& body, std::size_t begin) {
+  constexpr std::size_t kFrameHeader = 16;
+  if (body.size() < kFrameHeader) file.broken("a frame of the animation has no header");
+  return {2 * side(body.little(0, 3)), 2 * side(body.little(3, 3)), side(body.little(6, 3)) + 1,
+          side(body.little(9, 3)) + 1, begin + kFrameHeader,        body.size() - kFrameHeader};
+}
+
 ImageHeader webp_header(const Reader& file) {
   const auto riff = static_cast<std::size_t>(file.little(4, 4));
   if (riff > file.size() - 8) file.truncated();
@@ -147,7 +173,6 @@ ImageHeader webp_header(const Reader& file) {
   for (std::size_t at = 12; at + 8 <= riff + 8;) {
     const auto length = static_cast<std::size_t>(file.little(at + 4, 4));
     const Reader body = file.part(at + 8, length);
-    const auto side = [](std::uint64_t value) { return static_cast<std::int64_t>(value); };
     if (file.matches(at, "VP8X")) {
       header.width = side(body.little(4, 3)) + 1;
       header.height = side(body.little(7, 3)) + 1;
@@ -158,13 +183,95 @@ ImageHeader webp_header(const Reader& file) {
     } else if (file.matches(at, "VP8 ") && header.width == 0) {
       header.width = side(body.little(6, 2) & 0x3FFF);
       header.height = side(body.little(8, 2) & 0x3FFF);
+    } else if (file.matches(at, "ANMF") && !header.first_frame) {
+      header.first_frame = webp_frame(file, body, at + 8);
     } else if (file.matches(at, "EXIF")) {
       const std::size_t skip = body.matches(0, std::string_view("Exif\0\0", 6)) ? 6 : 0;
       header.orientation = tiff_orientation(body.part(skip, body.size() - skip));
     }
     at += 8 + length + length % 2;
   }
+  if (const auto& frame = header.first_frame)
+    if (frame->left + frame->width > header.width || frame->top + frame->height > header.height)
+      file.broken("a frame of the animation does not lie in it");
   return header;
+}
+
+/// Windows and OS/2 bitmaps of whole pixels; those of run lengths break off without a trace.
+ImageHeader bmp_header(const Reader& file, const std::string& where) {
+  constexpr std::size_t kInfo = 14;  // where the information header begins
+  constexpr std::uint64_t kCore = 12, kUsual = 40, kWithAlphaMask = 56;
+  constexpr std::uint64_t kWhole = 0, kMasks = 3;  // kinds of compression
+  const std::uint64_t info = file.little(kInfo, 4);
+  if (info != kCore && info < kUsual) file.broken("its header has an unknown size");
+  const auto number = [&](std::size_t at) {
+    return std::int64_t{static_cast<std::int32_t>(file.little(kInfo + at, 4))};
+  };
+  ImageHeader header{ImageFormat::bmp, 0, 0};
+  std::uint64_t bits = 0, compression = kWhole;
+  if (info == kCore) {
+    header.width = side(file.little(kInfo + 4, 2));
+    header.height = side(file.little(kInfo + 6, 2));
+    bits = file.little(kInfo + 10, 2);
+  } else {
+    header.width = number(4);
+    header.height = std::abs(number(8));  // negative where the first row is the upper one
+    bits = file.little(kInfo + 14, 2);
+    compression = file.little(kInfo + 16, 4);
+  }
+  if (compression != kWhole && compression != kMasks)
+    throw Error(ErrorCode::unsupported, where, "this is a compressed BMP, which is not read",
+                "convert it to PNG, JPEG or WebP");
+  if (header.width <= 0 || header.height <= 0) return header;
+  if (bits == 0 || bits > 32) file.broken("its pixels have no known size");
+  constexpr std::uint64_t kAlphaMask = 52;
+  header.has_alpha =
+      compression == kMasks && info >= kWithAlphaMask && file.little(kInfo + kAlphaMask, 4) != 0;
+  const std::uint64_t begin = file.little(10, 4);
+  const std::uint64_t row = (static_cast<std::uint64_t>(header.width) * bits + 31) / 32 * 4;
+  if (begin > file.size() ||
+      (file.size() - begin) / row < static_cast<std::uint64_t>(header.height))
+    file.truncated();
+  return header;
+}
+
+/// What a file of another format is called, or null.
+const char* other_format(const Reader& file) {
+  using namespace std::literals;
+  struct Signature {
+    std::size_t at;
+    std::string_view bytes;
+    const char* name;
+  };
+  static constexpr std::array kSignatures = {
+      Signature{4, "ftypavi", "an AVIF picture"},
+      Signature{4, "ftyphe", "a HEIC picture"},
+      Signature{4, "ftypmif1", "a HEIF picture"},
+      Signature{4, "ftypmsf1", "a HEIF picture"},
+      Signature{4, "ftyp", "a film"},
+      Signature{0, "GIF8", "a GIF picture"},
+      Signature{0, "II*\0"sv, "a TIFF picture"},
+      Signature{0, "MM\0*"sv, "a TIFF picture"},
+      Signature{0, "\xFF\x0A", "a JPEG XL picture"},
+      Signature{0, "\0\0\0\x0CJXL "sv, "a JPEG XL picture"},
+      Signature{0, "\0\0\0\x0CjP  "sv, "a JPEG 2000 picture"},
+      Signature{0, "8BPS", "a Photoshop file"},
+      Signature{0, "%PDF", "a PDF file"},
+      Signature{0, "<!DOCTYPE", "a web page"},
+      Signature{0, "<!doctype", "a web page"},
+      Signature{0, "<html", "a web page"},
+      Signature{0, "<svg", "an SVG drawing"},
+      Signature{0, "<?xml", "an XML file"},
+      Signature{0, "version https://git-lfs", "a pointer of Git LFS: the file was not downloaded"}};
+  for (const Signature& signature : kSignatures)
+    if (file.matches(signature.at, signature.bytes)) return signature.name;
+  return nullptr;
+}
+
+[[noreturn]] void refuse_format(const Reader& file, const std::string& where) {
+  std::string what = "this is not a PNG, JPEG, WebP or BMP image";
+  if (const char* name = other_format(file)) what += std::string(" but ") + name;
+  throw Error(ErrorCode::unsupported, where, what, "convert it to PNG, JPEG or WebP");
 }
 
 }  // namespace
@@ -179,9 +286,11 @@ ImageHeader read_image_header(std::span<const std::byte> bytes, const std::strin
     header = jpeg_header(file);
   else if (file.matches(0, "RIFF") && file.matches(8, "WEBP"))
     header = webp_header(file);
+  else if (file.matches(0, "BM") && file.size() > 18 &&
+           file.matches(15, std::string_view("\0\0\0", 3)))
+    header = bmp_header(file, where);
   else
-    throw Error(ErrorCode::unsupported, where, "this is not a PNG, JPEG or WebP image",
-                "convert it to one of these formats");
+    refuse_format(file, where);
   if (header.width <= 0 || header.height <= 0) file.broken("its size is zero");
   return header;
 }
