@@ -24,7 +24,7 @@ struct ControlMakeOptions {
 
 std::vector<fs::path> pictures_of(const fs::path& path) {
   if (fs::is_regular_file(path)) return {path};
-  return data::paths_of(data::read_picture_folder(path).pictures);
+  return data::paths_of(data::read_pictures(path, {.captions = data::Captions::ignored}));
 }
 
 /// Signals have the pictures' names: in their folder, or one that is read with it, they would take

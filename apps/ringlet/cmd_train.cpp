@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -46,15 +47,17 @@ void add_model_options(CLI::App& app, TrainOptions& o) {
 }
 
 void add_data_options(CLI::App& app, TrainOptions& o) {
-  app.add_option("--instance-images", o.instance_images, "Folder with the training pictures")
+  app.add_option("--instance-images", o.instance_images,
+                 "Folder with the training pictures: .png, .jpg, .webp or .bmp files")
       ->required();
   app.add_option("--instance-prompt", o.run.instance_prompt,
-                 "Caption of pictures that have no .txt file beside them");
+                 "Caption of pictures that have no .txt or .caption file beside them");
   app.add_option("--class-prompt", o.run.class_prompt,
                  "Prior preservation: what the class looks like, for example \"a photo of a dog\"");
   app.add_option("--class-images", o.class_images,
                  "Folder with class pictures; missing ones are made [OUT/class_images]");
-  app.add_option("--class-count", o.run.class_count, "Class pictures to use")
+  app.add_option("--class-count", o.run.class_count,
+                 "Class pictures to use, the first by name where there are more")
       ->capture_default_str();
   app.add_option("--prior-weight", o.run.loss.prior_weight, "Weight of the class pictures' loss")
       ->capture_default_str();
@@ -190,16 +193,34 @@ void check_given(const CLI::App& app, const TrainOptions& o) {
   check_canny(app, o.control == "canny" && o.control_images.empty());
 }
 
+nlohmann::json to_json(const std::vector<data::FolderNote>& notes) {
+  nlohmann::json all = nlohmann::json::array();
+  for (const data::FolderNote& note : notes) {
+    nlohmann::json files = nlohmann::json::array();
+    for (const auto& file : note.files) files.push_back(file.generic_string());
+    all.push_back(
+        {{"kind", data::name_of(note.kind)}, {"text", data::text_of(note)}, {"files", files}});
+  }
+  return all;
+}
+
 nlohmann::json plan_json(const train::FineTunePlan& plan) {
-  nlohmann::json captions = nlohmann::json::array();
+  nlohmann::json captions = nlohmann::json::array(), too_long = nlohmann::json::array();
   for (const auto& [caption, tokens] : plan.examples)
     captions.push_back({{"caption", caption}, {"tokens", tokens}});
+  for (const auto& [where, text] : plan.too_long)
+    too_long.push_back(
+        {{"where", where}, {"tokens", text.tokens}, {"limit", text.limit}, {"cut", text.cut}});
   return {{"model", plan.model_kind},
           {"pictures", plan.pictures},
           {"captions_from_files", plan.captions},
           {"captions", captions},
+          {"captions_too_long", too_long},
+          {"notes", to_json(plan.notes)},
           {"class_pictures", plan.class_pictures},
+          {"class_pictures_found", plan.class_found},
           {"class_pictures_to_make", plan.class_to_make},
+          {"class_notes", to_json(plan.class_notes)},
           {"method", plan.method},
           {"layers", plan.layers},
           {"parameters", plan.parameters},
@@ -212,6 +233,18 @@ nlohmann::json plan_json(const train::FineTunePlan& plan) {
           {"expected_bytes", plan.expected_bytes}};
 }
 
+void show_class_pictures(const train::FineTunePlan& plan, const std::string& prompt) {
+  const std::string found = std::to_string(plan.class_found);
+  const bool all = plan.class_found == plan.class_pictures;
+  plan_line(
+      "class pictures",
+      (all ? found + " found" : std::to_string(plan.class_pictures) + " of " + found + " used") +
+          ", " + std::to_string(plan.class_to_make) + " to make, \"" + prompt + "\"" +
+          (all ? "" : "; --class-count " + found + " uses all"));
+  for (const data::FolderNote& note : plan.class_notes)
+    plan_line("note", "class pictures: " + data::text_of(note));
+}
+
 void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
   char text[200];
   std::fprintf(stderr, "The plan:\n");
@@ -220,12 +253,13 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
   plan_line("pictures", std::to_string(plan.pictures) + " of " + o.instance_images + " (" +
                             plan.folder_rule + "), " + std::to_string(plan.captions) +
                             " with captions of their own");
+  for (const data::FolderNote& note : plan.notes) plan_line("note", data::text_of(note));
   for (const auto& [caption, tokens] : plan.examples)
     plan_line("caption", "\"" + caption + "\" (" + std::to_string(tokens) + " tokens)");
-  if (!o.run.class_prompt.empty())
-    plan_line("class pictures", std::to_string(plan.class_pictures) + " found, " +
-                                    std::to_string(plan.class_to_make) + " to make, \"" +
-                                    o.run.class_prompt + "\"");
+  for (const auto& [where, text] : plan.too_long)
+    plan_line("too long", where + ": " + std::to_string(text.tokens) + " tokens, the model reads " +
+                              std::to_string(text.limit) + "; ignored: \"" + text.cut + "\"");
+  if (!o.run.class_prompt.empty()) show_class_pictures(plan, o.run.class_prompt);
   if (o.run.control)
     plan_line("control", o.control + " through " + o.control_network + ", " +
                              human_count(plan.control_parameters) + " parameters, " +
@@ -247,12 +281,20 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
 
 int train_run(TrainOptions& o) {
   translate(o);
-  train::FineTune run(o.run);
-  if (!o.common.quiet && !o.common.json) show_plan(run.plan(), o);
+  const bool silent = o.common.quiet || o.common.json;
+  std::optional<TrainProgress> checking(std::in_place, silent, 0);
+  train::FineTune run(o.run, {.progress =
+                                  [&](const std::string& stage, std::size_t, std::size_t total) {
+                                    constexpr std::size_t kFew = 200;  // a few seconds
+                                    return total < kFew ? !interrupted()
+                                                        : checking->stage(stage, total);
+                                  },
+                              .step = {}});
+  checking.reset();
+  if (!silent) show_plan(run.plan(), o);
   nlohmann::json result = {{"plan", plan_json(run.plan())}};
   if (!o.training.dry_run) {
-    TrainProgress progress(o.common.quiet || o.common.json,
-                           o.run.trainer.steps - run.plan().first_step);
+    TrainProgress progress(silent, o.run.trainer.steps - run.plan().first_step);
     train::FineTuneObserver observer;
     observer.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
       return progress.stage(stage, total);

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kPictures = {".png", ".jpg", ".jpeg", ".webp"};
+const std::vector<std::string> kPictures(io::kImageExtensions.begin(), io::kImageExtensions.end());
 const std::vector<std::string> kLabels = {".png"};
 const std::vector<std::string> kLandmarks = {".json", ".ljson", ".pts"};
 
@@ -113,7 +113,7 @@ class ControlGeneration {
   explicit ControlGeneration(const EvalControlOptions& o)
       : o_(o),
         settings_{data::control_signal_from_name(o.kind, "--kind"), o.canny, o.control_images},
-        pictures_(data::read_picture_folder(o.reference).pictures),
+        pictures_(data::read_pictures(o.reference)),
         choices_(parse_adapters(o.adapters)),
         model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))) {
     check_references();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <iterator>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <opencv2/imgproc.hpp>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
 #include "ringlet/data/landmarks.h"
 
 namespace ringlet::data {
@@ -144,23 +146,26 @@ void absorb_spots(cv::Mat& labels, int least) {
 }
 
 /// Extensions of the files that belong to pictures; none where the signal is computed.
-std::vector<const char*> partner_extensions(const ControlSettings& settings) {
+std::vector<std::string> partner_extensions(const ControlSettings& settings) {
   if (settings.signal == ControlSignal::landmark) return {".json", ".ljson", ".pts"};
   if (settings.signal == ControlSignal::map || !settings.folder.empty())
-    return {".png", ".jpg", ".jpeg", ".webp"};
+    return {io::kImageExtensions.begin(), io::kImageExtensions.end()};
   return {};
+}
+
+std::string in_capitals(std::string text) {
+  std::ranges::transform(text, text.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return text;
 }
 
 Error lacks_partner(const ControlSettings& settings, const fs::path& picture,
                     const std::string& more = {}) {
-  std::string names;
-  for (const char* extension : partner_extensions(settings))
-    names += std::string(names.empty() ? "" : ", ") + extension;
   return {ErrorCode::not_found, picture.string(),
           std::string("has no ") +
               (settings.signal == ControlSignal::landmark ? "landmarks" : "map") + " in " +
               (settings.folder.empty() ? "any folder" : settings.folder.string()) + more,
-          "looked for " + picture.stem().string() + " with " + names};
+          "looked for " + picture.stem().string() + " with " + join(partner_extensions(settings))};
 }
 
 /// A map that covers its picture.
@@ -256,6 +261,17 @@ io::Image control_picture(const ControlSettings& settings, const fs::path& pictu
              : io::resize_image(read_map(*file, image), image.width, image.height);
 }
 
+void check_control_file(const ControlSettings& settings, const fs::path& picture,
+                        const io::Image& image) {
+  if (partner_extensions(settings).empty()) return;
+  const std::optional<fs::path> file = control_file(settings, picture);
+  if (!file) throw lacks_partner(settings, picture);
+  if (settings.signal == ControlSignal::landmark)
+    read_landmarks(*file);
+  else
+    read_map(*file, image);
+}
+
 void check_signal_folder(const ControlSettings& settings, std::string_view option) {
   const bool given =
       settings.signal == ControlSignal::map || settings.signal == ControlSignal::landmark;
@@ -280,10 +296,11 @@ void check_picture_names(std::vector<fs::path> pictures) {
 }
 
 std::optional<fs::path> control_file(const ControlSettings& settings, const fs::path& picture) {
-  for (const char* extension : partner_extensions(settings)) {
-    const fs::path path = settings.folder / (picture.stem().string() + extension);
-    if (fs::is_regular_file(path)) return path;
-  }
+  const std::string name = picture.stem().string();
+  for (const std::string& extension : partner_extensions(settings))
+    for (const std::string& spelling : {extension, in_capitals(extension)})
+      if (const fs::path path = settings.folder / (name + spelling); fs::is_regular_file(path))
+        return path;
   return std::nullopt;
 }
 

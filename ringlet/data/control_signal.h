@@ -82,6 +82,11 @@ io::Image control_picture(const ControlSettings& settings, const std::filesystem
 std::optional<std::filesystem::path> control_file(const ControlSettings& settings,
                                                   const std::filesystem::path& picture);
 
+/// Reads the file of a given signal as control_picture does, without drawing anything; does nothing
+/// where signals are computed. Throws as control_picture.
+void check_control_file(const ControlSettings& settings, const std::filesystem::path& picture,
+                        const io::Image& image);
+
 /// The files of given signals, in the pictures' order; none where signals are computed. Throws as
 /// check_control_files.
 std::vector<std::filesystem::path> control_files(

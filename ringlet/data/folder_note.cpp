@@ -49,7 +49,7 @@ constexpr std::array kWordings = {
     Wording{NoteKind::lonely_caption, "lonely_caption",
             "1 caption file belongs to no picture that is read",
             " caption files belong to no picture that is read"},
-    Wording{NoteKind::unused_captions, "unused_captions", "1 caption file is not used",
+    Wording{NoteKind::unused_caption, "unused_caption", "1 caption file is not used",
             " caption files are not used"},
 };
 
@@ -105,7 +105,8 @@ std::string text_of(const FolderNote& note) {
 
 void log_notes(const std::vector<FolderNote>& notes, const fs::path& folder) {
   for (const FolderNote& note : notes)
-    log(LogLevel::warning, folder.string() + ": " + text_of(note));
+    if (note.kind != NoteKind::other_file)
+      log(LogLevel::warning, folder.string() + ": " + text_of(note));
 }
 
 bool is_unread_picture(const fs::path& file) {

@@ -16,10 +16,10 @@ enum class NoteKind {
   other_file,      ///< neither pictures nor captions
   subfolder,       ///< in kohya's layout: without repeats in its name
   empty_caption,
-  longer_caption,   ///< more than one line, of which the first is the caption
-  second_caption,   ///< another file has the picture's caption already
-  lonely_caption,   ///< of no picture that is read
-  unused_captions,  ///< where captions are not asked for
+  longer_caption,  ///< more than one line, of which the first is the caption
+  second_caption,  ///< another file has the picture's caption already
+  lonely_caption,  ///< of no picture that is read
+  unused_caption,  ///< where captions are not asked for
 };
 
 struct FolderNote {
@@ -38,7 +38,8 @@ const char* name_of(NoteKind kind);
 /// The note in one sentence: "2 files of types that are not read: .gif .heic; convert …".
 std::string text_of(const FolderNote& note);
 
-/// Logs each note as a warning, for callers that show no plan.
+/// Logs the notes as warnings, for callers that show no plan. Files that are neither pictures nor
+/// captions are usual where other verbs write, and left out.
 void log_notes(const std::vector<FolderNote>& notes, const std::filesystem::path& folder);
 
 /// Files that are pictures or films by their names, but of types that are not read.

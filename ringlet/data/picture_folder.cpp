@@ -91,7 +91,8 @@ bool is_label_of_onetrainer(const fs::path& path) {
 /// Reads one folder with what lies below it.
 class FolderReader {
  public:
-  FolderReader(fs::path root, Captions captions) : root_(std::move(root)), captions_(captions) {}
+  FolderReader(fs::path root, const PictureFolderOptions& options)
+      : root_(std::move(root)), options_(options) {}
 
   PictureFolder read();
 
@@ -110,7 +111,7 @@ class FolderReader {
   Error no_pictures(std::size_t entries, const std::vector<FolderNote>& notes) const;
 
   fs::path root_;
-  Captions captions_;
+  PictureFolderOptions options_;
   Part found_;
   std::vector<std::pair<fs::path, Part>> mask_folders_;  ///< by their names alone
   std::vector<Error> unreadable_;                        ///< captions
@@ -158,7 +159,7 @@ void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatF
       }
       Picture picture{path, rule.words, rule.repeats};
       const std::string name = path.stem().string();
-      if (captions_ == Captions::read && captions.contains(name)) {
+      if (options_.captions == Captions::read && captions.contains(name)) {
         NotedFiles again;  // of a caption that two pictures share
         add_caption(captions.at(name), picture, used.insert(name).second ? part.notes : again);
       }
@@ -169,12 +170,11 @@ void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatF
       part.notes[NoteKind::other_file].push_back(path);
     }
   }
+  if (options_.captions == Captions::ignored) return;
+  auto& unused = part.notes[options_.captions == Captions::read ? NoteKind::lonely_caption
+                                                                : NoteKind::unused_caption];
   for (const auto& [name, files] : captions)
-    if (!used.contains(name)) {
-      auto& noted = part.notes[captions_ == Captions::read ? NoteKind::lonely_caption
-                                                           : NoteKind::unused_captions];
-      noted.insert(noted.end(), files.begin(), files.end());
-    }
+    if (!used.contains(name)) unused.insert(unused.end(), files.begin(), files.end());
 }
 
 /// The first of the files that says something.
@@ -248,7 +248,10 @@ PictureFolder FolderReader::read() {
   throw_together(unreadable_, root_.string(),
                  std::to_string(unreadable_.size()) + " captions cannot be read");
   PictureFolder out{std::move(found_.pictures), 0, "", make_notes(found_.notes, root_)};
-  if (out.pictures.empty()) throw no_pictures(entries.size(), out.notes);
+  if (out.pictures.empty()) {
+    if (!options_.may_be_empty) throw no_pictures(entries.size(), out.notes);
+    return out;
+  }
   std::ranges::sort(out.pictures, {}, &Picture::path);
   out.captions = static_cast<std::size_t>(std::ranges::count_if(
       out.pictures, [](const Picture& picture) { return !picture.caption_file.empty(); }));
@@ -279,18 +282,18 @@ bool is_picture(const fs::path& path) {
              io::kImageExtensions.end();
 }
 
-PictureFolder read_picture_folder(const fs::path& folder, Captions captions) {
+PictureFolder read_picture_folder(const fs::path& folder, const PictureFolderOptions& options) {
   std::error_code problem;
   if (!is_folder(folder))
     throw Error(ErrorCode::not_found, folder.string(),
                 fs::exists(fs::symlink_status(folder, problem)) ? "this is no folder"
                                                                 : "the folder does not exist",
                 "give the folder that holds the pictures");
-  return FolderReader(folder, captions).read();
+  return FolderReader(folder, options).read();
 }
 
-std::vector<Picture> read_pictures(const fs::path& folder, Captions captions) {
-  PictureFolder found = read_picture_folder(folder, captions);
+std::vector<Picture> read_pictures(const fs::path& folder, const PictureFolderOptions& options) {
+  PictureFolder found = read_picture_folder(folder, options);
   log_notes(found.notes, folder);
   return std::move(found.pictures);
 }

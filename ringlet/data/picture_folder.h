@@ -24,7 +24,13 @@ struct PictureFolder {
   std::vector<FolderNote> notes;  ///< what is not used of it; a kind at most once
 };
 
-enum class Captions { read, ignored };
+/// Of captions beside pictures: they are read, said to be unused, or not looked at.
+enum class Captions { read, unused, ignored };
+
+struct PictureFolderOptions {
+  Captions captions = Captions::read;
+  bool may_be_empty = false;  ///< a folder without pictures is no error
+};
 
 /// Pictures (io::kImageExtensions) of a folder, in one of two layouts:
 ///   flat    the pictures lie in the folder itself (subfolders are searched, too)
@@ -36,11 +42,12 @@ enum class Captions { read, ignored };
 /// was skipped. Throws Error(not_found) with what was looked for when there is no folder or no
 /// picture in it, and as read_caption, with all captions that cannot be read.
 PictureFolder read_picture_folder(const std::filesystem::path& folder,
-                                  Captions captions = Captions::read);
+                                  const PictureFolderOptions& options = {});
 
-/// The same for callers that show no plan: the notes are logged as warnings.
+/// The same for callers that show no plan: the notes, but for those of other files, are logged as
+/// warnings.
 std::vector<Picture> read_pictures(const std::filesystem::path& folder,
-                                   Captions captions = Captions::read);
+                                   const PictureFolderOptions& options = {});
 
 std::vector<std::filesystem::path> paths_of(const std::vector<Picture>& pictures);
 

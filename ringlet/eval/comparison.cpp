@@ -161,7 +161,8 @@ std::map<std::string, fs::path> reference_pictures(const Recipe& recipe) {
   std::map<std::string, fs::path> pictures;
   const auto folder = json_value<std::string>(recipe.eval, "reference", "", "eval");
   if (recipe.kind != "control" || !fs::is_directory(folder)) return pictures;
-  for (const data::Picture& picture : data::read_picture_folder(folder).pictures)
+  for (const data::Picture& picture :
+       data::read_picture_folder(folder, {.captions = data::Captions::ignored}).pictures)
     pictures.emplace(picture.path.stem().string(), picture.path);
   return pictures;
 }

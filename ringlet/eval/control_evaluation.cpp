@@ -22,9 +22,12 @@ std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
   if (!fs::is_directory(in.folder))
     throw Error(ErrorCode::not_found, in.folder.string(), "the folder does not exist");
   std::map<std::string, fs::path> files;
+  data::NotedFiles noted;
   for (const auto& entry : fs::directory_iterator(in.folder)) {
     const fs::path& path = entry.path();
     if (path.filename() == kGenerationFile) continue;  // what pictures were made with
+    if (data::is_of_other_program(path)) continue;
+    if (data::is_unread_picture(path)) noted[data::NoteKind::unread_picture].push_back(path);
     if (std::ranges::find(in.extensions, data::lower_extension(path)) == in.extensions.end())
       continue;
     const auto [other, is_new] = files.emplace(path.stem().string(), path);
@@ -34,6 +37,7 @@ std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
                       path.filename().string(),
                   "which one is meant? Take the other out");
   }
+  data::log_notes(data::make_notes(noted, in.folder), in.folder);
   if (files.empty())
     throw Error(ErrorCode::not_found, in.folder.string(), "there is nothing to evaluate in it",
                 "looked for " + join(in.extensions));

@@ -13,6 +13,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
+#include "ringlet/data/caption_file.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/feature_metrics.h"
 #include "ringlet/io/image.h"
@@ -30,7 +31,8 @@ std::string name_in(const fs::path& folder, const fs::path& file) {
 /// Pictures of a folder and its subfolders by name. Throws for two of one name.
 std::map<std::string, fs::path> pictures_in(const fs::path& folder) {
   std::map<std::string, fs::path> files;
-  for (const data::Picture& picture : data::read_picture_folder(folder).pictures) {
+  for (const data::Picture& picture :
+       data::read_pictures(folder, {.captions = data::Captions::ignored})) {
     const auto [other, is_new] = files.emplace(name_in(folder, picture.path), picture.path);
     if (!is_new)
       throw Error(ErrorCode::mismatch, picture.path.string(),
@@ -51,7 +53,7 @@ std::set<std::string> folders_in(const fs::path& folder) {
     throw Error(ErrorCode::not_found, folder.string(), "the folder does not exist");
   std::set<std::string> folders;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_directory() && !entry.path().filename().string().starts_with("."))
+    if (entry.is_directory() && !data::is_of_other_program(entry.path()))
       folders.insert(entry.path().filename().string());
   return folders;
 }
@@ -79,11 +81,10 @@ std::string prompt_of(const fs::path& file) {
     const auto chunks = io::read_png_text(file);
     if (const auto found = chunks.find("parameters"); found != chunks.end()) text = found->second;
   }
-  if (text.empty()) {
-    const fs::path beside = fs::path(file).replace_extension(".txt");
-    if (fs::exists(beside)) text = read_text_file(beside);
-  }
-  return text.substr(0, text.find_first_of("\r\n"));
+  if (const fs::path beside = fs::path(file).replace_extension(".txt");
+      text.empty() && fs::exists(beside))
+    text = data::read_caption(beside).text;
+  return text.substr(0, text.find('\n'));
 }
 
 bool is_in_word(const std::string& text, std::size_t place) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <mutex>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -107,8 +108,20 @@ StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
       path.string(), [&] { return StableDiffusion(find_model(path, options.files), options); });
 }
 
+struct StableDiffusion::ToldPrompts {
+  bool is_new(const std::string& prompt) {
+    const std::lock_guard lock(mutex);
+    return prompts.insert(prompt).second;
+  }
+  std::mutex mutex;
+  std::set<std::string> prompts;
+};
+
 StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
-    : files_(std::move(files)), options_(options), schedule_(load_schedule(files_)) {
+    : files_(std::move(files)),
+      options_(options),
+      schedule_(load_schedule(files_)),
+      told_(std::make_shared<ToldPrompts>()) {
   text_.push_back(load_text("text_encoder", files_.text_encoder, files_.tokenizer, options,
                             indices_["text_encoder"]));
   if (files_.sdxl())
@@ -196,8 +209,22 @@ TextConditions StableDiffusion::negative_conditions(const GenerateRequest& reque
                         options_.device);
 }
 
+std::vector<CutPrompt> StableDiffusion::newly_cut(std::span<const std::string> prompts) const {
+  std::vector<CutPrompt> cut;
+  for (const std::string& prompt : prompts) {
+    auto found = cut_prompt(text_, prompt);
+    if (found && told_->is_new(prompt)) cut.push_back(*std::move(found));
+  }
+  return cut;
+}
+
 StableDiffusion::Conditions StableDiffusion::conditions(const GenerateRequest& request,
                                                         bool guided) const {
+  std::vector<std::string> prompts = {request.prompt};
+  if (guided && request.negative_prompt) prompts.push_back(*request.negative_prompt);
+  for (const CutPrompt& cut : newly_cut(prompts))
+    log(LogLevel::warning, "the prompt is too long for the model's " + std::to_string(cut.limit) +
+                               " tokens; this part is ignored: \"" + cut.cut + "\"");
   const auto batch = static_cast<std::int64_t>(request.seeds.size());
   const TextConditions positive =
       encode_prompts(text_, std::array{request.prompt}, request.clip_skip, options_.device);

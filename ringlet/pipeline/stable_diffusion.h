@@ -84,6 +84,11 @@ class StableDiffusion {
   /// and sampler.
   GenerateRequest checked(GenerateRequest request) const;
 
+  /// Which of these prompts are too long for the text encoder, each when it is asked for the first
+  /// time: whoever asks tells the user. sample() logs a warning for those of its request. Several
+  /// threads may call it.
+  std::vector<CutPrompt> newly_cut(std::span<const std::string> prompts) const;
+
   const ModelFiles& files() const { return files_; }
   const diffusion::Schedule& schedule() const { return schedule_; }
   diffusion::SamplerChoice default_sampler() const;
@@ -125,6 +130,8 @@ class StableDiffusion {
   diffusion::Schedule schedule_;
   std::vector<TextStage> text_;
   std::vector<std::string> embedding_words_;
+  struct ToldPrompts;
+  std::shared_ptr<ToldPrompts> told_;  ///< asked for in newly_cut
   std::map<std::string, nn::ModuleIndex> indices_;
   std::unique_ptr<models::UNet> unet_;
   std::unique_ptr<models::AutoencoderKL> vae_;

@@ -1,23 +1,20 @@
 #include "ringlet/pipeline/text_conditioning.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/log.h"
 
 namespace ringlet::pipeline {
 namespace {
 
-at::Tensor token_ids(const TextStage& stage, const std::string& prompt, bool warn) {
+at::Tensor token_ids(const TextStage& stage, const std::string& prompt) {
   const std::int64_t length = stage.encoder.config().max_position_embeddings;
   const models::EncodedPrompt encoded = stage.tokenizer.encode(prompt, length);
-  if (warn && !encoded.cut.empty())
-    log(LogLevel::warning, "the prompt is too long for the model's " + std::to_string(length) +
-                               " tokens; this part is ignored: \"" + encoded.cut + "\"");
   if (*std::ranges::max_element(encoded.ids) >= stage.encoder.config().vocab_size)
     throw Error(ErrorCode::mismatch, "tokenizer",
                 "it has more tokens than the text encoder knows (" +
@@ -26,10 +23,10 @@ at::Tensor token_ids(const TextStage& stage, const std::string& prompt, bool war
   return at::tensor(encoded.ids, at::kLong);
 }
 
-models::ClipTextOutput run(const TextStage& stage, std::span<const std::string> prompts, bool warn,
+models::ClipTextOutput run(const TextStage& stage, std::span<const std::string> prompts,
                            at::Device device) {
   std::vector<at::Tensor> ids;
-  for (const std::string& prompt : prompts) ids.push_back(token_ids(stage, prompt, warn));
+  for (const std::string& prompt : prompts) ids.push_back(token_ids(stage, prompt));
   return stage.encoder.forward(at::stack(ids).to(device));
 }
 
@@ -45,11 +42,21 @@ const at::Tensor& from_end(const models::ClipTextOutput& out, std::int64_t n) {
 
 }  // namespace
 
+std::optional<CutPrompt> cut_prompt(const std::vector<TextStage>& stages,
+                                    const std::string& prompt) {
+  const TextStage& stage = stages.front();
+  const std::int64_t limit = stage.encoder.config().max_position_embeddings;
+  models::EncodedPrompt encoded = stage.tokenizer.encode(prompt, limit);
+  if (encoded.cut.empty()) return std::nullopt;
+  const auto tokens = static_cast<std::int64_t>(stage.tokenizer.tokenize(prompt).size());
+  return CutPrompt{prompt, tokens, limit, std::move(encoded.cut)};
+}
+
 TextConditions encode_prompts(const std::vector<TextStage>& stages,
                               std::span<const std::string> prompts, std::int64_t clip_skip,
                               at::Device device) {
   if (stages.size() == 1) {
-    const models::ClipTextOutput out = run(stages.front(), prompts, true, device);
+    const models::ClipTextOutput out = run(stages.front(), prompts, device);
     const at::Tensor& last = from_end(out, clip_skip);
     return {clip_skip == 1 ? out.last_hidden_state : stages.front().encoder.final_layer_norm(last),
             {}};
@@ -58,7 +65,7 @@ TextConditions encode_prompts(const std::vector<TextStage>& stages,
   std::vector<at::Tensor> parts;
   at::Tensor pooled;
   for (const TextStage& stage : stages) {
-    const models::ClipTextOutput out = run(stage, prompts, parts.empty(), device);
+    const models::ClipTextOutput out = run(stage, prompts, device);
     parts.push_back(from_end(out, std::max(kXlLayer, clip_skip)));
     pooled = out.pooled;
   }

@@ -25,7 +25,8 @@ constexpr const char* kScores = "control.csv";
 
 }  // namespace
 
-FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
+FineTune::FineTune(FineTuneOptions options, const FineTuneObserver& observer)
+    : options_(std::move(options)) {
   check_options(options_);
   if (adapts()) adapt::parse_method(options_.method);  // before the model is loaded
   read_pictures();
@@ -63,6 +64,8 @@ FineTune::FineTune(FineTuneOptions options) : options_(std::move(options)) {
     options_.loss.control = &*control_;
   }
   make_plan();
+  check_pictures(observer);  // after all that takes less time
+  check_resume();
 }
 
 void FineTune::build_adapters() {
@@ -274,6 +277,7 @@ bool FineTune::run(const FineTuneObserver& observer) {
   options_.trainer.settings["model"] =
       model_->files().unet_files.empty() ? "" : pipeline::model_hash(model_->files());
   options_.trainer.settings["class pictures"] = fingerprint(class_pictures_);
+  options_.trainer.settings["class pictures' contents"] = contents_of(class_pictures_);
   Trainer trainer(trainables(), loss_function(observer), options_.trainer);
   const CheckpointFolder folder(options_.trainer.checkpoint_folder, 1);
   if (options_.resume)

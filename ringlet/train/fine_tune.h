@@ -65,6 +65,12 @@ struct FineTuneOptions : AdapterTrainingOptions {
   std::int64_t sample_every = 0;  ///< steps; 0 = only before and after
 };
 
+/// A caption or prompt that is too long for the text encoder.
+struct CutCaption {
+  std::string where;  ///< the caption's file, or the option
+  pipeline::CutPrompt text;
+};
+
 /// What a run is going to do, for people to read before it starts.
 struct FineTunePlan {
   std::string model_kind;
@@ -72,8 +78,12 @@ struct FineTunePlan {
   std::size_t pictures = 0;
   std::size_t captions = 0;        ///< pictures with a text file of their own
   std::size_t validation = 0;      ///< pictures held out, which are not among `pictures`
-  std::size_t class_pictures = 0;  ///< found; class_count of them are used
+  std::size_t class_found = 0;     ///< class pictures in their folder
+  std::size_t class_pictures = 0;  ///< of them, those that are used: class_count at most
   std::size_t class_to_make = 0;
+  std::vector<data::FolderNote> notes;        ///< what of the pictures' folder is not used
+  std::vector<data::FolderNote> class_notes;  ///< the same of the class pictures'
+  std::vector<CutCaption> too_long;           ///< each caption and prompt once
   std::vector<std::pair<std::string, std::int64_t>> examples;  ///< final captions, tokens used
   std::string method;
   std::size_t layers = 0;                ///< adapted layers; 0 for "full"
@@ -95,9 +105,11 @@ struct FineTuneObserver {
 
 class FineTune {
  public:
-  /// Reads folders, opens the model and builds the adapters; computes and writes nothing. Throws
-  /// Error(invalid_argument | not_found | …) for everything that can be known to be wrong.
-  explicit FineTune(FineTuneOptions options);
+  /// Reads folders, opens the model, builds the adapters and decodes every picture and given signal
+  /// once; writes nothing. Throws Error(invalid_argument | not_found | …) for everything that can
+  /// be known to be wrong, with all damaged pictures, and Error(cancelled) when
+  /// `observer.progress` stops the check of the pictures.
+  explicit FineTune(FineTuneOptions options, const FineTuneObserver& observer = {});
   FineTune(const FineTune&) = delete;
   FineTune& operator=(const FineTune&) = delete;
 
@@ -122,6 +134,10 @@ class FineTune {
   void build_adapters();
   void hold_out_pictures();
   void make_plan();
+  void plan_captions();
+  void check_pictures(const FineTuneObserver& observer);
+  void check_resume();
+  std::string contents_of(const std::vector<data::Picture>& pictures) const;
   std::vector<Trainable> trainables() const;
   Json settings() const;
   void make_class_pictures(const FineTuneObserver& observer);
@@ -143,6 +159,7 @@ class FineTune {
   std::vector<data::Picture> validation_pictures_;
   std::unique_ptr<ControlValidation> validation_;
   std::optional<ControlScores> scores_;
+  std::map<std::filesystem::path, std::string> hashes_;  ///< of the pictures that were checked
   FineTunePlan plan_;
 };
 

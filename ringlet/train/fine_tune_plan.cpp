@@ -1,6 +1,5 @@
 // The half of FineTune that reads and plans; fine_tune.cpp is the half that runs.
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <utility>
 
@@ -15,9 +14,6 @@ namespace ringlet::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Settings that run() adds.
-constexpr std::array kLaterSettings = {"model", "class pictures"};
 
 void check_positive(const char* option, double value) {
   if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
@@ -65,8 +61,8 @@ void check_control(const FineTuneOptions& o) {
   check_control_samples(o);
 }
 
-/// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks: a
-/// point that moves leaves its file's size as it was. "" where signals are computed.
+/// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks.
+/// "" where signals are computed.
 std::string control_fingerprint(const data::ControlSettings& settings,
                                 const std::vector<data::Picture>& pictures) {
   std::string text;
@@ -76,6 +72,16 @@ std::string control_fingerprint(const data::ControlSettings& settings,
         (settings.signal == data::ControlSignal::landmark ? sha256_file(file)
                                                           : std::to_string(fs::file_size(file))) +
         "\n";
+  return text.empty() ? "" : sha256_text(text);
+}
+
+/// The contents of given maps; "" where there are none.
+std::string map_contents(const data::ControlSettings& settings,
+                         const std::vector<data::Picture>& pictures) {
+  if (settings.signal == data::ControlSignal::landmark) return "";
+  std::string text;
+  for (const fs::path& file : data::control_files(settings, data::paths_of(pictures)))
+    text += sha256_file(file) + "\n";
   return text.empty() ? "" : sha256_text(text);
 }
 
@@ -101,7 +107,8 @@ void check_options(const FineTuneOptions& o) {
   refuse_other_run(o.out, o.resume);
 }
 
-/// Names, sizes and captions of pictures: what a resumed run must find unchanged.
+/// Names, sizes and captions of pictures: what a resumed run must find unchanged. Their contents
+/// are a setting of their own, which older checkpoints lack.
 std::string fingerprint(const std::vector<data::Picture>& pictures) {
   std::string text;
   for (const data::Picture& picture : pictures)
@@ -144,11 +151,12 @@ void FineTune::hold_out_pictures() {
 
 void FineTune::read_class_pictures() {
   if (!fs::is_directory(options_.class_images)) return;
-  try {
-    class_pictures_ = data::read_picture_folder(options_.class_images).pictures;
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::not_found) throw;  // none yet: they will be made
-  }
+  // One without pictures will be filled. All of them have one caption, the class prompt.
+  data::PictureFolder found = data::read_picture_folder(
+      options_.class_images, {.captions = data::Captions::unused, .may_be_empty = true});
+  class_pictures_ = std::move(found.pictures);
+  plan_.class_notes = std::move(found.notes);
+  plan_.class_found = class_pictures_.size();
   const auto wanted = static_cast<std::size_t>(options_.class_count);
   if (class_pictures_.size() > wanted) class_pictures_.resize(wanted);
   for (data::Picture& picture : class_pictures_) picture.caption = options_.class_prompt;
@@ -160,18 +168,11 @@ void FineTune::make_plan() {
   plan_.pictures = instance_.pictures.size();
   plan_.captions = instance_.captions;
   plan_.validation = validation_pictures_.size();
+  plan_.notes = instance_.notes;
   plan_.class_pictures = class_pictures_.size();
   if (!options_.class_prompt.empty())
     plan_.class_to_make = static_cast<std::size_t>(options_.class_count) - class_pictures_.size();
-  const auto& stage = model_->text().front();
-  for (const data::Picture& picture : instance_.pictures) {
-    const auto same = [&](const auto& example) { return example.first == picture.caption; };
-    if (plan_.examples.size() < 3 && std::ranges::none_of(plan_.examples, same))
-      plan_.examples.emplace_back(
-          picture.caption,
-          stage.tokenizer.encode(picture.caption, stage.encoder.config().max_position_embeddings)
-              .used);
-  }
+  plan_captions();
   plan_.method = adapters_ ? adapters_->method() : options_.method;
   plan_.layers = adapters_ ? adapters_->set().entries().size() : 0;
   if (control_)
@@ -190,17 +191,6 @@ void FineTune::make_plan() {
   const std::int64_t rows = options_.loss.batch_size * (options_.class_prompt.empty() ? 1 : 2);
   plan_.expected_bytes = expected_training_bytes(*model_, plan_.parameters, options_.crop.size,
                                                  rows, options_.gradient_checkpointing);
-  if (!options_.resume) return;
-  const CheckpointFolder folder(options_.out / kCheckpoints, 1);
-  const auto latest = folder.latest();
-  if (!latest) return;
-  const TrainState state = CheckpointFolder::load(*latest);
-  plan_.first_step = state.step;
-  // Before anything is made. run() compares the rest, which takes time to find out.
-  const Json now = settings();
-  Json before = state.settings;
-  for (const char* later : kLaterSettings) before.erase(later);
-  check_settings(before, now, latest->string());
 }
 
 Json FineTune::settings() const {
@@ -208,6 +198,7 @@ Json FineTune::settings() const {
   Json settings = {{"method", plan_.method},
                    {"parameters", plan_.parameters},
                    {"pictures", fingerprint(instance_.pictures)},
+                   {"pictures' contents", contents_of(instance_.pictures)},
                    {"class prompt", options_.class_prompt},
                    {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
                    {"prediction", static_cast<int>(model_->schedule().prediction())},
@@ -233,7 +224,10 @@ Json FineTune::settings() const {
     std::vector<data::Picture> pictures = instance_.pictures;
     pictures.insert(pictures.end(), validation_pictures_.begin(), validation_pictures_.end());
     settings["control images"] = control_fingerprint(control, pictures);
+    if (const std::string maps = map_contents(control, pictures); !maps.empty())
+      settings["control images' contents"] = maps;
     settings["validation pictures"] = fingerprint(validation_pictures_);
+    settings["validation pictures' contents"] = contents_of(validation_pictures_);
     // The metric in control.csv is that of pictures which are made so.
     if (!validation_pictures_.empty())
       settings["samples"] = {{"seed", options_.samples.seed},

@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<data::Picture> read_captioned(const fs::path& folder) {
-  std::vector<data::Picture> pictures = data::read_picture_folder(folder).pictures;
+  std::vector<data::Picture> pictures = data::read_pictures(folder);
   for (const data::Picture& picture : pictures)
     if (picture.caption.empty())
       throw Error(ErrorCode::not_found, picture.path.string(), "the picture has no caption",
@@ -58,6 +58,11 @@ class Contrastive final : public Task {
   }
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
+  std::vector<fs::path> pictures() const override {
+    std::vector<fs::path> files = data::paths_of(examples_.train);
+    for (const data::Picture& picture : examples_.held_out) files.push_back(picture.path);
+    return files;
+  }
 
   at::Tensor loss(std::span<const std::size_t> rows) const override {
     return clip_->loss(pixels(examples_.train, rows), ids(examples_.train, rows));

@@ -62,8 +62,8 @@ std::map<std::string, std::string> folder_files(const std::filesystem::path& fol
                                                 std::span<const char* const> names);
 
 /// What a run that is gone on with must find unchanged of its data: a file's content, or of a
-/// folder the names and contents of what tasks read in it. Of pictures, which may be many
-/// gigabytes, names and sizes stand for the contents. "" for no path.
+/// folder the names and contents of what tasks read in it. Of pictures names and sizes: their
+/// contents are hashed where they are decoded anyway (data::check_pictures). "" for no path.
 std::string fingerprint(const std::filesystem::path& data);
 
 /// Pictures as the network wants them, [1, 3, h, w], decoded once while they fit into memory.

@@ -24,8 +24,9 @@ std::vector<LabelledPicture> read_class_folders(const fs::path& folder) {
   std::vector<LabelledPicture> examples;
   std::error_code problem;
   for (const auto& entry : fs::directory_iterator(folder, problem))
-    if (entry.is_directory() && !entry.path().filename().string().starts_with("."))
-      for (const data::Picture& picture : data::read_picture_folder(entry.path()).pictures)
+    if (entry.is_directory() && !data::is_of_other_program(entry.path()))
+      for (const data::Picture& picture :
+           data::read_pictures(entry.path(), {.captions = data::Captions::ignored}))
         examples.push_back(
             {{entry.path().filename().string(), picture.path.string()}, picture.path});
   if (examples.empty())
@@ -116,6 +117,12 @@ class ImageClassification final : public Classification<LabelledPicture> {
   std::vector<std::string> usual_targets() const override { return kind_.targets; }
   std::vector<std::string> new_layers() const override {
     return has_head_ ? std::vector<std::string>{} : std::vector{kind_.head};
+  }
+  std::vector<fs::path> pictures() const override {
+    std::vector<fs::path> files;
+    for (const auto* part : {&examples_.train, &examples_.held_out})
+      for (const LabelledPicture& one : *part) files.push_back(one.file);
+    return files;
   }
 
  private:

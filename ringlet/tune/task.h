@@ -48,6 +48,10 @@ class Task {
   virtual std::vector<std::string> new_layers() const { return {}; }
 
   virtual std::size_t examples() const = 0;
+
+  /// The picture files of all examples, those to learn from and those held out.
+  virtual std::vector<std::filesystem::path> pictures() const { return {}; }
+
   virtual std::size_t held_out() const = 0;
 
   /// The mean loss of some examples, with its gradient.

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include "ringlet/adapt/adapter_file.h"
@@ -13,6 +14,7 @@
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
+#include "ringlet/data/picture_check.h"
 #include "ringlet/eval/evaluation.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/device.h"
@@ -59,6 +61,15 @@ Tune::Tune(TuneOptions options) : options_(std::move(options)) {
   task_ = open_task(options_.task, options_.examples);
   if (!options_.full()) build_adapters();
   make_plan();
+  check_pictures();
+}
+
+/// Damaged pictures are found before anything is trained, and exchanged ones by a run that goes on.
+void Tune::check_pictures() {
+  const std::vector<fs::path> files = task_->pictures();
+  if (files.empty()) return;
+  picture_contents_ = sha256_text(join(data::check_pictures(files, options_.examples.data.string(),
+                                                            {.threads = at::get_num_threads()})));
 }
 
 void Tune::build_adapters() {
@@ -119,6 +130,7 @@ Json Tune::settings() const {
                    {"length", options_.examples.length},
                    {"batch size", options_.batch_size},
                    {"seed", options_.seed}};
+  if (!picture_contents_.empty()) settings["pictures' contents"] = picture_contents_;
   settings.update(train::settings_of(options_));
   settings.update(train::settings_of(options_.trainer));
   return settings;

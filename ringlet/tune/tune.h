@@ -65,6 +65,7 @@ class Tune {
  private:
   void build_adapters();
   void make_plan();
+  void check_pictures();
   std::vector<train::Trainable> trainables() const;
   Json settings() const;
   at::Tensor loss(std::int64_t micro_batch) const;
@@ -80,6 +81,7 @@ class Tune {
   TunePlan plan_;
   std::vector<ScoreRow> scores_;
   double seconds_ = 0.0;
+  std::string picture_contents_;  ///< a hash; "" without pictures
 };
 
 }  // namespace ringlet::tune
