@@ -85,6 +85,20 @@ std::string map_contents(const data::ControlSettings& settings,
   return text.empty() ? "" : sha256_text(text);
 }
 
+/// Signals that lie beside their pictures are no files without a use.
+void remove_signals(std::vector<data::FolderNote>& notes, const fs::path& folder,
+                    const std::vector<fs::path>& signals) {
+  for (data::FolderNote& note : notes)
+    std::erase_if(note.files, [&](const fs::path& file) {
+      return std::ranges::any_of(signals, [&](const fs::path& signal) {
+        std::error_code problem;
+        return signal.filename() == file.filename() &&
+               fs::equivalent(signal, folder / file, problem);
+      });
+    });
+  std::erase_if(notes, [](const data::FolderNote& note) { return note.files.empty(); });
+}
+
 }  // namespace
 
 void check_options(const FineTuneOptions& o) {
@@ -134,7 +148,9 @@ void FineTune::read_pictures() {
 }
 
 void FineTune::hold_out_pictures() {
-  data::check_control_files(options_.control->settings, data::paths_of(instance_.pictures));
+  remove_signals(
+      instance_.notes, options_.instance_images,
+      data::control_files(options_.control->settings, data::paths_of(instance_.pictures)));
   const auto wanted = static_cast<std::size_t>(options_.control->validation_pictures);
   const std::size_t count = instance_.pictures.size();
   if (wanted >= count)

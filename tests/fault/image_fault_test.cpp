@@ -117,14 +117,17 @@ TEST_P(ImageFault, ContentCountsNotTheExtension) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, ImageFault,
-                         testing::Values(Format{"Png",
-                                                {"rgb.png", "grey16.png", "one_bit.png",
-                                                 "palette.png", "palette_alpha.png"}},
-                                         Format{"Jpeg", {"rgb.jpg", "progressive.jpg", "cmyk.jpg"}},
-                                         Format{"Webp",
-                                                {"lossless.webp", "lossy.webp", "alpha.webp"}}),
-                         [](const auto& entry) { return entry.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Formats, ImageFault,
+    testing::Values(Format{"Png",
+                           {"rgb.png", "grey16.png", "one_bit.png", "palette.png",
+                            "palette_alpha.png", "grey_key.png", "grey16_key.png", "animated.png"}},
+                    Format{"Jpeg", {"rgb.jpg", "progressive.jpg", "cmyk.jpg"}},
+                    Format{"Webp",
+                           {"lossless.webp", "lossy.webp", "alpha.webp", "animated.webp",
+                            "lossy_animated.webp"}},
+                    Format{"Bmp", {"rgb.bmp", "grey.bmp", "one_bit.bmp", "palette.bmp"}}),
+    [](const auto& entry) { return entry.param.name; });
 
 std::string big_endian(std::uint32_t value, int bytes) {
   std::string out;

@@ -82,6 +82,27 @@ def main():
     wide = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 229 % 65536).astype(np.uint16)
     narrow = np.rint(wide * (255.0 / 65535.0)).astype(np.uint8)
     add("grey16.png", Image.fromarray(wide), np.dstack([narrow] * 3))
+    # One value or colour that is transparent.
+    key = int(np.asarray(grey)[5, 7])
+    grey.info["transparency"] = key
+    add("grey_key.png", grey, over_white(grey), transparency=key)
+    del grey.info["transparency"]
+    add("grey16_key.png", Image.fromarray(wide), np.where(wide == wide[3, 4], 255, narrow)[..., None].repeat(3, -1),
+        transparency=int(wide[3, 4]))
+    image.info["transparency"] = tuple(int(value) for value in rgb[2, 9])
+    add("rgb_key.png", image, over_white(image), transparency=image.info["transparency"])
+    del image.info["transparency"]
+    # The first frame of animations.
+    frames = [alpha, Image.fromarray(np.asarray(alpha)[::-1])]
+    add("animated.png", alpha, over_white(alpha), save_all=True, append_images=frames[1:], duration=50)
+    add("animated.webp", alpha, over_white(alpha), save_all=True, append_images=frames[1:], duration=50, lossless=True,
+        exact=True)
+    solid = [frame.convert("RGB") for frame in frames]
+    add("lossy_animated.webp", solid[0], save_all=True, append_images=solid[1:], duration=50, quality=90)
+    add("rgb.bmp", image)
+    add("grey.bmp", grey)
+    add("one_bit.bmp", grey.convert("1"))
+    add("palette.bmp", image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16))
     add("rgb.jpg", image, quality=92, subsampling=0)
     add("grey.jpg", grey, quality=92)
     add("progressive.jpg", image, quality=92, progressive=True, subsampling=0)

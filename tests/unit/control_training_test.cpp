@@ -237,6 +237,22 @@ TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
   FineTune{maps};
   io::write_png(folder_ / "drawn/a.png", waves(9, 64, 64));
   expect_refusal(maps, "control images was");
+  expect_refusal(maps, "control images' contents was");
+  // What is wrong with a signal is found before the run, too.
+  io::write_png(folder_ / "drawn/a.png", waves(9, 64, 40));
+  expect_refusal(maps, "the map is 64x40");
+  fs::resize_file(folder_ / "drawn/b.png", 60);
+  expect_refusal(maps, "2 of 4 pictures cannot be used");
+}
+
+TEST_F(ControlTraining, SignalsBesideTheirPicturesAreNotSaidToBeUnused) {
+  FineTuneOptions o = control_options("run", ControlKind::encoder);
+  for (const char* name : {"a", "b", "c", "d", "other"})
+    std::ofstream(folder_ / "pictures" / (std::string(name) + ".json")) << "[[5, 5]]";
+  o.control->settings = {data::ControlSignal::landmark, {}, folder_ / "pictures"};
+  const FineTune run(o);
+  ASSERT_EQ(run.plan().notes.size(), 1u);
+  EXPECT_EQ(run.plan().notes[0].files, (std::vector<fs::path>{"other.json"}));
 }
 
 TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {

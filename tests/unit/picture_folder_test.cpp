@@ -31,6 +31,13 @@ class PictureFolders : public testing::Test {
       if (picture.path.filename() == name) return picture.caption;
     return "not found";
   }
+  /// What the folder's notes say, one a line.
+  std::string notes(const PictureFolderOptions& options = {}) const {
+    std::string all;
+    for (const FolderNote& note : read_picture_folder(folder_.path(), options).notes)
+      all += text_of(note) + "\n";
+    return all;
+  }
   TemporaryFolder folder_;
 };
 
@@ -38,13 +45,13 @@ using Names = std::vector<std::string>;
 
 TEST_F(PictureFolders, FindPicturesByTheirExtension) {
   for (const char* name : {"d.webp", "a.PNG", "b.jpg", "c.JpEg", "e.gif", "f.txt", "g", "h.png.bak",
-                           ".hidden.png", "sub/z.png", "sub/deeper/y.jpeg"})
+                           ".hidden.png", "sub/z.png", "sub/deeper/y.jpeg", "i.BMP", "j.jfif"})
     write(name);
-  EXPECT_EQ(names(),
-            (Names{"a.PNG", "b.jpg", "c.JpEg", "d.webp", "sub/deeper/y.jpeg", "sub/z.png"}));
+  EXPECT_EQ(names(), (Names{"a.PNG", "b.jpg", "c.JpEg", "d.webp", "i.BMP", "j.jfif",
+                            "sub/deeper/y.jpeg", "sub/z.png"}));
   const PictureFolder found = read_picture_folder(folder_.path());
   EXPECT_EQ(found.captions, 0u);
-  EXPECT_EQ(found.rule, "pictures of the folder and its subfolders");
+  EXPECT_EQ(found.rule, "pictures of the folder and its subfolders (2 in sub)");
   for (const Picture& picture : found.pictures) {
     EXPECT_EQ(picture.caption, "");
     EXPECT_EQ(picture.repeats, 1);
@@ -102,11 +109,102 @@ TEST_F(PictureFolders, CaptionsAreUtf8) {
   EXPECT_EQ(caption("a.png"), "un chien au caf\xC3\xA9 \xF0\x9F\x90\x95");
   write("a.txt", "un caf\xE9");  // Latin-1
   expect_error(ErrorCode::bad_format, "a.txt", [&] { names(); });
-  expect_error(ErrorCode::bad_format, "UTF-8", [&] { names(); });
-  write("a.txt", std::string("\xFF\xFE"
-                             "a\0 \0",
-                             6));  // UTF-16
-  expect_error(ErrorCode::bad_format, "UTF-8", [&] { names(); });
+  expect_error(ErrorCode::bad_format, "not valid UTF-8; it may be Latin-1", [&] { names(); });
+  write("b.png");
+  write("b.TXT", "na\xEFve");
+  expect_error(ErrorCode::bad_format, "2 captions cannot be read", [&] { names(); });
+  expect_error(ErrorCode::bad_format, "b.TXT", [&] { names(); });
+  // Where they are not the pictures' captions, nobody minds.
+  EXPECT_EQ(read_picture_folder(folder_.path(), {.captions = Captions::unused}).captions, 0u);
+}
+
+TEST_F(PictureFolders, CaptionsInUtf16AreRead) {
+  using namespace std::literals;
+  write("a.png");
+  write("a.txt",
+        "\xFF\xFE"
+        "a\0 \0d\0o\0g\0\r\0\n\0"s);
+  EXPECT_EQ(caption("a.png"), "a dog");
+  write("a.txt",
+        "\xFE\xFF"
+        "\0c\0a\0f\0\xE9\0 \xD8\x3D\xDC\x15"s);
+  EXPECT_EQ(caption("a.png"), "caf\xC3\xA9 \xF0\x9F\x90\x95");
+  for (const auto& [bytes, words] : std::vector<std::pair<std::string, std::string>>{
+           {"\xFF\xFE"
+            "a"s,
+            "breaks off"},
+           {"\xFF\xFE\x3D\xD8"s, "damaged UTF-16"},
+           {"\xFF\xFE\x15\xDC"s
+            "a\0"s,
+            "damaged UTF-16"},
+           {"\xFF\xFE\0\0a\0\0\0"s, "UTF-32"},
+           {"a\0 \0d\0"s, "without a byte order mark"}}) {
+    write("a.txt", bytes);
+    expect_error(ErrorCode::bad_format, words, [&] { names(); });
+  }
+}
+
+TEST_F(PictureFolders, CaptionFilesMayBeCapitalised) {
+  for (const char* name : {"a.png", "b.png", "c.png"}) write(name);
+  write("a.TXT", "a red dog");
+  write("b.Caption", "a blue dog");
+  write("c.TXT", "not this");
+  write("c.txt", "a green dog");
+  EXPECT_EQ(caption("a.png"), "a red dog");
+  EXPECT_EQ(caption("b.png"), "a blue dog");
+  EXPECT_EQ(caption("c.png"), "a green dog");
+  EXPECT_EQ(notes(),
+            "1 caption file is not used: its picture has another, which comes first: c.TXT\n");
+}
+
+TEST_F(PictureFolders, SayWhatTheyDoNotUse) {
+  for (const char* name :
+       {"a.png", "b.png", "x.gif", "y.heic", "z.HEIC", "w.tif", "y.txt", "metadata.jsonl",
+        "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/b.png", "Thumbs.db", ".DS_Store", "._a.png",
+        ".ipynb_checkpoints/a-checkpoint.png"})
+    write(name);
+  write("a.txt", "a dog\n\nand more\n");
+  write("b.txt", " \n");
+  EXPECT_EQ(names(), (Names{"a.png", "b.png"}));
+  EXPECT_EQ(notes(),
+            "4 files of types that are not read: .gif .heic .tif; convert to PNG, JPEG or WebP\n"
+            "6 files and folders of other programs are skipped: .DS_Store, ._a.png, "
+            ".ipynb_checkpoints, @eaDir, Thumbs.db and 1 more\n"
+            "1 file is neither a picture nor a caption: metadata.jsonl\n"
+            "1 caption file is empty: b.txt\n"
+            "1 caption has more than one line; only the first is used: a.txt\n"
+            "1 caption file belongs to no picture that is read: y.txt\n");
+  EXPECT_NE(notes({.captions = Captions::unused})
+                .find("3 caption files are not used: a.txt, b.txt, y.txt\n"),
+            std::string::npos);
+  EXPECT_EQ(notes({.captions = Captions::ignored}).find("caption file"), std::string::npos);
+  // Other verbs show no plan.
+  const LogCapture log;
+  EXPECT_EQ(read_pictures(folder_.path()).size(), 2u);
+  EXPECT_NE(log.warnings().find(": 4 files of types that are not read"), std::string::npos);
+  EXPECT_EQ(log.warnings().find("metadata.jsonl"), std::string::npos) << log.warnings();
+}
+
+TEST_F(PictureFolders, MasksBesideTheirPictureAreNone) {
+  for (const char* name :
+       {"a.png", "a-masklabel.png", "a-condlabel.png", "b.jpg", "b_mask.png", "mask_b.png",
+        "lone_mask.png", "sub/c.png", "sub/c.MASK.png", "masks/a.png", "masks/d.png",
+        "conditioning/b_mask.jpg", "mask/carnival.png"})
+    write(name);
+  EXPECT_EQ(names(), (Names{"a.png", "b.jpg", "lone_mask.png", "mask/carnival.png", "sub/c.png"}));
+  const PictureFolder found = read_picture_folder(folder_.path());
+  ASSERT_EQ(found.notes.size(), 1u);
+  EXPECT_EQ(found.notes[0].kind, NoteKind::mask);
+  EXPECT_STREQ(name_of(found.notes[0].kind), "mask");
+  EXPECT_EQ(found.notes[0].files,
+            (std::vector<fs::path>{"a-condlabel.png", "a-masklabel.png", "b_mask.png",
+                                   "conditioning", "mask_b.png", "masks", "sub/c.MASK.png"}));
+}
+
+// As "images" and "masks" lie beside each other in many data sets.
+TEST_F(PictureFolders, FoldersOfMasksMayLieBesideThatOfThePictures) {
+  for (const char* name : {"images/a.png", "masks/a.png", "data_mask/a.png"}) write(name);
+  EXPECT_EQ(names(), (Names{"images/a.png"}));
 }
 
 TEST_F(PictureFolders, AByteOrderMarkIsNoPartOfTheCaption) {
@@ -128,11 +226,15 @@ TEST_F(PictureFolders, KohyaFoldersRepeat) {
   write("notes/e.png");
   write(".thumbnails/f.png");
   write("readme.txt");
-  const LogCapture log;
+  write("lost.heic");
   const PictureFolder found = read_picture_folder(folder_.path());
   EXPECT_EQ(found.rule, "subfolders REPEATS_words, 2 to 10 repeats");
-  EXPECT_NE(log.warnings().find("others are passed over: 0_never, notes;"), std::string::npos)
-      << log.warnings();
+  EXPECT_NE(notes().find("2 subfolders are skipped, since their names are not REPEATS_words: "
+                         "0_never, notes; name them like 1_words to use them\n"),
+            std::string::npos)
+      << notes();
+  EXPECT_NE(notes().find("skipped: .thumbnails\n"), std::string::npos) << notes();
+  EXPECT_NE(notes().find("not read: .heic"), std::string::npos) << notes();
   EXPECT_EQ(found.captions, 1u);
   ASSERT_EQ(found.pictures.size(), 3u);
   EXPECT_EQ(found.pictures[0].caption, "sks dog");
@@ -143,18 +245,17 @@ TEST_F(PictureFolders, KohyaFoldersRepeat) {
   EXPECT_EQ(found.pictures[2].repeats, 2);
 }
 
-TEST_F(PictureFolders, KohyaFoldersAloneNeedNoWarning) {
+TEST_F(PictureFolders, KohyaFoldersAloneNeedNoNote) {
   write("2023_summer/a.png");
-  const LogCapture log;
   EXPECT_EQ(read_picture_folder(folder_.path()).rule, "subfolders REPEATS_words, 2023 repeats");
-  EXPECT_EQ(log.warnings(), "");
+  EXPECT_EQ(notes(), "");
 }
 
 TEST_F(PictureFolders, APictureBesideThemMakesItAFlatFolder) {
   write("10_sks dog/a.png");
   write("b.png");
   const PictureFolder found = read_picture_folder(folder_.path());
-  EXPECT_EQ(found.rule, "pictures of the folder and its subfolders");
+  EXPECT_EQ(found.rule, "pictures of the folder and its subfolders (1 in 10_sks dog)");
   ASSERT_EQ(found.pictures.size(), 2u);
   EXPECT_EQ(found.pictures[0].caption, "");
   EXPECT_EQ(found.pictures[0].repeats, 1);
@@ -175,6 +276,8 @@ TEST_F(PictureFolders, EmptyOnesAreExplained) {
   write("b.txt");
   expect_error(ErrorCode::not_found, "2 other entries", [&] { names(); });
   expect_error(ErrorCode::not_found, ".webp", [&] { names(); });
+  expect_error(ErrorCode::not_found, "1 file of a type that is not read: .gif", [&] { names(); });
+  EXPECT_TRUE(read_picture_folder(folder_.path(), {.may_be_empty = true}).pictures.empty());
   expect_error(ErrorCode::not_found, "does not exist",
                [&] { read_picture_folder(folder_ / "nope"); });
   expect_error(ErrorCode::not_found, "this is no folder",

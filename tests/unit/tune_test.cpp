@@ -287,6 +287,10 @@ TEST_F(TuneTest, PicturesAreClassifiedByBothKindsOfNetwork) {
   }
   expect_error(ErrorCode::not_found, "a folder per class",
                [&] { Tune refused(options("image-classification", "net", "other")); });
+  for (const auto& label : fs::directory_iterator(folder_ / "pictures"))
+    fs::resize_file(label.path() / "3.png", 60);
+  expect_error(ErrorCode::bad_format, "2 of 20 pictures cannot be used",
+               [&] { Tune refused(options("image-classification", "pictures", "other")); });
 }
 
 TEST_F(TuneTest, RecommendationsLearnThroughTables) {

@@ -1,0 +1,152 @@
+// What a run says of its pictures, captions and prompts before it starts.
+#include <fstream>
+
+#include "tests/expect_error.h"
+#include "tests/file_content.h"
+#include "tests/log_capture.h"
+#include "tests/tiny_fine_tune_test.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class FineTuneInputs : public FineTuning {
+ protected:
+  void write(const std::string& name, const std::string& content) const {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name, std::ios::binary) << content;
+  }
+  /// A bitmap of 16 x 16 pixels, which has the same size whatever it shows.
+  void bitmap(const std::string& name, char value) const {
+    using namespace std::literals;
+    write(name, "BM\x36\x03\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x10\0\0\0\x10\0\0\0\x01\0\x18\0"s +
+                    std::string(24, '\0') + std::string(16 * 16 * 3, value));
+  }
+  static std::size_t count_of(const std::string& text, const std::string& words) {
+    std::size_t count = 0;
+    for (std::size_t at = text.find(words); at != std::string::npos; at = text.find(words, at + 1))
+      ++count;
+    return count;
+  }
+  static std::string long_text() {
+    std::string text;
+    for (int i = 0; i < 100; ++i) text += "dog ";
+    return text + "cat";
+  }
+};
+
+TEST_F(FineTuneInputs, NotesOfBothFoldersAreInThePlan) {
+  write("pictures/x.heic", "x");
+  write("pictures/a.txt", "a dog\non a second line");
+  write_pictures(folder_ / "class", 5);
+  write("class/a.txt", "caf\xE9, which nobody reads");
+  write("class/c.tif", "x");
+  FineTuneOptions o = options();
+  o.class_prompt = "a pet";
+  o.class_images = folder_ / "class";
+  o.class_count = 3;
+  const FineTunePlan plan = FineTune(o).plan();
+  ASSERT_EQ(plan.notes.size(), 2u);
+  EXPECT_EQ(plan.notes[0].kind, data::NoteKind::unread_picture);
+  EXPECT_EQ(plan.notes[1].kind, data::NoteKind::longer_caption);
+  EXPECT_EQ(plan.class_found, 5u);
+  EXPECT_EQ(plan.class_pictures, 3u);
+  EXPECT_EQ(plan.class_to_make, 0u);
+  ASSERT_EQ(plan.class_notes.size(), 2u);
+  EXPECT_EQ(plan.class_notes[0].kind, data::NoteKind::unread_picture);
+  EXPECT_EQ(plan.class_notes[1].kind, data::NoteKind::unused_caption);
+}
+
+TEST_F(FineTuneInputs, WhatIsTooLongIsSaidOnceAndInThePlan) {
+  write("pictures/a.txt", long_text());
+  write("pictures/b.txt", long_text());
+  FineTuneOptions o = options();
+  o.train_text_encoder = true;
+  o.samples.prompts = {"a dog", "another " + long_text()};
+  FineTune run(o);
+  const auto& too_long = run.plan().too_long;
+  ASSERT_EQ(too_long.size(), 2u);
+  EXPECT_EQ(too_long[0].where, folder_ / "pictures/a.txt");
+  EXPECT_EQ(too_long[1].where, "--sample-prompt");
+  EXPECT_GT(too_long[0].text.tokens, too_long[0].text.limit);
+  EXPECT_TRUE(too_long[0].text.cut.ends_with("dog cat")) << too_long[0].text.cut;
+  const LogCapture log;
+  EXPECT_TRUE(run.run({}));
+  EXPECT_EQ(log.warnings(), "");
+}
+
+TEST_F(FineTuneInputs, AModelSaysOfAPromptOnceThatItIsTooLong) {
+  const auto model = pipeline::StableDiffusion::open(folder_ / "model");
+  const LogCapture log;
+  for (int i = 0; i < 2; ++i) {
+    pipeline::GenerateRequest request;
+    request.prompt = long_text();
+    request.negative_prompt = "no " + long_text();
+    request.width = request.height = 16;
+    request.steps = 1;
+    model.sample(request, {});
+  }
+  EXPECT_EQ(count_of(log.warnings(), "too long"), 2u) << log.warnings();
+}
+
+TEST_F(FineTuneInputs, AllDamagedPicturesAreNamedBeforeAnythingIsMade) {
+  write_pictures(folder_ / "class", 2);
+  FineTuneOptions o = options();
+  o.class_prompt = "a pet";
+  o.class_images = folder_ / "class";
+  o.class_count = 5;
+  fs::resize_file(folder_ / "pictures/c.png", 99);
+  expect_error(ErrorCode::bad_format, "pictures/c.png: the image is cut off", [&] { FineTune{o}; });
+  write("pictures/a.png", "<html>not found</html>");
+  fs::resize_file(folder_ / "class/b.png", 99);
+  for (const char* words : {"3 of 5 pictures cannot be used", "a.png: this is not a PNG",
+                            "pictures/c.png: the image", "class/b.png: the image is cut off"})
+    expect_error(ErrorCode::unsupported, words, [&] { FineTune{o}; });
+  EXPECT_EQ(entry_count(folder_ / "class"), 2u);
+  EXPECT_FALSE(fs::exists(o.out));
+}
+
+TEST_F(FineTuneInputs, TheCheckCanBeStopped) {
+  expect_error(ErrorCode::cancelled, "stopped", [&] {
+    FineTune(options(), {.progress = [](auto&&...) { return false; }, .step = {}});
+  });
+}
+
+// Sizes alone would not tell.
+TEST_F(FineTuneInputs, ExchangedPicturesAreNoticed) {
+  bitmap("pictures/d.bmp", 'x');
+  bitmap("class/a.bmp", 'x');
+  FineTuneOptions o = options();
+  o.class_prompt = "a pet";
+  o.class_images = folder_ / "class";
+  o.class_count = 1;
+  run(o, 1);
+  o.resume = true;
+  bitmap("pictures/d.bmp", 'y');
+  expect_error(ErrorCode::mismatch, "other settings: pictures' contents was", [&] { FineTune{o}; });
+  bitmap("pictures/d.bmp", 'x');
+  bitmap("class/a.bmp", 'y');
+  expect_error(ErrorCode::mismatch, "other settings: class pictures' contents was",
+               [&] { run(o); });
+  bitmap("class/a.bmp", 'x');
+  EXPECT_TRUE(run(o));
+}
+
+TEST_F(FineTuneInputs, CheckpointsThatDoNotKnowContentsResume) {
+  FineTuneOptions o = options();
+  run(o, 1);
+  TrainState state = CheckpointFolder::load(o.out / "checkpoints/step-00000001.safetensors");
+  for (const char* later : {"pictures' contents", "class pictures' contents"})
+    EXPECT_EQ(state.settings.erase(later), 1u);
+  CheckpointFolder(o.out / "checkpoints", 1).save(state);
+  o.resume = true;
+  const LogCapture log;
+  EXPECT_TRUE(run(o));
+  EXPECT_NE(log.warnings().find("does not say whether these are as before: pictures' contents"),
+            std::string::npos)
+      << log.warnings();
+}
+
+}  // namespace
+}  // namespace ringlet::train
