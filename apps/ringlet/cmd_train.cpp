@@ -256,9 +256,9 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
   for (const data::FolderNote& note : plan.notes) plan_line("note", data::text_of(note));
   for (const auto& [caption, tokens] : plan.examples)
     plan_line("caption", "\"" + caption + "\" (" + std::to_string(tokens) + " tokens)");
-  for (const auto& [where, text] : plan.too_long)
-    plan_line("too long", where + ": " + std::to_string(text.tokens) + " tokens, the model reads " +
-                              std::to_string(text.limit) + "; ignored: \"" + text.cut + "\"");
+  for (const auto& [where, cut] : plan.too_long)
+    plan_line("too long", where + ": " + std::to_string(cut.tokens) + " tokens, the model reads " +
+                              std::to_string(cut.limit) + "; ignored: \"" + cut.cut + "\"");
   if (!o.run.class_prompt.empty()) show_class_pictures(plan, o.run.class_prompt);
   if (o.run.control)
     plan_line("control", o.control + " through " + o.control_network + ", " +

@@ -1,5 +1,6 @@
 #include "ringlet/io/image_header.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <optional>
@@ -223,7 +224,12 @@ ImageHeader bmp_header(const Reader& file, const std::string& where) {
     throw Error(ErrorCode::unsupported, where, "this is a compressed BMP, which is not read",
                 "convert it to PNG, JPEG or WebP");
   if (header.width <= 0 || header.height <= 0) return header;
-  if (bits == 0 || bits > 32) file.broken("its pixels have no known size");
+  static constexpr std::array<std::uint64_t, 6> kBits = {1, 4, 8, 16, 24, 32};
+  if (std::ranges::find(kBits, bits) == kBits.end()) file.broken("its pixels have no known size");
+  const std::uint64_t said = info == kCore ? 0 : file.little(kInfo + 32, 4);
+  const std::uint64_t colours = bits > 8 ? 0 : said == 0 ? std::uint64_t{1} << bits : said;
+  if (colours > 256 || kInfo + info + colours * (info == kCore ? 3 : 4) > file.size())
+    file.broken("it has no whole palette");
   constexpr std::uint64_t kAlphaMask = 52;
   header.has_alpha =
       compression == kMasks && info >= kWithAlphaMask && file.little(kInfo + kAlphaMask, 4) != 0;

@@ -136,9 +136,14 @@ TEST(Image, BitmapsAreRead) {
   EXPECT_EQ(decode(bmp(40, 0, "")).pixels, opaque);
   EXPECT_EQ(decode(bmp(40, 3, masks)).pixels, opaque);  // the fourth byte is no alpha
   EXPECT_EQ(decode(bmp(124, 3, masks + little_endian(0xFF000000, 4))).pixels,
-            (std::vector<std::uint8_t>{128, 128, 127, 6, 5, 4}));
+            (std::vector<std::uint8_t>{129, 128, 128, 6, 5, 4}));
   expect_error(ErrorCode::unsupported, "compressed BMP", [] { decode(bmp(40, 1, "")); });
   expect_error(ErrorCode::bad_format, "cut off", [] { decode(bmp(40, 0, "", "1234567")); });
+  std::string odd = bmp(40, 0, "");
+  odd[28] = 7;
+  expect_error(ErrorCode::bad_format, "no known size", [&] { decode(odd); });
+  odd.replace(28, 1, 1, '\x08').replace(46, 4, little_endian(300, 4));
+  expect_error(ErrorCode::bad_format, "palette", [&] { decode(odd); });
   std::string huge = bmp(40, 0, "");
   huge.replace(18, 8, little_endian(0x7FFFFFFF, 4) + little_endian(0x80000001, 4));
   expect_error(ErrorCode::bad_format, "cut off", [&] { decode(huge); });
