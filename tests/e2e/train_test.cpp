@@ -1,4 +1,6 @@
 // `ringlet train` from the command line to the files, on the tiny models.
+#include <fstream>
+
 #include "ringlet/core/json.h"
 #include "ringlet/train/metrics_file.h"
 #include "tests/e2e/tiny_program_test.h"
@@ -115,6 +117,49 @@ TEST_F(Train, ADryRunAsJson) {
   EXPECT_EQ(plan.at("captions").at(0).at("caption"), "a photo of sks dog");
   EXPECT_GT(plan.at("parameters"), 0);
   EXPECT_FALSE(fs::exists(folder_ / "out"));
+}
+
+TEST_F(Train, ADryRunSaysWhatIsNotUsed) {
+  const auto write = [&](const std::string& name, const std::string& content) {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << content;
+  };
+  for (const char* name : {"x.avif", "y.heic", "Thumbs.db", "@eaDir/a.png/SYNO.jpg"})
+    write(std::string("pictures/") + name, "x");
+  fs::copy(folder_ / "pictures/a.png", folder_ / "pictures/a-masklabel.png");
+  std::string many;
+  for (int i = 0; i < 100; ++i) many += "dog ";
+  write("pictures/b.TXT", "\xEF\xBB\xBF" + many + "\nmore\n");
+  train::write_pictures(folder_ / "class", 3);
+  write("class/a.txt", "a pet");
+  const Arguments more = {"--dry-run",   "--class-prompt", "a dog", "--class-images",
+                          path("class"), "--class-count",  "2"};
+  const std::string text = train(more).err;
+  expect_words(text, {"2 files of types that are not read: .avif .heic",
+                      "2 files and folders of other programs are skipped: @eaDir, Thumbs.db",
+                      "is skipped: a-masklabel.png", "only the first is used: b.TXT",
+                      " tokens, the model reads ", "2 of 3 used, 0 to make",
+                      "class pictures: 1 caption file is not used: a.txt", "3 of "});
+  for (const char* words : {"too long", "not read", "b.TXT: "})
+    EXPECT_EQ(text.find(words), text.rfind(words)) << text;
+  Arguments json = more;
+  json.emplace_back("--json");
+  const ProgramResult result = train(json);
+  EXPECT_EQ(result.err, "");
+  const Json plan = parse_json(result.out, "stdout").at("plan");
+  EXPECT_EQ(plan.at("notes").at(0).at("kind"), "unread_picture");
+  EXPECT_EQ(plan.at("notes").at(0).at("files"), (Json{"x.avif", "y.heic"}));
+  EXPECT_GT(plan.at("captions_too_long").at(0).at("tokens"), 77);
+  EXPECT_EQ(plan.at("class_pictures_found"), 3);
+  EXPECT_EQ(plan.at("class_notes").at(0).at("kind"), "unused_caption");
+  // Once in the whole run.
+  const std::string run = train({"--train-text-encoder"}).err;
+  EXPECT_EQ(run.find("too long"), run.rfind("too long")) << run;
+  for (const char* name : {"b", "c"})
+    fs::resize_file(path(std::string("pictures/") + name + ".png"), 60);
+  const ProgramResult damaged = run_program(arguments({"--dry-run"}));
+  EXPECT_EQ(damaged.status, 4);
+  expect_words(damaged.err, {"2 of 3 pictures cannot be used", "b.png: ", "c.png: "});
 }
 
 TEST_F(Train, JsonSaysWhereThingsAre) {
