@@ -142,9 +142,12 @@ void FolderReader::add_folder(const fs::path& folder, const RepeatFolder& rule,
 void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatFolder& rule,
                              Part& part) {
   std::set<std::string> names;
-  for (const fs::path& path : entries)
+  std::vector<fs::path> files;  // that may be captions
+  for (const fs::path& path : entries) {
     if (is_picture(path)) names.insert(path.stem().string());
-  auto captions = captions_by_name(entries);
+    if (!is_of_other_program(path) && !is_folder(path)) files.push_back(path);
+  }
+  const auto captions = captions_by_name(files);
   std::set<std::string> used;
   for (const fs::path& path : entries) {
     if (is_of_other_program(path)) {
@@ -173,8 +176,8 @@ void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatF
   if (options_.captions == Captions::ignored) return;
   auto& unused = part.notes[options_.captions == Captions::read ? NoteKind::lonely_caption
                                                                 : NoteKind::unused_caption];
-  for (const auto& [name, files] : captions)
-    if (!used.contains(name)) unused.insert(unused.end(), files.begin(), files.end());
+  for (const auto& [name, choices] : captions)
+    if (!used.contains(name)) unused.insert(unused.end(), choices.begin(), choices.end());
 }
 
 /// The first of the files that says something.
@@ -195,7 +198,9 @@ void FolderReader::add_caption(const std::vector<fs::path>& choices, Picture& pi
       picture.caption = std::move(caption.text);
       picture.caption_file = file;
     } catch (const Error& error) {
-      unreadable_.push_back(error);
+      // Two pictures may share it.
+      if (std::ranges::find(unreadable_, error.where(), &Error::where) == unreadable_.end())
+        unreadable_.push_back(error);
       return;
     }
   }

@@ -9,6 +9,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/models/clip.h"
 #include "ringlet/models/clip_tokenizer.h"
@@ -50,6 +51,7 @@ class Contrastive final : public Task {
     const nn::WeightSource source(open_weights(options, {}), options.weights);
     clip_.emplace(source, vision_config_, models::ClipTextConfig::from_clip_json(config_, where_));
     network_ = source.finish();
+    warn_of_cut_captions();
   }
 
   std::string description() const override { return "clip"; }
@@ -87,6 +89,19 @@ class Contrastive final : public Task {
   std::map<std::string, std::string> model_files() const override { return files_; }
 
  private:
+  void warn_of_cut_captions() const {
+    std::vector<std::string> cut;
+    for (const auto* part : {&examples_.train, &examples_.held_out})
+      for (const data::Picture& picture : *part)
+        if (!tokenizer_.encode(picture.caption, clip_->text_length()).cut.empty())
+          cut.push_back(picture.caption_file.empty() ? picture.path.parent_path().string()
+                                                     : picture.caption_file.string());
+    if (cut.empty()) return;
+    log(LogLevel::warning,
+        std::to_string(cut.size()) + " captions are too long for the network's " +
+            std::to_string(clip_->text_length()) + " tokens, and cut; the first is " + cut.front());
+  }
+
   at::Tensor pixels(const std::vector<data::Picture>& all,
                     std::span<const std::size_t> rows) const {
     std::vector<fs::path> files;

@@ -185,6 +185,14 @@ TEST_F(PictureFolders, SayWhatTheyDoNotUse) {
   EXPECT_EQ(log.warnings().find("metadata.jsonl"), std::string::npos) << log.warnings();
 }
 
+TEST_F(PictureFolders, WhatOnlyLooksLikeACaptionIsNone) {
+  for (const char* name : {"a.png", "a.txt/notes.md", "._a.txt"}) write(name);
+  EXPECT_EQ(caption("a.png"), "");
+  EXPECT_EQ(notes(),
+            "1 file or folder of other programs is skipped: ._a.txt\n"
+            "1 file is neither a picture nor a caption: a.txt/notes.md\n");
+}
+
 TEST_F(PictureFolders, MasksBesideTheirPictureAreNone) {
   for (const char* name :
        {"a.png", "a-masklabel.png", "a-condlabel.png", "b.jpg", "b_mask.png", "mask_b.png",
