@@ -27,8 +27,8 @@ struct Wording {
 constexpr std::array kWordings = {
     Wording{NoteKind::unread_picture, "unread_picture", "1 file of a type that is not read",
             " files of types that are not read", "; convert to PNG, JPEG or WebP"},
-    Wording{NoteKind::mask, "mask", "1 mask or conditioning picture (or folder of them) is skipped",
-            " masks or conditioning pictures (or folders of them) are skipped"},
+    Wording{NoteKind::mask, "mask", "1 mask or conditioning image is skipped",
+            " masks and conditioning images are skipped"},
     Wording{NoteKind::other_program, "other_program",
             "1 file or folder of other programs is skipped",
             " files and folders of other programs are skipped"},

@@ -275,8 +275,8 @@ const char* other_format(const Reader& file) {
 }
 
 [[noreturn]] void refuse_format(const Reader& file, const std::string& where) {
-  std::string what = "this is not a PNG, JPEG, WebP or BMP image";
-  if (const char* name = other_format(file)) what += std::string(" but ") + name;
+  std::string what = "this is not a PNG, JPEG or WebP image, nor a BMP";
+  if (const char* name = other_format(file)) what += std::string(", but ") + name;
   throw Error(ErrorCode::unsupported, where, what, "convert it to PNG, JPEG or WebP");
 }
 

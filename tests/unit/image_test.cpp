@@ -201,7 +201,8 @@ TEST(Image, FileSizeCap) {
 }
 
 TEST(Image, SaysWhatIsWrong) {
-  expect_error(ErrorCode::unsupported, "not a PNG, JPEG, WebP or BMP image but a GIF picture",
+  expect_error(ErrorCode::unsupported,
+               "not a PNG, JPEG or WebP image, nor a BMP, but a GIF picture",
                [] { decode("GIF89a......."); });
   expect_error(ErrorCode::unsupported, "but a HEIC picture", [] {
     decode(
@@ -210,7 +211,7 @@ TEST(Image, SaysWhatIsWrong) {
                     16));
   });
   expect_error(ErrorCode::unsupported, "but a web page", [] { decode("<!DOCTYPE html><p>404"); });
-  expect_error(ErrorCode::unsupported, "not a PNG, JPEG, WebP or BMP image",
+  expect_error(ErrorCode::unsupported, "not a PNG, JPEG or WebP image, nor a BMP",
                [] { decode("a caption"); });
   expect_error(ErrorCode::bad_format, "empty", [] { decode(""); });
   expect_error(ErrorCode::not_found, "nowhere.png", [] { read_image("nowhere.png"); });
