@@ -7,6 +7,7 @@
 #include <opencv2/imgcodecs.hpp>
 
 #include "tests/expect_error.h"
+#include "tests/log_capture.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
 
@@ -55,6 +56,16 @@ TEST_F(PairByName, FindsSamplesOfAReference) {
   EXPECT_EQ(found[0].unit, "a");
   EXPECT_EQ(found[2].unit, "b-s1");
   EXPECT_EQ(found[3].unit, "b-s1");
+}
+
+TEST_F(PairByName, LeavesOutWhatIsNoPictureAndSaysSo) {
+  files("real", {"a.png", "._a.png", "b.heic"});
+  files("made", {"a.png", "Thumbs.db"});
+  const LogCapture log;
+  EXPECT_EQ(pairs().size(), 1u);
+  EXPECT_NE(log.warnings().find("real: 1 file of a type that is not read: .heic"),
+            std::string::npos)
+      << log.warnings();
 }
 
 TEST_F(PairByName, CountsWhatHasNoPartner) {

@@ -120,6 +120,9 @@ TEST_F(ControlPicture, KnowsTheFileOfASignal) {
   EXPECT_FALSE(control_file({ControlSignal::canny, {}, {}}, picture_).has_value());
   EXPECT_FALSE(control_file({ControlSignal::landmark, {}, folder_.path()}, picture_).has_value());
   EXPECT_EQ(control_file({ControlSignal::map, {}, folder_.path()}, picture_), picture_);
+  std::ofstream(folder_ / "other.PTS");  // in letters of either case
+  EXPECT_EQ(control_file({ControlSignal::landmark, {}, folder_.path()}, "other.png"),
+            folder_ / "other.PTS");
 }
 
 TEST_F(ControlPicture, NamesMissingPartners) {
