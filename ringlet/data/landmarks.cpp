@@ -13,6 +13,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
+#include "ringlet/data/picture_folder.h"
 
 namespace ringlet::data {
 namespace {
@@ -118,7 +119,7 @@ std::vector<Point> read_landmarks(const fs::path& path) {
 std::vector<Point> read_detected_landmarks(const fs::path& path) {
   if (!fs::is_regular_file(path))
     throw Error(ErrorCode::not_found, path.string(), "the landmark file does not exist");
-  const std::string extension = path.extension().string();
+  const std::string extension = lower_extension(path);
   if (extension != ".pts" && extension != ".json" && extension != ".ljson")
     throw Error(ErrorCode::unsupported, path.string(), "is no landmark file",
                 "ringlet reads .pts, .json and .ljson");

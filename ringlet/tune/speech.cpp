@@ -4,12 +4,13 @@
 #include <cctype>
 #include <cmath>
 #include <map>
+#include <system_error>
 
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/read_file.h"
+#include "ringlet/data/caption_file.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/data/wave_file.h"
 #include "ringlet/eval/text_metrics.h"
@@ -167,18 +168,18 @@ class Speech final : public Task {
       throw Error(ErrorCode::not_found, folder.string(), "the folder does not exist");
     std::vector<fs::path> files;
     for (const auto& entry : fs::directory_iterator(folder))
-      if (data::lower_extension(entry.path()) == ".wav") files.push_back(entry.path());
+      if (data::lower_extension(entry.path()) == ".wav" && !data::is_of_other_program(entry.path()))
+        files.push_back(entry.path());
     std::ranges::sort(files);
     std::vector<Utterance> utterances;
     for (const fs::path& file : files) {
       Utterance one;
       const fs::path text = fs::path(file).replace_extension(".txt");
-      const std::vector<std::string> lines =
-          fs::exists(text) ? read_text_lines(text) : std::vector<std::string>();
-      if (lines.empty())
+      std::error_code problem;
+      if (const auto size = fs::file_size(text, problem); problem || size == 0)
         throw Error(ErrorCode::not_found, file.string(), "what is said is not known",
                     "write it into " + file.stem().string() + ".txt");
-      one.text = lines.front();
+      one.text = data::read_caption(text).text;
       one.samples = standardised(data::resampled(data::read_wave(file), kRate).samples);
       one.letters = letters_.of(one.text, file.string());
       if (config_.frames(static_cast<std::int64_t>(one.samples.size())) == 0)

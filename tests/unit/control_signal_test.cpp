@@ -120,7 +120,8 @@ TEST_F(ControlPicture, KnowsTheFileOfASignal) {
   EXPECT_FALSE(control_file({ControlSignal::canny, {}, {}}, picture_).has_value());
   EXPECT_FALSE(control_file({ControlSignal::landmark, {}, folder_.path()}, picture_).has_value());
   EXPECT_EQ(control_file({ControlSignal::map, {}, folder_.path()}, picture_), picture_);
-  std::ofstream(folder_ / "other.PTS");  // in letters of either case
+  std::ofstream(folder_ / "other.PTS") << "n_points: 1\n{\n2 3\n}\n";  // letters of either case
+  EXPECT_EQ(read_landmarks(folder_ / "other.PTS").size(), 1u);
   EXPECT_EQ(control_file({ControlSignal::landmark, {}, folder_.path()}, "other.png"),
             folder_ / "other.PTS");
 }
