@@ -85,8 +85,9 @@ std::vector<std::string> check_pictures(const std::vector<fs::path>& pictures,
   Check check(pictures, options);
   {
     std::vector<std::jthread> helpers;
+    constexpr int kMost = 8;  // each holds a decoded picture or two
     const std::size_t threads =
-        std::min(pictures.size(), static_cast<std::size_t>(std::max(options.threads, 1)));
+        std::min(pictures.size(), static_cast<std::size_t>(std::clamp(options.threads, 1, kMost)));
     for (std::size_t i = 1; i < threads; ++i) helpers.emplace_back([&check] { check.work(); });
     check.work();
   }

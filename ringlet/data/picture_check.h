@@ -12,7 +12,7 @@
 namespace ringlet::data {
 
 struct PictureCheckOptions {
-  int threads = 1;
+  int threads = 1;  ///< eight at most are used: each holds a picture
   /// More that a picture must fulfil, by its number; called in any order, in several threads.
   std::function<void(std::size_t number, const io::Image& image)> also = {};
   /// Called after each, one call at a time; returning false stops with Error(cancelled).

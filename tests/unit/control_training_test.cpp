@@ -242,7 +242,7 @@ TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
   io::write_png(folder_ / "drawn/a.png", waves(9, 64, 40));
   expect_refusal(maps, "the map is 64x40");
   fs::resize_file(folder_ / "drawn/b.png", 60);
-  expect_refusal(maps, "2 of 4 pictures cannot be used");
+  expect_error(ErrorCode::bad_format, "2 of 4 pictures cannot be used", [&] { FineTune{maps}; });
 }
 
 TEST_F(ControlTraining, SignalsBesideTheirPicturesAreNotSaidToBeUnused) {
