@@ -83,7 +83,7 @@ std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
     throw Error(ErrorCode::invalid_argument, "--prompts", "is needed with --model",
                 "for example dreambooth-objects");
   std::vector<std::string> prompts = eval::published_prompts(o.prompts);
-  if (prompts.empty()) prompts = read_lines(o.prompts, "--prompts");
+  if (prompts.empty()) prompts = read_lines(o.prompts);
   for (std::string& prompt : prompts) {
     if (prompt.find("{}") != std::string::npos && o.subject.empty())
       throw Error(ErrorCode::invalid_argument, "--subject", "the prompts have a place for it",
@@ -223,7 +223,7 @@ void add_further_metrics(eval::Evaluation& evaluation, const EvalSubjectOptions&
   const eval::NamedNetwork by = eval::main_network(networks);
   if (!o.captions.empty()) {
     evaluation.metrics.push_back(
-        eval::caption_accuracy(*networks.clip, generated, read_lines(o.captions, "--captions")));
+        eval::caption_accuracy(*networks.clip, generated, read_lines(o.captions)));
     evaluation.protocol.emplace_back("captions", eval::hash_of_files({o.captions}));
   }
   if (lpips != nullptr) {

@@ -123,15 +123,12 @@ CLI::Validator whole_number() {
           ""};
 }
 
-std::vector<std::string> read_lines(const std::string& path, const std::string& option) {
+std::vector<std::string> read_lines(const std::string& path) {
   if (!std::filesystem::exists(path) || std::filesystem::is_directory(path))
     throw Error(ErrorCode::not_found, path, "the prompts file cannot be read");
   std::vector<std::string> lines;
   for (const std::string& line : read_text_lines(path)) {
-    if (line.empty()) continue;
-    if (!is_utf8(line))
-      throw Error(ErrorCode::invalid_argument, option, "the text is not valid UTF-8");
-    lines.push_back(line);
+    if (!line.empty()) lines.push_back(line);
   }
   if (lines.empty())
     throw Error(ErrorCode::invalid_argument, path, "the file holds no prompt",

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "ringlet/core/decode_text.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 
@@ -48,11 +49,8 @@ void skip_byte_order_mark(std::istream& stream) {
   stream.seekg(start);
 }
 
-std::string read_text_file(const std::filesystem::path& path) {
-  std::string text = read_file(path);
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
-    throw Error(ErrorCode::bad_format, path.string(), "is UTF-16 text", "save it as UTF-8");
-  return without_byte_order_mark(std::move(text));
+std::string read_text_file(const std::filesystem::path& path, std::uint64_t most) {
+  return decode_text(read_file(path, most), path.string());
 }
 
 std::vector<std::string> read_text_lines(const std::filesystem::path& path) {

@@ -21,9 +21,9 @@ std::string without_byte_order_mark(std::string text);
 /// Moves past a byte order mark at the start of a stream that can go back.
 void skip_byte_order_mark(std::istream& stream);
 
-/// A text file for people to write: as read_file, without its byte order mark. Throws
-/// Error(bad_format) for UTF-16, which the mark tells; other encodings are the caller's to check.
-std::string read_text_file(const std::filesystem::path& path);
+/// A text file for people to write, as UTF-8: see decode_text. Throws as it and as read_file.
+std::string read_text_file(const std::filesystem::path& path,
+                           std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
 
 /// The lines of such a file, empty ones too, without the carriage returns of Windows.
 std::vector<std::string> read_text_lines(const std::filesystem::path& path);

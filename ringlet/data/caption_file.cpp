@@ -5,7 +5,6 @@
 #include <string_view>
 #include <utility>
 
-#include "ringlet/core/decode_text.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/data/picture_folder.h"
 
@@ -32,7 +31,7 @@ std::pair<bool, bool> rank_of(const fs::path& file) {
 
 CaptionText read_caption(const fs::path& file) {
   constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 20;
-  const std::string content = decode_text(read_file(file, kMostBytes), file.string());
+  const std::string content = read_text_file(file, kMostBytes);
   CaptionText caption;
   for (std::size_t begin = 0; begin < content.size();) {
     const std::size_t end = std::min(content.find_first_of("\r\n", begin), content.size());

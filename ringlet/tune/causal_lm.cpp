@@ -7,7 +7,6 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
-#include "ringlet/core/text.h"
 #include "ringlet/models/gpt2.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
@@ -29,11 +28,7 @@ std::vector<std::string> read_texts(const fs::path& path) {
     files = {path};
   }
   std::vector<std::string> texts;
-  for (const fs::path& file : files) {
-    texts.push_back(read_text_file(file));
-    if (!is_utf8(texts.back()))
-      throw Error(ErrorCode::bad_format, file.string(), "is not valid UTF-8");
-  }
+  for (const fs::path& file : files) texts.push_back(read_text_file(file));
   if (texts.empty())
     throw Error(ErrorCode::not_found, path.string(), "there are no .txt files in it");
   return texts;

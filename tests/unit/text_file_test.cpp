@@ -25,12 +25,21 @@ TEST(TextFile, AByteOrderMarkAndCarriageReturnsAreNoText) {
   EXPECT_EQ(read_text_file(path), "a " + kMark + "cat");
 }
 
-TEST(TextFile, Utf16IsNamed) {
+TEST(TextFile, Utf16IsReadAndOtherEncodingsAreNamed) {
   const TemporaryFolder folder;
-  for (const std::string mark : {"\xFF\xFE", "\xFE\xFF"}) {
-    write_file_atomically(folder / "t.txt", mark + "a");
-    expect_error(ErrorCode::bad_format, "UTF-16", [&] { read_text_file(folder / "t.txt"); });
+  using namespace std::literals;
+  for (const std::string& bytes : {"\xFF\xFE"
+                                   "a\0\xE9\0"s,
+                                   "\xFE\xFF\0a\0\xE9"s}) {
+    write_file_atomically(folder / "t.txt", bytes);
+    EXPECT_EQ(read_text_file(folder / "t.txt"), "a\xC3\xA9");
   }
+  write_file_atomically(folder / "t.txt",
+                        "\xFF\xFE"
+                        "a");
+  expect_error(ErrorCode::bad_format, "UTF-16", [&] { read_text_file(folder / "t.txt"); });
+  write_file_atomically(folder / "t.txt", "caf\xE9");
+  expect_error(ErrorCode::bad_format, "Latin-1", [&] { read_text_file(folder / "t.txt"); });
 }
 
 TEST(TextFile, StreamsMovePastTheMarkOnly) {
