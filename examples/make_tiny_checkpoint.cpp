@@ -1,12 +1,17 @@
 // Makes a complete diffusers model folder with random weights: small, quick, and its pictures are
 // noise. For trying the commands where no model is at hand.
 //
-//     ringlet_make_tiny_checkpoint FOLDER [SEED]
+//     ringlet_make_tiny_checkpoint FOLDER [SEED [SIZE [TYPE]]]
+//
+// SIZE is tiny (the default), middle (140 M parameters) or sd1 (as large as Stable Diffusion 1.5:
+// for measuring time and memory); TYPE is fp32 or fp16, of the files.
 
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
@@ -27,14 +32,30 @@ void write_json(const fs::path& path, const Json& json) {
   ringlet::write_file_atomically(path, json.dump(2) + "\n");
 }
 
+struct Size {
+  std::vector<std::int64_t> unet, vae;  ///< channels by level
+  std::int64_t layers;                  ///< residual blocks a level
+  std::int64_t heads;
+  std::int64_t text, text_layers;  ///< width and layers of the text encoder
+  std::int64_t tokens;             ///< in its table; 514 are in use
+  std::int64_t latents;            ///< side
+};
+
+const std::map<std::string, Size> kSizes = {
+    {"tiny", {{32, 64}, {32, 32, 32, 32}, 1, 8, 64, 2, 514, 16}},
+    {"middle", {{128, 256, 512, 512}, {64, 128, 256, 256}, 2, 8, 512, 8, 49408, 32}},
+    {"sd1", {{320, 640, 1280, 1280}, {128, 256, 512, 512}, 2, 8, 768, 12, 49408, 64}}};
+
 /// Builds a network from invented weights and writes its folder.
 template <class Model, class Config>
 void write_part(const fs::path& folder, const std::string& weights, const Json& config,
-                std::uint64_t seed) {
+                std::uint64_t seed, at::ScalarType type) {
   write_json(folder / "config.json", config);
   const ringlet::nn::WeightSource source(std::make_shared<ringlet::nn::RandomStore>(seed));
   const Model model(source, Config::from_json(config, folder.string()));
-  ringlet::io::save_tensors(folder / weights, source.finish().tensors);
+  std::map<std::string, at::Tensor> tensors = source.finish().tensors;
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(type);
+  ringlet::io::save_tensors(folder / weights, tensors);
 }
 
 /// The 512 byte tokens of CLIP, without any merge: every prompt is spelt letter by letter.
@@ -60,51 +81,55 @@ void write_tokenizer(const fs::path& folder) {
              {{"model_max_length", 77}, {"pad_token", "<|endoftext|>"}});
 }
 
-Json text_config() {
+Json text_config(const Size& size) {
   return {{"architectures", {"CLIPTextModel"}},
-          {"vocab_size", 514},
-          {"hidden_size", 64},
-          {"intermediate_size", 128},
-          {"num_hidden_layers", 2},
-          {"num_attention_heads", 2},
+          {"vocab_size", size.tokens},
+          {"hidden_size", size.text},
+          {"intermediate_size", size.text == 64 ? 128 : 4 * size.text},
+          {"num_hidden_layers", size.text_layers},
+          {"num_attention_heads", size.text == 64 ? 2 : size.text / 64},
           {"max_position_embeddings", 77},
           {"hidden_act", "quick_gelu"},
           {"eos_token_id", 513}};
 }
 
-Json unet_config() {
+/// Attention everywhere but at the lowest resolution.
+Json unet_config(const Size& size) {
+  std::vector<std::string> down(size.unet.size(), "CrossAttnDownBlock2D");
+  std::vector<std::string> up(size.unet.size(), "CrossAttnUpBlock2D");
+  down.back() = "DownBlock2D";
+  up.front() = "UpBlock2D";
   return {{"_class_name", "UNet2DConditionModel"},
-          {"sample_size", 16},
+          {"sample_size", size.latents},
           {"in_channels", 4},
           {"out_channels", 4},
-          {"block_out_channels", {32, 64}},
-          {"layers_per_block", 1},
-          {"down_block_types", {"CrossAttnDownBlock2D", "DownBlock2D"}},
-          {"up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D"}},
-          {"cross_attention_dim", 64},
-          {"attention_head_dim", 8}};
+          {"block_out_channels", size.unet},
+          {"layers_per_block", size.layers},
+          {"down_block_types", down},
+          {"up_block_types", up},
+          {"cross_attention_dim", size.text},
+          {"attention_head_dim", size.heads}};
 }
 
-Json vae_config() {
+Json vae_config(const Size& size) {
   const std::vector<std::string> down(4, "DownEncoderBlock2D"), up(4, "UpDecoderBlock2D");
   return {{"_class_name", "AutoencoderKL"},
-          {"block_out_channels", {32, 32, 32, 32}},
-          {"layers_per_block", 1},
+          {"block_out_channels", size.vae},
+          {"layers_per_block", size.layers},
           {"latent_channels", 4},
-          {"sample_size", 128},
+          {"sample_size", 8 * size.latents},
           {"down_block_types", down},
           {"up_block_types", up},
           {"scaling_factor", 0.18215}};
 }
 
-void write_model(const fs::path& root, std::uint64_t seed) {
+void write_model(const fs::path& root, std::uint64_t seed, const Size& size, at::ScalarType type) {
   using namespace ringlet::models;
-  write_part<UNet, UNetConfig>(root / "unet", "diffusion_pytorch_model.safetensors", unet_config(),
-                               seed);
-  write_part<AutoencoderKL, VaeConfig>(root / "vae", "diffusion_pytorch_model.safetensors",
-                                       vae_config(), seed + 1);
+  const char* const network = "diffusion_pytorch_model.safetensors";
+  write_part<UNet, UNetConfig>(root / "unet", network, unet_config(size), seed, type);
+  write_part<AutoencoderKL, VaeConfig>(root / "vae", network, vae_config(size), seed + 1, type);
   write_part<ClipTextModel, ClipTextConfig>(root / "text_encoder", "model.safetensors",
-                                            text_config(), seed + 2);
+                                            text_config(size), seed + 2, type);
   write_tokenizer(root / "tokenizer");
   write_json(root / "scheduler/scheduler_config.json", {{"_class_name", "DDIMScheduler"},
                                                         {"beta_schedule", "scaled_linear"},
@@ -127,12 +152,15 @@ void write_model(const fs::path& root, std::uint64_t seed) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3 || argv[1][0] == '-') {
-    std::fprintf(stderr, "usage: %s FOLDER [SEED]\n", argv[0]);
+  const std::string size = argc > 3 ? argv[3] : "tiny", type = argc > 4 ? argv[4] : "fp32";
+  if (argc < 2 || argc > 5 || argv[1][0] == '-' || !kSizes.contains(size) ||
+      (type != "fp32" && type != "fp16")) {
+    std::fprintf(stderr, "usage: %s FOLDER [SEED [tiny|middle|sd1 [fp32|fp16]]]\n", argv[0]);
     return 2;
   }
   try {
-    write_model(argv[1], argc == 3 ? std::strtoull(argv[2], nullptr, 10) : 1);
+    write_model(argv[1], argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1, kSizes.at(size),
+                type == "fp16" ? at::kHalf : at::kFloat);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

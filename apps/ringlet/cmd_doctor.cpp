@@ -1,3 +1,4 @@
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -12,10 +13,12 @@
 
 #include "options.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
 #include "ringlet/io/image.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/train/thread_choice.h"
 #include "verbs.h"
 
 namespace ringlet::app {
@@ -79,7 +82,17 @@ Json find_problems(const Json& report) {
   return problems;
 }
 
-Json examine(bool probes) {
+/// How many threads verbs compute with here, and what speaks for fewer.
+std::string thread_advice(bool automatic, double busy) {
+  if (!automatic) return "as asked for";
+  if (busy < train::kQuiet) return "one per processor";
+  return "one per processor; train and tune measure first whether fewer are faster, since other "
+         "programs are at work";
+}
+
+Json examine(bool probes, bool automatic_threads) {
+  constexpr std::chrono::milliseconds kLook(150), kShortLook(50);
+  const double busy = busy_processors(probes ? kLook : kShortLook);
   const nn::CudaState cuda = nn::cuda_state();
   Json out = {
       {"ringlet", kVersion},
@@ -89,6 +102,8 @@ Json examine(bool probes) {
        {{"name", proc_value("/proc/cpuinfo", "model name")},
         {"cores", std::thread::hardware_concurrency()},
         {"threads", at::get_num_threads()},
+        {"thread_choice", thread_advice(automatic_threads, busy)},
+        {"busy_processors", busy},
         {"features", cpu_features()}}},
       {"memory",
        {{"total_bytes", memory_bytes("MemTotal")},
@@ -111,10 +126,11 @@ void print(const Json& r) {
   const Json& cpu = r.at("cpu");
   std::printf("ringlet %s, LibTorch %s, OpenCV %s\n", text(r.at("ringlet")).c_str(),
               text(r.at("libtorch")).c_str(), text(r.at("opencv")).c_str());
-  std::printf("CPU      %s, %d cores, %d threads\n", text(cpu.at("name")).c_str(),
-              cpu.at("cores").get<int>(), cpu.at("threads").get<int>());
+  std::printf("CPU      %s, %d cores\n", text(cpu.at("name")).c_str(), cpu.at("cores").get<int>());
   const auto features = cpu.at("features").get<std::vector<std::string>>();
   std::printf("         %s\n", join(features).c_str());
+  std::printf("threads  %d, %s; other programs use %.1f processors\n", cpu.at("threads").get<int>(),
+              text(cpu.at("thread_choice")).c_str(), cpu.at("busy_processors").get<double>());
   std::printf("memory   %s, %s free\n",
               human_bytes(r.at("memory").at("total_bytes").get<std::uint64_t>()).c_str(),
               human_bytes(r.at("memory").at("available_bytes").get<std::uint64_t>()).c_str());
@@ -147,7 +163,7 @@ int cmd_doctor(int argc, char** argv) {
   common.add_to(app);
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   common.apply();
-  const Json report = examine(!no_probes);
+  const Json report = examine(!no_probes, common.automatic_threads());
   if (common.json)
     print_json(report);
   else

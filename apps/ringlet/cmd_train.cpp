@@ -158,6 +158,7 @@ void translate(TrainOptions& o) {
   run.load.device = o.common.select_device();
   run.load.precision = o.common.select_precision(run.load.device);
   o.training.translate(run, run.trainer);
+  run.trainer.choose_threads = o.common.automatic_threads();
   run.save_precision = o.training.storage(run.load.device);
   run.out = o.training.out;
   run.resume = o.training.resume;
@@ -275,7 +276,7 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
                     : (", going on after step " + std::to_string(plan.first_step)).c_str());
   plan_line("steps", text);
   show_learning_rate(o.run.trainer.learning_rate, o.training.schedule, plan.steps);
-  plan_line("memory", "about " + human_bytes(plan.expected_bytes));
+  show_memory(plan.expected_bytes);
   plan_line("seed", std::to_string(o.run.seed));
 }
 

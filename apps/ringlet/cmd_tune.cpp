@@ -57,6 +57,7 @@ void translate(TuneCommand& o) {
   run.examples.weights.device = o.common.select_device();
   run.examples.weights.dtype = o.common.select_precision(run.examples.weights.device);
   o.training.translate(run, run.trainer);
+  run.trainer.choose_threads = o.common.automatic_threads();
   run.save_precision = o.training.storage(run.examples.weights.device);
   run.out = o.training.out;
   run.resume = o.training.resume;

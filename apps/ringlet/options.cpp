@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string_view>
@@ -166,7 +167,11 @@ void CommonOptions::add_to(CLI::App& app) {
   app.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--precision", precision,
                  "fp32, bf16, fp16, or auto: measure and choose [fp32 on the CPU, auto on CUDA]");
-  app.add_option("--threads", threads, "CPU threads; 0 = one per core")->capture_default_str();
+  app.add_option("--threads", threads,
+                 "CPU threads; 0 = one per processor, and in train and tune fewer where other "
+                 "programs keep the processors busy and fewer are measured to be faster; "
+                 "OMP_NUM_THREADS goes before 0")
+      ->capture_default_str();
   app.add_flag("--json", json, "Print the result as JSON on stdout");
   app.add_flag("--quiet", quiet, "Say nothing but errors");
   app.add_flag("--verbose", verbose, "Say more");
@@ -178,6 +183,10 @@ void CommonOptions::apply() const {
   if (threads < 0 || threads > kMostThreads)
     throw Error(ErrorCode::invalid_argument, "--threads", "must lie between 0 and 1024");
   if (threads > 0) at::set_num_threads(threads);
+}
+
+bool CommonOptions::automatic_threads() const {
+  return threads == 0 && std::getenv("OMP_NUM_THREADS") == nullptr;
 }
 
 c10::Device CommonOptions::select_device() const { return nn::select_device(device); }

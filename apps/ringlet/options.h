@@ -19,7 +19,7 @@ namespace ringlet::app {
 struct CommonOptions {
   std::string device = "auto";
   std::string precision;  ///< "" = fp32 on the CPU, auto on CUDA
-  int threads = 0;        ///< 0 = one per core
+  int threads = 0;        ///< 0 = one per processor, or what is faster: see automatic_threads
   bool json = false;
   bool quiet = false;
   bool verbose = false;
@@ -28,6 +28,9 @@ struct CommonOptions {
 
   /// Starts logging and sets the thread count. Throws Error(invalid_argument).
   void apply() const;
+
+  /// Whether the user has left the number of threads to the program.
+  bool automatic_threads() const;
 
   c10::Device select_device() const;
   c10::ScalarType select_precision(c10::Device device) const;

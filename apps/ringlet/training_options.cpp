@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "options.h"
+#include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/train/run_folder.h"
@@ -30,16 +31,6 @@ std::pair<std::string, std::string> halves(const std::string& text, char separat
     throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" cannot be read",
                 "write it as " + example);
   return {text.substr(0, middle), text.substr(middle + 1)};
-}
-
-std::string memory_now() {
-  long pages = 0, resident = 0;
-  if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
-    if (std::fscanf(file, "%ld %ld", &pages, &resident) != 2) resident = 0;
-    std::fclose(file);
-  }
-  constexpr long kPage = 4096;
-  return human_bytes(static_cast<std::uint64_t>(resident) * kPage);
 }
 
 }  // namespace
@@ -170,6 +161,10 @@ void show_method(const std::string& method, std::size_t layers,
   plan_line("parameters", human_count(parameters) + " (" + std::to_string(parameters) + ")");
 }
 
+void show_memory(std::uint64_t expected_bytes) {
+  plan_line("memory", "about " + human_bytes(expected_bytes) + " at the peak");
+}
+
 void show_learning_rate(const train::LearningRate& rate, const std::string& schedule,
                         std::int64_t steps) {
   const auto at = [&](std::int64_t step) {
@@ -205,7 +200,7 @@ bool TrainProgress::step(const train::StepReport& report) {
   loss_ = report.step == 1 || loss_ == 0.0 ? report.loss : 0.95 * loss_ + 0.05 * report.loss;
   char text[64];
   std::snprintf(text, sizeof text, "loss %.4f  ", loss_);
-  bar_->advance(text + memory_now());
+  bar_->advance(text + ("peak memory " + human_bytes(peak_resident_bytes())));
   return !interrupted();
 }
 

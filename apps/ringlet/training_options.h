@@ -45,6 +45,8 @@ void plan_line(const char* what, const std::string& text);
 /// The lines that all plans have: the method, how a budget was spent, the learning rate.
 void show_method(const std::string& method, std::size_t layers,
                  const std::vector<adapt::BudgetRow>& budget, std::int64_t parameters);
+/// The most memory that the run is expected to take, as TrainProgress shows it.
+void show_memory(std::uint64_t expected_bytes);
 void show_learning_rate(const train::LearningRate& rate, const std::string& schedule,
                         std::int64_t steps);
 

@@ -171,7 +171,7 @@ at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::T
   }
   const auto* residual = dynamic_cast<const FactoredResidual*>(parts_.residual.get());
   const at::Tensor gain = (residual != nullptr ? magnitude.gain(layer.weight(), residual->pair())
-                                               : magnitude.gain(layer.weight()))
+                                               : magnitude.gain(layer.weight().to(type)))
                               .to(type);
   if (magnitude.side() == Side::input)
     return without_magnitude(layer, x * per_channel(gain, x), 1.0, Way::through_input, true);

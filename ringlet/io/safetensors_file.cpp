@@ -2,6 +2,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -15,6 +19,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/text.h"
+#include "ringlet/io/mapped_pages.h"
 #include "ringlet/io/safetensors.h"
 
 namespace ringlet::io {
@@ -39,6 +44,28 @@ class Descriptor {
   throw Error(
       error_number == ENOENT || error_number == ENOTDIR ? ErrorCode::not_found : ErrorCode::io,
       path.string(), std::error_code(error_number, std::generic_category()).message());
+}
+
+/// All mappings by their first address: end.
+struct Mappings {
+  std::mutex mutex;
+  std::map<std::uintptr_t, std::uintptr_t> ends;
+};
+
+Mappings& mappings() {
+  static auto* const all = new Mappings;  // files may be closed by other static objects
+  return *all;
+}
+
+void add_mapping(const std::byte* data, std::size_t size) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  std::lock_guard lock(mappings().mutex);
+  mappings().ends[begin] = begin + size;
+}
+
+void remove_mapping(const std::byte* data) {
+  std::lock_guard lock(mappings().mutex);
+  mappings().ends.erase(reinterpret_cast<std::uintptr_t>(data));
 }
 
 std::size_t alignment(Dtype dtype) {
@@ -99,6 +126,7 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
                            MAP_PRIVATE | MAP_NORESERVE, descriptor.get(), 0);
     if (mapping == MAP_FAILED) fail(path, errno);
     file->data_ = static_cast<std::byte*>(mapping);
+    add_mapping(file->data_, file->size_);
   }
   const std::span<const std::byte> image(file->data_, file->size_);
   if (const ForeignFile foreign = recognise_foreign_file(image); !foreign.what.empty())
@@ -110,7 +138,9 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
 }
 
 SafetensorsFile::~SafetensorsFile() {
-  if (data_ != nullptr) ::munmap(data_, size_);
+  if (data_ == nullptr) return;
+  remove_mapping(data_);
+  ::munmap(data_, size_);
 }
 
 const TensorInfo* SafetensorsFile::find(std::string_view name) const {
@@ -127,6 +157,23 @@ std::span<const std::byte> SafetensorsFile::all_tensor_bytes() const {
 }
 
 void SafetensorsFile::release() const { ::madvise(data_, size_, MADV_DONTNEED); }
+
+bool is_mapped(const void* address) {
+  const auto place = reinterpret_cast<std::uintptr_t>(address);
+  std::lock_guard lock(mappings().mutex);
+  const auto after = mappings().ends.upper_bound(place);
+  return after != mappings().ends.begin() && place < std::prev(after)->second;
+}
+
+void give_back_pages(const void* begin, std::size_t bytes) {
+  if (!is_mapped(begin)) return;
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<std::uintptr_t>(begin);
+  const std::uintptr_t first = (address + page - 1) / page * page;
+  const std::uintptr_t last = (address + bytes) / page * page;
+  if (first < last)
+    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // NOLINT
+}
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorBytes> tensors,
                        const Metadata& metadata) {

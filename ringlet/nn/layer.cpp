@@ -39,7 +39,10 @@ at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
 }
 
 void Conv2dLayer::pack(bool for_training) {
-  if (weight_.is_cpu() && weight_.scalar_type() == at::kFloat)
+  // The bias has the type of the computation. A narrower weight is widened into the layout, and
+  // stays as it is for those who ask for it.
+  const at::ScalarType type = (bias_.defined() ? bias_ : weight_).scalar_type();
+  if (weight_.is_cpu() && type == at::kFloat)
     packed_ = onednn::pack_conv2d(weight_, options_.stride, options_.padding, for_training);
 }
 

@@ -13,6 +13,8 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ringlet/io/mapped_pages.h"
+
 namespace ringlet::nn::onednn {
 namespace {
 
@@ -119,7 +121,7 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     auto& saved = context->saved_data;
     const at::Tensor dy = gradients.front().contiguous(at::MemoryFormat::ChannelsLast);
-    const at::Tensor weight = saved["weight"].toTensor();
+    const at::Tensor& weight = saved["weight"].toTensor();
     const std::int64_t stride = saved["stride"].toInt(), padding = saved["padding"].toInt();
     if (saved.find("backward") != saved.end()) {
       const auto kernel =
@@ -131,7 +133,8 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
     const at::Tensor stand_in =
         at::empty(saved["shape"].toIntVector(), dy.options(), at::MemoryFormat::ChannelsLast);
     const auto result = at::convolution_backward(
-        dy, stand_in, weight, std::nullopt, {stride, stride}, {padding, padding}, kDilation,
+        dy, stand_in, weight.to(dy.scalar_type()), std::nullopt, {stride, stride},
+        {padding, padding}, kDilation,
         /*transposed=*/false, /*output_padding=*/{0, 0}, /*groups=*/1, {true, false, false});
     return {std::get<0>(result), {}, {}};
   }
@@ -141,8 +144,10 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
 
 const at::Tensor& BackwardKernel::laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
   std::call_once(once_, [&] {
-    packed_ =
-        packed(weight_.transpose(0, 1).flip({2, 3}).contiguous(), 1, padding, gradient.sizes());
+    const at::Tensor turned = weight_.transpose(0, 1).flip({2, 3}).to(gradient.scalar_type());
+    packed_ = packed(turned.contiguous(), 1, padding, gradient.sizes());
+    // Both layouts stand for the weight now: its file need not be in memory, too.
+    io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
   });
   return packed_;
 }
@@ -161,7 +166,7 @@ PackedConv2d pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int
   PackedConv2d kernel{weight, {}, {}, stride, padding};
   if (!operators().all()) return kernel;
   // Any size will do: that of the pictures has not been seen to change the layout of this pass.
-  kernel.forward = packed(weight, stride, padding, {1, weight.size(1), 32, 32});
+  kernel.forward = packed(weight.to(at::kFloat), stride, padding, {1, weight.size(1), 32, 32});
   if (for_training && stride == 1) kernel.backward = c10::make_intrusive<BackwardKernel>(weight);
   return kernel;
 }

@@ -22,14 +22,49 @@
 namespace ringlet::pipeline {
 namespace {
 
+/// Weights of a network that is trained around but not itself, in fp32: all in that type but the
+/// kernels of convolutions, which Layer::pack widens into its own layouts. A wide copy besides
+/// would stand in memory unused.
+class PackedKernelsStore final : public nn::TensorStore {
+ public:
+  explicit PackedKernelsStore(std::shared_ptr<const nn::TensorStore> store)
+      : store_(std::move(store)) {}
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init& init) const override {
+    std::optional<at::Tensor> found = store_->find(name, shape, init);
+    constexpr std::int64_t kKernelAxes = 4;
+    if (found && found->dim() != kKernelAxes) found = found->to(at::kFloat);
+    return found;
+  }
+  void release() const override { store_->release(); }
+  std::vector<std::string> names() const override { return store_->names(); }
+  std::string description() const override { return store_->description(); }
+
+ private:
+  std::shared_ptr<const nn::TensorStore> store_;
+};
+
+bool packs_kernels(const LoadOptions& options, const std::string& component) {
+  return options.for_training && !options.low_memory && options.device.is_cpu() &&
+         options.precision == at::kFloat && !options.trainable.contains(component);
+}
+
+std::shared_ptr<const nn::TensorStore> weights_for(
+    const std::shared_ptr<const nn::TensorStore>& weights, const LoadOptions& options,
+    const std::string& component) {
+  if (!packs_kernels(options, component)) return weights;
+  return std::make_shared<PackedKernelsStore>(weights);
+}
+
 nn::WeightOptions weight_options(const LoadOptions& options, const std::string& component) {
   // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
   // per image.
   const bool trainable = options.trainable.contains(component);
-  return {.dtype = component == "vae" || trainable ? at::kFloat : options.precision,
-          .device = options.device,
-          .keep_storage_type = options.low_memory && !trainable,
-          .trainable = trainable};
+  return {
+      .dtype = component == "vae" || trainable ? at::kFloat : options.precision,
+      .device = options.device,
+      .keep_storage_type = (options.low_memory && !trainable) || packs_kernels(options, component),
+      .trainable = trainable};
 }
 
 diffusion::Schedule load_schedule(const ModelFiles& files) {
@@ -53,6 +88,7 @@ TextStage load_text(const std::string& component, const ModelComponent& part,
   TextStage stage{models::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token),
                   models::ClipTextModel(source, config)};
   index = source.finish();
+  part.weights->release();  // what was widened is not read again
   return stage;
 }
 
@@ -128,15 +164,19 @@ StableDiffusion::StableDiffusion(ModelFiles files, const LoadOptions& options)
     text_.push_back(load_text("text_encoder_2", files_.text_encoder_2, files_.tokenizer_2, options,
                               indices_["text_encoder_2"]));
 
-  const nn::WeightSource unet(files_.unet.weights, weight_options(options, "unet"));
+  const nn::WeightSource unet(weights_for(files_.unet.weights, options, "unet"),
+                              weight_options(options, "unet"));
   unet_ = std::make_unique<models::UNet>(
       unet, models::UNetConfig::from_json(files_.unet.config, files_.unet.where));
   indices_["unet"] = unet.finish();
+  files_.unet.weights->release();
 
   const auto vae_config = models::VaeConfig::from_json(files_.vae.config, files_.vae.where);
-  const nn::WeightSource vae(files_.vae.weights, weight_options(options, "vae"));
+  const nn::WeightSource vae(weights_for(files_.vae.weights, options, "vae"),
+                             weight_options(options, "vae"));
   vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
   indices_["vae"] = vae.finish();
+  files_.vae.weights->release();
   check_parts_fit(files_, unet_->config(), text_, vae_config);
 
   if (options.low_memory) return;

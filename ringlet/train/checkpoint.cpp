@@ -84,6 +84,7 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
                     {"step", std::to_string(state.step)},
                     {"updates", std::to_string(state.updates)},
                     {"skipped", std::to_string(state.skipped)},
+                    {"threads", std::to_string(state.threads)},
                     {"settings", state.settings.dump()}});
   auto all = checkpoints_in(folder_);
   std::error_code problem;  // one that stays is no reason to stop
@@ -117,6 +118,8 @@ TrainState CheckpointFolder::load(const fs::path& path) {
   state.step = count_from(metadata, "step", where);
   state.updates = count_from(metadata, "updates", where);
   state.skipped = count_from(metadata, "skipped", where);
+  if (metadata.contains("threads"))  // those of earlier versions do not say
+    state.threads = static_cast<int>(count_from(metadata, "threads", where));
   state.settings = parse_json(value("settings"), where);
   if (!state.settings.is_object())
     throw Error(ErrorCode::bad_format, where, "metadata \"settings\" is no object");

@@ -21,6 +21,7 @@ struct TrainState {
   std::int64_t skipped = 0;  ///< steps without an update since the start
   Json settings;             ///< what the run was started with
   std::map<std::string, at::Tensor> tensors;
+  int threads = 0;  ///< that computed it: sums depend on them in their last digits; 0 = not known
 };
 
 class CheckpointFolder {

@@ -127,8 +127,8 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
       request.seeds.push_back(
           Random(options_.seed).stream("class picture", missing[n] - 1).next_u64() >> 1);
     bool go_on = true;
-    for (const io::Image& image : model_->decode(model_->sample(request, {}))) {
-      io::write_png(file_of(missing[i++]), image);
+    for (const at::Tensor& latent : model_->sample(request, {}).split(1)) {
+      io::write_png(file_of(missing[i++]), model_->decode(latent).front());
       go_on = go_on &&
               (!observer.progress || observer.progress("making class pictures", i, missing.size()));
     }

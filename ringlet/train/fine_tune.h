@@ -93,8 +93,8 @@ struct FineTunePlan {
   std::int64_t resolution = 0;
   double epochs = 0.0;
   std::int64_t steps = 0;
-  std::int64_t first_step = 0;  ///< steps done before, when the run goes on
-  std::uint64_t expected_bytes = 0;
+  std::int64_t first_step = 0;       ///< steps done before, when the run goes on
+  std::uint64_t expected_bytes = 0;  ///< expected_peak_bytes
 };
 
 /// How a program follows a run. Any of them may be empty; returning false stops the run.

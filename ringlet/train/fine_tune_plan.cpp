@@ -205,8 +205,18 @@ void FineTune::make_plan() {
                                      options_.loss.batch_size) /
                  static_cast<double>(shown);
   const std::int64_t rows = options_.loss.batch_size * (options_.class_prompt.empty() ? 1 : 2);
-  plan_.expected_bytes = expected_training_bytes(*model_, plan_.parameters, options_.crop.size,
-                                                 rows, options_.gradient_checkpointing);
+  plan_.expected_bytes = expected_peak_bytes(
+      *model_, {.adapters = adapters_ ? &adapters_->set() : nullptr,
+                .parameters = plan_.parameters,
+                .average = options_.trainer.ema_decay > 0.0,
+                .full = full(),
+                .controlnet = control_ && control_->kind() == pipeline::ControlKind::controlnet,
+                .text = options_.loss.train_text,
+                .rows = rows,
+                .resolution = options_.crop.size,
+                .sampled = options_.control ? std::min<std::int64_t>(plan_.validation, 1)
+                                            : options_.samples.images,
+                .gradient_checkpointing = options_.gradient_checkpointing});
 }
 
 Json FineTune::settings() const {

@@ -3,15 +3,44 @@
 
 #include <cstdint>
 
+#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
 namespace ringlet::train {
 
-/// Bytes: the networks' weights, parameters with gradient and optimiser state, and what the U-Net
-/// keeps for the backward pass of `rows` pictures of `resolution` pixels a side. An estimate from
-/// the configuration; docs/performance.md compares it with measurements.
-std::uint64_t expected_training_bytes(const pipeline::StableDiffusion& model,
-                                      std::int64_t parameters, std::int64_t resolution,
-                                      std::int64_t rows, bool gradient_checkpointing);
+/// What the need depends on besides the model.
+struct MemoryRequest {
+  const adapt::AdapterSet* adapters = nullptr;
+  std::int64_t parameters = 0;  ///< all that learn
+  bool average = false;         ///< with a moving average of them
+  bool full = false;            ///< the U-Net itself learns
+  bool controlnet = false;      ///< a ControlNet learns
+  bool text = false;            ///< text encoders learn
+  std::int64_t rows = 1;        ///< pictures at a time
+  std::int64_t resolution = 0;  ///< pixels of a side
+  std::int64_t sampled = 0;     ///< sample pictures at a time; 0 = none are made
+  bool gradient_checkpointing = false;
+};
+
+/// Bytes that a run adds to what its model and adapters take when they have been made.
+struct TrainingMemory {
+  std::uint64_t program = 0;   ///< code and buffers that the first step brings in
+  std::uint64_t weights = 0;   ///< of frozen layers: pages of files, layouts for the backward pass
+  std::uint64_t learning = 0;  ///< gradients, AdamW's averages, a moving average
+  std::uint64_t step = 0;      ///< activations of a step, at their peak
+  std::uint64_t pictures = 0;  ///< coding and sampling pictures, at their peak
+
+  std::uint64_t sum() const;  ///< steps and samples take turns
+};
+
+/// By walking the networks' layers and blocks; docs/performance.md compares it with measurements
+/// (bench/memory.py).
+TrainingMemory training_memory(const pipeline::StableDiffusion& model,
+                               const MemoryRequest& request);
+
+/// The most memory that this process will have resident at a time (peak_resident_bytes), where a
+/// run begins now. Where the model is on another device, what it takes there.
+std::uint64_t expected_peak_bytes(const pipeline::StableDiffusion& model,
+                                  const MemoryRequest& request);
 
 }  // namespace ringlet::train

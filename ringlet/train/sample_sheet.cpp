@@ -17,7 +17,9 @@ io::Image sample_sheet(const pipeline::StableDiffusion& model, const SampleOptio
       request.seeds.push_back(options.seed + static_cast<std::uint64_t>(i));
     const at::Tensor latents =
         model.sample(request, [&](const diffusion::StepReport&) { return !go_on || go_on(); });
-    for (io::Image& picture : model.decode(latents)) pictures.push_back(std::move(picture));
+    // One at a time: the autoencoder needs more memory for a picture than a training step may.
+    for (const at::Tensor& latent : latents.split(1))
+      pictures.push_back(std::move(model.decode(latent).front()));
   }
   return io::image_grid(pictures, options.images);
 }

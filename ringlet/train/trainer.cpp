@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
@@ -14,7 +15,9 @@
 #include "ringlet/adapt/targets.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
+#include "ringlet/train/thread_choice.h"
 
 namespace ringlet::train {
 namespace {
@@ -169,7 +172,8 @@ std::map<std::string, at::Tensor> Trainer::state_tensors() const {
 
 std::filesystem::path Trainer::save() const {
   const CheckpointFolder folder(options_.checkpoint_folder, options_.keep_checkpoints);
-  return folder.save({step_, optimizer_.updates(), skipped_, options_.settings, state_tensors()});
+  return folder.save({step_, optimizer_.updates(), skipped_, options_.settings, state_tensors(),
+                      at::get_num_threads()});
 }
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
@@ -182,12 +186,33 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   optimizer_.set_updates(state.updates);
   step_ = state.step;
   skipped_ = state.skipped;
+  threads_ = state.threads;
+}
+
+void Trainer::choose_threads() {
+  const std::vector<Trainable>& parameters = optimizer_.parameters();
+  const bool on_cpu = parameters.empty() || parameters.front().value.is_cpu();
+  const int most = allowed_processors();
+  if (!options_.choose_threads || !on_cpu || most == 1) return;
+  if (threads_ > 0 && threads_ <= most) {
+    at::set_num_threads(threads_);
+    log(LogLevel::info,
+        "threads: " + std::to_string(threads_) + ", as before this run was interrupted");
+    return;
+  }
+  constexpr auto kLook = std::chrono::milliseconds(150);
+  const std::int64_t next = step_ * options_.gradient_accumulation;
+  const ThreadChoice choice =
+      train::choose_threads(most, busy_processors(kLook), [&] { loss_(next).backward(); });
+  for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();
+  log(LogLevel::info, "threads: " + choice.text());
 }
 
 bool Trainer::run(const StepObserver& observe,
                   const std::function<void(std::int64_t step)>& afterwards) {
   const bool saves = !options_.checkpoint_folder.empty();
   int skipped_in_a_row = 0;
+  if (step_ < options_.steps) choose_threads();
   while (step_ < options_.steps) {
     const StepReport report = train_step();
     skipped_in_a_row = report.skipped ? skipped_in_a_row + 1 : 0;

@@ -40,6 +40,9 @@ struct TrainerOptions {
   int keep_checkpoints = 2;
   std::filesystem::path checkpoint_folder = {};  ///< empty = none are written
   Json settings = Json::object();                ///< checked on resume: see Trainer::resume
+  /// Choose the number of LibTorch's threads when the run starts, or take that of the checkpoint:
+  /// see thread_choice.h. Otherwise it is left as it is.
+  bool choose_threads = false;
 };
 
 struct StepReport {
@@ -92,6 +95,7 @@ class Trainer {
 
  private:
   StepReport train_step();
+  void choose_threads();
   void update_averages();
   std::map<std::string, at::Tensor> state_tensors() const;
   std::filesystem::path save() const;
@@ -102,6 +106,7 @@ class Trainer {
   std::vector<at::Tensor> averages_;
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;
+  int threads_ = 0;  ///< of the checkpoint; 0 = none
 };
 
 /// While it lives, the parameters are their moving averages: to measure and to save.

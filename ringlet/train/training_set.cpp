@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 std::string hash_of(const nn::ModuleIndex& index) {
   Sha256 hash;
   for (const auto& [name, tensor] : index.tensors) {
-    const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
+    const at::Tensor bytes = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
     hash.update(std::as_bytes(std::span(name)));
     hash.update({static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()});
   }

@@ -48,6 +48,17 @@ TEST(Doctor, ThreadsAreThoseAskedFor) {
   EXPECT_EQ(report({"--no-probes", "--threads", "1"}).at("cpu").at("threads"), 1);
 }
 
+TEST(Doctor, SaysHowThreadsAreChosen) {
+  EXPECT_EQ(report({"--no-probes", "--threads", "1"}).at("cpu").at("thread_choice"),
+            "as asked for");
+  const ProgramResult free =
+      run_program({"doctor", "--no-probes"}, {.environment = Arguments{"NO_THREADS_ASKED_FOR=1"}});
+  EXPECT_EQ(free.status, 0) << free.err;
+  EXPECT_NE(free.out.find("threads "), std::string::npos) << free.out;
+  EXPECT_NE(free.out.find("one per processor"), std::string::npos) << free.out;
+  EXPECT_NE(free.out.find("other programs use"), std::string::npos) << free.out;
+}
+
 TEST(Doctor, TheTableEndsWithProblemsOrNone) {
   const ProgramResult result = run_program({"doctor", "--no-probes"});
   EXPECT_EQ(result.status, 0) << result.err;

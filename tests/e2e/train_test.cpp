@@ -1,5 +1,6 @@
 // `ringlet train` from the command line to the files, on the tiny models.
 #include <fstream>
+#include <sstream>
 
 #include "ringlet/core/json.h"
 #include "ringlet/train/metrics_file.h"
@@ -54,6 +55,31 @@ TEST_F(Train, HelpShowsEveryOption) {
                 "--sample-prompt", "--dry-run", "--json", "--config", "Example:"});
   EXPECT_EQ(result.err, "");
   expect_words(expect_success({"--help"}).out, {"train"});
+}
+
+/// "memory  about 437.2 MiB at the peak" or "peak memory 437.2 MiB", in MiB.
+double mebibytes_after(const std::string& text, const std::string& words) {
+  const std::size_t found = text.rfind(words);
+  EXPECT_NE(found, std::string::npos) << text;
+  if (found == std::string::npos) return 0.0;
+  std::istringstream rest(text.substr(found + words.size()));
+  double number = 0.0;
+  std::string unit;
+  rest >> number >> unit;
+  EXPECT_EQ(unit.substr(0, 3), "MiB") << text;
+  return number;
+}
+
+// bench/memory.py measures larger models.
+TEST_F(Train, TakesTheMemoryThatThePlanSays) {
+  for (const Arguments& more : std::vector<Arguments>{
+           {}, {"--method", "full"}, {"--gradient-checkpointing"}, {"--resolution", "64"}}) {
+    fs::remove_all(folder_ / "out");
+    const std::string said = train(more).err;
+    const double plan = mebibytes_after(said, "about "),
+                 taken = mebibytes_after(said, "peak memory ");
+    EXPECT_NEAR(plan / taken, 1.0, 0.15) << said;
+  }
 }
 
 TEST_F(Train, MakesAnAdapterAndAReport) {

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/core/memory_use.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 
@@ -14,44 +16,93 @@ class MemoryEstimate : public testing::Test {
  protected:
   MemoryEstimate() {
     golden::write_folder(folder_ / "model", "sd1");
-    model_.emplace(pipeline::StableDiffusion::open(folder_ / "model"));
+    model_.emplace(pipeline::StableDiffusion::open(folder_ / "model", {.for_training = true}));
   }
-  double bytes(std::int64_t parameters, std::int64_t resolution, std::int64_t rows,
-               bool checkpointing = false) const {
-    return static_cast<double>(
-        expected_training_bytes(*model_, parameters, resolution, rows, checkpointing));
+
+  TrainingMemory memory(const MemoryRequest& request) const {
+    return training_memory(*model_, request);
   }
-  double weights() const {
-    double sum = 0.0;
-    for (const auto& component : model_->indices())
-      for (const auto& entry : component.second.tensors)
-        sum += static_cast<double>(entry.second.nbytes());
-    return sum;
+  double step(MemoryRequest request, std::int64_t resolution, std::int64_t rows) const {
+    request.resolution = resolution;
+    request.rows = rows;
+    return static_cast<double>(memory(request).step);
+  }
+  adapt::AdapterSet adapters(const std::string& method, const adapt::TargetOptions& targets) const {
+    return adapt::AdapterSet::create(
+        adapt::parse_method(method),
+        adapt::select_targets({{"unet", &model_->indices().at("unet")}}, targets),
+        adapt::FactorTable(), Random(1));
   }
 
   TemporaryFolder folder_;
   std::optional<pipeline::StableDiffusion> model_;
 };
 
-TEST_F(MemoryEstimate, HoldsTheWeightsAtLeast) {
-  EXPECT_GT(bytes(0, 32, 1), weights());
-  EXPECT_LT(bytes(0, 32, 1), 20.0 * weights());
+TEST_F(MemoryEstimate, WeightsAreWhatTheFirstStepBringsIn) {
+  // The files' linear layers, and a second layout of the U-Net's convolutions.
+  std::uint64_t linear = 0, layouts = 0;
+  for (const auto& [component, index] : model_->indices())
+    for (const auto& [name, layer] : index.layers) {
+      const auto* convolution = dynamic_cast<const nn::Conv2dLayer*>(layer.get());
+      if (dynamic_cast<const nn::LinearLayer*>(layer.get()) != nullptr)
+        linear += layer->weight().nbytes();
+      else if (convolution != nullptr && component == "unet" && convolution->options().stride == 1)
+        layouts += layer->weight().nbytes();
+    }
+  EXPECT_GT(layouts, 0u);
+  EXPECT_EQ(memory({.resolution = 32}).weights, linear + layouts);
 }
 
-TEST_F(MemoryEstimate, AParameterTakesFourNumbers) {
-  EXPECT_NEAR(bytes(1000000, 32, 1) - bytes(0, 32, 1), 16e6, 1.0);
+TEST_F(MemoryEstimate, AParameterTakesAGradientAndTwoAveragesMore) {
+  EXPECT_EQ(memory({.parameters = 1000000, .resolution = 32}).learning, 12000000u);
+  EXPECT_EQ(memory({.parameters = 1000000, .average = true, .resolution = 32}).learning, 16000000u);
 }
 
 TEST_F(MemoryEstimate, ActivationsGrowWithRowsAndPixels) {
-  const double one = bytes(0, 32, 1) - weights();
+  const double one = step({}, 64, 1);
   EXPECT_GT(one, 0.0);
-  EXPECT_NEAR(bytes(0, 32, 3) - weights(), 3.0 * one, 3.0);
-  EXPECT_NEAR(bytes(0, 64, 1) - weights(), 4.0 * one, 4.0);
+  EXPECT_NEAR(step({}, 64, 3), 3.0 * one, 3.0);
+  // But for what belongs to the prompt's tokens.
+  EXPECT_GT(step({}, 128, 1), 3.0 * one);
+  EXPECT_LT(step({}, 128, 1), 4.0 * one);
 }
 
 TEST_F(MemoryEstimate, CheckpointingTakesLess) {
-  EXPECT_LT(bytes(0, 64, 4, true), bytes(0, 64, 4));
-  EXPECT_GT(bytes(0, 64, 4, true), weights());
+  EXPECT_LT(step({.gradient_checkpointing = true}, 64, 4), 0.6 * step({}, 64, 4));
+}
+
+TEST_F(MemoryEstimate, AdaptersKeepTheirLayersInputs) {
+  const adapt::AdapterSet query = adapters("lora(rank=2)", {.include = {"*attn1.to_q"}});
+  const adapt::AdapterSet both = adapters("lora(rank=2)", {.include = {"*attn1.to_[qk]"}});
+  const adapt::AdapterSet all = adapters("lora(rank=2)", {.presets = {"all"}});
+  const double none = step({}, 64, 1), one = step({.adapters = &query}, 64, 1);
+  EXPECT_GT(one, none);
+  // Query and key have one input.
+  EXPECT_EQ(step({.adapters = &both}, 64, 1), one);
+  EXPECT_GT(step({.adapters = &all}, 64, 1), one);
+  EXPECT_GT(step({.full = true}, 64, 1), one);
+}
+
+TEST_F(MemoryEstimate, WhatElseLearnsIsAdded) {
+  EXPECT_GT(step({.controlnet = true}, 64, 1), step({}, 64, 1));
+  EXPECT_GT(step({.text = true}, 64, 1), step({}, 64, 1));
+}
+
+TEST_F(MemoryEstimate, StepsAndSamplesTakeTurns) {
+  const TrainingMemory plain = memory({.resolution = 64}),
+                       sampled = memory({.resolution = 64, .sampled = 64});
+  EXPECT_GT(sampled.pictures, plain.pictures);
+  EXPECT_EQ(sampled.sum(), sampled.program + sampled.weights + sampled.pictures);
+  EXPECT_GT(plain.step, plain.pictures);
+  EXPECT_EQ(plain.sum(), plain.program + plain.weights + plain.step);
+}
+
+TEST_F(MemoryEstimate, ThePeakBeginsAtWhatIsResident) {
+  const std::uint64_t expected = expected_peak_bytes(*model_, {.resolution = 64});
+  EXPECT_GE(expected, resident_bytes());
+  EXPECT_GE(expected, peak_resident_bytes());
+  EXPECT_GT(resident_bytes(), 0u);
+  EXPECT_GE(peak_resident_bytes(), resident_bytes());
 }
 
 }  // namespace

@@ -3,8 +3,10 @@
 #include <set>
 #include <stdexcept>
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/core/processors.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/train/trainer.h"
 #include "tests/expect_error.h"
@@ -136,6 +138,30 @@ TEST(Resume, SeveralTimesIsBitExactToo) {
   Trainer trainer = run.make();
   trainer.resume(folder / "step-00000007.safetensors");
   EXPECT_TRUE(same_end(outcome_of(run, trainer)));
+}
+
+// Sums depend on the number of threads in their last digits.
+TEST(Resume, GoesOnWithTheThreadsOfTheCheckpoint) {
+  const int before = at::get_num_threads();
+  const TemporaryFolder folder;
+  at::set_num_threads(1);
+  const fs::path checkpoint = stopped_after(3, folder.path());
+  EXPECT_EQ(CheckpointFolder::load(checkpoint).threads, 1);
+  at::set_num_threads(2);
+  for (const bool choose : {false, true}) {
+    ToyRun run;
+    run.options.choose_threads = choose;
+    Trainer trainer = run.make();
+    trainer.resume(checkpoint);
+    int threads = 0;
+    trainer.run([&](const StepReport&) {
+      threads = at::get_num_threads();
+      return true;
+    });
+    // Where there is one processor, nothing is chosen.
+    if (allowed_processors() > 1) EXPECT_EQ(threads, choose ? 1 : 2);
+  }
+  at::set_num_threads(before);
 }
 
 // The third way: a run that only says that it goes on.

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""What `ringlet train` says that it will take of memory, beside what it takes.
+
+    bench/memory.py [--sizes starter middle sd1] [--only METHOD …] [--resolution N] [--json FILE]
+
+For every method, with and without gradient checkpointing, on three models: the starter model, one of
+140 M parameters and one of Stable Diffusion 1.5's size (random weights, fp16 files, made once in the
+work folder by ringlet_make_tiny_checkpoint). A run has two steps and makes one sample picture before
+and after. "says" is the plan's number, "takes" the process's peak resident memory, as the system counts
+it. Ends with status 1 where they differ by more than 15 %. Needs the release build; Stable
+Diffusion 1.5's size takes up to 10 GB of memory and half a minute a run.
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from compare import BIN, ROOT
+from compare_methods import METHODS
+
+ALLOWED = 0.15
+PIXELS = {"starter": 128, "middle": 256, "sd1": 256}
+BATCH = {"starter": 4, "middle": 2, "sd1": 1}
+
+
+def model_of(size, work):
+    if size == "starter":
+        return ROOT / "assets/starter"
+    folder = work / f"model-{size}"
+    if not (folder / "model_index.json").exists():
+        print("making", folder, file=sys.stderr)
+        subprocess.run([BIN / "ringlet_make_tiny_checkpoint", folder, "1", size, "fp16"], check=True,
+                       stdout=subprocess.DEVNULL)
+    return folder
+
+
+def measure(words, log):
+    """The plan and the peak, in bytes, of one run."""
+    with open(log, "wb") as err:
+        child = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=err)
+        out = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+    if status != 0:
+        sys.exit(f"{' '.join(map(str, words))} failed:\n{log.read_text()}\n{out.decode()}")
+    return json.loads(out)["plan"]["expected_bytes"], usage.ru_maxrss * 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=list(PIXELS), choices=list(PIXELS))
+    parser.add_argument("--only", nargs="+", help="methods whose text begins so")
+    parser.add_argument("--full", action="store_true", help="also --method full, which takes four times the weights")
+    parser.add_argument("--resolution", type=int, help="pixels of a side [128 for the starter model, else 256]")
+    parser.add_argument("--batch-size", type=int, help="pictures at a time [4, 2 and 1]")
+    parser.add_argument("--targets", default="attention")
+    parser.add_argument("--json", type=pathlib.Path, help="where all numbers go")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    methods = [method for method in METHODS if not options.only or any(method.startswith(word) for word in options.only)]
+    methods += ["full"] if options.full else []
+
+    rows = []
+    print("| model | pixels | method | checkpointing | says, MiB | takes, MiB | says / takes |")
+    print("|---|---|---|---|---|---|---|")
+    for size in options.sizes:
+        model = model_of(size, work)
+        for method in methods:
+            for checkpointing in (False, True):
+                out = work / "memory-run"
+                shutil.rmtree(out, ignore_errors=True)
+                pixels = options.resolution or PIXELS[size]
+                words = [BIN / "ringlet", "train", "--json", "--model", model, "--instance-images",
+                         ROOT / "examples/quickstart/robot", "--method", method, "--steps", "2", "--seed", "1",
+                         "--resolution", pixels, "--batch-size", options.batch_size or BATCH[size],
+                         "--sample-prompt", "a robot", "--sample-images", "1", "--sample-steps", "1", "--out", out]
+                words += [] if method == "full" else ["--targets", *options.targets.split(",")[:1]]
+                words += ["--gradient-checkpointing"] if checkpointing else []
+                says, takes = measure(words, work / "memory-run.log")
+                rows.append({"model": size, "pixels": pixels, "method": method, "checkpointing": checkpointing,
+                             "says": says, "takes": takes, "ratio": says / takes})
+                print(f"| {size} | {pixels} | {method} | {'on' if checkpointing else 'off'} | {says / 2**20:.0f} "
+                      f"| {takes / 2**20:.0f} | {says / takes:.2f} |", flush=True)
+                if options.json:
+                    options.json.write_text(json.dumps(rows, indent=1))
+    shutil.rmtree(work / "memory-run", ignore_errors=True)
+    worst = max(rows, key=lambda row: abs(row["ratio"] - 1.0))
+    off = sum(abs(row["ratio"] - 1.0) > ALLOWED for row in rows)
+    print(f"\n{len(rows)} runs; {off} differ by more than {ALLOWED:.0%}; the furthest: {worst['method']} on "
+          f"{worst['model']}, {worst['ratio']:.2f}")
+    return 1 if off else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
