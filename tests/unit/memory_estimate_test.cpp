@@ -16,7 +16,9 @@ class MemoryEstimate : public testing::Test {
  protected:
   MemoryEstimate() {
     golden::write_folder(folder_ / "model", "sd1");
-    model_.emplace(pipeline::StableDiffusion::open(folder_ / "model", {.for_training = true}));
+    pipeline::LoadOptions load;
+    load.for_training = true;
+    model_.emplace(pipeline::StableDiffusion::open(folder_ / "model", load));
   }
 
   TrainingMemory memory(const MemoryRequest& request) const {

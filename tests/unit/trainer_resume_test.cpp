@@ -158,8 +158,8 @@ TEST(Resume, GoesOnWithTheThreadsOfTheCheckpoint) {
       threads = at::get_num_threads();
       return true;
     });
-    // Where there is one processor, nothing is chosen.
-    if (allowed_processors() > 1) EXPECT_EQ(threads, choose ? 1 : 2);
+    const bool chosen = choose && allowed_processors() > 1;
+    EXPECT_EQ(threads, chosen ? 1 : 2);
   }
   at::set_num_threads(before);
 }
