@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include <malloc.h>
+
 namespace ringlet {
 namespace {
 
@@ -22,5 +24,11 @@ std::uint64_t status_bytes(std::string_view key) {
 std::uint64_t resident_bytes() { return status_bytes("VmRSS:"); }
 
 std::uint64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
+
+void return_free_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
 
 }  // namespace ringlet

@@ -12,4 +12,8 @@ std::uint64_t resident_bytes();
 /// The most that were resident at any time since the start (VmHWM).
 std::uint64_t peak_resident_bytes();
 
+/// Returns memory that has been freed, but is kept between what is still in use, to the system.
+/// Takes milliseconds: for the end of work that used much for a while.
+void return_free_memory();
+
 }  // namespace ringlet

@@ -13,6 +13,7 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ringlet/core/memory_use.h"
 #include "ringlet/io/mapped_pages.h"
 
 namespace ringlet::nn::onednn {
@@ -57,6 +58,11 @@ Bias optional_bias(const at::Tensor& bias) { return bias.defined() ? Bias(bias) 
 
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bias = std::nullopt) {
   return operators().linear->call(x, weight, bias, kNoActivation, Scalars(), "");
+}
+
+/// The kernel of the convolution that takes a gradient back.
+at::Tensor turned_round(const at::Tensor& weight, at::ScalarType type) {
+  return weight.transpose(0, 1).flip({2, 3}).to(type).contiguous();
 }
 
 using torch::autograd::AutogradContext;
@@ -144,10 +150,11 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
 
 const at::Tensor& BackwardKernel::laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
   std::call_once(once_, [&] {
-    const at::Tensor turned = weight_.transpose(0, 1).flip({2, 3}).to(gradient.scalar_type());
-    packed_ = packed(turned.contiguous(), 1, padding, gradient.sizes());
-    // Both layouts stand for the weight now: its file need not be in memory, too.
+    packed_ = packed(turned_round(weight_, gradient.scalar_type()), 1, padding, gradient.sizes());
+    // Both layouts stand for the weight now: its file need not be in memory, too, and the copies
+    // that led here leave holes between layouts that stay.
     io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
+    return_free_memory();
   });
   return packed_;
 }

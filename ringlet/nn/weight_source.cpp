@@ -4,6 +4,7 @@
 #include <set>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet::nn {
@@ -29,9 +30,11 @@ void ModuleIndex::pack(const TensorStore& source, bool for_training) const {
     held += entry.second->weight().nbytes();
     if (held < kHeldBytes) continue;
     source.release();
+    return_free_memory();
     held = 0;
   }
   source.release();
+  return_free_memory();
 }
 
 struct WeightSource::State {

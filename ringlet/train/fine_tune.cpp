@@ -7,6 +7,7 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
 #include "ringlet/nn/gradient_checkpoint.h"
@@ -214,6 +215,7 @@ bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& obse
   if (adapters_) adapters_->set().attach();
   // Those that an interruption after the checkpoint has prevented.
   if (first > 0 && due(first) && !log.has_samples(first)) add_samples(first);
+  return_free_memory();  // of coding and sampling pictures
   const std::int64_t save_every = options_.trainer.checkpoint_every;
   return trainer.run(
       [&](const StepReport& step) {
