@@ -156,15 +156,16 @@ OpenedModel open_for_adapters(const std::string& path, const ModelOptions& optio
     std::vector<fs::path> adapters;
     for (const pipeline::AdapterChoice& choice : choices) adapters.push_back(choice.file);
     auto networks = pipeline::networks_of_file(file, adapters);
-    std::string level = pipeline::missing_level(path, networks);
-    return {std::nullopt, std::move(networks), sha256_file(file), std::move(level)};
+    auto names = pipeline::class_names(path, networks);
+    return {std::nullopt, std::move(networks), sha256_file(file), std::move(names)};
   }
   pipeline::LoadOptions load;
   load.files = options.files();
   load.low_memory = true;
   auto model = pipeline::StableDiffusion::open(path, load);
   std::string hash = pipeline::model_hash(model.files());
-  return {std::move(model), {}, std::move(hash), {}};
+  auto names = pipeline::class_names(model);
+  return {std::move(model), {}, std::move(hash), std::move(names)};
 }
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {

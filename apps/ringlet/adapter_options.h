@@ -63,7 +63,7 @@ struct OpenedModel {
   std::optional<pipeline::StableDiffusion> diffusion;
   std::map<std::string, nn::ModuleIndex> others;  ///< where it is no Stable Diffusion
   std::string hash;
-  std::string level = {};  ///< pipeline::missing_level()
+  std::map<std::string, std::string> class_names = {};  ///< pipeline::class_names
 
   adapt::Components components() const;
 };

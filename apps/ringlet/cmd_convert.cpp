@@ -84,14 +84,7 @@ int convert(const ConvertOptions& o) {
   const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
   const OpenedModel opened = open_for_adapters(o.model, o.files, choices);
   const adapt::Components components = opened.components();
-  writing.level = opened.level;
-  if (opened.diffusion) {
-    const pipeline::ModelFiles& files = opened.diffusion->files();
-    if (files.text_encoder.lacks_text_model_level)
-      writing.lacking_text_model_level.insert("text_encoder");
-    if (files.text_encoder_2.lacks_text_model_level)
-      writing.lacking_text_model_level.insert("text_encoder_2");
-  }
+  writing.class_names = opened.class_names;
 
   nlohmann::json result = {{"out", o.out}, {"to", o.to}};
   const LoadedAdapters adapters = load_adapters(components, choices, opened.hash);

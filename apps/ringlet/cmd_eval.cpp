@@ -25,13 +25,16 @@ constexpr std::array kEvalVerbs = {
     EvalVerb{"subject", "Is it the subject, and the prompt? DINO, CLIP-I, CLIP-T, diversity",
              cmd_eval_subject},
     EvalVerb{"set", "Distances of two sets of pictures: Frechet, kernel, CMMD", cmd_eval_set},
+    EvalVerb{"similarity", "Cosines of sentences by a network of sentences", cmd_eval_similarity},
     EvalVerb{"compare", "Train and measure several methods by a recipe: tables, plots, a report",
              cmd_eval_compare},
     EvalVerb{"difference", "Two results over the same samples, pair by pair", cmd_eval_difference},
 };
 
 void print_help() {
-  std::printf("Measure generated pictures.\n\nUsage: ringlet eval VERB [OPTIONS]\n\nVerbs:\n");
+  std::printf(
+      "Measure generated pictures, and sentences.\n\nUsage: ringlet eval VERB "
+      "[OPTIONS]\n\nVerbs:\n");
   for (const EvalVerb& verb : kEvalVerbs) std::printf("  %-10s %s\n", verb.name, verb.help);
   std::printf("\n\"ringlet eval VERB --help\" lists a verb's options.\n");
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 
@@ -8,6 +9,7 @@
 #include "options.h"
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/arithmetic.h"
+#include "ringlet/core/atomic_file.h"
 #include "ringlet/core/log.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/merge.h"
@@ -71,6 +73,26 @@ double check_agreement(const MergeOptions& o, const std::vector<pipeline::Adapte
   return found;
 }
 
+/// What a network's folder holds beside its weights, folders such as sentence-transformers'
+/// 1_Pooling included. The same weights in other programs' formats would be unmerged.
+void copy_other_files(const fs::path& from, const fs::path& to) {
+  static constexpr std::array<std::string_view, 12> kWeights{
+      ".safetensors", ".bin", ".pt",   ".pth",    ".ckpt", ".h5",
+      ".msgpack",     ".ot",  ".onnx", ".tflite", ".gguf", ".npz"};
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const fs::path name = entry.path().filename();
+    std::error_code problem;
+    if (name.string().starts_with(".") || fs::equivalent(entry.path(), to, problem)) continue;
+    if (entry.is_directory()) {
+      if (fs::exists(entry.path() / "config.json")) copy_other_files(entry.path(), to / name);
+    } else if (entry.is_regular_file() &&
+               std::ranges::find(kWeights, name.extension().string()) == kWeights.end()) {
+      fs::create_directories(to);
+      fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing);
+    }
+  }
+}
+
 /// Into the weights of a network that is no Stable Diffusion. A folder becomes a folder, with its
 /// other files.
 void merge_other(const MergeOptions& o, const fs::path& weights,
@@ -85,10 +107,11 @@ void merge_other(const MergeOptions& o, const fs::path& weights,
                 "write to another folder");
   fs::create_directories(o.out);
   pipeline::merge_tensor_file(weights, sets, fs::path(o.out) / weights.filename());
-  for (const auto& entry : fs::directory_iterator(o.model))
-    if (entry.is_regular_file() && entry.path().extension() != ".safetensors")
-      fs::copy_file(entry.path(), fs::path(o.out) / entry.path().filename(),
-                    fs::copy_options::overwrite_existing);
+  copy_other_files(o.model, o.out);
+  // With a new head the network is one of other classes.
+  for (const adapt::AdapterFileInfo& info : adapters.infos)
+    if (!info.new_layers.empty() && !info.network_config.empty())
+      write_file_atomically(fs::path(o.out) / "config.json", info.network_config);
 }
 
 /// One adapter that does what all do together.
@@ -99,6 +122,10 @@ void merge_into_adapter(const MergeOptions& o,
   adapt::AdapterFileInfo info;
   info.base_hash = opened.hash;
   keep_control(adapters, info);
+  for (const adapt::AdapterFileInfo& one : adapters.infos) {
+    info.new_layers.insert(one.new_layers.begin(), one.new_layers.end());
+    if (!one.new_layers.empty()) info.network_config = one.network_config;
+  }
   adapt::save_adapter(o.out, adapt::combine(pointers_to(adapters.sets)), info);
 }
 

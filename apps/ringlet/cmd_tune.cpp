@@ -7,6 +7,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/tune/sentences.h"
 #include "ringlet/tune/tune.h"
 #include "training_options.h"
 #include "verbs.h"
@@ -29,8 +30,11 @@ void add_options(CLI::App& app, TuneCommand& o) {
   app.add_option("--data", o.data, "Examples to learn from")->required();
   app.add_option("--eval-data", o.eval_data,
                  "Examples to measure on [every tenth of --data, which is then held out]");
-  app.add_option("--length", o.run.examples.length, "Tokens of a text, at most")
-      ->capture_default_str();
+  app.add_option("--length", o.run.examples.length,
+                 "Tokens of a text, at most [128, or the max_seq_length of a folder of sentences]");
+  app.add_option("--loss", o.run.examples.loss,
+                 "Of sentence-similarity: contrastive, for pairs that belong together, or "
+                 "regression [regression where the pairs have scores]");
   o.training.add_method(app, o.run,
                         "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4) joined "
                         "by +, an alias, or full for all weights",
@@ -43,7 +47,7 @@ void add_options(CLI::App& app, TuneCommand& o) {
   o.training.add_output(app, o.run.trainer);
 }
 
-void translate(TuneCommand& o) {
+void translate(TuneCommand& o, bool has_length) {
   tune::TuneOptions& run = o.run;
   if (o.model.empty() == o.init.empty())
     throw Error(ErrorCode::invalid_argument, "--model", "give either --model or --init");
@@ -52,6 +56,8 @@ void translate(TuneCommand& o) {
   run.seed = o.training.choose_seed();
   run.examples.model = o.model.empty() ? o.init : o.model;
   if (!o.init.empty()) run.examples.random_seed = run.seed;
+  if (!has_length && run.task == "sentence-similarity")
+    run.examples.length = tune::usual_length(run.examples.model);
   run.examples.data = o.data;
   run.examples.eval_data = o.eval_data;
   run.examples.weights.device = o.common.select_device();
@@ -104,8 +110,8 @@ void print_scores(const std::vector<tune::ScoreRow>& rows) {
                 rows.front().scores[i].higher_is_better ? "higher" : "lower");
 }
 
-int tune_run(TuneCommand& o) {
-  translate(o);
+int tune_run(TuneCommand& o, bool has_length) {
+  translate(o, has_length);
   tune::Tune run(o.run);
   const bool silent = o.common.quiet || o.common.json;
   if (!silent) show_plan(run.plan(), o);
@@ -143,7 +149,8 @@ int cmd_tune(int argc, char** argv) {
   if (const ParseResult done = parse(app, argc, argv)) return *done;
   command.common.apply();
   catch_interrupts();
-  return nn::with_ringlet_errors("tune", [&] { return tune_run(command); });
+  return nn::with_ringlet_errors(
+      "tune", [&] { return tune_run(command, app.get_option("--length")->count() > 0); });
 }
 
 }  // namespace ringlet::app

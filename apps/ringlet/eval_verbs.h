@@ -16,6 +16,7 @@ int cmd_eval_control(int argc, char** argv);
 int cmd_eval_compare(int argc, char** argv);
 int cmd_eval_difference(int argc, char** argv);
 int cmd_eval_set(int argc, char** argv);
+int cmd_eval_similarity(int argc, char** argv);
 int cmd_eval_subject(int argc, char** argv);
 
 /// Where results go beside the terminal.

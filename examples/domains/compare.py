@@ -105,10 +105,12 @@ def mean_and_spread(values):
     return f"{statistics.mean(values):.3f} ± {spread:.3f}"
 
 
-def run(chosen, title, out, model, steps, *words):
-    """Every method with every seed of the command line; prints a table and writes it to OUT/table.md."""
+def run(chosen, title, out, model, steps, *words, methods=None, others=()):
+    """Every method with every seed of the command line; prints a table and writes it to OUT/table.md.
+
+    `others` are rows of other programs: a label, and a function of the seed that gives parameters, seconds, scores."""
     begin = time.time()
-    methods, seeds = chosen.methods, chosen.seeds
+    methods, seeds = methods or chosen.methods, chosen.seeds
     cells = [(method, seed) for method in methods for seed in seeds]
 
     def cell(item):
@@ -118,16 +120,20 @@ def run(chosen, title, out, model, steps, *words):
                     "--learning-rate-schedule", "linear", *words, *more)
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        theirs = {(label, seed): pool.submit(act, seed) for label, act in others for seed in seeds}
         said = dict(zip([(method[0], seed) for method, seed in cells], pool.map(cell, cells)))
     names = list(said[methods[0][0], seeds[0]]["scores"][-1]["scores"])
     lines = [f"| method | parameters | {' | '.join(names)} | seconds |", "|---|---|" + "---|" * (len(names) + 1)]
     before = said[methods[0][0], seeds[0]]["scores"][0]["scores"]
     lines.append(f"| before | 0 | {' | '.join(f'{before[name]:.3f}' for name in names)} | |")
-    for label, *_ in methods:
-        rows = [said[label, seed] for seed in seeds]
-        after = [mean_and_spread([row["scores"][-1]["scores"][name] for row in rows]) for name in names]
-        lines.append(f"| {label} | {rows[0]['plan']['parameters']:,} | {' | '.join(after)} | "
-                     f"{statistics.mean(row['seconds'] for row in rows):.0f} |")
+    table = [(label, [(row["plan"]["parameters"], row["seconds"], row["scores"][-1]["scores"])
+                      for row in (said[label, seed] for seed in seeds)]) for label, *_ in methods]
+    table += [(label, [(row["parameters"], row["seconds"], row["scores"])
+                       for row in (theirs[label, seed].result() for seed in seeds)]) for label, _ in others]
+    for label, rows in table:
+        after = [mean_and_spread([scores[name] for _, _, scores in rows]) for name in names]
+        lines.append(f"| {label} | {rows[0][0]:,} | {' | '.join(after)} | "
+                     f"{statistics.mean(seconds for _, seconds, _ in rows):.0f} |")
     table = "\n".join(lines) + "\n"
     (out / "table.md").write_text(table)
     print(f"\n{title} ({len(seeds)} seeds, mean ± half the range; {time.time() - begin:.0f} s in all)\n{table}", flush=True)

@@ -22,6 +22,7 @@
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_store.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -61,6 +62,8 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
   metadata["ringlet.base_shapes"] = shapes.dump();
   metadata["ringlet.training"] = info.training;
   if (!info.control.empty()) metadata["ringlet.control"] = info.control;
+  if (!info.new_layers.empty()) metadata["ringlet.new_layers"] = Json(info.new_layers).dump();
+  if (!info.network_config.empty()) metadata["ringlet.config"] = info.network_config;
   Json exceptions = Json::object();
   for (const AdapterSet::Entry& entry : set.entries())
     if (entry.adapter->spec() != set.method().text())
@@ -75,10 +78,11 @@ class Reader {
   Reader(const std::filesystem::path& path, const Components& components)
       : where_(path.string()), components_(components), file_(io::SafetensorsFile::open(path)) {}
 
-  LoadedAdapter read() const {
+  LoadedAdapter read() {
     check_format();
     FactorTable factors = read_factors();
     const BaseShapes shapes = read_base_shapes();
+    new_layers_ = read_new_layers(shapes);
     const std::vector<Assignment> assignments = with_methods(find_targets(shapes));
     AdapterSet set = build(assignments, std::move(factors), find_tensors(shapes));
     AdapterFileInfo info = read_info();
@@ -90,8 +94,11 @@ class Reader {
 
   std::vector<std::string> layers() const {
     check_format();
+    const BaseShapes shapes = read_base_shapes();
+    const auto made = read_new_layers(shapes);
     std::vector<std::string> names;
-    for (const auto& entry : read_base_shapes()) names.push_back(entry.first);
+    for (const auto& entry : shapes)
+      if (!made.contains(entry.first)) names.push_back(entry.first);
     return names;
   }
 
@@ -247,6 +254,20 @@ class Reader {
     return shapes;
   }
 
+  /// Layers that the base lacks.
+  std::map<std::string, std::string> read_new_layers(const BaseShapes& shapes) const {
+    std::map<std::string, std::string> layers;
+    if (!file_->metadata().contains("ringlet.new_layers")) return layers;
+    const Json json = object("ringlet.new_layers");
+    for (const auto& [layer, start] : json.items()) {
+      const auto shape = shapes.find(layer);
+      if (!start.is_string() || shape == shapes.end() || shape->second.size() != 2)
+        throw bad("has a new layer \"" + layer.substr(0, kShown) + "\" that it does not change");
+      layers.emplace(layer, start.get<std::string>());
+    }
+    return layers;
+  }
+
   Error wrong_base(const std::string& what) const {
     return {ErrorCode::mismatch, where_, what,
             "the adapter was made for a base model of another kind"};
@@ -291,6 +312,8 @@ class Reader {
     const auto index = components_.find(component);
     if (index == components_.end())
       throw wrong_base(changes + ", but the model has no \"" + component + "\"");
+    if (const auto start = new_layers_.find(layer); start != new_layers_.end())
+      return {component, name, made_layer(start->second, shape)};
     const auto found = index->second->layers.find(name);
     if (found == index->second->layers.end())
       throw wrong_base(changes + ", which the model does not have");
@@ -299,6 +322,16 @@ class Reader {
       throw wrong_base("layer \"" + layer + "\" has shape " + c10::str(shape) + " in the file, " +
                        c10::str(in_model) + " in the model");
     return {component, name, found->second};
+  }
+
+  /// No larger than the file, which holds a number for each of its own.
+  std::shared_ptr<nn::Layer> made_layer(const std::string& start, at::IntArrayRef shape) const {
+    std::int64_t available = 0;
+    for (const io::TensorInfo& info : file_->tensors()) available += info.elements();
+    if (shape[0] > available || shape[1] > available / shape[0])
+      throw bad("holds " + std::to_string(available) + " numbers, fewer than its new layer of " +
+                c10::str(shape));
+    return nn::made_linear_layer(start, shape[1], shape[0]);
   }
 
   /// Refuses methods that need more numbers than the file has before anything is allocated.
@@ -341,6 +374,9 @@ class Reader {
       if (!key.starts_with(kPrefix)) info.extra.emplace(key, value);
     info.base_hash = text("ringlet.base_hash");
     info.training = text("ringlet.training");
+    info.new_layers = new_layers_;
+    const auto config = file_->metadata().find("ringlet.config");
+    if (config != file_->metadata().end()) info.network_config = config->second;
     if (has_control()) read_control(info);
     const auto first = std::ranges::find_if(file_->tensors(), [](const io::TensorInfo& tensor) {
       return !tensor.name.starts_with(kControl);
@@ -403,6 +439,7 @@ class Reader {
   std::string where_;
   const Components& components_;
   std::shared_ptr<const io::SafetensorsFile> file_;
+  std::map<std::string, std::string> new_layers_;
 };
 
 }  // namespace

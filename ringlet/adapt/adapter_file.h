@@ -10,6 +10,10 @@
 //   ringlet.base_hash    what the caller knows the base model by, or empty
 //   ringlet.base_shapes  {"unet.….to_q": [320, 320], …}: the adapted layers' weights
 //   ringlet.training     JSON of the training run, or empty
+//   ringlet.new_layers   {"model.classifier": "classifier", …}: layers that the base lacks, and
+//   what
+//                        their starts follow from (nn::made_linear_layer), or missing
+//   ringlet.config       config.json of the network with the adapter, or missing
 //   ringlet.control      JSON about a control encoder, whose tensors are "control.…", or missing
 // and the caller's own keys (modelspec.*, ss_*).
 #pragma once
@@ -33,6 +37,10 @@ struct AdapterFileInfo {
   std::string training = {};            ///< JSON text, kept as it is
   io::Metadata extra = {};              ///< more metadata; keys may not start with "ringlet."
   at::ScalarType storage = at::kFloat;  ///< fp32, fp16 or bf16
+  /// Layers that the base network lacks, such as a head for other classes: full names, and the
+  /// names that their starts follow from (nn::made_linear_layer).
+  std::map<std::string, std::string> new_layers = {};
+  std::string network_config = {};  ///< config.json of the network with the adapter, as JSON text
   /// A network that was trained with the adapters and works with them: what is known of it, as JSON
   /// text (empty = there is none), and its tensors by their own names.
   std::string control = {};
@@ -45,7 +53,7 @@ struct AdapterFileInfo {
 void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
                   const AdapterFileInfo& info = {});
 
-/// Full names of the layers that a file adapts. Throws as load_adapter.
+/// Full names of the base's layers that a file adapts. Throws as load_adapter.
 std::vector<std::string> adapted_layers(const std::filesystem::path& path);
 
 struct LoadedAdapter {

@@ -306,10 +306,12 @@ std::map<std::string, at::Tensor> merged_weights(std::span<const AdapterSet* con
   return nn::with_ringlet_errors("merge", [&] {
     const at::NoGradGuard no_grad;
     std::map<std::string, std::pair<const nn::Layer*, Slot>> slots;
+    std::map<const nn::Layer*, std::string> names;  // adapters may know one layer by several
     for (const AdapterSet* set : sets)
       for (const AdapterSet::Entry& entry : set->entries()) {
-        auto& [layer, slot] = slots[entry.target.full_name()];
-        layer = entry.target.layer.get();
+        const nn::Layer* const own = entry.target.layer.get();
+        auto& [layer, slot] = slots[names.emplace(own, entry.target.full_name()).first->second];
+        layer = own;
         add_to_slot(slot, entry.adapter);
       }
     std::map<std::string, at::Tensor> merged;

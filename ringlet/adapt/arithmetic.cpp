@@ -33,13 +33,15 @@ Error no_sum(const std::string& layer, const std::string& why) {
 
 std::map<std::string, Stack> stacks_of(std::span<const AdapterSet* const> sets) {
   std::map<std::string, Stack> stacks;
+  std::map<const nn::Layer*, std::string> names;  // adapters may know one layer by several
   for (const AdapterSet* set : sets) {
     if (!set->tensor_changes().empty())
       throw no_sum(set->tensor_changes().front().target.full_name(),
                    "is a norm that the adapter changes, which only LyCORIS' own form can hold");
     for (const AdapterSet::Entry& entry : set->entries()) {
-      Stack& stack = stacks[entry.target.full_name()];
-      stack.target = entry.target;
+      const auto [name, is_new] = names.emplace(entry.target.layer.get(), entry.target.full_name());
+      Stack& stack = stacks[name->second];
+      if (is_new) stack.target = entry.target;
       if (entry.adapter->strength != 0.0) stack.adapters.push_back(entry.adapter.get());
     }
   }

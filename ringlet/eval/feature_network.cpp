@@ -13,6 +13,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/io/pil_resize.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
@@ -167,9 +168,14 @@ FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
                            Preprocessing::read(folder, Preprocessing::usual(config)), device);
     const fs::path weights = pipeline::find_weights(folder, "model", "");
     network.identity_ = network_identity(network.name_, weights);
-    const nn::WeightSource source(nn::FileStore::open(weights), {.device = device});
-    network.vision_ = std::make_unique<models::VisionTransformer>(source, config);
-    if (json_value<std::string>(json, "model_type", "", where) == "clip") {
+    const std::string kind = models::network_type(json);
+    const auto file = nn::FileStore::open(weights);
+    const nn::WeightSource source(std::make_shared<models::PublishedStore>(
+                                      file, models::PublishedLayout(kind, file->names())),
+                                  {.device = device});
+    network.vision_ = std::make_unique<models::VisionTransformer>(
+        config.kind == Kind::clip ? source : source.at(kind), config);
+    if (kind == "clip") {
       source.get("logit_scale", {});
       network.text_ = std::make_unique<Text>(
           Text{models::ClipTokenizer::open(folder, ""),

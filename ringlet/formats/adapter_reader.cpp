@@ -13,7 +13,6 @@
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_families.h"
-#include "ringlet/formats/inner_level.h"
 #include "ringlet/formats/unread_adapter.h"
 #include "ringlet/nn/torch_errors.h"
 
@@ -147,8 +146,7 @@ class ForeignReader {
   void add_layer(const LayerTensors& layer, const std::string& component,
                  const std::optional<PeftConfig>& config,
                  const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file) {
-    std::optional<ModuleName> module = names_.find(layer.prefix, component);
-    if (!module) module = find_at_other_level(names_, layer.prefix, component);
+    const std::optional<ModuleName> module = names_.find(layer.prefix, component);
     if (!module) {
       unread_.layers.push_back(layer.telling_name());
       return;

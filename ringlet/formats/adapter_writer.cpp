@@ -108,9 +108,12 @@ class AdapterWriter {
   std::string prefix_of(const ModuleName& module) const {
     const std::string prefix = names_.prefix(naming_, module);
     if (naming_ != Naming::peft) return prefix;
-    const bool lacking = options_.lacking_text_model_level.contains(module.component);
-    return prefix.substr(0, prefix.size() - module.path.size()) + options_.level +
-           (lacking ? nn::without_text_model_level(module.path) : module.path);
+    return prefix.substr(0, prefix.size() - module.path.size()) + path_in_class(module);
+  }
+
+  std::string path_in_class(const ModuleName& module) const {
+    const auto name = options_.class_names.find(module.component + "." + module.path);
+    return name == options_.class_names.end() ? module.path : name->second;
   }
 
   void add_tensors(const Written& one, Tensors& tensors) const {
@@ -146,7 +149,7 @@ class AdapterWriter {
   /// of older versions out.
   std::string listed(const ModuleName& module) const {
     const bool text = module.component.starts_with("text_encoder");
-    return text ? nn::without_text_model_level(module.path) : options_.level + module.path;
+    return text ? nn::without_text_model_level(module.path) : path_in_class(module);
   }
 
   /// The same as a regular expression, for rank_pattern and alpha_pattern.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <filesystem>
-#include <set>
+#include <map>
 #include <string>
 
 #include "ringlet/adapt/adapter_file.h"
@@ -22,13 +22,11 @@ struct AdapterWriteOptions {
   AdapterFormat format = AdapterFormat::ringlet;
   MetadataLevel metadata = MetadataLevel::minimum;
   std::string title = {};  ///< modelspec.title
-  /// A level before the layers' names that the network has in the program that reads the file, but
-  /// not here: inner_level(). For PEFT.
-  std::string level = {};
   std::string architecture = {};  ///< modelspec.architecture: "stable-diffusion-v1/lora", …
-  /// The text encoders whose own files lack the level "text_model.": PEFT compares names with those
-  /// of the network that it is given, so that its files are written for the model as it is.
-  std::set<std::string> lacking_text_model_level = {};
+  /// Paths of layers in the class that the model's folder names, by "component.path", where they are
+  /// others: PEFT compares names with those of the network that it is given. See
+  /// pipeline::class_names.
+  std::map<std::string, std::string> class_names = {};
 };
 
 /// Writes the set for another program: a file, or for PEFT a folder (with a folder per component

@@ -8,14 +8,14 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/models/config_number.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
 namespace {
 
 nn::WeightSource top(const nn::WeightSource& source, const BertConfig& c) {
-  // Checkpoints of the encoder alone leave the prefix out.
-  return source.has("embeddings.word_embeddings.weight") ? source : source.at(c.name());
+  return source.at(c.name());
 }
 
 const char* dense_name(const BertConfig& c) {
@@ -29,7 +29,7 @@ const char* classifier_name(const BertConfig& c) {
 }  // namespace
 
 BertConfig BertConfig::from_json(const Json& json, const std::string& where) {
-  const auto type = json_require<std::string>(json, "model_type", where);
+  const std::string type = required_network_type(json, where);
   BertConfig c;
   if (type == "roberta") {
     c.kind = Kind::roberta;

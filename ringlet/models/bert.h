@@ -1,6 +1,6 @@
 // BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019): a transformer encoder of texts, with
-// heads that classify a text or find a span in it. Tensor names are those of the published
-// checkpoints.
+// heads that classify a text or find a span in it. Tensor names are those of transformers' classes
+// with a head; models/published_layout.h brings other checkpoints to them.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct BertConfig {
   std::int64_t pad_id = 0;
   double epsilon = 1e-12;
 
-  /// Reads a config.json whose model_type is bert or roberta. Throws Error(bad_format |
+  /// Reads a config.json whose network_type is bert or roberta. Throws Error(bad_format |
   /// unsupported).
   static BertConfig from_json(const Json& json, const std::string& where);
 

@@ -13,14 +13,13 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/models/config_number.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
 namespace {
 
-nn::WeightSource top(const nn::WeightSource& source) {
-  return source.has("wte.weight") ? source : source.at("transformer");
-}
+nn::WeightSource top(const nn::WeightSource& source) { return source.at("transformer"); }
 
 /// The token where a draw from [0, 1) falls among the likeliest ones that are let in.
 std::int64_t draw(const at::Tensor& scores, const WriteOptions& options, double where) {
@@ -43,7 +42,7 @@ std::int64_t draw(const at::Tensor& scores, const WriteOptions& options, double 
 }  // namespace
 
 Gpt2Config Gpt2Config::from_json(const Json& json, const std::string& where) {
-  const auto type = json_require<std::string>(json, "model_type", where);
+  const std::string type = required_network_type(json, where);
   if (type != "gpt2")
     throw Error(ErrorCode::unsupported, where, "model_type \"" + type + "\" is not known",
                 "texts are continued by gpt2");

@@ -7,6 +7,7 @@
 #include <ATen/ops/relu.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/models/published_layout.h"
 
 namespace ringlet::models {
 namespace {
@@ -32,14 +33,41 @@ nn::Conv2d convolution(const nn::WeightSource& source, std::int64_t in, std::int
   return {source, in, out, kernel, {.stride = stride, .padding = kernel / 2}, /*bias=*/false};
 }
 
+/// transformers' ResNetConfig.
+ResNetConfig of_transformers(const Json& json, const std::string& where) {
+  const auto refuse = [&](const std::string& what) {
+    throw Error(ErrorCode::unsupported, where, what,
+                "ringlet reads ResNets of four stages, each twice as wide as the one before");
+  };
+  ResNetConfig c;
+  const auto kind = json_value<std::string>(json, "layer_type", "bottleneck", where);
+  if (kind != "basic" && kind != "bottleneck") refuse("layer_type \"" + kind + "\" is not known");
+  c.bottleneck = kind == "bottleneck";
+  const auto widths = json_require<std::vector<std::int64_t>>(json, "hidden_sizes", where);
+  const auto depths = json_value(json, "depths", std::vector<std::int64_t>{3, 4, 6, 3}, where);
+  if (widths.size() != c.blocks.size() || depths.size() != c.blocks.size() ||
+      std::ranges::min(depths) < 1)
+    refuse("hidden_sizes and depths are not of four stages");
+  std::ranges::copy(depths, c.blocks.begin());
+  c.width = json_value<std::int64_t>(json, "embedding_size", 64, where);
+  for (std::size_t stage = 0; stage < widths.size(); ++stage)
+    if (c.width < 1 || widths[stage] != (c.width << stage) * (c.bottleneck ? kExpansion : 1))
+      refuse("hidden_sizes do not follow from embedding_size");
+  if (json_value<std::string>(json, "hidden_act", "relu", where) != "relu" ||
+      json_value(json, "downsample_in_first_stage", false, where))
+    refuse("another activation than ReLU, or a first stage that halves the size");
+  c.stride_first = json_value(json, "downsample_in_bottleneck", false, where);
+  return c;
+}
+
 }  // namespace
 
 ResNetConfig ResNetConfig::from_json(const Json& json, const std::string& where) {
-  const auto type = json_require<std::string>(json, "model_type", where);
-  if (type != "resnet" || json.contains("hidden_sizes"))
-    throw Error(ErrorCode::unsupported, where, "is no ResNet in torchvision's form",
-                "ringlet reads torchvision's tensors beside {\"model_type\": \"resnet\", "
-                "\"architecture\": \"resnet18\"}");
+  const std::string type = required_network_type(json, where);
+  if (type != "resnet")
+    throw Error(ErrorCode::unsupported, where, "is no ResNet, but of the kind " + type,
+                "ringlet reads torchvision's, timm's and transformers' ResNets");
+  if (json.contains("hidden_sizes")) return of_transformers(json, where);
   ResNetConfig c;
   const auto name = json_value<std::string>(json, "architecture", "", where);
   if (!name.empty()) {
@@ -66,9 +94,10 @@ ResNetConfig ResNetConfig::from_json(const Json& json, const std::string& where)
 
 ResNetConfig ResNetConfig::deduce(const nn::TensorStore& store) {
   const auto refuse = [&](const std::string& what) {
-    throw Error(ErrorCode::unsupported, store.description(), what,
-                "ringlet reads torchvision's resnet18, 34, 50, 101 and 152; a config.json with "
-                "\"model_type\" says what else it is");
+    throw Error(
+        ErrorCode::unsupported, store.description(), what,
+        "ringlet reads resnet18, 34, 50, 101 and 152 of torchvision, timm and transformers; "
+        "a config.json with \"model_type\" says what else it is");
   };
   std::map<std::string, nn::Shape> shapes;
   for (const std::string& name : store.names())
@@ -102,8 +131,8 @@ ResNet::Block::Block(const nn::WeightSource& s, const ResNetConfig& c, std::int6
     norms.emplace_back(s.at("bn" + number), to);
   };
   if (c.bottleneck) {
-    add(in, width, 1, 1);
-    add(width, width, 3, stride);
+    add(in, width, 1, c.stride_first ? stride : 1);
+    add(width, width, 3, c.stride_first ? 1 : stride);
     add(width, out, 1, 1);
   } else {
     add(in, width, 3, stride);

@@ -1,4 +1,5 @@
-// ResNet (He et al. 2016) with torchvision's tensor names. Batch normalisation is frozen unless one
+// ResNet (He et al. 2016) with torchvision's and timm's tensor names; models/published_layout.h
+// brings transformers' to them. Batch normalisation is frozen unless one
 // asks for the batch's own statistics: it applies its running averages, also while the rest of the
 // network learns.
 #pragma once
@@ -22,11 +23,13 @@ struct ResNetConfig {
   bool bottleneck = false;                         ///< blocks of three convolutions (50, 101, 152)
   std::array<std::int64_t, 4> blocks{2, 2, 2, 2};  ///< per stage
   std::int64_t width = 64;                         ///< of the first stage
+  bool stride_first = false;    ///< bottlenecks halve the size in their first convolution (2015)
   bool small_pictures = false;  ///< begins with a 3x3 convolution at full size, without pooling
   std::int64_t image_size = 224;
 
   /// Reads {"model_type": "resnet", "architecture": "resnet18" … "resnet152"}, or "blocks",
-  /// "bottleneck" and "width" in its place. Throws Error(bad_format | unsupported).
+  /// "bottleneck" and "width" in its place, or transformers' configuration. Throws Error(bad_format
+  /// | unsupported).
   static ResNetConfig from_json(const Json& json, const std::string& where);
 
   /// The architecture of a checkpoint without config.json, as torchvision's are, from the names and

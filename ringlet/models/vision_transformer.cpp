@@ -11,6 +11,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/models/config_number.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
@@ -77,7 +78,7 @@ void take_unused(const nn::WeightSource& s, const VisionConfig& c) {
 }  // namespace
 
 VisionConfig VisionConfig::from_json(const Json& json, const std::string& where) {
-  const auto type = json_require<std::string>(json, "model_type", where);
+  const std::string type = required_network_type(json, where);
   const Json& part =
       type == "clip" && json.contains("vision_config") ? json["vision_config"] : json;
   VisionConfig c;
@@ -99,6 +100,8 @@ VisionConfig VisionConfig::from_json(const Json& json, const std::string& where)
   c.gated = json_value(part, "use_swiglu_ffn", false, where);
   constexpr double kUsual[] = {1e-12, 1e-6, 1e-5};
   c.epsilon = json_value(part, "layer_norm_eps", kUsual[static_cast<int>(c.kind)], where);
+  if (!json_value(part, "qkv_bias", true, where))
+    throw Error(ErrorCode::unsupported, where, "its attention has no biases (qkv_bias is false)");
   c.activation = json_value<std::string>(part, "hidden_act",
                                          c.kind == Kind::clip ? "quick_gelu" : "gelu", where);
   if (c.kind == Kind::clip)

@@ -40,7 +40,8 @@ struct VisionConfig {
 
 class VisionTransformer {
  public:
-  /// `source` is the network's top: with CLIP, what "vision_model" and "visual_projection" are in.
+  /// `source` is the network's top, without the level of a class around it; with CLIP, what
+  /// "vision_model" and "visual_projection" are in.
   VisionTransformer(const nn::WeightSource& source, const VisionConfig& config);
 
   /// pixels [B, 3, H, W], normalised as the network wants them, sides multiples of the patch -> the

@@ -14,6 +14,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/models/config_number.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/attention.h"
 
 namespace ringlet::models {
@@ -37,7 +38,7 @@ at::Tensor position_half(const nn::WeightSource& source, bool gain, const nn::Sh
 }  // namespace
 
 Wav2Vec2Config Wav2Vec2Config::from_json(const Json& json, const std::string& where) {
-  const auto type = json_require<std::string>(json, "model_type", where);
+  const std::string type = required_network_type(json, where);
   if (type != "wav2vec2")
     throw Error(ErrorCode::unsupported, where, "model_type \"" + type + "\" is not known",
                 "speech is read by wav2vec2");

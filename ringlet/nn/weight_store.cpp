@@ -124,7 +124,16 @@ std::optional<at::Tensor> CompletedStore::find(const std::string& name, const Sh
   const bool fits = found && found->sizes() == at::IntArrayRef(shape);
   const bool replaced = std::ranges::any_of(
       replaced_, [&](const std::string& prefix) { return name.starts_with(prefix); });
-  return fits || !replaced ? found : invented_.find(name, shape, init);
+  if (fits || !replaced) return found;
+  made_.insert(name);
+  return invented_.find(name, shape, init);
+}
+
+std::shared_ptr<Layer> made_linear_layer(const std::string& name, std::int64_t in,
+                                         std::int64_t out) {
+  const WeightSource source(std::make_shared<RandomStore>(CompletedStore::kSeed));
+  const Linear layer(source.at(name), in, out);
+  return source.finish().layers.at(name);
 }
 
 std::vector<std::string> CompletedStore::names() const {

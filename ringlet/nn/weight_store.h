@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -83,12 +84,24 @@ class CompletedStore final : public TensorStore {
   std::string description() const override { return checkpoint_->description(); }
   void release() const override { checkpoint_->release(); }
 
+  /// The names of what it has invented so far.
+  const std::set<std::string>& made() const { return made_; }
+
  private:
+  static constexpr std::uint64_t kSeed = 0;
+  friend std::shared_ptr<Layer> made_linear_layer(const std::string&, std::int64_t, std::int64_t);
+
   bool is_dropped(const std::string& name) const;
 
   std::shared_ptr<const TensorStore> checkpoint_;
   std::vector<std::string> replaced_, dropped_;
-  RandomStore invented_{0};
+  RandomStore invented_{kSeed};
+  mutable std::set<std::string> made_;
 };
+
+/// The linear layer that a CompletedStore makes where a checkpoint lacks it: W [out, in] and its
+/// bias, functions of the name alone.
+std::shared_ptr<Layer> made_linear_layer(const std::string& name, std::int64_t in,
+                                         std::int64_t out);
 
 }  // namespace ringlet::nn

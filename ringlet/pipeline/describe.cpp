@@ -9,6 +9,7 @@
 #include "ringlet/formats/adapter_kind.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/io/safetensors.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/model_files.h"
@@ -165,8 +166,7 @@ Json describe_any(const fs::path& path, const std::string& variant) {
               {"notes", Json::array()}};
   if (fs::exists(path / "adapter_config.json")) out["kind"] = "adapter folder (PEFT)";
   if (const fs::path config = path / "config.json"; fs::exists(config)) {
-    const auto type =
-        json_value<std::string>(read_json_file(config), "model_type", "", config.string());
+    const std::string type = models::network_type(read_json_file(config));
     if (!type.empty()) out["kind"] = "network of the kind " + type;
   }
   Json components = Json::array();

@@ -130,10 +130,11 @@ ModelDifference difference_of(const ExtractSource& source) {
     throw Error(ErrorCode::mismatch, source.tuned.string(),
                 other ? "is not a file like the base" : "is no model, but the base is",
                 "give two models, or two .safetensors files with the same tensors");
-  const OpenedModel base = other ? open_tensors(base_file, source.component)
-                                 : open_model(source.base, source.files, true);
-  const OpenedModel tuned = other ? open_tensors(tuned_file, source.component)
-                                  : open_model(source.tuned, source.files, false);
+  OpenedModel base = other ? open_tensors(base_file, source.component)
+                           : open_model(source.base, source.files, true);
+  OpenedModel tuned = other ? open_tensors(tuned_file, source.component)
+                            : open_model(source.tuned, source.files, false);
+  if (other) match_names(base.indices.at(source.component), tuned.indices.at(source.component));
   check_same_shapes(base, tuned, source.tuned);
   adapt::TargetOptions targets = source.targets;
   if (other && targets.presets.empty() && targets.include.empty()) targets.include = {"*"};

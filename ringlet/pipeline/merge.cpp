@@ -1,5 +1,6 @@
 #include "ringlet/pipeline/merge.h"
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
@@ -33,43 +35,90 @@ void check_finite(const std::string& name, const at::Tensor& tensor) {
                 "nothing was written; a smaller strength may help");
 }
 
+/// The store's tensors, some replaced, under names that `written` gives, and `added` ones.
 void write_with(const io::SafetensorsFile& base, const nn::TensorStore& store,
-                const std::map<std::string, at::Tensor>& replaced, const fs::path& out) {
+                const std::map<std::string, at::Tensor>& replaced,
+                const std::map<std::string, at::Tensor>& added,
+                const std::function<std::string(const std::string&)>& written,
+                const fs::path& out) {
   std::error_code problem;
   if (fs::equivalent(base.path(), out, problem))
     throw Error(ErrorCode::invalid_argument, out.string(), "this is the model itself",
                 "write to another file");
-  std::map<std::string, at::Tensor> tensors;
+  std::map<std::string, at::Tensor> tensors = added;
+  for (const auto& [name, tensor] : added) check_finite(name, tensor);
   for (const std::string& name : store.names()) {
     const auto found = replaced.find(name);
     if (found != replaced.end()) check_finite(name, found->second);
-    tensors.emplace(name,
+    tensors.emplace(written(name),
                     found != replaced.end() ? found->second : store.find(name, {}, {}).value());
   }
   io::save_tensors(out, tensors, base.metadata());
 }
 
-/// The name in a file of "component.path.weight", with or without the component and, for a text
-/// encoder, the level "text_model."; or "".
-std::string name_in(const nn::FileStore& store, const std::string& full) {
-  for (const std::string& spelling : {full, nn::other_text_spelling(full)})
-    for (const std::string& name : {spelling, spelling.substr(spelling.find('.') + 1)})
-      if (!name.empty() && store.find(name, {}, {})) return name;
+/// Names of tensors as adapters have them, in a file.
+class NamesInFile {
+ public:
+  explicit NamesInFile(const nn::FileStore& store)
+      : store_(store), others_(models::other_names(store.names())) {}
+
+  /// The name there of "component.path.weight", with or without the component, in any layout of
+  /// its network, or "".
+  std::string find(const std::string& full) const {
+    for (const std::string& spelling : {full, nn::other_text_spelling(full)})
+      if (!spelling.empty() && store_.find(spelling, {}, {})) return spelling;
+    const std::string bare = full.substr(full.find('.') + 1);
+    if (store_.find(bare, {}, {})) return bare;
+    const auto other = others_.find(bare);
+    return other != others_.end() ? other->second : "";
+  }
+
+ private:
+  const nn::FileStore& store_;
+  std::map<std::string, std::string> others_;
+};
+
+/// Weights with the adapters and all biases of their layers: a new layer has another than the file.
+std::map<std::string, at::Tensor> merged_tensors(AdapterSets sets) {
+  std::map<std::string, at::Tensor> merged = adapt::merged_weights(sets);
+  for (const adapt::AdapterSet* set : sets)
+    for (const adapt::AdapterSet::Entry& entry : set->entries())
+      if (entry.target.layer->bias().defined())
+        merged.emplace(entry.target.full_name() + ".bias", entry.target.layer->bias());
+  return merged;
+}
+
+/// The level that a class with a head puts before names which the file has without: "bert.".
+std::string missing_level(AdapterSets sets, const NamesInFile& names) {
+  for (const adapt::AdapterSet* set : sets)
+    for (const adapt::AdapterSet::Entry& entry : set->entries()) {
+      const std::string& layer = entry.target.name;
+      const std::string level = layer.substr(0, layer.find('.') + 1);
+      if (!level.empty() &&
+          level + names.find(entry.target.full_name() + kWeight) == layer + kWeight)
+        return level;
+    }
   return "";
 }
 
 void merge_named(const fs::path& base, AdapterSets sets, const fs::path& out) {
   const auto file = io::SafetensorsFile::open(base);
   const nn::FileStore store(std::vector{file});
-  std::map<std::string, at::Tensor> replaced;
-  for (const auto& [full, tensor] : adapt::merged_weights(sets)) {
-    const std::string name = name_in(store, full);
-    if (!replaced.emplace(name, tensor).second)
-      throw Error(ErrorCode::invalid_argument, name,
-                  "is changed by two adapters that call its network by different names",
-                  "merge one after the other");
+  const NamesInFile names(store);
+  std::map<std::string, at::Tensor> replaced, added;
+  for (const auto& [name, tensor] : merged_tensors(sets)) {
+    const std::string found = names.find(name);
+    if (found.empty())
+      added.emplace(name.substr(name.find('.') + 1), tensor);
+    else
+      replaced.emplace(found, tensor);
   }
-  write_with(*file, store, replaced, out);
+  // With a new head the network lies under the level of the class that has this head.
+  const std::string level = added.empty() ? "" : missing_level(sets, names);
+  const auto written = [&](const std::string& name) {
+    return !level.empty() && names.find("." + level + name) == name ? level + name : name;
+  };
+  write_with(*file, store, replaced, added, written, out);
 }
 
 void merge_single_file(const StableDiffusion& model, AdapterSets sets, const fs::path& out) {
@@ -89,7 +138,7 @@ void merge_single_file(const StableDiffusion& model, AdapterSets sets, const fs:
     in_file.merge(store.in_origin(tensors));
   }
   const auto file = io::SafetensorsFile::open(files.path);
-  write_with(*file, nn::FileStore(std::vector{file}), in_file, out);
+  write_with(*file, nn::FileStore(std::vector{file}), in_file, {}, std::identity(), out);
 }
 
 }  // namespace

@@ -2,14 +2,19 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <memory>
+#include <set>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/json.h"
-#include "ringlet/formats/inner_level.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/formats/single_file.h"
+#include "ringlet/models/published_layout.h"
+#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/weight_store.h"
 
 namespace ringlet::pipeline {
@@ -17,6 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kWeight = ".weight";
 constexpr std::array kDiffusion = {"unet", "text_encoder", "text_encoder_2"};
 
 /// What transformers calls tables: GPT-2's, BERT's, CLIP's, those of newer decoders.
@@ -38,9 +44,9 @@ bool is_table(const std::string& layer) {
 std::string component_of(const nn::ModuleIndex& whole) {
   const auto has = [&](const std::string& name) { return whole.tensors.contains(name); };
   if (has("conv_in.weight") && has("time_embedding.linear_1.weight")) return "unet";
-  for (const char* level : {"text_model.", ""})
-    if (has(std::string(level) + "embeddings.token_embedding.weight"))
-      return has("text_projection.weight") ? "text_encoder_2" : "text_encoder";
+  const bool pictures = has("visual_projection.weight");  // all of CLIP
+  if (has("text_model.embeddings.token_embedding.weight") && !pictures)
+    return has("text_projection.weight") ? "text_encoder_2" : "text_encoder";
   return kOtherComponent;
 }
 
@@ -54,9 +60,38 @@ nn::ModuleIndex below(const nn::ModuleIndex& whole, const std::string& prefix) {
   return part;
 }
 
+/// The layers of a network that `called` gives other paths, by "component.path".
+std::map<std::string, std::string> other_paths(
+    const std::string& component, const nn::ModuleIndex& network,
+    const std::function<std::string(const std::string&)>& called) {
+  std::map<std::string, std::string> paths;
+  for (const auto& entry : network.layers)
+    if (std::string path = called(entry.first); path != entry.first)
+      paths.emplace(component + "." + entry.first, std::move(path));
+  return paths;
+}
+
 bool is_own(const fs::path& adapter) {
   return fs::is_regular_file(adapter) &&
          io::SafetensorsFile::open(adapter)->metadata().contains("ringlet.method");
+}
+
+std::vector<std::string> names_of(const nn::ModuleIndex& index) {
+  std::vector<std::string> names;
+  for (const auto& entry : index.tensors) names.push_back(entry.first);
+  return names;
+}
+
+/// The layer that a weight's name means, "" for other tensors.
+std::string layer_of(const std::string& tensor) {
+  return tensor.ends_with(kWeight) ? tensor.substr(0, tensor.size() - kWeight.size()) : "";
+}
+
+void add(nn::ModuleIndex& to, const std::string& as, const nn::ModuleIndex& from,
+         const std::string& name) {
+  to.tensors.emplace(as, from.tensors.at(name));
+  const auto layer = from.layers.find(layer_of(name));
+  if (layer != from.layers.end()) to.layers.emplace(layer_of(as), layer->second);
 }
 
 }  // namespace
@@ -74,15 +109,14 @@ fs::path other_network_file(const fs::path& path) {
 }
 
 nn::ModuleIndex layers_of_file(const fs::path& file) {
-  constexpr std::string_view kWeight = ".weight";
   const auto store = formats::with_text_model_level(nn::FileStore::open(file));
   nn::ModuleIndex index;
   for (const std::string& name : store->names()) {
     const at::Tensor tensor = store->find(name, {}, {}).value();
     if (!tensor.is_floating_point()) continue;
     index.tensors.emplace(name, tensor);
-    if (!name.ends_with(kWeight)) continue;
-    const std::string layer = name.substr(0, name.size() - kWeight.size());
+    const std::string layer = layer_of(name);
+    if (layer.empty()) continue;
     const auto bias = store->find(layer + ".bias", {}, {}).value_or(at::Tensor());
     if (tensor.dim() == 2 && is_table(layer))
       index.layers.emplace(layer, std::make_shared<nn::EmbeddingLayer>(tensor));
@@ -92,9 +126,20 @@ nn::ModuleIndex layers_of_file(const fs::path& file) {
   return index;
 }
 
+nn::ModuleIndex with_other_names(nn::ModuleIndex index) {
+  nn::ModuleIndex more;
+  for (const auto& [other, own] : models::other_names(names_of(index)))
+    if (index.tensors.contains(own)) add(more, other, index, own);
+  index.tensors.merge(more.tensors);
+  index.layers.merge(more.layers);
+  return index;
+}
+
 std::map<std::string, nn::ModuleIndex> networks_of_file(const fs::path& file,
                                                         std::span<const fs::path> adapters) {
-  const nn::ModuleIndex whole = layers_of_file(file);
+  nn::ModuleIndex whole = layers_of_file(file);
+  const std::string only = component_of(whole);
+  if (only == kOtherComponent) whole = with_other_names(std::move(whole));
   std::map<std::string, nn::ModuleIndex> networks;
   bool foreign = false;
   for (const fs::path& adapter : adapters) {
@@ -117,19 +162,63 @@ std::map<std::string, nn::ModuleIndex> networks_of_file(const fs::path& file,
     networks.emplace(component, std::move(part));
     any = true;
   }
-  if (!any) networks.emplace(component_of(whole), whole);
+  if (!any) networks.emplace(only, std::move(whole));
   return networks;
 }
 
-std::string missing_level(const fs::path& path,
-                          const std::map<std::string, nn::ModuleIndex>& networks) {
-  if (!fs::is_directory(path) || networks.size() != 1) return "";
+std::map<std::string, std::string> class_names(
+    const fs::path& path, const std::map<std::string, nn::ModuleIndex>& networks) {
+  if (!fs::is_directory(path) || networks.size() != 1) return {};
   const fs::path file = path / "config.json";
-  const auto classes = json_value<std::vector<std::string>>(read_json_file(file), "architectures",
-                                                            {}, file.string());
-  const std::string level = classes.empty() ? "" : formats::inner_level(classes.front());
-  const auto has_it = [&](const auto& tensor) { return tensor.first.starts_with(level); };
-  return std::ranges::any_of(networks.begin()->second.tensors, has_it) ? "" : level;
+  const Json config = read_json_file(file);
+  const auto classes =
+      json_value<std::vector<std::string>>(config, "architectures", {}, file.string());
+  if (classes.empty()) return {};
+  const bool head = classes.front().find("For") != std::string::npos ||
+                    classes.front().find("Head") != std::string::npos;
+  const models::PublishedLayout layout(
+      models::network_type(config), nn::FileStore::open(other_network_file(path))->names(), config);
+  const auto& [component, network] = *networks.begin();
+  return other_paths(component, network, [&](const std::string& path) {
+    std::string name = layout.class_name(path + ".");
+    if (!head) name = layout.bare_name(name);
+    name.pop_back();
+    return name;
+  });
+}
+
+std::map<std::string, std::string> class_names(const StableDiffusion& model) {
+  std::map<std::string, std::string> names;
+  for (const auto& [component, files] :
+       {std::pair{"text_encoder", &model.files().text_encoder},
+        std::pair{"text_encoder_2", &model.files().text_encoder_2}})
+    if (files->lacks_text_model_level)
+      names.merge(
+          other_paths(component, model.indices().at(component), nn::without_text_model_level));
+  return names;
+}
+
+void match_names(nn::ModuleIndex& base, nn::ModuleIndex& tuned) {
+  const std::vector<std::string> of_base = names_of(base), of_tuned = names_of(tuned);
+  if (of_base == of_tuned) return;
+  // Where the base's own name is known there, it is kept: what is extracted fits the base.
+  const nn::ModuleIndex known = with_other_names(tuned);
+  nn::ModuleIndex left, right;
+  std::set<at::TensorImpl*> used;
+  for (const std::string& name : of_base) {
+    const auto found = known.tensors.find(name);
+    if (found == known.tensors.end() && models::is_left_out(name, of_base)) continue;
+    add(left, name, base, name);
+    if (found == known.tensors.end()) continue;
+    add(right, name, known, name);
+    used.insert(found->second.unsafeGetTensorImpl());
+  }
+  for (const std::string& name : of_tuned)
+    if (!used.contains(tuned.tensors.at(name).unsafeGetTensorImpl()) &&
+        !models::is_left_out(name, of_tuned))
+      add(right, name, tuned, name);
+  base = std::move(left);
+  tuned = std::move(right);
 }
 
 }  // namespace ringlet::pipeline

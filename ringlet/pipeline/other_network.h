@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ringlet/nn/weight_source.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 
 namespace ringlet::pipeline {
 
@@ -30,14 +31,29 @@ nn::ModuleIndex layers_of_file(const std::filesystem::path& file);
 /// file has no such name. For those of other programs the names "unet.…", "text_encoder.…" and
 /// "text_encoder_2.…" are networks of their own; else the whole file is one: "unet", "text_encoder"
 /// or "text_encoder_2" where its tensors are diffusers' U-Net or a CLIP text encoder, and
-/// kOtherComponent for anything else. Throws as FileStore::open and adapt::adapted_layers.
+/// kOtherComponent for anything else, which has its layers under all their names. Throws as
+/// FileStore::open and adapt::adapted_layers.
 std::map<std::string, nn::ModuleIndex> networks_of_file(
     const std::filesystem::path& file, std::span<const std::filesystem::path> adapters);
 
-/// The level that transformers puts before the names of the network in this folder, and its file
-/// does not: "transformer." for GPT-2 as it is published, whose config.json names GPT2LMHeadModel.
-/// "" for bare files and for anything that is not known. Throws as read_json_file.
-std::string missing_level(const std::filesystem::path& path,
-                          const std::map<std::string, nn::ModuleIndex>& networks);
+/// What the class of transformers that a folder's config.json names calls the layers of its file,
+/// by "component.layer", where it is another name: "transformer.h.0.attn.c_attn" for
+/// "h.0.attn.c_attn" of GPT-2 as it is published, whose class is GPT2LMHeadModel. Empty for bare
+/// files and for anything that is not known. Throws as read_json_file.
+std::map<std::string, std::string> class_names(
+    const std::filesystem::path& path, const std::map<std::string, nn::ModuleIndex>& networks);
+
+/// The same for the text encoders of a model whose own files lack the level "text_model.".
+std::map<std::string, std::string> class_names(const StableDiffusion& model);
+
+/// The same tensors and layers under all names that adapters may have for them: with and without
+/// the level that a class with a head puts before them, and as other files of their network name
+/// them (models::other_names). For reading adapters, not for choosing layers.
+nn::ModuleIndex with_other_names(nn::ModuleIndex index);
+
+/// Two files of one network may be of different classes, such as a base and what was fine-tuned
+/// from it: brings the second to the names of the first, and leaves tensors of published heads out
+/// that only one has. Files with equal names stay as they are.
+void match_names(nn::ModuleIndex& base, nn::ModuleIndex& tuned);
 
 }  // namespace ringlet::pipeline

@@ -39,8 +39,8 @@ using Block = std::vector<std::int64_t>;
 class CausalLanguageModel final : public Task {
  public:
   explicit CausalLanguageModel(const TaskOptions& options)
-      : config_(models::Gpt2Config::from_json(read_config(options, "gpt2"),
-                                              (options.model / "config.json").string())),
+      : json_(read_config(options, "gpt2")),
+        config_(models::Gpt2Config::from_json(json_, (options.model / "config.json").string())),
         tokenizer_(models::ByteBpeTokenizer::open(options.model)),
         examples_(read_split<Block>(
             options, [&](const fs::path& path) { return blocks_of(path, options.length); })),
@@ -53,9 +53,13 @@ class CausalLanguageModel final : public Task {
     if (tokenizer_.size() > config_.vocabulary)
       throw Error(ErrorCode::mismatch, options.model.string(),
                   "the tokenizer has more tokens than the network");
-    const nn::WeightSource source(open_weights(options, {}, {"lm_head."}), options.weights);
+    FolderWeights weights(options, "gpt2", json_);
+    const auto store = weights.store();
+    if (!weights.at_random()) check_head(*store);
+    const nn::WeightSource source(store, options.weights);
     gpt2_.emplace(source, config_);
-    network_ = source.finish();
+    network_ = weights.layout().in_class(source.finish());
+    files_["config.json"] = with_class(json_, "gpt2", "GPT2LMHeadModel").dump(2) + "\n";
   }
 
   std::string description() const override { return "gpt2"; }
@@ -81,6 +85,16 @@ class CausalLanguageModel final : public Task {
   std::map<std::string, std::string> model_files() const override { return files_; }
 
  private:
+  /// GPT-2's head is its table of words. Files that hold it a second time hold the same.
+  static void check_head(const nn::TensorStore& store) {
+    const auto head = store.find("lm_head.weight", {}, {});
+    const auto words = store.find("transformer.wte.weight", {}, {});
+    if (head && words && !head->equal(*words))
+      throw Error(ErrorCode::unsupported, store.description(),
+                  "its head (lm_head.weight) is not its table of words",
+                  "ringlet reads GPT-2 with tied weights, as it was published");
+  }
+
   /// Texts after each other with the end token between them, in blocks of `length` tokens; what is
   /// left at the end is left out.
   std::vector<Block> blocks_of(const fs::path& path, std::int64_t length) const {
@@ -108,6 +122,7 @@ class CausalLanguageModel final : public Task {
     return at::cross_entropy_loss(scores.flatten(0, 1), text.slice(1, 1).flatten());
   }
 
+  Json json_;
   models::Gpt2Config config_;
   models::ByteBpeTokenizer tokenizer_;
   Split<Block> examples_;

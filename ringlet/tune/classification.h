@@ -55,6 +55,12 @@ class Classification : public Task {
   }
 
  protected:
+  /// A folder of this network is of transformers' class `architecture`.
+  void set_class(const std::string& kind, const char* architecture) {
+    files_["config.json"] =
+        with_class(labels_.written_into(config_), kind, architecture).dump(2) + "\n";
+  }
+
   /// `known` is of read_config, `read` gives a path's examples, `kept` are files of the folder that
   /// belong to the network. The classes are the config's or those of the examples to learn from.
   /// Throws Error(invalid_argument) for a held-out example of another class.

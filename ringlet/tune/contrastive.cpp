@@ -48,9 +48,10 @@ class Contrastive final : public Task {
     if (vision_config_.kind != models::VisionConfig::Kind::clip || !config_.contains("text_config"))
       throw Error(ErrorCode::unsupported, where_, "the network does not read texts",
                   "contrastive learning wants a clip folder with both sides");
-    const nn::WeightSource source(open_weights(options, {}), options.weights);
+    FolderWeights weights(options, "clip", config_);
+    const nn::WeightSource source(weights.store(), options.weights);
     clip_.emplace(source, vision_config_, models::ClipTextConfig::from_clip_json(config_, where_));
-    network_ = source.finish();
+    network_ = weights.layout().in_class(source.finish());
     warn_of_cut_captions();
   }
 

@@ -61,22 +61,48 @@ std::string fingerprint(const fs::path& data) {
   return sha256_text(text);
 }
 
-std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
-                                                    std::vector<std::string> heads,
-                                                    std::vector<std::string> dropped) {
-  if (!has_weights(options.model) && options.random_seed)
-    return std::make_shared<nn::RandomStore>(*options.random_seed);
-  return std::make_shared<nn::CompletedStore>(
-      nn::FileStore::open(pipeline::find_weights(options.model, "model", "")), std::move(heads),
-      std::move(dropped));
+FolderWeights::FolderWeights(const TaskOptions& options, const std::string& kind,
+                             const Json& config)
+    : layout_(kind, {}, config) {
+  if (!has_weights(options.model) && options.random_seed) {
+    random_ = std::make_shared<nn::RandomStore>(*options.random_seed);
+    return;
+  }
+  const auto file = nn::FileStore::open(pipeline::find_weights(options.model, "model", ""));
+  layout_ = models::PublishedLayout(kind, file->names(), config);
+  published_ = std::make_shared<models::PublishedStore>(file, layout_);
 }
 
-bool has_tensor(const TaskOptions& options, const std::string& name, const nn::Shape& shape) {
-  if (!has_weights(options.model))
-    return options.random_seed.has_value();  // the network is made whole
-  const auto found = nn::FileStore::open(pipeline::find_weights(options.model, "model", ""))
-                         ->find(name, shape, {});
+bool FolderWeights::has(const std::string& name, const nn::Shape& shape) const {
+  if (random_) return true;
+  const auto found = published_->find(name, shape, {});
   return found && found->sizes() == at::IntArrayRef(shape);
+}
+
+std::shared_ptr<const nn::TensorStore> FolderWeights::store(std::vector<std::string> heads,
+                                                            std::vector<std::string> dropped) {
+  if (random_) return random_;
+  completed_ =
+      std::make_shared<nn::CompletedStore>(published_, std::move(heads), std::move(dropped));
+  return completed_;
+}
+
+std::map<std::string, std::string> FolderWeights::made_layers() const {
+  constexpr std::string_view kWeight = ".weight";
+  std::map<std::string, std::string> layers;
+  if (!completed_) return layers;
+  for (const std::string& name : completed_->made())
+    if (name.ends_with(kWeight)) {
+      const std::string layer = name.substr(0, name.size() - kWeight.size());
+      layers.emplace(layout_.layer_name(layer), layer);
+    }
+  return layers;
+}
+
+Json with_class(Json config, const std::string& kind, const char* architecture) {
+  config["model_type"] = kind;
+  config["architectures"] = {architecture};
+  return config;
 }
 
 Json read_config(const TaskOptions& options, const char* known) {

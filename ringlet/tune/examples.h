@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/eval/feature_network.h"
+#include "ringlet/models/published_layout.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/tune/task.h"
 
@@ -45,14 +46,38 @@ Split<Example> read_split(const TaskOptions& options, const Read& read) {
   return split;
 }
 
-/// The folder's weights; with TaskOptions::random_seed random ones, and heads as CompletedStore has
-/// them. Throws Error(not_found) that says what is missing.
-std::shared_ptr<const nn::TensorStore> open_weights(const TaskOptions& options,
-                                                    std::vector<std::string> heads,
-                                                    std::vector<std::string> dropped = {});
+/// A folder's weights in whichever layout they were published; with TaskOptions::random_seed random
+/// ones, where the folder has none.
+class FolderWeights {
+ public:
+  /// `kind` is the network's (models::network_type). Throws Error(not_found) that says what is
+  /// missing.
+  FolderWeights(const TaskOptions& options, const std::string& kind, const Json& config);
 
-/// Whether the folder has a tensor of exactly this shape, so that a head need not be made anew.
-bool has_tensor(const TaskOptions& options, const std::string& name, const nn::Shape& shape);
+  const models::PublishedLayout& layout() const { return layout_; }
+
+  bool at_random() const { return random_ != nullptr; }
+
+  /// Whether there is a tensor of exactly this network name and shape, so that a head need not be
+  /// made anew. True for all where the network begins at random.
+  bool has(const std::string& name, const nn::Shape& shape) const;
+
+  /// The network's tensors, with heads that are made anew or dropped as CompletedStore has them.
+  std::shared_ptr<const nn::TensorStore> store(std::vector<std::string> heads = {},
+                                               std::vector<std::string> dropped = {});
+
+  /// The layers that the last store has made so far (Task::made_layers).
+  std::map<std::string, std::string> made_layers() const;
+
+ private:
+  models::PublishedLayout layout_;
+  std::shared_ptr<const nn::TensorStore> published_;  ///< null where there are no weights
+  std::shared_ptr<const nn::TensorStore> random_;
+  std::shared_ptr<const nn::CompletedStore> completed_;
+};
+
+/// The config for a folder of transformers' class `architecture`, which older ones do not name.
+Json with_class(Json config, const std::string& kind, const char* architecture);
 
 /// The folder's config.json. Throws Error(not_found) that names what the task takes.
 Json read_config(const TaskOptions& options, const char* known);

@@ -53,8 +53,7 @@ class QuestionAnswering final : public Task {
         bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)),
         examples_(read_split<Question>(options, read_questions)),
         device_(options.weights.device),
-        files_(folder_files(options.model, kTokenizerFiles)),
-        has_head_(has_tensor(options, "qa_outputs.weight", {2, bert_.width})) {
+        files_(folder_files(options.model, kTokenizerFiles)) {
     const EncoderTokenizer tokenizer(options.model, bert_);
     for (auto* part : {&examples_.train, &examples_.held_out})
       for (Question& one : *part) encode(one, tokenizer, options.length);
@@ -63,12 +62,18 @@ class QuestionAnswering final : public Task {
     if (examples_.train.empty())
       throw Error(ErrorCode::invalid_argument, "--length", "cuts off every answer",
                   "give a larger one");
-    const nn::WeightSource source(
-        open_weights(options, {"qa_outputs."},
-                     {"cls.", "lm_head.", "classifier.", std::string(bert_.name()) + ".pooler."}),
-        options.weights);
+    FolderWeights weights(options, bert_.name(), config_);
+    has_head_ = weights.has("qa_outputs.weight", {2, bert_.width});
+    const nn::WeightSource source(weights.store({"qa_outputs."}), options.weights);
     network_of_texts_.emplace(source, bert_);
-    network_ = source.finish();
+    network_ = weights.layout().in_class(source.finish());
+    made_layers_ = weights.made_layers();
+    const bool is_bert = bert_.kind == models::BertConfig::Kind::bert;
+    files_["config.json"] =
+        with_class(config_, bert_.name(),
+                   is_bert ? "BertForQuestionAnswering" : "RobertaForQuestionAnswering")
+            .dump(2) +
+        "\n";
   }
 
   std::string description() const override { return std::string(bert_.name()) + ", spans"; }
@@ -140,7 +145,7 @@ class QuestionAnswering final : public Task {
   Split<Question> examples_;
   at::Device device_;
   std::map<std::string, std::string> files_;
-  bool has_head_;
+  bool has_head_ = false;
   std::optional<models::SpanFinder> network_of_texts_;
 };
 

@@ -53,7 +53,8 @@ class Recommendation final : public Task {
     if (static_cast<std::int64_t>(items_.size()) > config_.items)
       throw Error(ErrorCode::mismatch, (options.model / "items.txt").string(),
                   "has more names than config.json has items");
-    const nn::WeightSource source(open_weights(options, {}), options.weights);
+    const nn::WeightSource source(FolderWeights(options, "", Json::object()).store(),
+                                  options.weights);
     recommender_.emplace(source, config_);
     network_ = source.finish();
   }

@@ -104,8 +104,8 @@ std::vector<float> standardised(std::vector<float> samples) {
 class Speech final : public Task {
  public:
   explicit Speech(const TaskOptions& options)
-      : config_(models::Wav2Vec2Config::from_json(read_config(options, "wav2vec2"),
-                                                  (options.model / "config.json").string())),
+      : json_(read_config(options, "wav2vec2")),
+        config_(models::Wav2Vec2Config::from_json(json_, (options.model / "config.json").string())),
         letters_(options.model),
         examples_(
             read_split<Utterance>(options, [&](const fs::path& folder) { return read(folder); })),
@@ -113,13 +113,13 @@ class Speech final : public Task {
         files_(folder_files(options.model,
                             std::array{"config.json", "vocab.json", "preprocessor_config.json",
                                        "tokenizer_config.json", "special_tokens_map.json"})) {
-    has_head_ = has_tensor(options, "lm_head.weight", {config_.vocabulary, config_.width});
-    // Published networks that have heard speech but no texts hold what they were trained with.
-    const nn::WeightSource source(
-        open_weights(options, {"lm_head."}, {"quantizer.", "project_hid.", "project_q."}),
-        options.weights);
+    FolderWeights weights(options, "wav2vec2", json_);
+    has_head_ = weights.has("lm_head.weight", {config_.vocabulary, config_.width});
+    const nn::WeightSource source(weights.store({"lm_head."}), options.weights);
     speech_.emplace(source, config_);
-    network_ = source.finish();
+    network_ = weights.layout().in_class(source.finish());
+    made_layers_ = weights.made_layers();
+    files_["config.json"] = with_class(json_, "wav2vec2", "Wav2Vec2ForCTC").dump(2) + "\n";
   }
 
   std::string description() const override { return "wav2vec2"; }
@@ -203,6 +203,7 @@ class Speech final : public Task {
     return speech_->forward(sound.to(device_), lengths);
   }
 
+  Json json_;
   models::Wav2Vec2Config config_;
   Letters letters_;
   Split<Utterance> examples_;

@@ -30,6 +30,7 @@ struct TaskOptions {
   std::optional<std::uint64_t> random_seed;  ///< weights that the folder lacks start at random
   nn::WeightOptions weights;
   std::int64_t length = 128;  ///< tokens of a text
+  std::string loss;           ///< where a task has several; "" = what the data are for
 };
 
 /// A network and its examples. Losses and scores are functions of the weights, the adapters on them
@@ -63,9 +64,14 @@ class Task {
   /// Beside model.safetensors, what a folder of the tuned network needs, by file name.
   virtual std::map<std::string, std::string> model_files() const = 0;
 
+  /// Of the new layers those that no checkpoint has: their starts are functions of the names that
+  /// they go by in ringlet (nn::made_linear_layer), which are the values here.
+  const std::map<std::string, std::string>& made_layers() const { return made_layers_; }
+
   const nn::ModuleIndex& network() const { return network_; }
 
  protected:
+  std::map<std::string, std::string> made_layers_;
   nn::ModuleIndex network_;
 };
 

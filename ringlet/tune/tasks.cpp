@@ -14,6 +14,8 @@ struct TaskEntry {
   std::unique_ptr<Task> (*open)(const TaskOptions& options);
 };
 
+constexpr const char* kSentences = "sentence-similarity";
+
 constexpr std::array kTasks = {
     TaskEntry{"causal-lm", causal_lm},
     TaskEntry{"contrastive", contrastive},
@@ -21,6 +23,7 @@ constexpr std::array kTasks = {
     TaskEntry{"image-classification", image_classification},
     TaskEntry{"question-answering", question_answering},
     TaskEntry{"recommendation", recommendation},
+    TaskEntry{kSentences, sentence_similarity},
     TaskEntry{"text-classification", text_classification},
 };
 
@@ -33,6 +36,9 @@ std::vector<std::string> task_names() {
 }
 
 std::unique_ptr<Task> open_task(const std::string& name, const TaskOptions& options) {
+  if (!options.loss.empty() && name != kSentences)
+    throw Error(ErrorCode::invalid_argument, "--loss", "chooses nothing for " + name,
+                std::string("only ") + kSentences + " has several losses");
   for (const TaskEntry& task : kTasks)
     if (name == task.name)
       return nn::with_ringlet_errors(options.model.string(), [&] { return task.open(options); });

@@ -13,6 +13,7 @@ std::unique_ptr<Task> ctc(const TaskOptions& options);
 std::unique_ptr<Task> image_classification(const TaskOptions& options);
 std::unique_ptr<Task> question_answering(const TaskOptions& options);
 std::unique_ptr<Task> recommendation(const TaskOptions& options);
+std::unique_ptr<Task> sentence_similarity(const TaskOptions& options);
 std::unique_ptr<Task> text_classification(const TaskOptions& options);
 
 }  // namespace ringlet::tune

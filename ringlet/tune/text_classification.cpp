@@ -35,14 +35,22 @@ class TextClassification final : public Classification<LabelledText> {
       for (LabelledText& example : *part)
         example.encoded = tokenizer.encode(example.text, options.length);
     const std::vector<std::string> head = models::TextClassifier::head_layers(bert_);
+    FolderWeights weights(options, bert_.name(), config_);
+    // Both of its layers: that of BertForTokenClassification reads no pooler.
     has_head_ = labels_.from_config() &&
-                has_tensor(options, head.back() + ".weight", {labels_.count(), bert_.width});
-    std::vector<std::string> other_heads = {"cls.", "lm_head.", "qa_outputs."};
-    if (!has_head_) other_heads.emplace_back("classifier.");
+                weights.has(head.front() + ".weight", {bert_.width, bert_.width}) &&
+                weights.has(head.back() + ".weight", {labels_.count(), bert_.width});
     const nn::WeightSource source(
-        open_weights(options, {head.front() + ".", "classifier."}, other_heads), options.weights);
+        weights.store(
+            {head.front() + ".", "classifier."},
+            has_head_ ? std::vector<std::string>{} : std::vector<std::string>{"classifier."}),
+        options.weights);
     network_of_texts_.emplace(source, bert_, labels_.count());
-    network_ = source.finish();
+    network_ = weights.layout().in_class(source.finish());
+    made_layers_ = weights.made_layers();
+    set_class(bert_.name(), bert_.kind == models::BertConfig::Kind::bert
+                                ? "BertForSequenceClassification"
+                                : "RobertaForSequenceClassification");
   }
 
   std::string description() const override {

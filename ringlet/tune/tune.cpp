@@ -131,6 +131,7 @@ Json Tune::settings() const {
                    {"batch size", options_.batch_size},
                    {"seed", options_.seed}};
   if (!picture_contents_.empty()) settings["pictures' contents"] = picture_contents_;
+  if (!options_.examples.loss.empty()) settings["loss"] = options_.examples.loss;
   settings.update(train::settings_of(options_));
   settings.update(train::settings_of(options_.trainer));
   return settings;
@@ -195,8 +196,10 @@ void Tune::save_model() const {
   for (const auto& [name, tensor] : task_->network().tensors)
     tensors.emplace(
         name, tensor.is_floating_point() ? tensor.detach().to(options_.save_precision) : tensor);
-  for (const auto& [name, content] : task_->model_files())
+  for (const auto& [name, content] : task_->model_files()) {
+    fs::create_directories((result() / name).parent_path());
     write_file_atomically(result() / name, content);
+  }
   io::save_tensors(result() / kWeights, tensors);
 }
 
@@ -207,11 +210,17 @@ void Tune::save_result(train::Trainer& trainer) const {
     Json training = options_.trainer.settings;
     training["steps"] = trainer.steps_done();
     training["ringlet"] = kVersion;
-    adapt::save_adapter(result(), adapters_->set(),
-                        {.base_hash = training.at("model").get<std::string>(),
-                         .training = training.dump(),
-                         .extra = {{"modelspec.title", train::run_title(options_.out)}},
-                         .storage = options_.save_precision});
+    adapt::AdapterFileInfo info;
+    info.base_hash = training.at("model").get<std::string>();
+    info.training = training.dump();
+    info.extra = {{"modelspec.title", train::run_title(options_.out)}};
+    info.storage = options_.save_precision;
+    for (const auto& [layer, start] : task_->made_layers())
+      info.new_layers.emplace(std::string(kComponent) + "." + layer, start);
+    const auto files = task_->model_files();
+    if (const auto config = files.find("config.json"); config != files.end())
+      info.network_config = config->second;
+    adapt::save_adapter(result(), adapters_->set(), info);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/io/tensor_file.h"
 #include "tests/e2e/tiny_program_test.h"
+#include "tests/published_networks.h"
 
 namespace ringlet::e2e {
 namespace {
@@ -83,6 +84,62 @@ TEST_F(TuneVerb, BaseAdapterMergeConvertExtractInspect) {
 
   const Arguments measured = tune("--model", path("merged"), "lora(rank=1)", "measured");
   EXPECT_NE(expect_success(measured).out.find("perplexity"), std::string::npos);
+}
+
+TEST_F(TuneVerb, SentencesAreComparedTunedAndMerged) {
+  published::Shapes shapes = published::bert("");
+  published::linear(shapes, "pooler.dense", published::kWidth, published::kWidth);
+  const Json config = {{"vocab_size", published::kWords},
+                       {"hidden_size", published::kWidth},
+                       {"num_hidden_layers", 1},
+                       {"num_attention_heads", 2},
+                       {"intermediate_size", published::kInner},
+                       {"max_position_embeddings", published::kPlaces},
+                       {"type_vocab_size", 2}};
+  published::write(folder_ / "sentences", config, shapes);
+  fs::copy(fs::path(RINGLET_SOURCE_DIR) / "tests/golden/data/tokenizers/wordpiece/vocab.txt",
+           folder_ / "sentences/vocab.txt");
+  fs::create_directories(folder_ / "sentences/1_Pooling");
+  std::ofstream(folder_ / "sentences/1_Pooling/config.json")
+      << R"({"pooling_mode_mean_tokens": true})";
+  std::ofstream(folder_ / "sentences/modules.json")
+      << R"([{"path": "", "type": "sentence_transformers.models.Transformer"},
+             {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}])";
+  std::ofstream(folder_ / "sentences/pytorch_model.bin") << "unmerged";
+  std::ofstream pairs(folder_ / "pairs.jsonl");
+  for (int i = 0; i < 20; ++i)
+    pairs << R"({"sentence1": "the small cat", "sentence2": "euros in the cafe", "score": )"
+          << (i % 4) * 0.25 << "}\n";
+  pairs.close();
+  const auto cosine = [&](const std::string& model, const Arguments& more) {
+    Arguments words = {"eval", "similarity", "--json", "--model", path(model)};
+    words.insert(words.end(), more.begin(), more.end());
+    words.insert(words.end(), {"the small cat", "euros in the cafe"});
+    return parse_json(expect_success(words).out, "said").at("cosines")[0][1].get<double>();
+  };
+  const std::string adapter = path("run/adapter.safetensors");
+  expect_success({"tune", "--task", "sentence-similarity", "--model", path("sentences"), "--data",
+                  path("pairs.jsonl"), "--eval-data", path("pairs.jsonl"), "--method",
+                  "lora(rank=2)", "--steps", "4", "--learning-rate", "1e-2", "--out", path("run")});
+  expect_success(
+      {"merge", "--model", path("sentences"), "--adapter", adapter, "--out", path("merged")});
+  EXPECT_TRUE(fs::exists(folder_ / "merged/1_Pooling/config.json"));
+  EXPECT_FALSE(fs::exists(folder_ / "merged/pytorch_model.bin"));
+  const double tuned = cosine("sentences", {"--adapter", adapter});
+  EXPECT_NE(tuned, cosine("sentences", {}));
+  EXPECT_NEAR(tuned, cosine("merged", {}), 1e-5);
+
+  // PEFT's adapter of BertModel, and one of a class with a head, fit both.
+  expect_success({"convert", "--model", path("sentences"), "--adapter", adapter, "--to", "peft",
+                  "--out", path("peft")});
+  EXPECT_NEAR(cosine("sentences", {"--adapter", path("peft")}), tuned, 1e-5);
+  std::map<std::string, at::Tensor> of_class;
+  for (const auto& [name, tensor] : io::load_tensors(folder_ / "peft/adapter_model.safetensors"))
+    of_class.emplace(
+        "base_model.model.bert." + name.substr(std::string("base_model.model.").size()), tensor);
+  io::save_tensors(folder_ / "peft/adapter_model.safetensors", of_class);
+  EXPECT_NEAR(cosine("sentences", {"--adapter", path("peft")}), tuned, 1e-5);
+  EXPECT_NE(run_program({"eval", "similarity", "--model", path("sentences"), "one"}).status, 0);
 }
 
 TEST_F(TuneVerb, SaysWhatIsWrongBeforeItBegins) {

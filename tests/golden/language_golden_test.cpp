@@ -11,6 +11,7 @@
 #include "ringlet/models/bert.h"
 #include "ringlet/models/byte_bpe_tokenizer.h"
 #include "ringlet/models/gpt2.h"
+#include "ringlet/models/sentence_encoder.h"
 #include "ringlet/models/wordpiece_tokenizer.h"
 #include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
@@ -70,6 +71,30 @@ TEST_F(LanguageGolden, SpansEqualTransformers) {
   const auto [first, last] = network.forward({ids("bert.ids", {2, 9}, 2, 50), {}, {}});
   expect_near("span.start", first.detach());
   expect_near("span.end", last.detach());
+}
+
+TEST_F(LanguageGolden, SentencesEqualTransformers) {
+  const auto config = models::BertConfig::from_json(configs_.at("bert"), "bert");
+  const auto batch = [](const std::string& name) {
+    models::TextBatch texts{ids(name, {3, 9}, 2, 50), at::ones({3, 9}, at::kBool), {}};
+    texts.seen[1].slice(0, 6).fill_(false);
+    return texts;
+  };
+  for (const auto& [name, pooling] : {std::pair{"sentence.first", models::Pooling::first_token},
+                                      {"sentence.largest", models::Pooling::largest}})
+    expect_near(name, models::SentenceEncoder(source(), config, pooling)
+                          .forward(batch("sentence.first"))
+                          .detach());
+  const nn::WeightSource weights = source();
+  const models::SentenceEncoder network(weights, config, models::Pooling::mean);
+  const nn::ModuleIndex index = weights.finish();
+  const at::Tensor first = network.forward(batch("sentence.first"));
+  expect_near("sentence.mean", first.detach());
+  const at::Tensor loss = models::ranking_loss(first, network.forward(batch("sentence.second")));
+  expect_near("sentence.ranking_loss", loss.detach().view({1}));
+  loss.backward();
+  expect_gradient("sentence.query_gradient", index,
+                  "bert.encoder.layer.0.attention.self.query.weight");
 }
 
 TEST_F(LanguageGolden, Gpt2EqualsTransformers) {

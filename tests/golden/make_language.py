@@ -11,7 +11,7 @@ import pathlib
 import torch
 from safetensors.torch import save_file
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
-from transformers import (BertConfig, BertForQuestionAnswering, BertForSequenceClassification, GPT2Config,
+from transformers import (BertConfig, BertForQuestionAnswering, BertForSequenceClassification, BertModel, GPT2Config,
                           GPT2LMHeadModel, RobertaConfig, RobertaForSequenceClassification)
 
 import formula
@@ -51,6 +51,31 @@ def encoder_outputs(out):
     formula.fill(model)
     answer = model(ids("bert.ids", (2, 9), 2, 50))
     out["span.start"], out["span.end"] = answer.start_logits.detach(), answer.end_logits.detach()
+
+
+def sentence_outputs(out):
+    """Pooled and normalised, and both losses, by sentence-transformers' formulas."""
+    torch.manual_seed(0)
+    wrapped = torch.nn.Module()
+    wrapped.bert = BertModel(BertConfig(**BERT), add_pooling_layer=False).eval()
+    formula.fill(wrapped)  # under the names of a class with a head
+
+    def pooled(ids, mask, how):
+        tokens, seen = wrapped.bert(ids, attention_mask=mask).last_hidden_state, mask.unsqueeze(2).float()
+        rows = {"mean": (tokens * seen).sum(1) / seen.sum(1), "first": tokens[:, 0],
+                "largest": tokens.masked_fill(seen == 0, -1e9).max(1).values}[how]
+        return torch.nn.functional.normalize(rows)
+
+    texts = [ids("sentence.first", (3, 9), 2, 50), ids("sentence.second", (3, 9), 2, 50)]
+    mask = torch.ones(3, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+    for how in ("mean", "first", "largest"):
+        out["sentence." + how] = pooled(texts[0], mask, how).detach()
+    first, second = pooled(texts[0], mask, "mean"), pooled(texts[1], mask, "mean")
+    ranking = torch.nn.functional.cross_entropy(first @ second.T * 20.0, torch.arange(3))
+    ranking.backward()
+    out["sentence.ranking_loss"] = ranking.detach().reshape(1)
+    out["sentence.query_gradient"] = wrapped.bert.encoder.layer[0].attention.self.query.weight.grad
 
 
 def gpt2_outputs(out):
@@ -104,6 +129,7 @@ def tokenizer_outputs():
 def main():
     out = {}
     encoder_outputs(out)
+    sentence_outputs(out)
     gpt2_outputs(out)
     save_file({name: tensor.contiguous() for name, tensor in out.items()}, DATA / "language.safetensors")
     (DATA / "language.json").write_text(json.dumps(

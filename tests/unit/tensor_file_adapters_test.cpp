@@ -1,5 +1,6 @@
 // Adapters of all programs merged into bare .safetensors files, which are known by the names of
 // their tensors alone.
+#include <array>
 #include <fstream>
 
 #include <ATen/ATen.h>
@@ -139,25 +140,32 @@ TEST_F(TensorFileAdapters, PeftOnGpt2WithEitherFanInFanOut) {
 TEST_F(TensorFileAdapters, PeftIsWrittenForTheClassThatTheConfigurationNames) {
   const fs::path folder = folder_ / "gpt2";
   fs::create_directories(folder);
-  const auto level = [&](const std::string& architecture, const std::string& prefix) {
-    write_base(gpt2(prefix));
+  const auto called = [&](const std::string& architecture, const std::string& prefix) {
+    io::save_tensors(folder / "model.safetensors", gpt2(prefix));
     std::ofstream(folder / "config.json") << R"({"architectures": [")" << architecture << "\"]}";
-    return missing_level(folder, open({folder_ / "none"}).networks);
+    const auto networks =
+        networks_of_file(folder / "model.safetensors", std::array{folder_ / "none"});
+    const auto names = class_names(folder, networks);
+    const auto name = names.find("model." + prefix + kAttention);
+    return name == names.end() ? prefix + kAttention : name->second;
   };
-  EXPECT_EQ(level("GPT2LMHeadModel", ""), "transformer.");
-  EXPECT_EQ(level("GPT2LMHeadModel", "transformer."), "");
-  EXPECT_EQ(level("GPT2Model", ""), "");
-  EXPECT_EQ(level("GPT2ForSequenceClassification", ""), "transformer.");
-  EXPECT_EQ(level("SomethingElse", ""), "");
+  EXPECT_EQ(called("GPT2LMHeadModel", ""), "transformer." + kAttention);
+  EXPECT_EQ(called("GPT2LMHeadModel", "transformer."), "transformer." + kAttention);
+  EXPECT_EQ(called("GPT2Model", ""), kAttention);
+  EXPECT_EQ(called("GPT2Model", "transformer."), kAttention);
+  EXPECT_EQ(called("GPT2ForSequenceClassification", ""), "transformer." + kAttention);
+  EXPECT_EQ(called("SomethingElse", ""), kAttention);
 
   write_base(gpt2(""));
   const Opened opened = open({folder_ / "none"});
+  const nn::ModuleIndex whole = layers_of_file(folder_ / "base.safetensors");
   const auto set = adapt::AdapterSet::create(
       adapt::parse_method("lora(rank=2)"),
-      adapt::select_targets(opened.components(), {.include = {"*c_attn"}}), adapt::FactorTable(),
+      adapt::select_targets({{"model", &whole}}, {.include = {"*c_attn"}}), adapt::FactorTable(),
       Random(1));
   formats::write_adapter(folder_ / "out", set, {}, opened.components(),
-                         {.format = formats::AdapterFormat::peft, .level = "transformer."});
+                         {.format = formats::AdapterFormat::peft,
+                          .class_names = {{"model." + kAttention, "transformer." + kAttention}}});
   EXPECT_TRUE(io::load_tensors(folder_ / "out" / "adapter_model.safetensors")
                   .contains("base_model.model.transformer." + kAttention + ".lora_A.weight"));
   EXPECT_EQ(read_json_file(folder_ / "out" / "adapter_config.json").at("target_modules"),
@@ -305,9 +313,8 @@ TEST_F(TensorFileAdapters, SeveralProgramsOnOneTextEncoder) {
   expect_merged({save_own("text_encoder"), kohya},
                 {{query + ".weight", base_.at(query + ".weight") + up.matmul(down) + 0.25}});
   expect_merged({save_own("model")}, {{query + ".weight", base_.at(query + ".weight") + 0.25}});
-  expect_error(ErrorCode::invalid_argument, "by different names", [&] {
-    merged({save_own("text_encoder"), save_own("model")});
-  });
+  expect_merged({save_own("text_encoder"), save_own("model")},
+                {{query + ".weight", base_.at(query + ".weight") + 0.5}});
 }
 
 // fp16 would round 1000.3 to 1000.5, and make 1e5 infinite.
