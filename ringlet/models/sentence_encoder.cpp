@@ -1,6 +1,8 @@
 #include "ringlet/models/sentence_encoder.h"
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -82,11 +84,12 @@ SentenceFolder SentenceFolder::read(const fs::path& folder) {
       const auto type = json_require<std::string>(module, "type", where);
       const std::string kind = type.substr(type.rfind('.') + 1);
       const auto path = json_value<std::string>(module, "path", "", where);
-      const fs::path place = path.empty() ? folder : resolve_under(folder, path);
+      // Normalize has no files, and where empty folders are not kept no folder either.
+      const auto place = [&] { return path.empty() ? folder : resolve_under(folder, path); };
       if (kind == "Transformer")
-        found.network = place;
+        found.network = place();
       else if (kind == "Pooling")
-        found.pooling = read_pooling(place / "config.json");
+        found.pooling = read_pooling(place() / "config.json");
       else if (kind != "Normalize")
         throw Error(ErrorCode::unsupported, where, "has a module of the kind " + kind,
                     "ringlet reads Transformer, Pooling and Normalize");
@@ -106,7 +109,10 @@ at::Tensor SentenceEncoder::forward(const TextBatch& texts) const {
   const auto pooled = [&] {
     if (pooling_ == Pooling::first_token) return tokens.select(1, 0);
     if (pooling_ == Pooling::largest)
-      return tokens.masked_fill(texts.seen.logical_not().unsqueeze(2), -1e9).amax(1);
+      return tokens
+          .masked_fill(texts.seen.logical_not().unsqueeze(2),
+                       -std::numeric_limits<double>::infinity())
+          .amax(1);
     const at::Tensor sum = (tokens * seen).sum(1), count = seen.sum(1);
     return sum / (pooling_ == Pooling::mean ? count : count.sqrt());
   };

@@ -1,5 +1,6 @@
 #include "ringlet/models/vision_transformer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <ATen/ops/cat.h>
@@ -104,7 +105,9 @@ VisionConfig VisionConfig::from_json(const Json& json, const std::string& where)
     throw Error(ErrorCode::unsupported, where, "its attention has no biases (qkv_bias is false)");
   c.activation = json_value<std::string>(part, "hidden_act",
                                          c.kind == Kind::clip ? "quick_gelu" : "gelu", where);
-  if (c.kind == Kind::clip)
+  const auto classes = json_value(json, "architectures", std::vector<std::string>{}, where);
+  const bool projected = std::ranges::find(classes, "CLIPVisionModel") == classes.end();
+  if (c.kind == Kind::clip && projected)
     c.projection = json_value<std::int64_t>(json, "projection_dim", 512, where);
   if (c.activation != "gelu" && c.activation != "quick_gelu")
     throw Error(ErrorCode::unsupported, where, "hidden_act \"" + c.activation + "\" is not known",

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/eval/feature_network.h"
 #include "ringlet/io/image.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
@@ -68,14 +70,16 @@ class PublishedLayouts : public testing::Test {
     EXPECT_TRUE(run.run());
     const fs::path adapter = folder_ / "run/adapter.safetensors", merged = folder_ / "merged";
     fs::create_directories(merged);
-    pipeline::merge_tensor_file(folder_ / "net/model.safetensors", {{adapter, 1.0, {}}},
-                                merged / "model.safetensors");
+    const fs::path base = folder_ / "net/model.safetensors";
+    const nn::ModuleIndex index = pipeline::with_other_names(pipeline::layers_of_file(base));
+    const adapt::LoadedAdapter loaded = adapt::load_adapter(adapter, {{"model", &index}});
+    const adapt::AdapterSet* const set = &loaded.set;
+    pipeline::merge_tensor_file(base, {&set, 1}, merged / "model.safetensors");
     for (const auto& entry : fs::directory_iterator(folder_ / "net"))
       if (entry.path().extension() != ".safetensors")
         fs::copy(entry.path(), merged / entry.path().filename());
-    const auto opened = io::SafetensorsFile::open(adapter);
     if (run.plan().new_layers > 0)
-      std::ofstream(merged / "config.json") << opened->metadata().at("ringlet.config");
+      std::ofstream(merged / "config.json") << loaded.info.network_config;
     expect_kept(stored, io::load_tensors(merged / "model.safetensors"), run.plan().new_layers > 0,
                 level);
 
@@ -333,6 +337,33 @@ TEST_F(PublishedLayouts, Clip) {
   both["vision_model.embeddings.position_ids"] = {1, 5};
   before.push_back(check("CLIPModel before 4.31", o, config, both, "clip"));
   expect_equal(before);
+}
+
+TEST_F(PublishedLayouts, FeaturesAreTheSameInEveryLayout) {
+  const auto features = [&](const Json& config, const Shapes& shapes) {
+    fs::remove_all(folder_ / "net");
+    write(folder_ / "net", config, shapes);
+    return eval::FeatureNetwork::open(folder_ / "net").features({train::waves(1)});
+  };
+  Json config = {{"hidden_size", kWidth},
+                 {"num_hidden_layers", 1},
+                 {"num_attention_heads", 2},
+                 {"image_size", 16},
+                 {"patch_size", 8},
+                 {"intermediate_size", kInner},
+                 {"model_type", "clip_vision_model"}};
+  config["architectures"] = {"CLIPVisionModel"};
+  const at::Tensor clip = features(config, clip_pictures("vision_model."));
+  EXPECT_TRUE(features(config, clip_pictures("")).equal(clip));  // from transformers 5.6 on
+  Shapes projected = clip_pictures("vision_model.");
+  projected["visual_projection.weight"] = {12, kWidth};
+  config["architectures"] = {"CLIPVisionModelWithProjection"};
+  config["projection_dim"] = 12;
+  EXPECT_EQ(features(config, projected).size(1), 12);
+  config["model_type"] = "vit";
+  Shapes classes = vit("vit.");
+  linear(classes, "classifier", kWidth, 2);
+  EXPECT_TRUE(features(config, vit("")).equal(features(config, classes)));
 }
 
 TEST_F(PublishedLayouts, Wav2Vec2) {

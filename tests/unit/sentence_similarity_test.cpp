@@ -45,7 +45,6 @@ class Sentences : public testing::Test {
          R"([{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
              {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
              {"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}])");
-    fs::create_directories(folder_ / "net/2_Normalize");
     file("net/1_Pooling/config.json", pooling);
   }
   SentenceNetwork network() const {
