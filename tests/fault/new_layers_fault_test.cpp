@@ -19,10 +19,10 @@ class NewLayers : public testing::Test {
     index_ = source.finish();
     nn::ModuleIndex all = index_;
     all.layers.emplace("head", nn::made_linear_layer("head", 4, 3));
-    const AdapterSet set =
-        AdapterSet::create({{{"model", "head", all.layers.at("head")}, parse_method("diff")},
-                            {{"model", "own", all.layers.at("own")}, parse_method("diff")}},
-                           FactorTable(), Random(0));
+    const std::vector<Assignment> assignments = {
+        {{"model", "head", all.layers.at("head")}, parse_method("diff")},
+        {{"model", "own", all.layers.at("own")}, parse_method("diff")}};
+    const AdapterSet set = AdapterSet::create(assignments, FactorTable(), Random(0));
     AdapterFileInfo info;
     info.new_layers = {{"model.head", "head"}};
     info.network_config = "{}";
