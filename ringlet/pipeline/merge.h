@@ -37,8 +37,7 @@ struct AdapterChoice {
 
 /// Merges into any safetensors file by tensor name, with adapters for networks_of_file(base): layer
 /// "component.path" changes the tensor "component.path.weight", or "path.weight" where the file has
-/// no component names. Throws Error(invalid_argument) where two adapters call one tensor by two
-/// names.
+/// no component names, in any layout of its network. Layers that the base lacks are added.
 void merge_tensor_file(const std::filesystem::path& base, AdapterSets sets,
                        const std::filesystem::path& out);
 
