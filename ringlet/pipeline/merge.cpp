@@ -19,6 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kWeight = ".weight";
+
 /// "unet.a.b.weight" by component and the rest.
 Replacements by_component(const std::map<std::string, at::Tensor>& weights) {
   Replacements found;

@@ -179,8 +179,8 @@ std::map<std::string, std::string> class_names(
   const models::PublishedLayout layout(
       models::network_type(config), nn::FileStore::open(other_network_file(path))->names(), config);
   const auto& [component, network] = *networks.begin();
-  return other_paths(component, network, [&](const std::string& path) {
-    std::string name = layout.class_name(path + ".");
+  return other_paths(component, network, [&](const std::string& layer) {
+    std::string name = layout.class_name(layer + ".");
     if (!head) name = layout.bare_name(name);
     name.pop_back();
     return name;

@@ -132,7 +132,9 @@ TEST_F(TensorFileAdapters, PeftOnGpt2WithEitherFanInFanOut) {
         expect_merged({adapter},
                       {{prefix + kAttention + ".weight",
                         base_.at(prefix + kAttention + ".weight") + 3.0 * b.matmul(a).t()}});
-        if (prefix == named) EXPECT_EQ(written_peft(adapter).at("fan_in_fan_out"), true);
+        if (prefix == named) {
+          EXPECT_EQ(written_peft(adapter).at("fan_in_fan_out"), true);
+        }
       }
 }
 
