@@ -61,8 +61,10 @@ void add_options(CLI::App& app, ExtractOptions& o) {
       ->capture_default_str();
   app.add_option("--steps", o.fit.steps, "Optimiser steps per layer, at most")
       ->capture_default_str();
-  app.add_option("--tolerance", o.fit.tolerance,
-                 "A fit has converged when 50 steps lower its squared error by a smaller share")
+  app.add_option(
+         "--tolerance", o.fit.tolerance,
+         "A fit has converged when 50 steps (20 of trm, 10 sweeps) lower its squared error by "
+         "a smaller share")
       ->capture_default_str();
   app.add_option("--seed", o.fit.seed, "Seed of the adapters' start")
       ->transform(whole_number())
@@ -187,8 +189,17 @@ void describe(const ExtractOptions& o, const Difference& difference) {
   std::snprintf(text, sizeof text,
                 "%zu of %zu selected layers differ; they hold %.1f %% of the squared difference of "
                 "all weights",
-                difference.layers.size(), difference.layers.size() + difference.unchanged.size(),
+                difference.layers.size(),
+                difference.layers.size() + difference.unchanged.size() + difference.rounded.size(),
                 100.0 * difference.share);
+  say(o, text);
+  if (!difference.rounded.empty())
+    say(o, std::to_string(difference.rounded.size()) + " more differ by rounding alone (" +
+               difference.types + ") and are left out");
+  if (difference.rounding == 0.0) return;
+  std::snprintf(text, sizeof text,
+                "rounding (%s) is about %.2g %% of the squared difference that is fitted",
+                difference.types.c_str(), 100.0 * difference.rounding);
   say(o, text);
 }
 
@@ -229,6 +240,9 @@ int extract_one(const ExtractOptions& o, const Difference& difference) {
               {"method", found.set.method().text()},
               {"share", difference.share},
               {"unchanged", difference.unchanged},
+              {"rounded", difference.rounded},
+              {"types", difference.types},
+              {"rounding", difference.rounding},
               {"layers", layers},
               {"total", report_json(found.total)}});
   return 0;
@@ -294,6 +308,9 @@ int compare(const ExtractOptions& o, const Difference& difference,
   print_json({{"csv", csv.string()},
               {"plot", png.string()},
               {"share", difference.share},
+              {"rounded", difference.rounded},
+              {"types", difference.types},
+              {"rounding", difference.rounding},
               {"layers", difference.layers.size()},
               {"fits", fits},
               {"left_out", found.left_out}});
@@ -321,7 +338,8 @@ int extract_run(ExtractOptions& o) {
 int cmd_extract(int argc, char** argv) {
   ExtractOptions options;
   CLI::App app(
-      "Turn the difference of two models into an adapter of any method, and say how near it comes."
+      "Turn the difference of two models into an adapter of any method, and say how near it comes. "
+      "Layers that differ by the rounding of their storage types alone are left out."
       "\nExamples:\n  ringlet extract --base MODEL --tuned FINE_TUNED --method \"lora(rank=8)\" "
       "--out adapter.safetensors\n  ringlet extract --base MODEL --tuned FINE_TUNED --compare "
       "lora,trm+lora,oft --budgets 0.1M,0.4M --out comparison",

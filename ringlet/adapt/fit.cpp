@@ -4,23 +4,28 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_svdvals.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/core/GradMode.h>
 #include <c10/util/StringUtil.h>
 
+#include "ringlet/adapt/approach.h"
+#include "ringlet/adapt/coordinates.h"
 #include "ringlet/adapt/fit_closed_form.h"
+#include "ringlet/adapt/fit_ring.h"
+#include "ringlet/adapt/fit_weight.h"
 #include "ringlet/adapt/lbfgs.h"
 #include "ringlet/adapt/method.h"
+#include "ringlet/adapt/oft.h"
+#include "ringlet/adapt/turns.h"
 #include "ringlet/core/error.h"
 #include "ringlet/nn/torch_errors.h"
 
@@ -149,6 +154,16 @@ class Fitter {
     return wanted_ - weight();
   }
 
+  /// Sets up and down to the best low rank for a weight's change.
+  void set_low_rank(const at::Tensor& change) {
+    const auto* low_rank = dynamic_cast<const FactoredResidual*>(adapter_.parts().residual.get());
+    const at::Tensor up = find(residual(), "up"), down = find(residual(), "down");
+    const double scale = low_rank->pair().scale;
+    const LowRankProduct product = best_low_rank(change.flatten(1) / scale, up.size(1));
+    up.copy_(product.left);
+    down.copy_(product.right.reshape(down.sizes()));
+  }
+
   /// The best residual for the transforms as they are. Needs a weight that the magnitude, where
   /// there is one, does not change: at the start, or none.
   void solve_residual(std::int64_t most_sweeps) {
@@ -157,14 +172,7 @@ class Fitter {
     const Parameters parts = residual();
     if (solver_ == Solver::whole) find(parts, "diff").copy_(rest);
     if (solver_ == Solver::train) set_tensor_train(parts, rest);
-    if (solver_ == Solver::low_rank) {
-      const auto* low_rank = dynamic_cast<const FactoredResidual*>(adapter_.parts().residual.get());
-      const at::Tensor up = find(parts, "up"), down = find(parts, "down");
-      const double scale = low_rank->pair().scale;
-      const LowRankProduct product = best_low_rank(rest.flatten(1) / scale, up.size(1));
-      up.copy_(product.left);
-      down.copy_(product.right.reshape(down.sizes()));
-    }
+    if (solver_ == Solver::low_rank) set_low_rank(rest);
     if (solver_ == Solver::ring) {
       const SweepResult result = sweep_tensor_ring(parts, rest, most_sweeps, options_.tolerance);
       report_.steps += result.sweeps;
@@ -191,12 +199,17 @@ class Fitter {
       parameter.copy_(parts.front()->word("form") == "offset" ? scales - 1.0 : scales);
       return true;
     }
+    if (parts.front()->name == "oft") {
+      auto& oft = dynamic_cast<Oft&>(*adapter_.parts().transforms.front());
+      return oft.turn(rows_for(oft, w0_), rows_for(oft, wanted_));
+    }
     if (padded() || (solver_ != Solver::low_rank && solver_ != Solver::train)) return false;
     solve_residual(0);
     return true;
   }
 
   void search() {
+    keep_if_better();
     if (solver_ != Solver::none) {
       constexpr std::int64_t kFirstSweeps = 20;
       const bool alone = weight_parts(method_).size() == 1;  // a ring, or it had a closed form
@@ -205,11 +218,51 @@ class Fitter {
       if (alone && !padded()) return;
     }
     report_.converged = false;
+    if (alternate()) return;
     push_rings();
+    sweep_transform();
     if (solver_ == Solver::low_rank && !magnitude())
       search_transforms();
     else
       search_jointly();
+  }
+
+  std::int64_t steps_left() const { return options_.steps - report_.steps; }
+
+  /// Methods without transforms whose factors have closed forms for each other: in turns. True
+  /// where no search has to follow.
+  bool alternate() {
+    const Parts& parts = adapter_.parts();
+    if (!parts.transforms.empty()) return false;
+    if (magnitude() && solver_ == Solver::low_rank) {
+      alternate_magnitude();
+      return true;
+    }
+    auto* const factors = dynamic_cast<Approaching*>(parts.residual.get());
+    if (factors == nullptr || magnitude()) return false;
+    const at::Tensor difference = wanted_ - w0_;
+    Turns turns(options_.tolerance);
+    while (steps_left() > 0 && !report_.converged) {
+      if (!factors->approach(difference, report_.steps == 0)) return false;
+      ++report_.steps;
+      report_.converged = turns.converged(error());
+    }
+    keep_if_better();
+    return factors->turns_suffice() || best_error_ <= kSmallError;
+  }
+
+  /// The magnitude makes the lengths of the rows, or columns, free.
+  void alternate_magnitude() {
+    const at::NoGradGuard no_grad;
+    left_over();  // takes the trained part of D away
+    const at::Tensor base = w0_ + adapter_.parts().residual->weight();
+    const ScaledLowRank found = best_scaled_low_rank(
+        base, wanted_, magnitude()->side(), find(residual(), "up").size(1),
+        {.most_turns = steps_left(), .tolerance = options_.tolerance, .seed = options_.seed});
+    report_.steps += found.turns;
+    report_.converged = found.converged;
+    set_low_rank(found.change);
+    project_magnitude();
   }
 
   /// The gradient at a tensor ring's identity start is that of a Kronecker product of single modes,
@@ -228,18 +281,45 @@ class Fitter {
     }
   }
 
+  /// A first approach: least squares for one core of T at a time, and the residual in between.
+  void sweep_transform() {
+    constexpr std::int64_t kSweeps = 8;
+    const TensorRingMatrix* const ring = only_ring(adapter_);
+    if (ring == nullptr) return;
+    const at::NoGradGuard no_grad;
+    RingMatrixRows least_squares(ring->parameters(), rows_for(*ring, w0_));
+    if (least_squares.padded()) return;
+    if (solver_ == Solver::low_rank) left_over();  // takes D away
+    at::Tensor gap = wanted_ - weight();
+    for (std::int64_t i = 0; i < kSweeps && steps_left() > 0; ++i) {
+      const bool low_rank = solver_ == Solver::low_rank;
+      const at::Tensor beside = low_rank ? low_rank_of(gap) : at::zeros_like(gap);
+      const at::Tensor rest = least_squares.sweep(rows_for(*ring, gap - beside));
+      gap = from_rows(*ring, rest, gap.sizes()) + beside;
+      ++report_.steps;
+      if (solver_ != Solver::ring || padded()) continue;
+      const at::Tensor wanted = gap + adapter_.parts().residual->weight();
+      sweep_tensor_ring(residual(), wanted, 1, options_.tolerance);
+      gap = wanted - adapter_.parts().residual->weight();
+    }
+    if (solver_ != Solver::low_rank) keep_if_better();
+  }
+
+  /// The best low rank of the residual's own rank, for matrices that change little.
+  at::Tensor low_rank_of(const at::Tensor& gap) {
+    if (!tracker_) tracker_.emplace(find(residual(), "up").size(1), options_.seed);
+    return tracker_->approximate(gap.flatten(1)).view_as(gap);
+  }
+
   /// The best transforms when every T is judged with the best low rank beside it (variable
   /// projection; Golub and Pereyra 1973).
   void search_transforms() {
     left_over();  // takes D away
-    LowRankTracker tracker(find(residual(), "up").size(1), options_.seed);
     std::vector<std::string> learning;
     for (const auto& [name, tensor] : parameters_)
       if (name.starts_with("transform")) learning.push_back(name);
-    const Minimum minimum = descend(learning, options_.steps, [&](const at::Tensor& gap) {
-      const at::NoGradGuard no_grad;
-      return tracker.approximate(gap.flatten(1)).view_as(gap);
-    });
+    const Minimum minimum =
+        descend(learning, steps_left(), [&](const at::Tensor& gap) { return low_rank_of(gap); });
     report_.converged = minimum.converged;
     solve_residual(0);
   }
@@ -254,16 +334,16 @@ class Fitter {
     double before = 0.0;
     do {
       before = best_error_;
-      const std::int64_t left = options_.steps - report_.steps;
-      const Minimum minimum = descend(learning, rounds ? std::min(left, kRound) : left, {});
+      const Minimum minimum =
+          descend(learning, rounds ? std::min(steps_left(), kRound) : steps_left(), {});
       report_.converged = minimum.converged;
       keep_if_better();
       if (!can_solve()) return;
-      solve_residual(std::min(options_.steps - report_.steps, kSweeps));
+      solve_residual(std::min(steps_left(), kSweeps));
       if (!rounds) return;
       keep_if_better();
       report_.converged = before - best_error_ <= 4.0 * options_.tolerance * before;
-    } while (!report_.converged && report_.steps < options_.steps);
+    } while (!report_.converged && steps_left() > 0);
   }
 
   /// The magnitude that is best for the direction of the weight. With it the gradient that takes
@@ -283,53 +363,53 @@ class Fitter {
       tensor.set_requires_grad(std::ranges::find(names, name) != names.end());
   }
 
+  /// Of the cores by their names, where all named parameters are cores of rings; else none.
+  std::vector<at::Tensor> grams_of(const std::vector<std::string>& names) const {
+    std::vector<at::Tensor> grams;
+    const TensorRingMatrix* const ring = only_ring(adapter_);
+    if (ring == nullptr) return grams;
+    grams = RingMatrixRows(ring->parameters(), rows_for(*ring, w0_)).grams();
+    if (solver_ == Solver::ring)
+      for (at::Tensor& gram : ring_grams(residual())) grams.push_back(std::move(gram));
+    if (grams.size() != names.size()) return {};
+    for (at::Tensor& gram : grams) gram.mul_(2.0 / squared_norm_);
+    return grams;
+  }
+
   /// L-BFGS over the named parameters. `residual_for`, where given, makes the best residual for a
   /// gap W* - W'.
   Minimum descend(const std::vector<std::string>& names, std::int64_t steps,
                   const std::function<at::Tensor(const at::Tensor&)>& residual_for) {
-    std::vector<at::Tensor> tensors, flat;
+    std::vector<at::Tensor> tensors;
     for (const std::string& name : names) tensors.push_back(find(parameters_, name));
-    for (const at::Tensor& tensor : tensors) flat.push_back(tensor.detach().flatten());
-    if (tensors.empty()) return {error(), 0, true};
-    at::Tensor x = at::cat(flat).to(at::kDouble);
+    if (tensors.empty() || steps <= 0) return {error(), 0, tensors.empty()};
+    const std::vector<at::Tensor> grams = grams_of(names);
+    const Coordinates coordinates(tensors, grams);
+    at::Tensor x = coordinates.point();
     set_trainable(names);
+    constexpr std::int64_t kWindow = 50, kWindowWithGrams = 20;
     const Minimum minimum = minimise(
         [&](const at::Tensor& point, at::Tensor& gradient) {
-          write(point, tensors);
+          coordinates.move_to(point);
           if (magnitude()) project_magnitude();
-          const c10::AutoGradMode with_gradient(true);
-          at::Tensor gap = wanted_ - adapter_.weight(w0_);
-          if (residual_for) gap = gap - residual_for(gap.detach());
-          const at::Tensor loss = gap.square().sum() / squared_norm_;
-          loss.backward();
-          gradient = take_gradients(tensors);
-          return loss.item<double>();
+          const MadeWeight made = make_weight(adapter_, w0_);
+          const at::NoGradGuard no_grad;
+          at::Tensor gap = wanted_ - made.weight;
+          if (residual_for) gap = gap - residual_for(gap);
+          made.backward(gap * (-2.0 / squared_norm_));
+          gradient = coordinates.take_gradient();
+          return gap.square().sum(at::kDouble).item<double>() / squared_norm_;
         },
-        x, {.steps = steps, .tolerance = options_.tolerance, .small = kSmallError});
+        x,
+        {.steps = steps,
+         .tolerance = options_.tolerance,
+         .window = grams.empty() ? kWindow : kWindowWithGrams,
+         .small = kSmallError});
     set_trainable({});
-    write(x, tensors);
+    coordinates.move_to(x);
     if (magnitude()) project_magnitude();
     report_.steps += minimum.steps;
     return minimum;
-  }
-
-  static void write(const at::Tensor& point, const std::vector<at::Tensor>& tensors) {
-    const at::NoGradGuard no_grad;
-    std::int64_t first = 0;
-    for (const at::Tensor& tensor : tensors) {
-      tensor.copy_(point.narrow(0, first, tensor.numel()).view(tensor.sizes()));
-      first += tensor.numel();
-    }
-  }
-
-  static at::Tensor take_gradients(const std::vector<at::Tensor>& tensors) {
-    std::vector<at::Tensor> flat;
-    for (const at::Tensor& tensor : tensors) {
-      const at::Tensor& gradient = tensor.grad();
-      flat.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).detach().flatten());
-      tensor.mutable_grad() = at::Tensor();
-    }
-    return at::cat(flat).to(at::kDouble);
   }
 
   TransformResidual& adapter_;
@@ -343,6 +423,7 @@ class Fitter {
   double strength_ = 1.0;  ///< as it was
   std::vector<at::Tensor> best_;
   double best_error_ = 0.0;
+  std::optional<LowRankTracker> tracker_;
   FitReport report_;
 };
 
@@ -352,7 +433,7 @@ void check(const at::Tensor& w0, const at::Tensor& wanted) {
                 "the wanted weight has shape " + c10::str(wanted.sizes()) + " instead of " +
                     c10::str(w0.sizes()));
   for (const at::Tensor& weight : {w0, wanted})
-    if (!at::isfinite(weight).all().item<bool>())
+    if (!at::isfinite(weight.to(at::kFloat)).all().item<bool>())
       throw Error(ErrorCode::non_finite, "fit", "a weight holds NaN or infinite values");
   if (at::equal(w0.to(at::kFloat), wanted.to(w0.device(), at::kFloat)))
     throw Error(ErrorCode::invalid_argument, "fit", "the wanted weight is the layer's own",

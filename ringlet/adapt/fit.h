@@ -12,8 +12,10 @@ namespace ringlet::adapt {
 
 struct FitOptions {
   std::int64_t steps = 1000;  ///< at most, where there is no closed form
-  double tolerance = 1e-3;  ///< converged when 50 steps lower the squared error by a smaller share
-  std::uint64_t seed = 0;   ///< of the push that takes tensor rings away from their start
+  /// Converged when 50 steps (20 of a ring matrix, whose steps are better scaled; 10 sweeps) lower
+  /// the squared error by a smaller share.
+  double tolerance = 1e-3;
+  std::uint64_t seed = 0;  ///< of the push that takes tensor rings away from their start
 };
 
 struct FitReport {
@@ -27,8 +29,13 @@ struct FitReport {
 
 /// Sets the adapter's parameters so that its weight on `layer` is near `wanted`, at strength 1:
 ///   lora, tt, diagonal, diff, magnitude   alone: singular values, TT-SVD, least squares
+///   oft                                   alone: the nearest rotations
 ///   tr                                    alone: alternating least squares over its cores
+///   lokr, loha                            alone: their factors in turns (loha: then L-BFGS)
+///   lora with magnitude                   the lengths and the low rank in turns
 ///   transforms with lora                  L-BFGS over the transforms with the best D for each T
+///   trm, alone or with lora or tr         sweeps over its cores, then L-BFGS in coordinates made
+///                                         from their Gram matrices
 ///   everything else                       L-BFGS over all parameters from the closed form of its
 ///                                         residual, where there is one
 /// The best parameters that were seen are kept, also where the search does not converge. A `bias`

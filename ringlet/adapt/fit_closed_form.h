@@ -29,26 +29,33 @@ class LowRankTracker {
  private:
   std::int64_t rank_;
   std::uint64_t seed_;
-  at::Tensor basis_;  ///< [columns, some more than rank]
+  at::Tensor basis_;  ///< [some more than rank, columns]
 };
 
 /// Sets a train's cores, as TensorTrain names and orders them, by TT-SVD (Oseledets 2011): at most
 /// sqrt(cores - 1) times the smallest error possible.
 void set_tensor_train(const Parameters& cores, const at::Tensor& difference);
 
-struct SweepResult {
-  std::int64_t sweeps = 0;
-  bool converged = false;
-};
-
-/// Improves a ring's cores, as TensorRing names and orders them, by alternating least squares (Zhao
-/// et al. 2016, "Tensor Ring Decomposition"): each core in turn becomes the best one for the
-/// others. Ends when ten sweeps lower the squared error by less than the tolerance.
-SweepResult sweep_tensor_ring(const Parameters& cores, const at::Tensor& difference,
-                              std::int64_t most_sweeps, double tolerance);
-
 /// The factors of the rows (Side::output) or columns of `w0` that bring it nearest to `wanted`; 1
 /// for those that are zero.
 at::Tensor best_scales(const at::Tensor& w0, const at::Tensor& wanted, Side side);
+
+struct ScaledLowRankOptions {
+  std::int64_t most_turns = 1000;
+  double tolerance = 1e-3;  ///< as Turns takes it
+  std::uint64_t seed = 0;
+};
+
+struct ScaledLowRank {
+  at::Tensor change;  ///< C, of the weight's shape
+  std::int64_t turns = 0;
+  bool converged = false;
+};
+
+/// C of this rank with diag(g) (W0 + C) near `wanted`, g free for each row (Side::output) or
+/// column. diag(g) C is any low rank beside diag(g) W0, so that g and it have closed forms for each
+/// other; they become the best ones in turns.
+ScaledLowRank best_scaled_low_rank(const at::Tensor& w0, const at::Tensor& wanted, Side side,
+                                   std::int64_t rank, const ScaledLowRankOptions& options);
 
 }  // namespace ringlet::adapt

@@ -1,6 +1,7 @@
 // The residual of LoHa (Hyeon-Woo et al. 2022, "FedPara"; LyCORIS).
 #pragma once
 
+#include "ringlet/adapt/approach.h"
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {
@@ -10,12 +11,16 @@ namespace ringlet::adapt {
 /// and PEFT keep w_a as [rank, out] then). Starts at zero (w2_a = 0).
 ///
 /// A product of low ranks is one of rank^2: row (k, l) of `down` is w1_b[k] ⊙ w2_b[l].
-class Hadamard final : public FactoredResidual {
+class Hadamard final : public FactoredResidual, public Approaching {
  public:
   Hadamard(const LayerShape& shape, std::int64_t rank, double scale, bool tucker,
            RandomStream random);
 
   Parameters parameters() const override;
+
+  /// Rows of w1_a and w2_a and columns of w1_b and w2_b by least squares; none for Tucker cores.
+  bool approach(const at::Tensor& difference, bool first) override;
+  bool turns_suffice() const override { return false; }
 
  protected:
   Pair factors() const override;

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/mv.h>
 #include <ATen/ops/zeros.h>
 
+#include "ringlet/adapt/fit_closed_form.h"
 #include "ringlet/core/error.h"
 
 namespace ringlet::adapt {
@@ -97,6 +100,44 @@ at::Tensor Kronecker::weight() const {
   const at::Tensor product =
       at::einsum("ac,bdp->abcdp", {one, two.dim() == 2 ? two.unsqueeze(-1) : two.flatten(2)});
   return product.reshape(shape_.sizes());
+}
+
+bool Kronecker::approach(const at::Tensor& difference, bool first) {
+  if (options_.tucker) return false;
+  const at::NoGradGuard no_grad;
+  const auto [a, b] = options_.out;
+  const auto [c, d] = options_.in;
+  // Rows are the places of w1, columns those of w2: D = s w1 ⊗ w2 is s vec(w1) vec(w2)^t.
+  const at::Tensor places = (difference / scale_of(options_))
+                                .reshape({a, b, c, d, -1})
+                                .permute({0, 2, 1, 3, 4})
+                                .reshape({a * c, -1});
+  const auto best_for = [&](const at::Tensor& other, const at::Tensor& matrix) {
+    constexpr double kLeast = 1e-30;
+    const at::Tensor flat = other.reshape({-1});
+    return at::mv(matrix, flat) / (flat.square().sum() + kLeast);
+  };
+  const auto set = [](const at::Tensor& whole, const at::Tensor& left, const at::Tensor& right,
+                      const at::Tensor& value) {
+    if (whole.defined()) {
+      whole.copy_(value.view(whole.sizes()));
+      return;
+    }
+    const LowRankProduct product = best_low_rank(value, left.size(1));
+    left.copy_(product.left);
+    right.copy_(product.right.view(right.sizes()));
+  };
+  at::Tensor one = w1().reshape({-1});
+  if (first) {
+    constexpr int kRounds = 10;  // of the power iteration
+    for (int i = 0; i < kRounds; ++i) {
+      one = at::mv(places, at::mv(places.t(), one));
+      one = one / one.norm().clamp_min(1e-30);
+    }
+  }
+  set(w2_, w2_a_, w2_b_, best_for(one, places.t()).view({b, -1}));
+  set(w1_, w1_a_, w1_b_, best_for(w2(), places).view({a, c}));
+  return true;
 }
 
 at::Tensor Kronecker::forward(const nn::Layer& layer, const at::Tensor& x) const {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "ringlet/adapt/approach.h"
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {
@@ -22,7 +23,7 @@ struct KroneckerOptions {
 /// zero in w2 (in w2_b when that is factored), as LyCORIS does.
 ///
 /// Applied as two narrow products: x as a [c, d] array, w2 on its rows, w1 on its columns.
-class Kronecker final : public Residual {
+class Kronecker final : public Residual, public Approaching {
  public:
   Kronecker(const LayerShape& shape, const KroneckerOptions& options, RandomStream random);
 
@@ -31,6 +32,11 @@ class Kronecker final : public Residual {
   Parameters parameters() const override;
   double multiply_adds() const override;
   double forming() const override;
+
+  /// Of w1 and w2 by Van Loan and Pitsianis 1993, of its rank where a factor has one; none for a
+  /// Tucker core. Starts at the best pair of whole factors.
+  bool approach(const at::Tensor& difference, bool first) override;
+  bool turns_suffice() const override { return true; }
 
   /// The pair of factors of a dimension, the smaller first: f and n / f when f divides n, else the
   /// most balanced split whose first factor is at most f; f = -1 is the most balanced one

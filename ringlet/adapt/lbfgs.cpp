@@ -27,14 +27,14 @@ class Memory {
     std::vector<double> weights;
     for (auto pair = pairs_.rbegin(); pair != pairs_.rend(); ++pair) {
       weights.push_back(scalar_product(pair->step, q) / pair->product);
-      q = q - weights.back() * pair->change;
+      q.add_(pair->change, -weights.back());
     }
     if (!pairs_.empty()) {
       const Pair& last = pairs_.back();
-      q = q * (last.product / scalar_product(last.change, last.change));
+      q.mul_(last.product / scalar_product(last.change, last.change));
     }
     for (const Pair& pair : pairs_) {
-      q = q + (weights.back() - scalar_product(pair.change, q) / pair.product) * pair.step;
+      q.add_(pair.step, weights.back() - scalar_product(pair.change, q) / pair.product);
       weights.pop_back();
     }
     return q;

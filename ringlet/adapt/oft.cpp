@@ -3,6 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_det.h>
+#include <ATen/ops/linalg_solve_ex.h>
+#include <ATen/ops/linalg_svd.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/triu_indices.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/block_product.h"
@@ -52,6 +60,38 @@ at::Tensor Oft::forward(const at::Tensor& x) const { return block_multiply(rotat
 
 at::Tensor Oft::right_multiply(const at::Tensor& w) const {
   return block_multiply(rotations().transpose(1, 2), w);
+}
+
+bool Oft::turn(const at::Tensor& from, const at::Tensor& to) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t b = options_.block;
+  const auto blocks = [b](const at::Tensor& x) {
+    return x.to(at::kDouble).view({x.size(0), -1, b}).transpose(0, 1);  // [n, N, b]
+  };
+  // y = x R and y = R x = (x^t R^t)^t: the products that R maximises the scalar product with.
+  at::Tensor products = at::matmul(blocks(from).transpose(1, 2), blocks(to));
+  if (options_.side == Side::output) products = products.transpose(1, 2);
+  if (options_.share) products = products.sum(0, true);
+  const auto [u, s, vt] = at::linalg_svd(products, false);
+  at::Tensor rotation = at::matmul(u, vt);
+  // Without a reflection: the direction that matters least is turned round.
+  at::Tensor signs = at::ones({products.size(0), b}, products.options());
+  signs.select(1, b - 1).copy_(at::linalg_det(rotation).sign());
+  rotation = at::matmul(u * signs.unsqueeze(1), vt);
+  const at::Tensor one = at::eye(b, rotation.options());
+  const at::Tensor q = std::get<0>(
+      at::linalg_solve_ex(rotation + one, rotation - one, false, /*check_errors=*/false));
+  constexpr double kLargest = 1e3;
+  if (!(q.abs().max().item<double>() < kLargest)) return false;  // NaN, too
+  const at::Tensor upper = (options_.transpose ? -q : q).triu(1);
+  if (options_.triangle) {
+    const at::Tensor places =
+        at::triu_indices(b, b, 1, at::TensorOptions(at::kLong).device(q.device()));
+    blocks_.copy_(upper.flatten(1).index_select(1, places[0] * b + places[1]));
+  } else {
+    blocks_.copy_(upper);
+  }
+  return options_.neumann == 0 && options_.constraint == 0.0;
 }
 
 double Oft::multiply_adds() const {

@@ -33,6 +33,13 @@ class Oft final : public Transform {
   double multiply_adds() const override;
   double written() const override { return 2.0 * static_cast<double>(width_); }
 
+  /// Sets the parameters for which T turns the vectors `from` [N, width] into `to` as well as
+  /// rotations of its blocks can, x T for the input's side and T x for the output's (Schönemann
+  /// 1966, "A generalized solution of the orthogonal Procrustes problem"). False where these are no
+  /// best parameters: the constraint or the series change what comes of them, or a block turns by
+  /// nearly half a circle, which the Cayley transform does not reach.
+  bool turn(const at::Tensor& from, const at::Tensor& to);
+
  private:
   at::Tensor rotations() const;  ///< of T, [n, b, b]
 

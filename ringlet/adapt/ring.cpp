@@ -152,8 +152,9 @@ at::Tensor apply_ring(const SplitRing& ring, const at::Tensor& x) {
 }
 
 at::Tensor ring_matrix(const SplitRing& ring) {
-  const std::int64_t width = ring.left.size(1) * ring.right.size(1);
-  return apply_ring(ring, at::eye(width, ring.left.options().requires_grad(false))).t();
+  // sum_ab L_ab ⊗ M_ba, M's modes the slower ones
+  return at::einsum("ijab,klba->kilj", {ring.left, ring.right})
+      .reshape({ring.left.size(0) * ring.right.size(0), -1});
 }
 
 }  // namespace ringlet::adapt

@@ -88,6 +88,10 @@ at::Tensor TensorRingMatrix::right_multiply(const at::Tensor& w) const {
   return apply(split_ring(cores_).transposed(), w);
 }
 
+at::Tensor TensorRingMatrix::matrix() const {
+  return ring_matrix(split_ring(cores_)).narrow(0, 0, width_).narrow(1, 0, width_);
+}
+
 Parameters TensorRingMatrix::parameters() const {
   Parameters named;
   for (std::size_t d = 0; d < cores_.size(); ++d)

@@ -29,6 +29,9 @@ class TensorRingMatrix final : public Transform {
   std::int64_t width() const override { return width_; }
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override;
+  /// T itself, [width, width], which knows its derivatives.
+  at::Tensor matrix() const;
+
   Parameters parameters() const override;
   at::Tensor identity_penalty() const override;
   at::Tensor orthogonal_penalty() const override;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -16,6 +17,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/nn/torch_errors.h"
@@ -23,14 +25,13 @@
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/pipeline/picture_text.h"
+#include "ringlet/pipeline/rounding.h"
 
 namespace ringlet::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
 using Indices = std::map<std::string, nn::ModuleIndex>;  // by component
-
-constexpr std::string_view kWeight = ".weight";
 
 struct OpenedModel {
   Indices indices;
@@ -86,40 +87,110 @@ void check_same_shapes(const OpenedModel& base, const OpenedModel& tuned, const 
   }
 }
 
-double squared_difference(const at::Tensor& a, const at::Tensor& b, const std::string& name) {
-  const double sum =
-      (a.to(at::kFloat) - b.to(at::kFloat)).to(at::kDouble).square().sum().item<double>();
-  if (!std::isfinite(sum))
-    throw Error(ErrorCode::non_finite, name, "holds NaN or infinite values in one of the models",
-                "the file is damaged, or its training diverged");
-  return sum;
+/// The type of most of a model's weights.
+at::ScalarType type_of(const nn::ModuleIndex& index) {
+  std::map<at::ScalarType, std::int64_t> numbers;
+  for (const auto& [name, tensor] : index.tensors)
+    if (tensor.dim() >= 2) numbers[tensor.scalar_type()] += tensor.numel();
+  const auto most =
+      std::ranges::max_element(numbers, {}, [](const auto& one) { return one.second; });
+  return most == numbers.end() ? at::kFloat : most->first;
 }
 
-/// Of all tensors; fills in the names of those that differ.
-double whole_difference(const OpenedModel& base, const OpenedModel& tuned,
-                        std::vector<std::string>& changed) {
-  double sum = 0.0;
-  for (const auto& [component, index] : base.indices)
-    for (const auto& [name, tensor] : index.tensors) {
-      const std::string full = full_name(component, name);
-      const double own =
-          squared_difference(tensor, tuned.indices.at(component).tensors.at(name), full);
-      if (own > 0.0) changed.push_back(full);
-      sum += own;
+/// How the tensors of two models differ, one by one, and all together.
+class TensorDifferences {
+ public:
+  TensorDifferences(const OpenedModel& base, const OpenedModel& tuned) {
+    for (const auto& [component, index] : base.indices) {
+      const nn::ModuleIndex& other = tuned.indices.at(component);
+      const at::ScalarType type_a = type_of(index), type_b = type_of(other);
+      for (const auto& [name, tensor] : index.tensors)
+        add(full_name(component, name), tensor, type_a, other.tensors.at(name), type_b);
     }
-  return sum;
-}
+  }
+
+  /// Nothing for a tensor that there is not.
+  StoredDifference at(const std::string& name) const {
+    const auto found = all_.find(name);
+    return found == all_.end() ? StoredDifference{} : found->second;
+  }
+
+  const std::vector<std::string>& changed() const { return changed_; }  ///< by more than rounding
+  double squared() const { return squared_; }                           ///< of those
+  std::size_t rounded() const { return rounded_; }  ///< tensors of rounding alone
+  std::string types() const { return join(std::vector<std::string>(types_.begin(), types_.end())); }
+
+ private:
+  /// `type_a` and `type_b` are those of the models' matrices: opening widens vectors to fp32.
+  void add(const std::string& name, const at::Tensor& a, at::ScalarType type_a, const at::Tensor& b,
+           at::ScalarType type_b) {
+    const auto type = [](const at::Tensor& tensor, at::ScalarType of_model) {
+      return tensor.dim() >= 2 ? tensor.scalar_type() : stored_type(tensor, of_model);
+    };
+    const at::ScalarType own_a = type(a, type_a), own_b = type(b, type_b);
+    const StoredDifference& one =
+        all_.emplace(name, compare_stored(a, own_a, b, own_b, name)).first->second;
+    if (one.squared == 0.0) return;
+    if (own_a != own_b) types_.insert(storage_name(own_a) + " against " + storage_name(own_b));
+    if (one.rounding_alone) {
+      ++rounded_;
+      return;
+    }
+    changed_.push_back(name);
+    squared_ += one.squared;
+  }
+
+  std::map<std::string, StoredDifference> all_;
+  std::vector<std::string> changed_;
+  std::set<std::string> types_;
+  double squared_ = 0.0;
+  std::size_t rounded_ = 0;
+};
 
 [[noreturn]] void nothing_differs(const ExtractSource& source,
-                                  const std::vector<std::string>& changed) {
+                                  const TensorDifferences& differences) {
+  const std::vector<std::string>& changed = differences.changed();
   if (changed.empty())
     throw Error(ErrorCode::invalid_argument, source.tuned.string(),
-                "has the same weights as " + source.base.string(),
+                differences.rounded() == 0 ? "has the same weights as " + source.base.string()
+                                           : "differs from " + source.base.string() +
+                                                 " by rounding alone (" + differences.types() + ")",
                 "give a model and what was made from it by fine-tuning or merging");
-  throw Error(ErrorCode::invalid_argument, source.tuned.string(),
-              "differs from " + source.base.string() + " in none of the selected layers",
-              std::to_string(changed.size()) + " other tensors differ, such as " + changed.front() +
-                  "; select more with --targets or --include");
+  throw Error(
+      ErrorCode::invalid_argument, source.tuned.string(),
+      "differs from " + source.base.string() + " in none of the selected layers" +
+          (differences.rounded() == 0 ? ""
+                                      : " by more than rounding (" + differences.types() + ")"),
+      std::to_string(changed.size()) + " other tensors differ, such as " + changed.front() +
+          "; select more with --targets or --include");
+}
+
+/// Sorts the selected layers by how they differ.
+ModelDifference select_layers(const ExtractSource& source, const adapt::TargetOptions& targets,
+                              const OpenedModel& base, const OpenedModel& tuned) {
+  const TensorDifferences differences(base, tuned);
+  ModelDifference difference;
+  double selected = 0.0, rounding = 0.0;
+  for (const adapt::Target& target : adapt::select_targets(base.components(), targets)) {
+    const nn::Layer& layer = *tuned.indices.at(target.component).layers.at(target.name);
+    const std::string name = target.full_name();
+    const StoredDifference one = differences.at(name + ".weight");
+    if (one.squared == 0.0 || one.rounding_alone) {
+      (one.rounding_alone ? difference.rounded : difference.unchanged).push_back(name);
+      continue;
+    }
+    const bool bias_is_rounded = differences.at(name + ".bias").rounding_alone;
+    difference.layers.push_back({target, layer.weight(),
+                                 bias_is_rounded ? at::Tensor() : layer.bias(),
+                                 std::sqrt(one.squared)});
+    selected += one.squared;
+    rounding += one.rounding;
+  }
+  if (difference.layers.empty()) nothing_differs(source, differences);
+  difference.types = differences.types();
+  difference.share = selected / differences.squared();
+  difference.rounding = rounding / selected;
+  return difference;
 }
 
 ModelDifference difference_of(const ExtractSource& source) {
@@ -138,24 +209,9 @@ ModelDifference difference_of(const ExtractSource& source) {
   check_same_shapes(base, tuned, source.tuned);
   adapt::TargetOptions targets = source.targets;
   if (other && targets.presets.empty() && targets.include.empty()) targets.include = {"*"};
-  ModelDifference difference;
+  ModelDifference difference = select_layers(source, targets, base, tuned);
   difference.base_hash = base.hash;
   difference.tuned_name = tuned.name;
-  double selected = 0.0;
-  for (const adapt::Target& target : adapt::select_targets(base.components(), targets)) {
-    const nn::Layer& layer = *tuned.indices.at(target.component).layers.at(target.name);
-    const double squared =
-        squared_difference(target.layer->weight(), layer.weight(), target.full_name());
-    if (squared > 0.0)
-      difference.layers.push_back({target, layer.weight(), layer.bias(), std::sqrt(squared)});
-    else
-      difference.unchanged.push_back(target.full_name());
-    selected += squared;
-  }
-  std::vector<std::string> changed;
-  const double all = whole_difference(base, tuned, changed);
-  if (difference.layers.empty()) nothing_differs(source, changed);
-  difference.share = selected / all;
   return difference;
 }
 

@@ -28,14 +28,19 @@ struct ExtractSource {
 struct LayerDifference {
   adapt::Target target;  ///< the base's layer
   at::Tensor weight;     ///< the tuned model's
-  at::Tensor bias;       ///< likewise; undefined when there is none
+  at::Tensor bias;       ///< likewise; undefined when there is none, or only rounding in it
   double norm = 0.0;     ///< of the difference of the weights
 };
 
 struct ModelDifference {
   std::vector<LayerDifference> layers;  ///< the selected ones that differ
   std::vector<std::string> unchanged;   ///< the selected ones that do not
+  /// The selected ones that differ by the rounding of their storage types alone. They hold nothing
+  /// that was learnt, and get no adapter.
+  std::vector<std::string> rounded;
+  std::string types;      ///< "bf16 against fp32": which types differ, the base's first; or ""
   double share = 0.0;     ///< of the squared difference of all weights that the layers hold
+  double rounding = 0.0;  ///< of the layers' own squared difference that rounding is expected to be
   std::string base_hash;  ///< "" for other files
   std::string tuned_name;
 
@@ -44,9 +49,11 @@ struct ModelDifference {
 
 /// Compares two models layer by layer. A .safetensors file that is no model is taken by its tensor
 /// names: matrices and kernels named "….weight" are its layers, all of them selected unless the
-/// targets say otherwise. Throws Error(mismatch) that names the first tensor that one of the models
-/// lacks or has in another shape, Error(non_finite) that names a tensor, Error(invalid_argument)
-/// when no selected layer differs, and as StableDiffusion::open and select_targets.
+/// targets say otherwise. Where the models are stored in different types, what one weight may
+/// differ by in both is no difference (compare_stored). Throws Error(mismatch) that names the first
+/// tensor that one of the models lacks or has in another shape, Error(non_finite) that names a
+/// tensor, Error(invalid_argument) when no selected layer differs, and as StableDiffusion::open and
+/// select_targets.
 ModelDifference compare_models(const ExtractSource& source);
 
 /// Called after every layer; returning false stops with Error(cancelled).

@@ -199,6 +199,77 @@ TEST_F(Extract, OtherFilesByTensorName) {
     EXPECT_LT((merged.at(name) - tensor).abs().max().item<double>(), 1e-6) << name;
 }
 
+/// Stores a file's floating-point tensors in another type.
+void store_as(const fs::path& file, at::ScalarType type) {
+  auto tensors = io::load_tensors(file);
+  std::map<std::string, at::Tensor> stored;
+  for (const auto& [name, tensor] : tensors)
+    stored[name] = tensor.is_floating_point() ? tensor.to(type) : tensor.clone();
+  tensors.clear();  // the file is mapped
+  io::save_tensors(file, stored);
+}
+
+TEST_F(Extract, RoundingAloneIsNotLearnt) {
+  // One layer of the tuned model has learnt something; all of it is stored in another type.
+  for (const auto& [changed, type, words] :
+       {std::tuple{"tuned", at::kBFloat16, "fp32 against bf16"},
+        std::tuple{"model", at::kHalf, "fp16 against fp32"}}) {
+    fs::remove_all(folder_ / "tuned");
+    golden::write_folder(folder_ / "model", "sd1");
+    fs::copy(folder_ / "model", folder_ / "tuned", fs::copy_options::recursive);
+    change(folder_ / "tuned" / kUnet, "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+           0.3);
+    store_as(folder_ / changed / kUnet, type);
+    const Json json = extract({"--method", "diff+bias", "--targets", "all"});
+    ASSERT_EQ(json.at("layers").size(), 1u) << words;
+    EXPECT_GT(json.at("rounded").size(), kAttentionLayers) << words;
+    EXPECT_EQ(json.at("types"), words);
+    EXPECT_GT(json.at("rounding"), 0.0);
+    EXPECT_LT(json.at("rounding"), 0.01);
+    EXPECT_EQ(json.at("share"), 1.0) << "the rounded layers and vectors are no change";
+    expect_words(expect_success(arguments({"--method", "lora(rank=1)"})).err,
+                 {"1 of 32 selected layers differ", "31 more differ by rounding alone", words,
+                  "are left out", "rounding (", "of the squared difference that is fitted"});
+  }
+}
+
+TEST_F(Extract, OtherFilesInOtherTypes) {
+  const auto layers = [](at::ScalarType type, double learnt) {
+    const at::Tensor a = golden::weight("a", {12, 10}).to(at::kDouble) / 3.0,
+                     b = golden::weight("b", {12, 10}).to(at::kDouble) / 3.0;
+    const at::Tensor bias = golden::uniform("bias", {12}).to(at::kDouble) / 3.0;
+    return std::map<std::string, at::Tensor>{
+        {"a.weight", a.to(type)},
+        {"a.bias", bias.to(type)},
+        {"b.weight", (b + learnt * golden::uniform("learnt", {12, 10})).to(type)},
+        {"b.bias", bias.to(type)}};
+  };
+  const fs::path base = folder_ / "base.safetensors", tuned = folder_ / "other.safetensors";
+  const Arguments command = {
+      "extract", "--base",   base.string(), "--tuned", tuned.string(),
+      "--json",  "--method", "diff+bias",   "--out",   path("d.safetensors")};
+  for (const auto& [one, two] :
+       {std::pair{at::kBFloat16, at::kFloat}, std::pair{at::kFloat, at::kHalf},
+        std::pair{at::kHalf, at::kBFloat16}, std::pair{at::kDouble, at::kFloat},
+        std::pair{at::kFloat, at::kDouble}, std::pair{at::kFloat8_e4m3fn, at::kHalf}}) {
+    io::save_tensors(base, layers(one, 0.0));
+    io::save_tensors(tuned, layers(two, 0.3));
+    const Json json = parse_json(expect_success(command).out, "stdout");
+    ASSERT_EQ(json.at("layers").size(), 1u) << json;
+    EXPECT_EQ(json.at("layers").at(0).at("layer"), "model.b") << json;
+    EXPECT_EQ(json.at("rounded"), Json::array({"model.a"})) << json;
+    const auto found = io::load_tensors(path("d.safetensors"));
+    for (const auto& [name, tensor] : found) {
+      if (name.find("bias") == std::string::npos) continue;
+      EXPECT_EQ(tensor.abs().max().item<double>(), 0.0) << name << ": rounding was learnt";
+    }
+    io::save_tensors(tuned, layers(two, 0.0));
+    const ProgramResult result = run_program(command);
+    EXPECT_EQ(result.status, 2) << result.err;
+    expect_words(result.err, {"other.safetensors", "by rounding alone", " against "});
+  }
+}
+
 Arguments extraction(const Arguments& more) {
   Arguments all = {"extract", "--base", "@/model", "--tuned", "@/tuned"};
   if (std::ranges::find(more, "--out") == more.end())

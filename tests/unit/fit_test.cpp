@@ -3,7 +3,11 @@
 
 #include <cmath>
 
+#include "ringlet/adapt/coordinates.h"
+#include "ringlet/adapt/fit_closed_form.h"
+#include "ringlet/adapt/fit_ring.h"
 #include "ringlet/adapt/lbfgs.h"
+#include "ringlet/adapt/trm.h"
 #include "ringlet/core/error.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_adapted_model.h"
@@ -89,7 +93,8 @@ TEST(Fit, ClosedFormsFindTheirOwnWeights) {
     for (const char* method :
          {"lora(rank=2)", "lora(rank=2,init=pissa)", "tt(rank=3)", "diagonal", "diff", "magnitude",
           "diagonal(side=output)", "diagonal(side=output,form=offset)", "magnitude(axis=input)",
-          "diff+trm(rank=2)"}) {
+          "diff+trm(rank=2)", "oft(block=4)", "oft(block=2,side=output,share=yes)",
+          "oft(block=4,form=matrix,transpose=yes)", "oft(block=2,side=output,transpose=yes)"}) {
       const FitReport report =
           expect_fit(method, *layer, reachable_weight(method, *layer), 5 * kRounding);
       EXPECT_TRUE(report.closed_form && report.converged) << method;
@@ -109,7 +114,7 @@ TEST(Fit, PaddedChainsAreSearched) {
 
 TEST(Fit, SearchesFindTheirOwnWeights) {
   for (const char* method :
-       {"oft(block=4)", "oft(block=4,side=output,share=yes)", "boft(block=4,factors=2)",
+       {"oft(block=4,cayley=neumann)", "oft(block=4,constraint=0.05)", "boft(block=4,factors=2)",
         "hra(rank=2)", "fourierft(n=40)", "vera(rank=6)", "lowrank(rank=2)", "trm(rank=1)",
         "trm(rank=1)+lora(rank=2)", "oft(block=4)+lora(rank=2)", "diagonal+lora(rank=2)"}) {
     const auto layer = linear(12, 16);
@@ -147,6 +152,100 @@ TEST(Fit, TheRankOfARingCounts) {
   const double one = expect_fit("trm(rank=1)", *layer, wanted, 1.0).relative_error;
   for (const char* method : {"trm(rank=2)", "trm(rank=2,init=paper)"})
     EXPECT_LT(expect_fit(method, *layer, wanted, 1.0).relative_error, 0.95 * one) << method;
+}
+
+// Residuals of several factors, and a free length of each row beside a low rank.
+TEST(Fit, FactorsInTurnsFindTheirOwnWeights) {
+  for (const auto& layer : {linear(12, 16), convolution(8, 12)})
+    for (const char* method :
+         {"lokr(rank=2,factor=4)", "lokr(rank=1,factor=2,both=yes)", "lokr(rank=9,factor=2)",
+          "loha(rank=2)", "lora(rank=2)+magnitude", "lora(rank=2)+magnitude(axis=input)",
+          "lora(rank=2,init=pissa)+magnitude"}) {
+      const FitReport report = expect_fit(method, *layer, reachable_weight(method, *layer), 0.02,
+                                          {.steps = 2000, .tolerance = 1e-5});
+      EXPECT_TRUE(report.converged) << method;
+      EXPECT_GT(report.steps, 0) << method;
+    }
+}
+
+// The rotation nearest to what is wanted, not only one that can be reached: no other one is nearer.
+TEST(Fit, RotationsAreTheNearest) {
+  const auto layer = linear(12, 16);
+  const at::Tensor wanted = other_weight(*layer, 0.5);
+  for (const char* method :
+       {"oft(block=4)", "oft(block=4,side=output)", "oft(block=8,share=yes)"}) {
+    const auto adapter = adapter_of(method, *layer);
+    const double error = fit(*adapter, *layer, wanted).relative_error;
+    const at::NoGradGuard no_grad;
+    const at::Tensor blocks = adapter->parameters().front().second, best = blocks.clone();
+    for (const char* seed : {"a", "b", "c", "d", "e", "f"}) {
+      blocks.copy_(best + 0.02 * golden::uniform(seed, best.sizes().vec()));
+      EXPECT_GT(measured_error(*adapter, *layer, wanted), error) << method;
+    }
+  }
+}
+
+TEST(Fit, ASweepOverARingMatrixLeavesTheGapThatItSays) {
+  const at::NoGradGuard no_grad;
+  const auto layer = linear(10, 24);
+  const auto adapter = adapter_of("trm(rank=2)", *layer);
+  const auto& ring = dynamic_cast<const TensorRingMatrix&>(*adapter->parts().transforms.front());
+  const at::Tensor wanted = other_weight(*layer, 0.3);
+  RingMatrixRows rows(ring.parameters(), layer->weight());
+  ASSERT_FALSE(rows.padded());
+  double before = 1e9;
+  for (int i = 0; i < 4; ++i) {
+    const at::Tensor gap = wanted - adapter->weight(layer->weight());
+    const at::Tensor after = rows.sweep(gap);
+    EXPECT_LT((after - (wanted - adapter->weight(layer->weight()))).abs().max().item<double>(),
+              1e-5);
+    EXPECT_LT(after.norm().item<double>(), before);
+    before = after.norm().item<double>();
+  }
+  EXPECT_TRUE(RingMatrixRows(ring.parameters(), at::ones({3, 23})).padded());
+}
+
+TEST(Fit, CoordinatesMakeTheErrorOfASingleCoreRound) {
+  const auto layer = linear(30, 24);
+  const auto adapter = adapter_of("trm(rank=2)", *layer);
+  const Parameters cores = adapter->parts().transforms.front()->parameters();
+  std::vector<at::Tensor> grams = RingMatrixRows(cores, layer->weight()).grams(), tensors;
+  for (const auto& [name, core] : cores) tensors.push_back(core);
+  const Coordinates coordinates(tensors, grams);
+  const at::Tensor y = coordinates.point();
+  const at::Tensor w = adapter->weight(layer->weight()).detach();
+  coordinates.move_to(y);
+  EXPECT_LT((adapter->weight(layer->weight()) - w).abs().max().item<double>(), 1e-4);
+  // The gradient is that of y.
+  const at::Tensor direction = golden::uniform("direction", y.sizes().vec()).to(at::kDouble);
+  const at::Tensor along = golden::uniform("along", w.sizes().vec());
+  (adapter->weight(layer->weight()) * along).sum().backward();
+  const double slope = coordinates.take_gradient().dot(direction).item<double>();
+  constexpr double kStep = 1e-2;
+  const auto value = [&](double step) {
+    coordinates.move_to(y + step * direction);
+    return (adapter->weight(layer->weight()) * along).sum().item<double>();
+  };
+  const double difference = (value(kStep) - value(-kStep)) / (2.0 * kStep);
+  EXPECT_NEAR(slope, difference, 1e-2 * std::abs(slope));
+  EXPECT_FALSE(tensors.front().grad().defined());
+}
+
+TEST(Fit, ALowRankIsTrackedAsTheSingularValuesHaveIt) {
+  at::Tensor matrix = golden::uniform("tracked", {90, 70});
+  matrix = matrix + 3.0 * at::matmul(golden::uniform("l", {90, 6}), golden::uniform("r", {6, 70}));
+  LowRankTracker tracker(3, 1);
+  for (int i = 0; i < 5; ++i) {
+    const LowRankProduct best = best_low_rank(matrix, 3);
+    const double least = (matrix - at::matmul(best.left, best.right)).norm().item<double>();
+    const double tracked = (matrix - tracker.approximate(matrix)).norm().item<double>();
+    EXPECT_NEAR(tracked / least, 1.0, 1e-3);
+    matrix = matrix + 0.02 * golden::uniform("step" + std::to_string(i), {90, 70});
+  }
+  // Fewer ranks than it keeps track of.
+  const at::Tensor low = at::matmul(golden::uniform("a", {90, 2}), golden::uniform("b", {2, 70}));
+  EXPECT_LT((LowRankTracker(3, 1).approximate(low) - low).norm().item<double>(),
+            1e-4 * low.norm().item<double>());
 }
 
 class FitEveryMethod : public testing::TestWithParam<std::string> {};
