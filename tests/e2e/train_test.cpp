@@ -183,7 +183,7 @@ TEST_F(Train, ADryRunSaysWhatIsNotUsed) {
   EXPECT_EQ(run.find("too long"), run.rfind("too long")) << run;
   for (const char* name : {"b", "c"})
     fs::resize_file(path(std::string("pictures/") + name + ".png"), 60);
-  const ProgramResult damaged = run_program(arguments({"--dry-run"}));
+  const ProgramResult damaged = run_program(arguments({"--dry-run", "--out", path("other")}));
   EXPECT_EQ(damaged.status, 4);
   expect_words(damaged.err, {"2 of 3 pictures cannot be used", "b.png: ", "c.png: "});
 }
