@@ -34,13 +34,13 @@ std::string text_of(const Json& json) { return printable(json.get<std::string>()
 
 void print_schedule(const Json& schedule) {
   const auto number = [&](const char* name) { return exact_number(schedule.at(name)); };
-  const std::string snr = schedule.at("zero_terminal_snr").get<bool>()
-                              ? "zero terminal SNR"
-                              : "terminal SNR " + number("terminal_snr");
+  char snr[48] = "zero terminal SNR";
+  if (!schedule.at("zero_terminal_snr").get<bool>())
+    std::snprintf(snr, sizeof snr, "terminal SNR %.3g", schedule.at("terminal_snr").get<double>());
   std::printf("  schedule    %lld steps, betas %s %s to %s, %s (%s)\n  spacing     %s\n",
               static_cast<long long>(schedule.at("training_steps").get<std::int64_t>()),
               text_of(schedule.at("beta_schedule")).c_str(), number("beta_start").c_str(),
-              number("beta_end").c_str(), snr.c_str(), text_of(schedule.at("source")).c_str(),
+              number("beta_end").c_str(), snr, text_of(schedule.at("source")).c_str(),
               text_of(schedule.at("spacing")).c_str());
 }
 

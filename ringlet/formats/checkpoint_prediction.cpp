@@ -54,12 +54,18 @@ std::optional<bool> flag(const io::Metadata& metadata, const std::string& key) {
 
 /// The metadata's statements, the plainest first.
 void add_metadata(const io::Metadata& metadata, std::vector<PredictionStatement>& statements) {
+  // What "velocity" means depends on it: of a flow, it is no v.
+  if (const auto process = field(metadata, "modelspec.noise_process");
+      process && lower(*process).find("flow") != std::string::npos)
+    statements.push_back({"the metadata modelspec.noise_process", *process});
   // ModelSpec (kohya, OneTrainer), ComfyUI, and the bare name that some trainers write.
   for (const char* key : {"modelspec.prediction_type", "modelspec.predict_key", "prediction_type"})
     if (const auto word = field(metadata, key))
       statements.push_back({std::string("the metadata ") + key, *word});
   if (const auto v = flag(metadata, "ss_v_parameterization"))
     statements.push_back({"the metadata ss_v_parameterization", *v ? "v" : "epsilon"});
+  if (const auto v = flag(metadata, kVMarker))
+    statements.push_back({"the metadata v_pred", *v ? "v" : "epsilon"});
   const auto architecture = field(metadata, "modelspec.architecture");
   if (architecture == "stable-diffusion-v2-768-v" || architecture == "stable-diffusion-v2-512")
     statements.push_back(

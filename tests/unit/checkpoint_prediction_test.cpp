@@ -59,6 +59,13 @@ TEST(CheckpointPrediction, EveryPublishedWordIsKnown) {
   EXPECT_EQ(of({}, {{"modelspec.architecture", "stable-diffusion-v2-512"}}).type, "epsilon");
   EXPECT_EQ(of({}, {{"ss_base_model_version", "sd_v2_v"}}).type, "v_prediction");
   EXPECT_FALSE(of({}, {{"ss_base_model_version", "sdxl_base_v1-0"}}).stated);
+  EXPECT_EQ(of({}, {{"v_pred", "true"}}).type, "v_prediction");
+  EXPECT_EQ(
+      of({}, {{"modelspec.noise_process", "flow"}, {"modelspec.prediction_type", "velocity"}}).type,
+      "flow");  // which is refused
+  EXPECT_EQ(
+      of({}, {{"modelspec.noise_process", "ddpm"}, {"modelspec.prediction_type", "velocity"}}).type,
+      "v_prediction");
   EXPECT_EQ(of({{"v_pred", kMarker}}).type, "v_prediction");
   EXPECT_EQ(of({{"v_pred", kMarker}}).source, "the tensor v_pred");
   EXPECT_EQ(of({}).type, "epsilon");
