@@ -26,6 +26,9 @@ class LayerReader {
  private:
   bool has(const char* what) const { return file_.tensors.contains(what); }
   Error bad(const char* what, const std::string& problem) const;
+
+  /// Of numbers that no model would have: the file is at fault, whatever model it is for.
+  Error damaged(const char* what, const std::string& problem) const;
   void check_finite(const std::string& what, const at::Tensor& tensor) const;
 
   /// PEFT keeps the weight of tables and heads beside their adapters, and loads it with them.

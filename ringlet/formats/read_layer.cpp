@@ -28,13 +28,18 @@ Error LayerReader::bad(const char* what, const std::string& problem) const {
           "the adapter was made for another model, or is damaged"};
 }
 
+Error LayerReader::damaged(const char* what, const std::string& problem) const {
+  return {ErrorCode::mismatch, file_.names.at(what), problem,
+          "the file is damaged, or of a form that is not known here"};
+}
+
 void LayerReader::check_finite(const std::string& what, const at::Tensor& tensor) const {
   const at::ScalarType type = tensor.scalar_type();
   const bool setting = what == "alpha" || what == "on_input" || what == "oft_scaled";
   const bool whole = at::isIntegralType(type, true) && !at::isBarebonesUnsignedType(type);
   if (!is_factor_type(type) && !(setting && whole))
-    throw bad(what.c_str(), std::string("has numbers of type ") + at::toString(type));
-  if (tensor.numel() == 0) throw bad(what.c_str(), "is empty");
+    throw damaged(what.c_str(), std::string("has numbers of type ") + at::toString(type));
+  if (tensor.numel() == 0) throw damaged(what.c_str(), "is empty");
   if (!tensor.isfinite().all().item<bool>())
     throw Error(ErrorCode::non_finite, file_.names.at(what), "holds a NaN or an infinity",
                 "the file is damaged, or its training diverged");
@@ -70,14 +75,14 @@ void LayerReader::give(const std::string& parameter, const at::Tensor& tensor) {
 
 double LayerReader::scalar(const char* what) {
   const at::Tensor& stored = take(what);
-  if (stored.numel() != 1) throw bad(what, "is not one number");
+  if (stored.numel() != 1) throw damaged(what, "is not one number");
   return stored.to(at::kDouble).item<double>();
 }
 
 double LayerReader::alpha(std::int64_t rank) {
   if (has("alpha")) {
     const double value = scalar("alpha");
-    if (value < 0.0) throw bad("alpha", "is " + exact_number(value) + ", below zero");
+    if (value < 0.0) throw damaged("alpha", "is " + exact_number(value) + ", below zero");
     if (value == 0.0) {
       decisions_.insert("alpha 0 means alpha = rank (scale 1), as in kohya and LyCORIS");
       return static_cast<double>(rank);

@@ -84,7 +84,7 @@ void LayerReader::read_lycoris_oft() {
     throw bad("oft_blocks", "are not square blocks of " + std::to_string(shape_.out) + " outputs");
   const std::int64_t b = blocks.size(-1);
   double constraint = has("alpha") ? scalar("alpha") : 0.0;
-  if (!(constraint >= 0.0)) throw bad("alpha", "is a constraint below zero");
+  if (!(constraint >= 0.0)) throw damaged("alpha", "is a constraint below zero");
   // LyCORIS and kohya count it per output, ComfyUI, which trains such files too, in all.
   if (context_.naming == Naming::comfyui) constraint /= static_cast<double>(shape_.out);
   if (context_.kohya_oft && constraint == 0.0)
@@ -141,7 +141,7 @@ void LayerReader::read_hra() {
   if (u.dim() != 2 || u.size(0) != shape_.patch())
     throw bad("hra_u", "does not have one row per input");
   if ((u.to(at::kFloat).norm(2, 0) == 0).any().item<bool>())
-    throw bad("hra_u", "has a vector of length zero, which reflects nothing");
+    throw damaged("hra_u", "has a vector of length zero, which reflects nothing");
   check_rank("hra_u", u.size(1));
   if (configured("apply_GS") && u.size(1) > u.size(0))
     throw bad("hra_u", "has more vectors than can be orthogonal to each other");
