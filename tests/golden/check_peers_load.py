@@ -12,8 +12,9 @@ adapter does less than 1e-2, or a file is not loaded. What a program cannot do i
 too: that it stops with the error that is known, or does what ringlet does with a file that is changed accordingly.
 Pinned: torch 2.15.0, diffusers 0.42.1, transformers 5.23.0, peft 0.21.2, lycoris-lora 4.1.3.
 
-transformers 5 took the level `text_model` out of CLIPTextModel. The names in adapter files keep it, so PEFT and
-LyCORIS are given a module that has the text encoder under this name; diffusers does the like by itself. LyCORIS
+transformers 5 took the level `text_model` out of CLIPTextModel. kohya's and LyCORIS' names keep it, so LyCORIS is
+given a module that has the text encoder under this name; diffusers does the like by itself. PEFT's names are those
+of the model that the adapter is for: of one with the level in the starter model, without in the bare one. LyCORIS
 finds Stable Diffusion XL's layers by the names of sd-scripts' U-Net, so it is given one that lists them so.
 """
 import argparse
@@ -97,7 +98,8 @@ def by_peft(pipe, path):
     folders = {"unet": path} if (path / "adapter_config.json").exists() else {
         folder.name: folder for folder in path.iterdir()}
     for component, folder in folders.items():
-        module = pipe.unet if component == "unet" else text_encoder(pipe, component)
+        level = any(".text_model." in key for key in load_file(folder / "adapter_model.safetensors"))
+        module = text_encoder(pipe, component) if level else getattr(pipe, component)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             peft.PeftModel.from_pretrained(module, str(folder)).eval()
@@ -227,10 +229,6 @@ NO_IA3 = {("LyCORIS", way): Limit(
 NO_BUTTERFLY = {("PEFT", by_peft): Limit(
     "PEFT without its CUDA extension makes BOFT with one factor whatever the file says", error="size mismatch")}
 
-NO_BARE_TEXT = {("kohya in LyCORIS", by_lycoris): Limit(
-    "LyCORIS loads the U-Net's layers only: it does not know text encoders without \"text_model\"",
-    error="80 of 98 layers")}
-
 
 # Cases
 
@@ -287,8 +285,8 @@ CASES = [
          convert=["--as", "diff"]),
     Case("SDXL: LoRA", "lora(rank=4,alpha=2)", ATTENTION + TEXT, LORA, model="sdxl"),
     Case("SDXL: LoRA, all layers", "lora(rank=4,alpha=2)", ALL + TEXT, LORA, model="sdxl"),
-    Case("bare text encoder: LoRA", "lora(rank=4,alpha=2)", ATTENTION + TEXT,
-         ["diffusers", "kohya in diffusers", "kohya in LyCORIS"], model="bare", limits=NO_BARE_TEXT),
+    Case("bare text encoder: LoRA", "lora(rank=4,alpha=2)", ATTENTION + TEXT, LORA, model="bare"),
+    Case("bare text encoder: OFT", "oft(block=8)", ATTENTION + TEXT, PEFT, model="bare"),
 ]
 
 

@@ -16,6 +16,7 @@
 #include "ringlet/models/unet.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
+#include "tests/temporary_folder.h"
 
 namespace ringlet::formats {
 namespace {
@@ -528,6 +529,25 @@ TEST_F(RealAdapters, EveryFileIsReadWhole) {
     const at::Tensor w0 = entry.target.layer->weight();
     EXPECT_GT((entry.adapter->weight(w0) - w0).abs().max().item<double>(), 0.0) << one.file;
   }
+}
+
+// Names of real files for other networks, without their numbers.
+TEST_F(RealAdapters, FilesForTransformersAreSaidToBeThat) {
+  const Indices indices = stable_diffusion_1();
+  const TemporaryFolder scratch;
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder() / "../keylists")) {
+    const Json names = read_json_file(entry.path());  // must outlive the loop
+    std::map<std::string, at::Tensor> tensors;
+    for (const auto& [name, shape] : names.items()) tensors[name] = at::zeros({1});
+    io::save_tensors(scratch / "adapter.safetensors", tensors);
+    const bool flux = entry.path().filename().string().starts_with("flux");
+    expect_error(ErrorCode::mismatch,
+                 flux ? "is an adapter of FLUX" : "is an adapter of a diffusion transformer",
+                 [&] { read_adapter(scratch / "adapter.safetensors", components(indices)); });
+    ++count;
+  }
+  EXPECT_GT(count, 0U);
 }
 
 TEST(ModuleNames, CloneofsimoWalksTheLayersInDefinitionOrder) {
