@@ -79,7 +79,12 @@ std::shared_ptr<const nn::TensorStore> with_text_model_level(
     return store;
   std::map<std::string, TensorOrigin> origins;
   for (const std::string& name : names) origins[nn::with_text_model_level(name)] = {.name = name};
-  return std::make_shared<RenamedStore>(std::move(store), std::move(origins));
+  return std::make_shared<RenamedStore>(std::move(store), std::move(origins), true);
+}
+
+bool lacks_text_model_level(const nn::TensorStore& store) {
+  const auto* renamed = dynamic_cast<const RenamedStore*>(&store);
+  return renamed != nullptr && renamed->lacks_text_model_level();
 }
 
 }  // namespace ringlet::formats

@@ -23,15 +23,19 @@ struct TensorOrigin {
 
 class RenamedStore final : public nn::TensorStore {
  public:
+  /// `lacks_text_model_level`: it is a text encoder, and has the level that `store` lacks.
   RenamedStore(std::shared_ptr<const nn::TensorStore> store,
-               std::map<std::string, TensorOrigin> origins)
-      : store_(std::move(store)), origins_(std::move(origins)) {}
+               std::map<std::string, TensorOrigin> origins, bool lacks_text_model_level = false)
+      : store_(std::move(store)),
+        origins_(std::move(origins)),
+        lacks_text_model_level_(lacks_text_model_level) {}
 
   std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
                                  const nn::Init& init) const override;
   std::vector<std::string> names() const override;
   std::string description() const override { return store_->description(); }
   void release() const override { store_->release(); }
+  bool lacks_text_model_level() const { return lacks_text_model_level_; }
 
   /// Tensors of this store under the names and in the form of the underlying one: what has to be
   /// written there in place of what it holds. Its types are kept.
@@ -41,6 +45,7 @@ class RenamedStore final : public nn::TensorStore {
  private:
   std::shared_ptr<const nn::TensorStore> store_;
   std::map<std::string, TensorOrigin> origins_;
+  bool lacks_text_model_level_;
 };
 
 /// An autoencoder's store with the attention names of today (to_q, …): files written before
@@ -53,5 +58,8 @@ std::shared_ptr<const nn::TensorStore> with_current_attention_names(
 /// is something else than a text encoder alone.
 std::shared_ptr<const nn::TensorStore> with_text_model_level(
     std::shared_ptr<const nn::TensorStore> store);
+
+/// Whether with_text_model_level has put the level there: the file itself is to be written without.
+bool lacks_text_model_level(const nn::TensorStore& store);
 
 }  // namespace ringlet::formats

@@ -44,7 +44,6 @@ struct ClipTextOutput {
 
 class ClipTextModel {
  public:
-  /// The source's names have the level "text_model."; formats::with_text_model_level adds it.
   ClipTextModel(const nn::WeightSource& source, const ClipTextConfig& config);
 
   /// ids [B, T] int64, T <= max_position_embeddings.

@@ -9,7 +9,6 @@
 #include "ringlet/core/text.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/safetensors.h"
-#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 
@@ -72,9 +71,7 @@ ModelComponent open_component(const fs::path& root, const std::string& name,
 ModelComponent open_text_encoder(const fs::path& root, const std::string& name,
                                  const ModelFileOptions& options) {
   ModelComponent part = open_component(root, name, "model", options);
-  auto with_level = formats::with_text_model_level(part.weights);
-  part.lacks_text_model_level = with_level != part.weights;
-  part.weights = std::move(with_level);
+  part.weights = formats::with_text_model_level(part.weights);
   return part;
 }
 
@@ -230,10 +227,6 @@ fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
               "a single-file checkpoint does not carry its tokenizer",
               "give --tokenizer FOLDER with CLIP's vocab.json and merges.txt (the folder "
               "\"tokenizer\" of any Stable Diffusion model), or put it beside the file");
-}
-
-std::string ModelComponent::name_in_file(const std::string& tensor) const {
-  return lacks_text_model_level ? nn::without_text_model_level(tensor) : tensor;
 }
 
 fs::path find_weights(const fs::path& folder, const std::string& base, const std::string& variant) {

@@ -19,11 +19,7 @@ struct ModelComponent {
   Json config;
   std::string where;                               ///< the configuration's file, or the checkpoint
   std::shared_ptr<const nn::TensorStore> weights;  ///< null when the model has no such part
-  bool lacks_text_model_level = false;  ///< the file's names do; those of `weights` have the level
-
   explicit operator bool() const { return weights != nullptr; }
-  /// The name that the component's own file has for a tensor of `weights`.
-  std::string name_in_file(const std::string& tensor) const;
 };
 
 struct TokenizerFiles {

@@ -5,7 +5,9 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::pipeline {
@@ -43,8 +45,10 @@ void write_component(const std::string& name, const ModelComponent& part,
           stored == tensors.end() ? tensor.scalar_type() : stored->second.scalar_type();
       tensors[key] = checked(name + "." + key, tensor, options.dtype.value_or(own));
     }
+  const bool flat = formats::lacks_text_model_level(*part.weights);
   std::map<std::string, at::Tensor> in_file;
-  for (auto& [key, tensor] : tensors) in_file.emplace(part.name_in_file(key), std::move(tensor));
+  for (auto& [key, tensor] : tensors)
+    in_file.emplace(flat ? nn::without_text_model_level(key) : key, std::move(tensor));
   make_folder(root / name);
   write_json(root / name / "config.json", part.config);
   io::save_tensors(root / name / weights, in_file, {{"format", "pt"}});

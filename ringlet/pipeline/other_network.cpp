@@ -192,7 +192,7 @@ std::map<std::string, std::string> class_names(const StableDiffusion& model) {
   for (const auto& [component, files] :
        {std::pair{"text_encoder", &model.files().text_encoder},
         std::pair{"text_encoder_2", &model.files().text_encoder_2}})
-    if (files->lacks_text_model_level)
+    if (*files && formats::lacks_text_model_level(*files->weights))
       names.merge(
           other_paths(component, model.indices().at(component), nn::without_text_model_level));
   return names;

@@ -9,6 +9,7 @@
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/formats/adapter_reader.h"
+#include "ringlet/formats/renamed_store.h"
 #include "ringlet/pipeline/extract.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_folder.h"
@@ -84,8 +85,8 @@ TEST(TextModelLevel, FoldersWithoutItAreOpenedMergedAndCompared) {
     EXPECT_EQ(tensors.size(), level.indices().at(part).tensors.size());
     EXPECT_TRUE(tensors.contains("text_model." + kLayer + ".weight"));
   }
-  EXPECT_TRUE(bare.files().text_encoder.lacks_text_model_level);
-  EXPECT_FALSE(level.files().text_encoder.lacks_text_model_level);
+  EXPECT_TRUE(formats::lacks_text_model_level(*bare.files().text_encoder.weights));
+  EXPECT_FALSE(formats::lacks_text_model_level(*level.files().text_encoder.weights));
 
   // An adapter that was made on one fits the other.
   adapt::save_adapter(folder / "own.safetensors", adapters(level));
