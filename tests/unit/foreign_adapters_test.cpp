@@ -130,7 +130,7 @@ TEST_F(ForeignAdapters, OneTrainerTurnsInputsAndTheWeightsOfConvolutions) {
   const at::Tensor shared = v.slice(0, 0, 1);
   expect_close(merged({{q + "oft_R.weight", shared}}).at(weight_of(kQuery)),
                linear(shared.expand({3, 6})));
-  expect_close(merged({{q + "oft_R.weight", v}, {q + "oft_R.scaled_oft", at::tensor(true)}})
+  expect_close(merged({{q + "oft_R.weight", v}, {q + "oft_R.scaled_oft", at::ones({}, at::kBool)}})
                    .at(weight_of(kQuery)),
                linear(v / (2.0 * std::sqrt(3.0))));
   // Its other formats: dots with a component, and LDM's names.
