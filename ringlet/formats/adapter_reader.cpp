@@ -158,7 +158,10 @@ class ForeignReader {
                   "has the same layer twice: \"" + seen->second + "\" and \"" + layer.prefix + "\"",
                   "the file was put together wrongly");
     const auto& layers = components_.at(module->component)->layers;
-    if (!layers.contains(module->path)) return add_norm(layer, *module);
+    const bool of_norms = std::ranges::all_of(layer.tensors, [](const auto& tensor) {
+      return tensor.first == "w_norm" || tensor.first == "b_norm";
+    });
+    if (of_norms || !layers.contains(module->path)) return add_norm(layer, *module);
     const auto& target = layers.at(module->path);
     const auto own = saved.contains("") ? saved.find("") : saved.find(module->component);
     const auto network = file.metadata().find("ss_network_module");

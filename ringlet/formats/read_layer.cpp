@@ -36,7 +36,8 @@ Error LayerReader::damaged(const char* what, const std::string& problem) const {
 void LayerReader::check_finite(const std::string& what, const at::Tensor& tensor) const {
   const at::ScalarType type = tensor.scalar_type();
   const bool setting = what == "alpha" || what == "on_input" || what == "oft_scaled";
-  const bool whole = at::isIntegralType(type, true) && !at::isBarebonesUnsignedType(type);
+  const bool whole =
+      at::isIntegralType(type, what == "oft_scaled") && !at::isBarebonesUnsignedType(type);
   if (!is_factor_type(type) && !(setting && whole))
     throw damaged(what.c_str(), std::string("has numbers of type ") + at::toString(type));
   if (tensor.numel() == 0) throw damaged(what.c_str(), "is empty");
