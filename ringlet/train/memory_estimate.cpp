@@ -43,10 +43,13 @@ std::uint64_t weight_bytes(const pipeline::StableDiffusion& model,
       const at::Tensor& weight = layer->weight();
       const nn::Conv2dLayer* convolution = packed(*layer, precision);
       const bool table = dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr;
-      const bool read = convolution == nullptr || adapted.contains(layer.get());
+      // Only convolutions of stride 1 have a layout of their own for the backward pass.
+      const bool laid_out =
+          convolution != nullptr && (component != "unet" || convolution->options().stride == 1);
+      const bool read = !laid_out || adapted.contains(layer.get());
       if (weight.is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
         bytes += weight.nbytes();
-      if (convolution != nullptr && component == "unet" && convolution->options().stride == 1)
+      if (laid_out && component == "unet")
         bytes += bytes_of(static_cast<double>(weight.numel()), sizeof(float));
     }
   return bytes;
