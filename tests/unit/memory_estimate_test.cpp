@@ -76,12 +76,13 @@ TEST_F(MemoryEstimate, CheckpointingTakesLess) {
 
 TEST_F(MemoryEstimate, AdaptersKeepTheirLayersInputs) {
   const adapt::AdapterSet query = adapters("lora(rank=2)", {.include = {"*attn1.to_q"}});
-  const adapt::AdapterSet both = adapters("lora(rank=2)", {.include = {"*attn1.to_[qk]"}});
+  const adapt::AdapterSet both =
+      adapters("lora(rank=2)", {.include = {"*attn1.to_q", "*attn1.to_k"}});
   const adapt::AdapterSet all = adapters("lora(rank=2)", {.presets = {"all"}});
   const double none = step({}, 64, 1), one = step({.adapters = &query}, 64, 1);
   EXPECT_GT(one, none);
-  // Query and key have one input.
-  EXPECT_EQ(step({.adapters = &both}, 64, 1), one);
+  // Query and key have one input; what a second adapter adds is its own small weight.
+  EXPECT_LT(step({.adapters = &both}, 64, 1) - one, 0.25 * (one - none));
   EXPECT_GT(step({.adapters = &all}, 64, 1), one);
   EXPECT_GT(step({.full = true}, 64, 1), one);
 }
