@@ -108,11 +108,13 @@ def main():
         base = {key: value for key, value in before.items() if build is not gpt2 or key != "lm_head.weight"}
         save_file(base, work / "base.safetensors")
         common = ["--model", work / "base.safetensors", "--adapter", work / "adapter", "--quiet"]
-        subprocess.run([ringlet, "merge", *common, "--out", work / "merged.safetensors"], check=True)
+        subprocess.run([ringlet, "merge", *common, "--out", work / "merged.safetensors"], check=True,
+                       stdout=subprocess.DEVNULL)
         merged = distance(load_file(work / "merged.safetensors"), expected, before)
         again = 0.0
         if name not in NOT_WRITTEN:
-            subprocess.run([ringlet, "convert", *common, "--to", "peft", "--out", work / "again"], check=True)
+            subprocess.run([ringlet, "convert", *common, "--to", "peft", "--out", work / "again"], check=True,
+                           stdout=subprocess.DEVNULL)
             written = merged_by_peft(build, work / "again")
             again = distance({key: written[key] for key in base}, expected, before)
         good = good and merged <= TOLERANCE and again <= TOLERANCE

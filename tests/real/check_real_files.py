@@ -171,14 +171,23 @@ def in_file(name, of_gpt2):
     return name.removeprefix("gpt2.transformer.") if of_gpt2 else name
 
 
+def is_needed(name, program):
+    """LoRA files of Stable Diffusion change attention only, so that a part of its weights will do."""
+    if program in (by_lycoris, by_peft):
+        return not name.endswith("lm_head")
+    return any(word in name for word in (".attn1.", ".attn2.", ".ff.net.0.proj", ".self_attn.", "unet.conv_in",
+                                         "unet.time_embedding"))
+
+
 def compare(ringlet, path, kind, program, work, cloneofsimo):
     of_gpt2 = kind == "gpt2"
     parts = {"gpt2": made(lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config()))} if of_gpt2 else networks(kind)
     before = weights(parts)
     base, out = work / "base.safetensors", work / "merged.safetensors"
     save_file({in_file(f"{name}.weight", of_gpt2): tensor.detach().clone() for name, tensor in before.items()
-               if not name.endswith("lm_head")}, base)
-    subprocess.run([ringlet, "merge", "--model", base, "--adapter", path, "--out", out, "--quiet"], check=True)
+               if is_needed(name, program)}, base)
+    subprocess.run([ringlet, "merge", "--model", base, "--adapter", path, "--out", out, "--quiet"], check=True,
+                   stdout=subprocess.DEVNULL)
     layers, worst, changed = 0, 0.0, set()
     with safe_open(out, "pt") as merged, torch.no_grad():
         for name, change in program(parts, path, cloneofsimo):
