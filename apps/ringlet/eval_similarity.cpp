@@ -59,7 +59,7 @@ void print_table(const std::vector<std::string>& sentences, const at::Tensor& co
 
 int similarity(SimilarityOptions& o) {
   if (!o.file.empty())
-    for (std::string& line : read_lines(o.file, "--file")) o.sentences.push_back(std::move(line));
+    for (std::string& line : read_lines(o.file)) o.sentences.push_back(std::move(line));
   if (o.sentences.size() < 2)
     throw Error(ErrorCode::invalid_argument, "ringlet eval similarity",
                 "two sentences at least are compared", "name them after the options, or --file");
