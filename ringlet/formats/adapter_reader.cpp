@@ -82,9 +82,8 @@ class ForeignReader {
       add_layer(layer, component, config, saved, *opened);
     unread_.endings.insert(unread_.endings.end(), tensors.unknown.begin(), tensors.unknown.end());
     if (!tensors.embeddings.empty())
-      decisions_.insert(std::to_string(tensors.embeddings.size()) +
-                        " tensors are embeddings of words, which --embedding reads: \"" +
-                        shown(tensors.embeddings.front()) + "\"");
+      decisions_.insert("the embeddings of words in the file are read by --embedding: \"" +
+                        shown(join(tensors.embeddings)) + "\"");
   }
 
   ReadAdapter build(const fs::path& path) {
