@@ -285,13 +285,13 @@ TEST_F(ForeignAdapters, PeftFilesAreWrittenForTheModelAsItIs) {
   const auto set = adapt::AdapterSet::create(adapt::parse_method("lora(rank=2)"),
                                              adapt::select_targets(components, {.include = {"*"}}),
                                              adapt::FactorTable(), Random(1));
-  const auto written = [&](std::set<std::string> lacking) {
+  const auto written = [&](std::map<std::string, std::string> names) {
     write_adapter(folder / "peft", set, {}, components,
-                  {.format = AdapterFormat::peft, .lacking_text_model_level = std::move(lacking)});
+                  {.format = AdapterFormat::peft, .class_names = std::move(names)});
     return io::load_tensors(folder / "peft/adapter_model.safetensors");
   };
   EXPECT_TRUE(written({}).contains("base_model.model." + std::string(kText) + ".lora_A.weight"));
-  EXPECT_TRUE(written({"text_encoder"})
+  EXPECT_TRUE(written({{"text_encoder." + std::string(kText), "encoder.layers.0.mlp.fc1"}})
                   .contains("base_model.model.encoder.layers.0.mlp.fc1.lora_A.weight"));
 }
 
