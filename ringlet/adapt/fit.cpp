@@ -241,8 +241,10 @@ class Fitter {
     auto* const factors = dynamic_cast<Approaching*>(parts.residual.get());
     if (factors == nullptr || magnitude()) return false;
     const at::Tensor difference = wanted_ - w0_;
+    constexpr std::int64_t kFirstTurns = 50;
+    const std::int64_t most = factors->turns_suffice() ? options_.steps : kFirstTurns;
     Turns turns(options_.tolerance);
-    while (steps_left() > 0 && !report_.converged) {
+    while (report_.steps < std::min(most, options_.steps) && !report_.converged) {
       if (!factors->approach(difference, report_.steps == 0)) return false;
       ++report_.steps;
       report_.converged = turns.converged(error());

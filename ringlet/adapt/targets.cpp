@@ -140,8 +140,9 @@ std::vector<std::string> examples_for(std::string_view pattern, std::vector<std:
 NamePredicate matcher(const std::string& pattern, const std::string& option) {
   if (!pattern.starts_with(kRegexPrefix))
     return [pattern](const std::string& name) {
-      return glob_matches(pattern, name) ||
-             glob_matches(pattern, nn::other_text_spelling(name));  // "" for most layers
+      if (glob_matches(pattern, name)) return true;
+      const std::string other = nn::other_text_spelling(name);
+      return !other.empty() && glob_matches(pattern, other);
     };
   const auto fail = [pattern, option](const std::regex_error& problem) -> Error {
     return {ErrorCode::invalid_argument, option,

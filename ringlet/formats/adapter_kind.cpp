@@ -33,14 +33,23 @@ std::string dialect(const io::SafetensorsFile& file) {
 /// Methods by the names of their parts; the more special ones first.
 std::string method(const io::SafetensorsFile& file) {
   static const std::vector<std::pair<const char*, const char*>> kParts = {
-      {"dora_scale", "DoRA"}, {"lora_magnitude_vector", "DoRA"},
-      {"lokr_w", "LoKr"},     {"hada_w", "LoHa"},
-      {"oft_blocks", "OFT"},  {"oft_diag", "OFT"},
-      {"oft_R", "OFT"},       {"boft_R", "BOFT"},
-      {"a1.weight", "GLoRA"}, {"ia3_l", "IA3"},
-      {":down", "LoRA"},      {"lora_down", "LoRA"},
-      {"lora.down", "LoRA"},  {"_lora.down", "LoRA"},
-      {"lora_A", "LoRA"},     {"lora_linear_layer", "LoRA"},
+      {"dora_scale", "DoRA"},
+      {"lora_magnitude_vector", "DoRA"},
+      {"lokr_w", "LoKr"},
+      {"hada_w", "LoHa"},
+      {"oft_blocks", "OFT"},
+      {"oft_diag", "OFT"},
+      {"oft_R", "OFT"},
+      {"boft_R", "BOFT"},
+      {"a1.weight", "GLoRA"},
+      {"ia3_l", "IA3"},
+      {":down", "LoRA"},
+      {"lora_down", "LoRA"},
+      {"lora_up", "LoRA"},
+      {"lora.down", "LoRA"},
+      {"_lora.down", "LoRA"},
+      {"lora_A", "LoRA"},
+      {"lora_linear_layer", "LoRA"},
   };
   for (const auto& [part, name] : kParts)
     if (any_name(file, part)) return name;
