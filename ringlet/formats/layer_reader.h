@@ -42,6 +42,10 @@ class LayerReader {
   /// A tensor of one number.
   double scalar(const char* what);
 
+  /// A number that everything else is multiplied by. Throws for one that only damage explains: what
+  /// it scales would not be finite in fp32.
+  double checked_scale(double value, const std::string& where) const;
+
   /// alpha, from the file, the configuration, or the rank.
   double alpha(std::int64_t rank);
 

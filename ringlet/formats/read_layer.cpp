@@ -80,6 +80,13 @@ double LayerReader::scalar(const char* what) {
   return stored.to(at::kDouble).item<double>();
 }
 
+double LayerReader::checked_scale(double value, const std::string& where) const {
+  constexpr double kMost = 1e18;  // full-matrix LoKr is trained with 1e10
+  if (std::abs(value) <= kMost) return value;
+  throw Error(ErrorCode::unsupported, where, exact_number(value) + " cannot be a scale",
+              "the adapter is damaged");
+}
+
 double LayerReader::alpha(std::int64_t rank) {
   if (has("alpha")) {
     const double value = scalar("alpha");
@@ -89,13 +96,13 @@ double LayerReader::alpha(std::int64_t rank) {
       return static_cast<double>(rank);
     }
     decisions_.insert("scale = alpha / rank, alpha from the file");
-    return value;
+    return checked_scale(value, file_.names.at("alpha"));
   }
   if (context_.config != nullptr) {
     const PeftConfig& config = *context_.config;
     const double general = config.number("lora_alpha", config.number("alpha", 8.0));
     decisions_.insert("scale = alpha / rank, alpha from the configuration");
-    return config.for_layer("alpha_pattern", context_.path, general);
+    return checked_scale(config.for_layer("alpha_pattern", context_.path, general), config.where());
   }
   decisions_.insert("no alpha in the file: scale 1");
   return static_cast<double>(rank);

@@ -85,6 +85,7 @@ void LayerReader::read_lycoris_oft() {
   const std::int64_t b = blocks.size(-1);
   double constraint = has("alpha") ? scalar("alpha") : 0.0;
   if (!(constraint >= 0.0)) throw damaged("alpha", "is a constraint below zero");
+  if (constraint > 0.0) checked_scale(constraint, file_.names.at("alpha"));
   // LyCORIS and kohya count it per output, ComfyUI, which trains such files too, in all.
   if (context_.naming == Naming::comfyui) constraint /= static_cast<double>(shape_.out);
   if (context_.kohya_oft && constraint == 0.0)

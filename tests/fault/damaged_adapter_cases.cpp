@@ -123,7 +123,7 @@ std::vector<Case> name_cases() {
        "is not understood"},
       {"PeftAdapterName", "peft_lora",
        set("base_model.model.linear.lora_A.default.weight", at::ones({4, 48})), mismatch,
-       "is not understood"},
+       "belong to nothing in the model: \"base_model.model.linear.lora_A.default.weight\""},
       {"OtherComponent", "diffusers_current_bare", layer("text_encoder_2." + to_q), mismatch,
        "belong to nothing"},
       {"NumberTooLarge", "cloneofsimo", both(set("unet:99:down", down), set("unet:99:up", up)),

@@ -148,7 +148,7 @@ std::vector<Case> peft_cases() {
        unsupported, "vera"},
       {"VeraSeed", "peft_vera_no_projection", field("projection_prng_key", -1), unsupported,
        "cannot be"},
-      {"VeraSeedHuge", "peft_vera", field("projection_prng_key", 1LL << 40), unsupported,
+      {"VeraSeedHuge", "peft_vera", field("projection_prng_key", 1LL << 54), unsupported,
        "cannot be"},
       {"VeraOtherSeed", "peft_vera", field("projection_prng_key", 12), unsupported,
        "are not the matrices"},

@@ -13,6 +13,7 @@
 #include "ringlet/models/clip_text.h"
 #include "ringlet/models/unet.h"
 #include "ringlet/pipeline/describe.h"
+#include "ringlet/pipeline/other_network.h"
 #include "tests/expect_error.h"
 #include "tests/golden/formula.h"
 #include "tests/temporary_folder.h"
@@ -100,7 +101,7 @@ class Networks {
 
   /// GPT-2's attention, as it is published: no "transformer." before the names.
   void add_gpt2() {
-    nn::ModuleIndex& index = indices_["model"];
+    nn::ModuleIndex index;
     for (int layer = 0; layer < 12; ++layer) {
       const std::string name = "h." + std::to_string(layer) + ".attn.c_attn";
       const at::Tensor weight = store_->find(name, {768, 2304}, {}).value();
@@ -108,6 +109,8 @@ class Networks {
           nn::layer_of_tensor(name, weight, store_->find("bias", {2304}, {}).value());
       index.tensors[name + ".weight"] = weight;
     }
+    index.tensors["wte.weight"] = store_->find("wte.weight", {8, 768}, {}).value();
+    indices_["model"] = pipeline::with_other_names(std::move(index));
   }
 
   std::shared_ptr<SharedRandomStore> store_ = std::make_shared<SharedRandomStore>();
