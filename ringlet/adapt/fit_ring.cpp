@@ -10,6 +10,8 @@
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/linalg_solve.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 
 #include "ringlet/adapt/ring.h"
 #include "ringlet/adapt/turns.h"
@@ -87,6 +89,13 @@ double solve_half(std::vector<at::Tensor>& cores, std::size_t first, std::size_t
   return error;
 }
 
+/// The array that a ring makes, the modes of its first cores by those of the rest.
+at::Tensor made_matrix(const std::vector<at::Tensor>& cores, std::size_t half) {
+  const std::int64_t rank = cores.front().size(1);
+  const at::Tensor back = product_of(cores, half, cores.size()).view({-1, rank, rank});
+  return at::matmul(product_of(cores, 0, half), back.transpose(1, 2).flatten(1).t());
+}
+
 }  // namespace
 
 at::Tensor modes_of(const at::Tensor& weight, const Parameters& cores) {
@@ -120,8 +129,6 @@ at::Tensor modes_of(const at::Tensor& weight, const Parameters& cores) {
 SweepResult sweep_tensor_ring(const Parameters& cores, const at::Tensor& difference,
                               std::int64_t most_sweeps, double tolerance) {
   const at::NoGradGuard no_grad;
-  const at::Tensor modes = modes_of(difference, cores);
-  const double squared_norm = modes.to(at::kDouble).square().sum().item<double>();
   std::vector<at::Tensor> ring;
   std::int64_t rows = 1;
   std::size_t half = 0;
@@ -131,12 +138,19 @@ SweepResult sweep_tensor_ring(const Parameters& cores, const at::Tensor& differe
     rows *= core.size(0);
     ++half;
   }
-  const at::Tensor matrix = modes.view({rows, -1});
+  const at::Tensor wanted = modes_of(difference, cores).view({rows, -1});
+  const bool padded = wanted.numel() != difference.numel();
+  const at::Tensor known =
+      padded ? modes_of(at::ones_like(difference), cores).view({rows, -1}) > 0.5 : at::Tensor();
+  at::Tensor matrix = wanted;
   Turns turns(tolerance);
   SweepResult result;
   while (result.sweeps < most_sweeps && !result.converged) {
+    const double squared_norm = matrix.to(at::kDouble).square().sum().item<double>();
     solve_half(ring, 0, half, matrix, squared_norm);
     const double error = solve_half(ring, half, ring.size(), matrix, squared_norm);
+    // What the cores make of the padding is free: it is wanted as it is.
+    if (padded) matrix = at::where(known, wanted, made_matrix(ring, half));
     ++result.sweeps;
     result.converged = turns.converged(error / squared_norm);
   }
