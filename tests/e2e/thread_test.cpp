@@ -43,8 +43,10 @@ class TrainingThreads : public TinyProgram {
  protected:
   /// What a run's log says of threads.
   std::string said(const Arguments& environment, const Arguments& more = {}) {
-    write_model("sd1");
-    train::write_pictures(folder_ / "pictures");
+    if (!fs::exists(folder_ / "model")) {
+      write_model("sd1");
+      train::write_pictures(folder_ / "pictures");
+    }
     fs::remove_all(folder_ / "out");
     Arguments all = {"train",
                      "--model",
