@@ -117,8 +117,7 @@ std::vector<std::string> read_prompts(const GenerateOptions& o) {
   for (const std::string& prompt : o.prompts)  // perhaps "$(cat FILE)"
     prompts.push_back(without_byte_order_mark(prompt));
   if (!o.prompts_file.empty()) {
-    for (std::string& line : read_lines(o.prompts_file))
-      prompts.push_back(std::move(line));
+    for (std::string& line : read_lines(o.prompts_file)) prompts.push_back(std::move(line));
   }
   if (prompts.empty())
     throw Error(ErrorCode::invalid_argument, "--prompt", "a prompt is needed",

@@ -55,8 +55,8 @@ void add_group(CLI::App& app, const std::string& title, const std::function<void
 void refuse_group(const CLI::App& app, const std::string& title, const std::string& what,
                   const std::string& hint);
 
-/// The lines of a text file that are not empty. Throws Error(not_found), Error(invalid_argument) for
-/// a file without any, and as read_text_file.
+/// The lines of a text file that are not empty. Throws Error(not_found), Error(invalid_argument)
+/// for a file without any, and as read_text_file.
 std::vector<std::string> read_lines(const std::string& path);
 
 /// Where to go on after parsing: an exit status when the program is done (--help).

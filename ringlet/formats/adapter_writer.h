@@ -21,10 +21,10 @@ enum class MetadataLevel { none, minimum, full };
 struct AdapterWriteOptions {
   AdapterFormat format = AdapterFormat::ringlet;
   MetadataLevel metadata = MetadataLevel::minimum;
-  std::string title = {};  ///< modelspec.title
+  std::string title = {};         ///< modelspec.title
   std::string architecture = {};  ///< modelspec.architecture: "stable-diffusion-v1/lora", …
-  /// Paths of layers in the class that the model's folder names, by "component.path", where they are
-  /// others: PEFT compares names with those of the network that it is given. See
+  /// Paths of layers in the class that the model's folder names, by "component.path", where they
+  /// are others: PEFT compares names with those of the network that it is given. See
   /// pipeline::class_names.
   std::map<std::string, std::string> class_names = {};
 };

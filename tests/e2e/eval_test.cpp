@@ -83,7 +83,8 @@ TEST_F(Eval, MeasuresFoldersAndTheirDifference) {
 }
 
 TEST_F(Eval, RefusesWhatCannotBeMeasured) {
-  expect_failure({"eval", "speed"}, "use one of control, subject, set, similarity, compare, difference");
+  expect_failure({"eval", "speed"},
+                 "use one of control, subject, set, similarity, compare, difference");
   expect_failure({"eval", "control", "--kind", "depth", "--generated", "x"}, "use canny");
   const auto ignored = [&](const std::string& kind, const Arguments& more, const char* message) {
     Arguments words = {"eval",        "control",        "--kind",      kind,
