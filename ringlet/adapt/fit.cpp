@@ -389,7 +389,7 @@ class Fitter {
     const Coordinates coordinates(tensors, grams);
     at::Tensor x = coordinates.point();
     set_trainable(names);
-    constexpr std::int64_t kWindow = 50, kWindowWithGrams = 20;
+    constexpr std::int64_t kWindow = 50, kWindowWithGrams = 10;
     const Minimum minimum = minimise(
         [&](const at::Tensor& point, at::Tensor& gradient) {
           coordinates.move_to(point);
