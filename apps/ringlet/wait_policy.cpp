@@ -3,7 +3,7 @@
 // A parallel loop ends when its slowest thread does. GNU's runtime lets the others spin for
 // milliseconds, which is quickest on a machine of one's own; where another program wants the same
 // processor, they take it from the very thread that they wait for (docs/performance.md has
-// measurements). A short spin, then sleep, costs nothing on a quiet machine. The runtime reads its
+// measurements). With a short spin, then sleep, they give way. The runtime reads its
 // environment when it is loaded, before main, and offers no call to change it. So the program looks
 // before that, as the first thing that the dynamic linker runs, and where the variables are not
 // set, starts itself again with them. Which takes some 20 ms, so that only verbs that compute do.
