@@ -96,6 +96,7 @@ int cmd_eval_similarity(int argc, char** argv) {
   app.add_option("--model", options.model, "Folder with config.json and model.safetensors")
       ->required();
   options.adapters.add_to(app);
+  app.get_option("--adapter")->allow_extra_args(false);  // sentences follow
   app.add_option("--file", options.file, "A text file with a sentence a line");
   app.add_option("--length", options.length,
                  "Tokens of a sentence, at most [what the folder says, else 128]");
