@@ -11,7 +11,6 @@
 #include "ringlet/core/log.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/adapter_writer.h"
-#include "ringlet/formats/renamed_store.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "verbs.h"

@@ -63,7 +63,7 @@ void add_options(CLI::App& app, ExtractOptions& o) {
       ->capture_default_str();
   app.add_option(
          "--tolerance", o.fit.tolerance,
-         "A fit has converged when 50 steps (20 of trm, 10 sweeps) lower its squared error by "
+         "A fit has converged when 50 steps (10 of trm, 10 sweeps) lower its squared error by "
          "a smaller share")
       ->capture_default_str();
   app.add_option("--seed", o.fit.seed, "Seed of the adapters' start")

@@ -11,8 +11,7 @@
 //   ringlet.base_shapes  {"unet.….to_q": [320, 320], …}: the adapted layers' weights
 //   ringlet.training     JSON of the training run, or empty
 //   ringlet.new_layers   {"model.classifier": "classifier", …}: layers that the base lacks, and
-//   what
-//                        their starts follow from (nn::made_linear_layer), or missing
+//                        what their starts follow from (nn::made_linear_layer), or missing
 //   ringlet.config       config.json of the network with the adapter, or missing
 //   ringlet.control      JSON about a control encoder, whose tensors are "control.…", or missing
 // and the caller's own keys (modelspec.*, ss_*).
