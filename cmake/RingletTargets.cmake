@@ -8,6 +8,10 @@ function(ringlet_compile_options target)
     # GCC 12 warns falsely inside std::string concatenation (GCC bug 105329 and relatives).
     target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-restrict
                                              -Wno-array-bounds)
+    # In a unity build sources are included, and their local types look like a header's.
+    if(CMAKE_UNITY_BUILD)
+      target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+    endif()
   endif()
   # One precompiled header serves the library and the programs, so both need the same code model.
   target_compile_options(${target} PRIVATE -fPIC)

@@ -12,13 +12,12 @@
 #include <ATen/ops/where.h>
 
 #include "ringlet/adapt/fit_ring.h"
+#include "ringlet/adapt/part.h"
 #include "ringlet/adapt/turns.h"
 #include "ringlet/core/random.h"
 
 namespace ringlet::adapt {
 namespace {
-
-at::Tensor three_axes(const at::Tensor& w) { return w.dim() == 2 ? w.unsqueeze(-1) : w.flatten(2); }
 
 /// The eigenvectors of A A^t for a wide matrix A [k, many], in rising order of the eigenvalues, and
 /// these; fp64.

@@ -13,13 +13,12 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 
+#include "ringlet/adapt/part.h"
 #include "ringlet/adapt/ring.h"
 #include "ringlet/adapt/turns.h"
 
 namespace ringlet::adapt {
 namespace {
-
-at::Tensor three_axes(const at::Tensor& w) { return w.dim() == 2 ? w.unsqueeze(-1) : w.flatten(2); }
 
 /// C_{d+1} … C_n C_1 … C_{d-1}: all cores of a ring but one, [their modes, R, R].
 at::Tensor chain_without(const std::vector<at::Tensor>& cores, std::size_t d) {

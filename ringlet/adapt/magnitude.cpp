@@ -14,8 +14,6 @@ at::Tensor sums(const at::Tensor& like_weight, Side side) {
   return side == Side::output ? three.sum(at::IntArrayRef{1, 2}) : three.sum(at::IntArrayRef{0, 2});
 }
 
-at::Tensor three_axes(const at::Tensor& w) { return w.dim() == 2 ? w.unsqueeze(-1) : w.flatten(2); }
-
 at::Tensor squares_of(const at::Tensor& w, Side side) { return sums(three_axes(w).square(), side); }
 
 /// The same of w0 + scale up down.

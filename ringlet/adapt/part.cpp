@@ -159,6 +159,10 @@ bool FactoredResidual::drop_ranks(double p, RandomStream random) {
   return true;
 }
 
+at::Tensor three_axes(const at::Tensor& weight) {
+  return weight.dim() == 2 ? weight.unsqueeze(-1) : weight.flatten(2);
+}
+
 at::Tensor uniform_start(at::IntArrayRef shape, double bound, RandomStream& random) {
   at::Tensor start = at::empty(shape, at::kFloat);
   random.fill_uniform({start.data_ptr<float>(), static_cast<std::size_t>(start.numel())});

@@ -140,6 +140,9 @@ class FactoredResidual : public Residual {
   at::Tensor kept_;     ///< factors of the ranks under rank dropout
 };
 
+/// A weight [out, in] or [out, in, kh, kw] as [out, in, positions].
+at::Tensor three_axes(const at::Tensor& weight);
+
 /// a b^t for matrices [rows, width] and [columns, width], for use where no gradient is recorded.
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
 

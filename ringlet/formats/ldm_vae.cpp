@@ -11,7 +11,7 @@
 namespace ringlet::formats {
 namespace {
 
-std::optional<std::string> resnet_name(const std::string& rest) {
+std::optional<std::string> vae_resnet_name(const std::string& rest) {
   if (const auto renamed = replace_prefix(rest, {{"nin_shortcut.", "conv_shortcut."}}))
     return renamed;
   for (const char* same : {"norm1.", "conv1.", "norm2.", "conv2."})
@@ -29,7 +29,7 @@ std::optional<std::string> middle_name(const std::string& rest) {
   for (const auto& [from, to] :
        {std::pair{"block_1.", "resnets.0."}, std::pair{"block_2.", "resnets.1."}}) {
     if (!rest.starts_with(from)) continue;
-    const auto name = resnet_name(rest.substr(std::string_view(from).size()));
+    const auto name = vae_resnet_name(rest.substr(std::string_view(from).size()));
     return name ? std::optional(to + *name) : std::nullopt;
   }
   return std::nullopt;
@@ -52,7 +52,7 @@ std::optional<std::string> level_name(const std::string& rest, bool up, std::int
   if (!inner.starts_with("block.")) return std::nullopt;
   const std::size_t after = inner.find('.', 6);
   if (after == std::string::npos) return std::nullopt;
-  const auto name = resnet_name(inner.substr(after + 1));
+  const auto name = vae_resnet_name(inner.substr(after + 1));
   if (!name) return std::nullopt;
   return block + "resnets." + inner.substr(6, after - 6) + "." + *name;
 }

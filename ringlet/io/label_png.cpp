@@ -14,7 +14,7 @@ namespace ringlet::io {
 namespace {
 
 // PNG specification, third edition, §5.3 and §11.2.1.
-constexpr std::size_t kSignature = 8, kChunkFrame = 12, kHeaderBody = 13;
+constexpr std::size_t kSignatureBytes = 8, kChunkFrame = 12, kHeaderBody = 13;
 constexpr std::size_t kHeaderType = 12, kDepthByte = 24, kColourByte = 25, kHeaderSum = 29;
 constexpr unsigned kGrey = 0, kRgb = 2, kPalette = 3, kOtherFormat = 99;
 
@@ -32,11 +32,11 @@ std::size_t big_endian(std::span<const std::byte> file, std::size_t place) {
 /// colours, and then its indices are gone. The header was checked, so that all chunks up to IEND
 /// are whole.
 std::vector<std::byte> as_grey(std::span<const std::byte> file, const std::string& where) {
-  if (big_endian(file, kSignature) != kHeaderBody)
+  if (big_endian(file, kSignatureBytes) != kHeaderBody)
     throw Error(ErrorCode::bad_format, where, "the image is damaged: its header has a wrong size");
-  std::vector<std::byte> grey(file.begin(), file.begin() + kSignature);
+  std::vector<std::byte> grey(file.begin(), file.begin() + kSignatureBytes);
   bool ended = false;
-  for (std::size_t at = kSignature; !ended;) {
+  for (std::size_t at = kSignatureBytes; !ended;) {
     const std::size_t length = big_endian(file, at) + kChunkFrame;
     const std::string_view type(reinterpret_cast<const char*>(&file[at + 4]), 4);
     ended = type == "IEND";

@@ -38,7 +38,7 @@ WrongInput value(const char* name, const char* option, const char* text,
   return {name, run({option, text}), status, all, make_pictures};
 }
 
-const std::vector<WrongInput> kCommandLine = {
+const std::vector<WrongInput> kTrainCommandLine = {
     {"UnknownOption", run({"--instance-image", "x"}), 2, {"did you mean --instance-images?"}},
     {"KohyasName", run({"--max_train_steps", "9"}), 2, {"did you mean --steps?"}},
     {"PeftsName", run({"--lora_alpha=9"}), 2, {"did you mean --method \"lora(rank=N,alpha=A)\"?"}},
@@ -161,7 +161,7 @@ const std::vector<WrongInput> kControl = {
      make_pictures},
 };
 
-const std::vector<WrongInput> kNumbers = {
+const std::vector<WrongInput> kTrainNumbers = {
     value("StepsNegative", "--steps", "-5", {"larger than 0"}),
     value("StepsAreNoNumber", "--steps", "many", {"many", "--help"}),
     value("BatchSizeZero", "--batch-size", "0", {"larger than 0"}),
@@ -201,7 +201,7 @@ void earlier_run(const fs::path& folder) {
              "step,loss,learning_rate,gradient_norm,seconds,skipped\n");
 }
 
-const std::vector<WrongInput> kFolders = {
+const std::vector<WrongInput> kTrainFolders = {
     {"OutHoldsARun",
      run({"--out", "@/earlier"}),
      2,
@@ -243,12 +243,12 @@ const std::vector<WrongInput> kFolders = {
      }},
 };
 
-INSTANTIATE_TEST_SUITE_P(CommandLine, WrongTraining, testing::ValuesIn(kCommandLine), name_of);
+INSTANTIATE_TEST_SUITE_P(CommandLine, WrongTraining, testing::ValuesIn(kTrainCommandLine), name_of);
 INSTANTIATE_TEST_SUITE_P(Pictures, WrongTraining, testing::ValuesIn(kPictures), name_of);
 INSTANTIATE_TEST_SUITE_P(Methods, WrongTraining, testing::ValuesIn(kMethods), name_of);
 INSTANTIATE_TEST_SUITE_P(Control, WrongTraining, testing::ValuesIn(kControl), name_of);
-INSTANTIATE_TEST_SUITE_P(Numbers, WrongTraining, testing::ValuesIn(kNumbers), name_of);
-INSTANTIATE_TEST_SUITE_P(Folders, WrongTraining, testing::ValuesIn(kFolders), name_of);
+INSTANTIATE_TEST_SUITE_P(Numbers, WrongTraining, testing::ValuesIn(kTrainNumbers), name_of);
+INSTANTIATE_TEST_SUITE_P(Folders, WrongTraining, testing::ValuesIn(kTrainFolders), name_of);
 
 }  // namespace
 }  // namespace ringlet::e2e

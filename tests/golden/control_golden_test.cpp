@@ -9,7 +9,7 @@
 namespace ringlet {
 namespace {
 
-constexpr double kTolerance = 1e-5;  // relative, fp32, one forward
+constexpr double kControlTolerance = 1e-5;  // relative, fp32, one forward
 constexpr double kGradientTolerance = 5e-5;
 constexpr double kStrength = 0.75;
 
@@ -30,7 +30,7 @@ class PrefixedFormulaStore final : public nn::TensorStore {
 
 class ControlGolden : public testing::TestWithParam<std::string>, protected golden::Expected {
  protected:
-  ControlGolden() : Expected("control", kTolerance) {}
+  ControlGolden() : Expected("control", kControlTolerance) {}
   static nn::WeightSource source(const std::string& prefix, bool trainable = false) {
     return nn::WeightSource(std::make_shared<PrefixedFormulaStore>(prefix),
                             {.trainable = trainable});

@@ -11,13 +11,14 @@
 namespace ringlet {
 namespace {
 
-const std::filesystem::path kData = std::filesystem::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
+const std::filesystem::path kImageData =
+    std::filesystem::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
 
 TEST(ImagesGolden, PixelsEqualPillow) {
-  const auto expected = io::load_tensors(kData / "images.safetensors");
+  const auto expected = io::load_tensors(kImageData / "images.safetensors");
   ASSERT_GE(expected.size(), 39u);
   for (const auto& [name, want] : expected) {
-    const io::Image image = io::read_image(kData / "images" / name);
+    const io::Image image = io::read_image(kImageData / "images" / name);
     ASSERT_EQ(image.height, want.size(0)) << name;
     ASSERT_EQ(image.width, want.size(1)) << name;
     const at::Tensor actual = at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()),
@@ -30,10 +31,10 @@ TEST(ImagesGolden, PixelsEqualPillow) {
 }
 
 TEST(ImagesGolden, NumbersOfLabelMapsEqualPillow) {
-  const Json maps = read_json_file(kData / "labels.json");
+  const Json maps = read_json_file(kImageData / "labels.json");
   ASSERT_EQ(maps.size(), 8u);
   for (const auto& [name, rows] : maps.items()) {
-    const io::StoredNumbers stored = io::read_stored_numbers(kData / "labels" / name);
+    const io::StoredNumbers stored = io::read_stored_numbers(kImageData / "labels" / name);
     std::vector<std::uint16_t> wanted;
     for (const Json& row : rows)
       for (const Json& value : row) wanted.push_back(value.get<std::uint16_t>());

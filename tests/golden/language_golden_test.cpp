@@ -20,8 +20,9 @@
 namespace ringlet {
 namespace {
 
-const std::filesystem::path kData = std::filesystem::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
-constexpr double kTolerance = 2e-5;  // relative, fp32, forward and backward
+const std::filesystem::path kLanguageData =
+    std::filesystem::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
+constexpr double kLanguageTolerance = 2e-5;  // relative, fp32, forward and backward
 
 at::Tensor ids(const std::string& name, const nn::Shape& shape, std::int64_t low,
                std::int64_t high) {
@@ -33,7 +34,7 @@ at::Tensor ids(const std::string& name, const nn::Shape& shape, std::int64_t low
 
 class LanguageGolden : public testing::Test, protected golden::Expected {
  protected:
-  LanguageGolden() : Expected("language", kTolerance) {}
+  LanguageGolden() : Expected("language", kLanguageTolerance) {}
   static nn::WeightSource source() {
     return nn::WeightSource(std::make_shared<golden::FormulaStore>(), {.trainable = true});
   }
@@ -140,7 +141,7 @@ class TextTokenizers : public LanguageGolden {
 };
 
 TEST_F(TextTokenizers, WordPiecesEqualTokenizers) {
-  const auto tokenizer = models::WordPieceTokenizer::open(kData / "tokenizers/wordpiece");
+  const auto tokenizer = models::WordPieceTokenizer::open(kLanguageData / "tokenizers/wordpiece");
   for (const Json& row : configs_.at("tokens").at("wordpiece")) {
     const auto text = row.at("text").get<std::string>();
     if (row.contains("second")) {
@@ -158,7 +159,7 @@ TEST_F(TextTokenizers, WordPiecesEqualTokenizers) {
 }
 
 TEST_F(TextTokenizers, BytePairsEqualTokenizers) {
-  const auto tokenizer = models::ByteBpeTokenizer::open(kData / "tokenizers/byte_bpe");
+  const auto tokenizer = models::ByteBpeTokenizer::open(kLanguageData / "tokenizers/byte_bpe");
   for (const Json& row : configs_.at("tokens").at("byte_bpe")) {
     const auto text = row.at("text").get<std::string>();
     const models::EncodedText encoded = tokenizer.tokenize(text);

@@ -9,7 +9,7 @@
 namespace ringlet::eval {
 namespace {
 
-constexpr double kTolerance = 1e-9;  // relative, both sides in fp64
+constexpr double kMetricTolerance = 1e-9;  // relative, both sides in fp64
 
 class MetricsGolden : public testing::Test {
  protected:
@@ -18,7 +18,7 @@ class MetricsGolden : public testing::Test {
         read_json_file(std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/metrics.json");
     return json;
   }
-  static void expect_near(const Json& want, double found, double tolerance = kTolerance) {
+  static void expect_near(const Json& want, double found, double tolerance = kMetricTolerance) {
     EXPECT_NEAR(found, want.get<double>(), tolerance * std::abs(want.get<double>()));
   }
   static at::Tensor x() { return golden::uniform("metrics.x", {60, 8}).to(at::kDouble); }

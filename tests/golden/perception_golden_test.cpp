@@ -17,7 +17,7 @@
 namespace ringlet {
 namespace {
 
-constexpr double kTolerance = 5e-5;  // relative, fp32, forward and backward
+constexpr double kPerceptionTolerance = 5e-5;  // relative, fp32, forward and backward
 
 /// Variances are positive.
 class PositiveVariances final : public nn::TensorStore {
@@ -33,7 +33,7 @@ class PositiveVariances final : public nn::TensorStore {
 
 class PerceptionGolden : public testing::Test, protected golden::Expected {
  protected:
-  PerceptionGolden() : Expected("perception", kTolerance) {}
+  PerceptionGolden() : Expected("perception", kPerceptionTolerance) {}
   static nn::WeightSource source() {
     return nn::WeightSource(std::make_shared<PositiveVariances>(), {.trainable = true});
   }

@@ -16,14 +16,15 @@ namespace {
 constexpr double kTrajectoryTolerance = 1e-5;  // relative, fp32
 
 const nn::Shape kShape = {2, 2, 3, 4};
-const std::string kData = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
+const std::string kScheduleData = std::string(RINGLET_SOURCE_DIR) + "/tests/golden/data/";
 
 struct Golden {
-  Json json = read_json_file(kData + "schedules.json");
-  std::map<std::string, at::Tensor> tensors = io::load_tensors(kData + "schedules.safetensors");
+  Json json = read_json_file(kScheduleData + "schedules.json");
+  std::map<std::string, at::Tensor> tensors =
+      io::load_tensors(kScheduleData + "schedules.safetensors");
 };
 
-const Golden& golden_data() {
+const Golden& golden_schedules() {
   static const Golden data;
   return data;
 }
@@ -38,14 +39,14 @@ at::Tensor draw(std::int64_t index) {
 }
 
 diffusion::Schedule schedule_of(const std::string& config) {
-  return diffusion::Schedule(
-      diffusion::ScheduleConfig::from_json(golden_data().json.at("configs").at(config), config));
+  return diffusion::Schedule(diffusion::ScheduleConfig::from_json(
+      golden_schedules().json.at("configs").at(config), config));
 }
 
 TEST(SchedulesGolden, AlphasEqualDiffusers) {
-  for (const auto& [config, json] : golden_data().json.at("configs").items()) {
+  for (const auto& [config, json] : golden_schedules().json.at("configs").items()) {
     const diffusion::Schedule schedule = schedule_of(config);
-    const at::Tensor want = golden_data().tensors.at(config + ".alphas_cumprod");
+    const at::Tensor want = golden_schedules().tensors.at(config + ".alphas_cumprod");
     for (std::int64_t t = 0; t < schedule.training_steps(); ++t) {
       const double alpha = schedule.level(t).alpha;
       // The rescaling to zero terminal SNR subtracts square roots whose last bit LibTorch leaves to
@@ -60,7 +61,7 @@ TEST(SchedulesGolden, AlphasEqualDiffusers) {
 }
 
 TEST(SchedulesGolden, TrajectoriesEqualDiffusers) {
-  for (const Json& test_case : golden_data().json.at("cases")) {
+  for (const Json& test_case : golden_schedules().json.at("cases")) {
     const std::string key = test_case.at("key");
     std::string name = test_case.at("sampler");
     const bool random_ddim = name == "ddim-eta";
@@ -74,7 +75,7 @@ TEST(SchedulesGolden, TrajectoriesEqualDiffusers) {
     const at::Tensor x = plan.start > 0 ? diffusion::add_noise(golden::uniform("picture", kShape),
                                                                noise, plan.steps[plan.start].from)
                                         : noise * plan.initial_sigma;
-    const at::Tensor& want = golden_data().tensors.at(key);
+    const at::Tensor& want = golden_schedules().tensors.at(key);
     std::int64_t row = 0;
     choice.entry->sample(network, x, plan, draw, [&](const diffusion::StepReport& report) {
       const double difference = (report.latents - want[row]).abs().max().item<double>();

@@ -15,16 +15,16 @@ namespace {
 namespace fs = std::filesystem;
 using Ids = std::vector<std::int64_t>;
 
-const fs::path kData = fs::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
+const fs::path kTokenizerData = fs::path(RINGLET_SOURCE_DIR) / "tests/golden/data";
 
 /// Another folder with cases may be named, to check the full vocabulary by hand.
 fs::path tokenizer_folder() {
   const char* other = std::getenv("RINGLET_TOKENIZER_CASES");
-  return other != nullptr ? fs::path(other) : kData / "tokenizer";
+  return other != nullptr ? fs::path(other) : kTokenizerData / "tokenizer";
 }
 Json cases() {
   const fs::path beside = tokenizer_folder() / "cases.json";
-  return read_json_file(fs::exists(beside) ? beside : kData / "tokenizer.json");
+  return read_json_file(fs::exists(beside) ? beside : kTokenizerData / "tokenizer.json");
 }
 
 TEST(TokenizerGolden, IdsEqualTransformers) {
@@ -58,7 +58,7 @@ TEST(TokenizerGolden, SpecialTokenFilesAreReadAsTransformersDoes) {
 }
 
 TEST(Tokenizer, TellsWhatWasCut) {
-  const auto tokenizer = models::ClipTokenizer::open(kData / "tokenizer");
+  const auto tokenizer = models::ClipTokenizer::open(kTokenizerData / "tokenizer");
   const auto encoded = tokenizer.encode("one two three four five six", 5);
   EXPECT_EQ(encoded.ids.size(), 5u);
   EXPECT_EQ(encoded.used, 5);
@@ -67,12 +67,12 @@ TEST(Tokenizer, TellsWhatWasCut) {
 }
 
 TEST(Tokenizer, OneMegabyteWordIsFast) {
-  const auto tokenizer = models::ClipTokenizer::open(kData / "tokenizer");
+  const auto tokenizer = models::ClipTokenizer::open(kTokenizerData / "tokenizer");
   EXPECT_GT(tokenizer.tokenize(std::string(1 << 20, 'a')).size(), 1000u);
 }
 
 TEST(Tokenizer, RefusesInvalidUtf8) {
-  const auto tokenizer = models::ClipTokenizer::open(kData / "tokenizer");
+  const auto tokenizer = models::ClipTokenizer::open(kTokenizerData / "tokenizer");
   EXPECT_THROW(tokenizer.tokenize("caf\xe9"), Error);
 }
 

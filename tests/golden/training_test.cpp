@@ -17,7 +17,7 @@ constexpr double kLossTolerance = 1e-6;      // relative, fp32
 constexpr double kWeightTolerance = 1e-5;    // absolute, after ten steps of 1e-3
 constexpr double kGradientTolerance = 1e-5;  // relative, norm of the whole gradient
 
-const Json& golden_data() {
+const Json& golden_training() {
   static const Json json = read_json_file(golden::data_folder() / "training.json");
   return json;
 }
@@ -64,7 +64,7 @@ std::string peft_name(const std::string& name) {
 class LoraRun {
  public:
   explicit LoraRun(const std::string& key)
-      : run_(golden_data().at("runs").at(key)),
+      : run_(golden_training().at("runs").at(key)),
         model_("sd1"),
         adapters_(make_adapters()),
         schedule_(model_.schedule()) {
@@ -83,8 +83,8 @@ class LoraRun {
     train::TrainerOptions options;
     options.steps = static_cast<std::int64_t>(run_.at("losses").size());
     options.clip_norm = run_.at("clip_norm");
-    options.learning_rate.peak = golden_data().at("learning_rate");
-    options.adamw.weight_decay = golden_data().at("weight_decay");
+    options.learning_rate.peak = golden_training().at("learning_rate");
+    options.adamw.weight_decay = golden_training().at("weight_decay");
     std::vector<train::StepReport> reports;
     train::Trainer(
         trainables, [this](std::int64_t step) { return loss(step); }, options)
@@ -99,7 +99,7 @@ class LoraRun {
 
  private:
   adapt::AdapterSet make_adapters() const {
-    const std::string rank = golden_data().at("rank").dump();
+    const std::string rank = golden_training().at("rank").dump();
     return adapt::AdapterSet::create(
         adapt::parse_method("lora(rank=" + rank + ",alpha=" + rank + ")"),
         adapt::select_targets({{"unet", &model_.index}}, {.presets = {"attention"}}),
@@ -107,7 +107,7 @@ class LoraRun {
   }
 
   at::Tensor loss(std::int64_t step) const {
-    const auto all = golden_data().at("timesteps").get<std::vector<std::int64_t>>();
+    const auto all = golden_training().at("timesteps").get<std::vector<std::int64_t>>();
     const std::int64_t instance_rows = run_.at("rows");
     const std::int64_t rows = instance_rows + run_.at("class_rows").get<std::int64_t>();
     std::vector<std::int64_t> timesteps;
@@ -135,7 +135,7 @@ class TrainingGolden : public testing::TestWithParam<std::string> {
 
  private:
   static void expect_reports(const std::vector<train::StepReport>& reports) {
-    const Json& want = golden_data().at("runs").at(GetParam());
+    const Json& want = golden_training().at("runs").at(GetParam());
     ASSERT_EQ(reports.size(), want.at("losses").size());
     for (std::size_t i = 0; i < reports.size(); ++i) {
       const double loss = want.at("losses")[i], norm = want.at("gradient_norms")[i];
@@ -169,12 +169,12 @@ INSTANTIATE_TEST_SUITE_P(Runs, TrainingGolden,
 
 TEST(MinSnrGolden, WeightedErrorsEqualDiffusers) {
   const at::NoGradGuard no_grad;
-  for (const auto& [key, want] : golden_data().at("min_snr").items()) {
+  for (const auto& [key, want] : golden_training().at("min_snr").items()) {
     const TinyUNet model(want.at("model").get<std::string>());
     const auto timesteps = want.at("timesteps").get<std::vector<std::int64_t>>();
     const at::Tensor errors = train::denoising_errors(
         model.unet, model.schedule(want.at("zero_terminal").get<bool>()),
-        batch_of("min_snr." + key, timesteps), golden_data().at("min_snr_gamma").get<double>());
+        batch_of("min_snr." + key, timesteps), golden_training().at("min_snr_gamma").get<double>());
     for (std::size_t i = 0; i < timesteps.size(); ++i) {
       const double row = want.at("rows")[i];
       EXPECT_NEAR(errors[static_cast<std::int64_t>(i)].item<double>(), row, kLossTolerance * row)

@@ -14,11 +14,11 @@
 namespace ringlet {
 namespace {
 
-constexpr double kTolerance = 1e-5;  // relative, fp32, one forward
+constexpr double kVisionTolerance = 1e-5;  // relative, fp32, one forward
 
 class VisionGolden : public testing::TestWithParam<std::string>, protected golden::Expected {
  protected:
-  VisionGolden() : Expected("vision", kTolerance) {}
+  VisionGolden() : Expected("vision", kVisionTolerance) {}
   static nn::WeightSource source() {
     return nn::WeightSource(std::make_shared<golden::FormulaStore>());
   }
