@@ -5,7 +5,8 @@
 
 Each folder may include headers of itself and of the folders in ALLOWED (docs/architecture.md shows
 the same table as a picture). Library code under ringlet/ may not print, exit, abort or assert: it
-throws ringlet::Error. Exits 1 with one line per offence.
+throws ringlet::Error. Nor does it speak command line: a literal names an option as a field between
+back quotes (core/error.h), never with dashes. Exits 1 with one line per offence.
 """
 import pathlib
 import re
@@ -32,6 +33,19 @@ QUOTED = re.compile(r'^\s*#\s*include\s+"(?!ringlet/)([^"]+)"')
 FORBIDDEN = re.compile(r"\bstd::(cout|cerr|clog|exit|abort|terminate|quick_exit)\b"
                        r"|(?<![\w:])(printf|fprintf|puts|exit|abort|assert)\s*\(")
 
+OPTION = re.compile(r"--[A-Za-z]")
+LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Text about another program's options, and a file whose lines are another language.
+OTHERS = re.compile(r"scripts/bootstrap\.sh --cuda")
+OTHER_LANGUAGES = {"ringlet/io/html.cpp"}  # custom properties of CSS
+COMMAND_LINES = {"ringlet/eval/recipe.cpp"}  # the commands by which a comparison makes its cells
+
+
+def speaks_command_line(path, code):
+    if str(path) in OTHER_LANGUAGES | COMMAND_LINES:
+        return False
+    return any(OPTION.search(OTHERS.sub("", text)) for text in LITERAL.findall(code))
+
 
 def folder_of(path):
     return path.parts[1] if path.parts[0] == "ringlet" else path.parts[0]
@@ -52,6 +66,8 @@ def offences(root, path):
                 yield f"{path}:{number}: write the include from the root: \"ringlet/...\""
             if FORBIDDEN.search(code):
                 yield f"{path}:{number}: library code throws Error; it never prints, exits or asserts"
+            if speaks_command_line(path, code):
+                yield f"{path}:{number}: name the option as a field between back quotes (core/error.h)"
 
 
 def main():

@@ -48,9 +48,9 @@ io::Image make(const data::ControlSettings& settings, const fs::path& picture, s
 }
 
 int make_signals(const ControlMakeOptions& o) {
-  const data::ControlSettings settings{data::control_signal_from_name(o.kind, "--kind"), o.canny,
-                                       o.given};
-  data::check_signal_folder(settings, "--given");
+  const data::ControlSettings settings{data::control_signal_from_name(o.kind, Field("kind")),
+                                       o.canny, o.given};
+  data::check_signal_folder(settings, Field("given"));
   if (o.size < 0) throw Error(ErrorCode::invalid_argument, "--size", "must not be negative");
   check_out(o.out, o.images, "--images");
   check_out(o.out, o.given, "--given");

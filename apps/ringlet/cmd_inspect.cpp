@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_options.h"
+#include "option_words.h"
 #include "options.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/read_file.h"
@@ -135,7 +136,7 @@ int inspect_adapter(const InspectOptions& o) {
     print_json({{"path", o.path},
                 {"dialect", report.dialect},
                 {"methods", report.methods},
-                {"decisions", report.decisions},
+                {"decisions", with_options(report.decisions)},
                 {"layers", read.set.entries().size()},
                 {"parameters", read.set.parameter_count()}});
     return 0;
@@ -152,7 +153,7 @@ int inspect_adapter(const InspectOptions& o) {
     std::printf("  %5d  %s\n", methods[i].first, methods[i].second.c_str());
   if (methods.size() > kShown)
     std::printf("         … and %zu more (--json shows all)\n", methods.size() - kShown);
-  for (const std::string& decision : report.decisions)
+  for (const std::string& decision : with_options(report.decisions))
     std::printf("\n  understood: %s", decision.c_str());
   std::printf("\n  every tensor of the file belongs to a layer of the model\n");
   return 0;
@@ -196,7 +197,8 @@ int cmd_inspect(int argc, char** argv) {
   if (!options.model.empty())
     return nn::with_ringlet_errors("inspect", [&] { return inspect_adapter(options); });
   if (options.tokens || !options.tokens_file.empty()) return inspect_tokens(options);
-  const Json description = pipeline::describe(options.path, options.files.variant);
+  Json description = pipeline::describe(options.path, options.files.variant);
+  for (Json& note : description.at("notes")) note = with_options(note.get<std::string>());
   if (options.common.json)
     print_json(description);
   else

@@ -6,6 +6,7 @@
 
 #include "canny_options.h"
 #include "model_options.h"
+#include "option_words.h"
 #include "options.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/control_metrics.h"
@@ -170,8 +171,8 @@ void translate(TrainOptions& o) {
                 "use centre or random");
   run.crop.random = o.crop == "random";
   if (!o.control.empty()) {
-    const data::ControlSettings settings{data::control_signal_from_name(o.control, "--control"),
-                                         o.canny, o.control_images};
+    const data::ControlSettings settings{
+        data::control_signal_from_name(o.control, Field("control")), o.canny, o.control_images};
     run.control = {settings, pipeline::control_kind_from_name(o.control_network),
                    o.validation_pictures, control_metric(settings)};
   }
@@ -210,8 +211,10 @@ nlohmann::json plan_json(const train::FineTunePlan& plan) {
   for (const auto& [caption, tokens] : plan.examples)
     captions.push_back({{"caption", caption}, {"tokens", tokens}});
   for (const auto& [where, text] : plan.too_long)
-    too_long.push_back(
-        {{"where", where}, {"tokens", text.tokens}, {"limit", text.limit}, {"cut", text.cut}});
+    too_long.push_back({{"where", with_options(where)},
+                        {"tokens", text.tokens},
+                        {"limit", text.limit},
+                        {"cut", text.cut}});
   return {{"model", plan.model_kind},
           {"pictures", plan.pictures},
           {"captions_from_files", plan.captions},
@@ -258,8 +261,9 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
   for (const auto& [caption, tokens] : plan.examples)
     plan_line("caption", "\"" + caption + "\" (" + std::to_string(tokens) + " tokens)");
   for (const auto& [where, cut] : plan.too_long)
-    plan_line("too long", where + ": " + std::to_string(cut.tokens) + " tokens, the model reads " +
-                              std::to_string(cut.limit) + "; ignored: \"" + cut.cut + "\"");
+    plan_line("too long", with_options(where) + ": " + std::to_string(cut.tokens) +
+                              " tokens, the model reads " + std::to_string(cut.limit) +
+                              "; ignored: \"" + cut.cut + "\"");
   if (!o.run.class_prompt.empty()) show_class_pictures(plan, o.run.class_prompt);
   if (o.run.control)
     plan_line("control", o.control + " through " + o.control_network + ", " +

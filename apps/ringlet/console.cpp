@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "option_words.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
 
@@ -43,7 +44,7 @@ void start_logging(Verbosity verbosity) {
     if (level == LogLevel::debug && verbosity != Verbosity::verbose) return;
     if (level == LogLevel::warning && !said.emplace(message).second) return;
     const char* prefix = level == LogLevel::warning ? "warning: " : "";
-    std::fprintf(stderr, "%s%s\n", prefix, printable(message).c_str());
+    std::fprintf(stderr, "%s%s\n", prefix, printable(with_options(message)).c_str());
   });
 }
 
@@ -60,7 +61,8 @@ void print_made(bool json, const nlohmann::json& result, const std::string& path
     std::printf("%s\n", path.c_str());
 }
 
-int report(const Error& error, bool json) {
+int report(const Error& problem, bool json) {
+  const Error error = with_options(problem);
   if (json) {
     const nlohmann::json out = {{"error",
                                  {{"code", to_string(error.code())},

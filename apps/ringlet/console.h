@@ -22,8 +22,9 @@ void print_json(const nlohmann::json& result);
 /// Prints what a verb made: with `json` its result, otherwise the path of what it wrote.
 void print_made(bool json, const nlohmann::json& result, const std::string& path);
 
-/// Prints the error (as JSON on stdout with `json`) and returns its exit status.
-int report(const Error& error, bool json);
+/// Prints the error, its fields as options (as JSON on stdout with `json`) and returns its exit
+/// status.
+int report(const Error& problem, bool json);
 
 /// From now on Ctrl-C sets a flag that `interrupted` reads; a second Ctrl-C ends the program.
 void catch_interrupts();

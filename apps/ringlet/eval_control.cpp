@@ -112,7 +112,7 @@ class ControlGeneration {
  public:
   explicit ControlGeneration(const EvalControlOptions& o)
       : o_(o),
-        settings_{data::control_signal_from_name(o.kind, "--kind"), o.canny, o.control_images},
+        settings_{data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.control_images},
         pictures_(data::read_pictures(o.reference)),
         choices_(parse_adapters(o.adapters)),
         model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))) {
@@ -173,7 +173,7 @@ class ControlGeneration {
 
   /// Pictures are called after their references, which may lie in several folders.
   void check_references() const {
-    data::check_signal_folder(settings_, "--control-images");
+    data::check_signal_folder(settings_, Field("control_images"));
     data::check_picture_names(data::paths_of(pictures_));
   }
 

@@ -230,7 +230,7 @@ void AdapterSet::set_strength(double strength) {
 }
 
 void AdapterSet::set_block_strengths(const std::vector<std::pair<std::string, double>>& blocks) {
-  constexpr const char* kOption = "--block-strength";
+  const Field kOption("block_strength");
   for (const auto& [pattern, factor] : blocks) {
     if (!std::isfinite(factor))
       throw Error(ErrorCode::invalid_argument, kOption, "must be a finite number");

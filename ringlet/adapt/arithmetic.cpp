@@ -28,7 +28,7 @@ struct Stack {
 
 Error no_sum(const std::string& layer, const std::string& why) {
   return {ErrorCode::unsupported, layer, why,
-          "choose --as lora --rank R or --as diff, or merge the adapters into the model"};
+          "choose `as=lora` `rank=R` or `as=diff`, or merge the adapters into the model"};
 }
 
 std::map<std::string, Stack> stacks_of(std::span<const AdapterSet* const> sets) {
@@ -47,7 +47,7 @@ std::map<std::string, Stack> stacks_of(std::span<const AdapterSet* const> sets) 
   }
   std::erase_if(stacks, [](const auto& one) { return one.second.adapters.empty(); });
   if (stacks.empty())
-    throw Error(ErrorCode::invalid_argument, "--adapter", "no adapter changes anything",
+    throw Error(ErrorCode::invalid_argument, Field("adapter"), "no adapter changes anything",
                 "give at least one with a strength other than 0");
   return stacks;
 }
@@ -242,7 +242,7 @@ class Sum {
 }  // namespace
 
 Approximation as_low_rank(std::span<const AdapterSet* const> sets, const LowRankGoal& goal) {
-  return nn::with_ringlet_errors("--as lora", [&] {
+  return nn::with_ringlet_errors("`as=lora`", [&] {
     const at::NoGradGuard no_grad;
     std::vector<Assignment> assignments;
     std::vector<LayerError> errors;
@@ -274,7 +274,7 @@ Approximation as_low_rank(std::span<const AdapterSet* const> sets, const LowRank
 }
 
 AdapterSet as_difference(std::span<const AdapterSet* const> sets) {
-  return nn::with_ringlet_errors("--as diff", [&] {
+  return nn::with_ringlet_errors("`as=diff`", [&] {
     const at::NoGradGuard no_grad;
     std::vector<Assignment> assignments;
     Numbers numbers;
@@ -289,7 +289,7 @@ AdapterSet as_difference(std::span<const AdapterSet* const> sets) {
 }
 
 AdapterSet combine(std::span<const AdapterSet* const> sets) {
-  return nn::with_ringlet_errors("--into-adapter", [&] {
+  return nn::with_ringlet_errors(Field("into_adapter"), [&] {
     const at::NoGradGuard no_grad;
     std::vector<Assignment> assignments;
     Numbers numbers;

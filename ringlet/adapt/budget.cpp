@@ -263,7 +263,7 @@ class Search {
 
 std::int64_t parse_budget(std::string_view text) {
   const auto fail = [&]() -> Error {
-    return {ErrorCode::invalid_argument, "--budget",
+    return {ErrorCode::invalid_argument, Field("budget"),
             "\"" + std::string(text) + "\" is not a number of parameters",
             "write for example 400000, 400k or 0.4M"};
   };
@@ -302,24 +302,24 @@ std::int64_t parse_budget(std::string_view text) {
 BudgetPlan fit_budget(std::string_view text, std::int64_t budget, std::span<const Target> targets,
                       FactorTable factors) {
   if (targets.empty())
-    throw Error(ErrorCode::invalid_argument, "--budget",
+    throw Error(ErrorCode::invalid_argument, Field("budget"),
                 "there is nothing to spend the parameters on", "choose layers");
-  return nn::with_ringlet_errors("--budget", [&] {
+  return nn::with_ringlet_errors(Field("budget"), [&] {
     Search search(text, targets, factors);
     std::optional<Method> method = search.within(budget);
     if (!method && search.lower_transforms()) method = search.within(budget);
     if (!method) {
       const Method smallest = search.smallest();
-      throw Error(ErrorCode::invalid_argument, "--budget",
+      throw Error(ErrorCode::invalid_argument, Field("budget"),
                   smallest.text() + " on " + std::to_string(targets.size()) + " layers has " +
                       std::to_string(search.count(smallest)) + " parameters, more than " +
                       std::to_string(budget),
                   "raise the budget, choose a part with fewer parameters, or adapt fewer layers "
-                  "with --targets, --include and --exclude");
+                  "with `targets`, `include` and `exclude`");
     }
     if (!search.grows())
       log(LogLevel::info,
-          "--budget: " + method->text() + " stays as it is; it has no size to choose");
+          "`budget`: " + method->text() + " stays as it is; it has no size to choose");
     BudgetPlan plan{std::move(*method), 0, search.rows()};
     plan.parameters = search.count(plan.method);
     for (BudgetRow& row : plan.rows)

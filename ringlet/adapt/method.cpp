@@ -13,7 +13,7 @@ namespace ringlet::adapt {
 namespace {
 
 [[noreturn]] void invalid(const std::string& what, const std::string& hint) {
-  throw Error(ErrorCode::invalid_argument, "--method", what, hint);
+  throw Error(ErrorCode::invalid_argument, Field("method"), what, hint);
 }
 
 /// What aliases stand for; % takes the options that the alias is given.

@@ -85,7 +85,7 @@ const Preset& find_preset(const std::string& name) {
   if (found != presets().end()) return *found;
   const std::vector<std::string> names = target_presets();
   const std::string near = nearest_name(name, names);
-  throw Error(ErrorCode::invalid_argument, "--targets", "there is no preset \"" + name + "\"",
+  throw Error(ErrorCode::invalid_argument, Field("targets"), "there is no preset \"" + name + "\"",
               (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
 }
 
@@ -137,7 +137,7 @@ std::vector<std::string> examples_for(std::string_view pattern, std::vector<std:
   return names;
 }
 
-NamePredicate matcher(const std::string& pattern, const std::string& option) {
+NamePredicate matcher(const std::string& pattern, const Field& option) {
   if (!pattern.starts_with(kRegexPrefix))
     return [pattern](const std::string& name) {
       if (glob_matches(pattern, name)) return true;
@@ -183,7 +183,7 @@ bool mark(const std::vector<Target>& layers, const Predicate& selects, bool valu
 }
 
 void mark_patterns(const std::vector<Target>& layers, const std::vector<std::string>& patterns,
-                   const std::string& option, bool value, std::vector<bool>& marks) {
+                   const Field& option, bool value, std::vector<bool>& marks) {
   for (const std::string& pattern : patterns) {
     const auto selects = [match = matcher(pattern, option)](const Target& target) {
       return match(target.full_name());
@@ -198,8 +198,7 @@ void mark_patterns(const std::vector<Target>& layers, const std::vector<std::str
 
 }  // namespace
 
-bool pattern_matches(const std::string& pattern, const std::string& name,
-                     const std::string& option) {
+bool pattern_matches(const std::string& pattern, const std::string& name, const Field& option) {
   return matcher(pattern, option)(name);
 }
 
@@ -218,18 +217,18 @@ std::vector<Target> select_targets(const Components& components, const TargetOpt
     if (mark(layers, find_preset(name).selects, true, marks)) continue;
     std::vector<std::string> parts;
     for (const auto& component : components) parts.push_back(component.first);
-    throw Error(ErrorCode::invalid_argument, "--targets",
+    throw Error(ErrorCode::invalid_argument, Field("targets"),
                 "the preset \"" + name + "\" matches no layer",
                 "the model's parts are: " + join(parts));
   }
-  mark_patterns(layers, options.include, "--include", true, marks);
-  mark_patterns(layers, options.exclude, "--exclude", false, marks);
+  mark_patterns(layers, options.include, Field("include"), true, marks);
+  mark_patterns(layers, options.exclude, Field("exclude"), false, marks);
 
   std::vector<Target> selected;
   for (std::size_t i = 0; i < layers.size(); ++i)
     if (marks[i]) selected.push_back(layers[i]);
   if (selected.empty())
-    throw Error(ErrorCode::invalid_argument, "--exclude", "excludes every selected layer",
+    throw Error(ErrorCode::invalid_argument, Field("exclude"), "excludes every selected layer",
                 "exclude less, or include more");
   return selected;
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/core/error.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/weight_source.h"
 
@@ -56,8 +57,7 @@ std::vector<std::string> target_presets();
 
 /// Whether a pattern matches a full name, of a layer or a parameter. Throws Error(invalid_argument)
 /// for a regular expression that is none; `option` names the pattern's place.
-bool pattern_matches(const std::string& pattern, const std::string& name,
-                     const std::string& option);
+bool pattern_matches(const std::string& pattern, const std::string& name, const Field& option);
 
 /// The selected layers, by component, then name; "attention" when neither a preset nor an include
 /// pattern is given. Throws Error(invalid_argument) for an unknown preset, a regular expression

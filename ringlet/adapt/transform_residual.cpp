@@ -218,7 +218,7 @@ void TransformResidual::begin_step(const Dropout& rates, RandomStream random) {
   if (rates.input > 0.0) input_draws_ = RandomStream(inputs, 0);
   if (parts_.residual && !parts_.residual->drop_ranks(rates.rank, RandomStream(ranks, 1)))
     throw Error(ErrorCode::unsupported, spec_, "has no ranks that could be left out",
-                "train without --rank-dropout");
+                "train without `rank_dropout`");
 }
 
 }  // namespace ringlet::adapt

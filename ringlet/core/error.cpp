@@ -71,4 +71,9 @@ Error::Error(ErrorCode code, std::string where, std::string message, std::string
   if (!hint_.empty()) text_ += "\n  " + printable(hint_, /*keep_line_breaks=*/true);
 }
 
+Error::Error(ErrorCode code, Field where, std::string message, std::string hint)
+    : Error(code, std::move(where.path), std::move(message), std::move(hint)) {
+  at_field_ = true;
+}
+
 }  // namespace ringlet

@@ -196,11 +196,10 @@ io::Image moved_landmarks(const fs::path& path, const io::Image& image, const Cr
 
 }  // namespace
 
-ControlSignal control_signal_from_name(std::string_view name, std::string_view option) {
+ControlSignal control_signal_from_name(std::string_view name, const Field& option) {
   for (const auto& [known, signal] : kNames)
     if (name == known) return signal;
-  throw Error(ErrorCode::invalid_argument, std::string(option),
-              "\"" + std::string(name) + "\" is not known",
+  throw Error(ErrorCode::invalid_argument, option, "\"" + std::string(name) + "\" is not known",
               "use canny, segmentation, landmark or map");
 }
 
@@ -272,11 +271,11 @@ void check_control_file(const ControlSettings& settings, const fs::path& picture
     read_map(*file, image);
 }
 
-void check_signal_folder(const ControlSettings& settings, std::string_view option) {
+void check_signal_folder(const ControlSettings& settings, const Field& option) {
   const bool given =
       settings.signal == ControlSignal::map || settings.signal == ControlSignal::landmark;
   if (given && settings.folder.empty())
-    throw Error(ErrorCode::invalid_argument, std::string(option),
+    throw Error(ErrorCode::invalid_argument, option,
                 std::string("is missing: a ") + name_of(settings.signal) +
                     " cannot be computed from a picture",
                 "give the folder with one file per picture, of the same name");

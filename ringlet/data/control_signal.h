@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ringlet/core/error.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/io/image.h"
 
@@ -18,7 +19,7 @@ enum class ControlSignal { canny, segmentation, landmark, map };
 
 /// Reads "canny", "segmentation", "landmark" or "map". Throws Error(invalid_argument) that names
 /// the option.
-ControlSignal control_signal_from_name(std::string_view name, std::string_view option);
+ControlSignal control_signal_from_name(std::string_view name, const Field& option);
 const char* name_of(ControlSignal signal);
 
 /// Canny's thresholds (1986) on the gradient's L1 norm, as OpenCV counts them.
@@ -94,7 +95,7 @@ std::vector<std::filesystem::path> control_files(
 
 /// Throws Error(invalid_argument) that names the option when the signal can only be given, and no
 /// folder is.
-void check_signal_folder(const ControlSettings& settings, std::string_view option);
+void check_signal_folder(const ControlSettings& settings, const Field& option);
 
 /// Throws Error(invalid_argument) that names two pictures of one name, in different folders or of
 /// different types: one signal's file would belong to both.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <string>
 
+#include "ringlet/core/error.h"
+
 namespace ringlet::diffusion {
 namespace {
 
@@ -112,7 +114,7 @@ std::vector<NoiseLevel> karras_levels(const Schedule& schedule, Grid grid,
 std::vector<double> lcm_timesteps(const ScheduleConfig& c, std::int64_t count) {
   const std::int64_t original = c.original_inference_steps;
   if (count > original)
-    throw Error(ErrorCode::invalid_argument, "--steps",
+    throw Error(ErrorCode::invalid_argument, Field("steps"),
                 std::to_string(count) + " steps, but the LCM grid has " + std::to_string(original),
                 "LCM needs 1 to 8 steps");
   const std::int64_t stride = c.training_steps / original;
@@ -126,9 +128,9 @@ std::vector<double> lcm_timesteps(const ScheduleConfig& c, std::int64_t count) {
 }
 
 void check_steps(const Schedule& schedule, std::int64_t steps, std::int64_t more_intervals) {
-  if (steps < 1) throw Error(ErrorCode::invalid_argument, "--steps", "must be at least 1");
+  if (steps < 1) throw Error(ErrorCode::invalid_argument, Field("steps"), "must be at least 1");
   if (steps > schedule.training_steps() - more_intervals)
-    throw Error(ErrorCode::invalid_argument, "--steps",
+    throw Error(ErrorCode::invalid_argument, Field("steps"),
                 std::to_string(steps) + " steps are too many: the model was trained with " +
                     std::to_string(schedule.training_steps()) + " noise levels",
                 "20 to 50 steps are usual");
@@ -145,7 +147,7 @@ SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, 
                        std::optional<Spacing> chosen) {
   const ScheduleConfig& c = schedule.config();
   if (chosen && grid == Grid::lcm)
-    throw Error(ErrorCode::invalid_argument, "--spacing",
+    throw Error(ErrorCode::invalid_argument, Field("spacing"),
                 "the sampler lcm visits the steps that the model was distilled on",
                 "leave it out, or choose another sampler");
   const Spacing spacing = chosen ? *chosen : c.spacing.value_or(default_spacing(c, grid));
@@ -187,13 +189,13 @@ SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, 
 
 std::size_t start_for_strength(std::int64_t steps, double strength) {
   if (!(strength > 0.0 && strength <= 1.0))
-    throw Error(ErrorCode::invalid_argument, "--strength", "must lie above 0 and up to 1");
+    throw Error(ErrorCode::invalid_argument, Field("strength"), "must lie above 0 and up to 1");
   const auto done =
       std::min(static_cast<std::int64_t>(static_cast<double>(steps) * strength), steps);
   if (done < 1)
-    throw Error(ErrorCode::invalid_argument, "--strength",
+    throw Error(ErrorCode::invalid_argument, Field("strength"),
                 "so low a strength leaves no step of " + std::to_string(steps),
-                "raise --strength or --steps");
+                "raise `strength` or `steps`");
   return static_cast<std::size_t>(steps - done);
 }
 

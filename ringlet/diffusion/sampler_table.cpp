@@ -92,7 +92,7 @@ SamplerChoice find_sampler(std::string_view name) {
     if (takes_karras(known)) names.push_back(known.name + std::string(kKarras));
   }
   const std::string near = nearest_name(normal_form(name), names);
-  throw Error(ErrorCode::invalid_argument, "--sampler",
+  throw Error(ErrorCode::invalid_argument, Field("sampler"),
               "there is no sampler \"" + std::string(name) + "\"",
               (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
 }
@@ -104,7 +104,7 @@ SamplerChoice default_sampler(const ScheduleConfig& config) {
     return {entry, config.karras_sigmas && takes_karras(*entry)};
   if (!config.scheduler_class.empty())
     log(LogLevel::warning, "the model's own sampler " + config.scheduler_class +
-                               " is not available; using euler (choose with --sampler)");
+                               " is not available; using euler (choose with `sampler`)");
   return {find_entry("euler"), config.karras_sigmas};
 }
 

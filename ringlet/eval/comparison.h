@@ -18,7 +18,7 @@ namespace ringlet::eval {
 
 struct RecipeMethod {
   std::string name;    ///< in tables; unique
-  std::string method;  ///< of `ringlet train --method`
+  std::string method;  ///< as adapt/method.h reads it
   std::vector<double> learning_rates;
   Json train = Json::object();  ///< further options of its training
 };
@@ -57,7 +57,9 @@ struct Cell {
   std::filesystem::path pictures() const { return folder / "pictures"; }
   std::filesystem::path result() const { return folder / "result.json"; }
   std::filesystem::path validation() const { return folder / "validation.json"; }
-  std::filesystem::path plan() const { return folder / "train.json"; }  ///< train --json's output
+  std::filesystem::path plan() const {
+    return folder / "train.json";
+  }  ///< what training printed as JSON
   std::filesystem::path cost() const { return folder / "cost.json"; }
   /// There when the stage is done.
   std::filesystem::path made_by(Stage stage) const {

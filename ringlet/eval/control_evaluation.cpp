@@ -108,7 +108,7 @@ class PairReader {
                   "is " + std::to_string(generated_.width) + "x" +
                       std::to_string(generated_.height) + ", its reference " +
                       std::to_string(reference_.width) + "x" + std::to_string(reference_.height),
-                  "give --size N to bring both to squares of N pixels");
+                  "give `size=N` to bring both to squares of N pixels");
   }
 
   const io::Image& reference() const { return reference_; }
@@ -183,7 +183,7 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
   if (accuracies.empty())
     throw Error(ErrorCode::invalid_argument, pairs.front().reference.parent_path().string(),
                 "every pixel of the true maps is ignored",
-                "label 255 is, and 0 with --labels-from-one");
+                "label 255 is, and 0 with `labels_from_one`");
   std::vector<const Confusion*> units;
   for (const auto& [unit, sum] : sums) units.push_back(&sum);
   const auto of_set = [&](double Confusion::Scores::*score) {
@@ -231,7 +231,7 @@ class PointMover {
     if (picture == pictures_.end())
       throw Error(ErrorCode::mismatch, pair.reference.string(),
                   "the picture that these landmarks are of is not known",
-                  "--size needs it in --reference, under the same name");
+                  "`size` needs it in `reference`, under the same name");
     const io::Image image = io::read_image(picture->second.*side);
     return data::points_in_crop(std::move(points), image, data::square_crop(image, size_));
   }

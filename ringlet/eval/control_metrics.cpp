@@ -19,7 +19,7 @@ void check_sizes(std::int64_t width, std::int64_t height, std::int64_t other_wid
   throw Error(ErrorCode::mismatch, "evaluation",
               "a pair has the sizes " + size_text(width, height) + " and " +
                   size_text(other_width, other_height),
-              "bring both to one size first: ringlet eval --size N");
+              "bring both to one size first, with `size=N`");
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 using Entries = GenerationRecord::Entries;
 
 constexpr const char* kOtherFolder =
-    "give another --generated, or take this folder's pictures and generation.json away";
+    "give another `generated`, or take this folder's pictures and generation.json away";
 
 Json object_of(const Entries& entries) {
   Json object = Json::object();
@@ -82,7 +82,7 @@ void claim_folder(const fs::path& folder, const GenerationRecord& record) {
     if (!fs::exists(file))
       throw Error(ErrorCode::mismatch, folder.string(),
                   "holds pictures without a generation.json: what made them is not known",
-                  "give another --generated, or leave --model out to measure them as they are");
+                  "give another `generated`, or leave `model` out to measure them as they are");
     const Json now = parse_json(text, file.string()), before = read_json_file(file);
     const auto part = [&](const char* key) {
       return json_require<Json>(before, key, file.string());

@@ -44,7 +44,7 @@ PerceptualDistance PerceptualDistance::open(const fs::path& folder, at::Device d
 double PerceptualDistance::operator()(const io::Image& a, const io::Image& b) const {
   if (a.width != b.width || a.height != b.height)
     throw Error(ErrorCode::mismatch, "LPIPS", "pictures of different sizes cannot be compared",
-                "make them with the same --width and --height");
+                "make them with the same `width` and `height`");
   const at::NoGradGuard no_grad;
   return network_
       ->distance(pipeline::image_to_tensor(a).to(device_), pipeline::image_to_tensor(b).to(device_))

@@ -271,13 +271,13 @@ RealPictures read_real(const fs::path& reference) {
     throw Error(ErrorCode::mismatch, reference.string(),
                 "holds folders of " + std::to_string(folders.size()) + " subjects (" +
                     *folders.begin() + ", …), and pictures are to be made of one",
-                "give the folder of the subject that --subject names");
+                "give the folder of the subject that `subject` names");
   return {"", files_of(pictures_in(reference))};
 }
 
 void check_networks(const SubjectNetworks& networks) {
   if (networks.dino == nullptr && networks.clip == nullptr)
-    throw Error(ErrorCode::invalid_argument, "--dino, --clip",
+    throw Error(ErrorCode::invalid_argument, "`dino`, `clip`",
                 "at least one network has to look at the pictures",
                 "give a folder with config.json and model.safetensors, for example of "
                 "facebook/dino-vits16 or openai/clip-vit-base-patch32");

@@ -82,7 +82,7 @@ class ForeignReader {
       add_layer(layer, component, config, saved, *opened);
     unread_.endings.insert(unread_.endings.end(), tensors.unknown.begin(), tensors.unknown.end());
     if (!tensors.embeddings.empty())
-      decisions_.insert("the embeddings of words in the file are read by --embedding: \"" +
+      decisions_.insert("the embeddings of words in the file are read by `embedding`: \"" +
                         shown(join(tensors.embeddings)) + "\"");
   }
 
@@ -90,7 +90,7 @@ class ForeignReader {
     if (unread_.any()) throw not_understood(path, unread_);
     if (assignments_.empty() && norms_.empty())
       throw Error(ErrorCode::bad_format, path.string(), "changes no layer",
-                  "is it an adapter? --embedding reads files of embeddings");
+                  "is it an adapter? `embedding` reads files of embeddings");
     adapt::AdapterSet set =
         adapt::AdapterSet::create(assignments_, adapt::FactorTable(), Random(0), true, norms_);
     check_projections();

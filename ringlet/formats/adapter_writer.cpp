@@ -101,8 +101,8 @@ class AdapterWriter {
 
   [[noreturn]] void refuse(const std::string& layer, const std::string& why) const {
     throw Error(ErrorCode::unsupported, layer, std::string(name_of(options_.format)) + " " + why,
-                "choose --as lora --rank R (the nearest low rank, its error is printed), --as diff "
-                "(whole differences, for kohya and lycoris), --to ringlet, or merge the adapter");
+                "choose `as=lora` `rank=R` (the nearest low rank, its error is printed), `as=diff` "
+                "(whole differences, for kohya and lycoris), `to=ringlet`, or merge the adapter");
   }
 
   std::string prefix_of(const ModuleName& module) const {
@@ -393,7 +393,7 @@ AdapterFormat parse_adapter_format(const std::string& name) {
     if (name == text) return format;
     known.emplace_back(text);
   }
-  throw Error(ErrorCode::invalid_argument, "--to", "\"" + name + "\" is no format of adapters",
+  throw Error(ErrorCode::invalid_argument, Field("to"), "\"" + name + "\" is no format of adapters",
               "known: " + join(known));
 }
 
@@ -404,7 +404,7 @@ void write_adapter(const fs::path& path, const adapt::AdapterSet& set,
     if (options.format != AdapterFormat::ringlet && !info.control.empty())
       throw Error(ErrorCode::unsupported, path.string(),
                   "the adapter holds a control encoder, which no other program's file can hold",
-                  "use --to ringlet");
+                  "use `to=ringlet`");
     if (options.format != AdapterFormat::ringlet)
       return AdapterWriter(set, info, components, options).write(path);
     adapt::AdapterFileInfo own = info;

@@ -150,7 +150,7 @@ void tell_terminal_snr(const nn::TensorStore& store, const io::Metadata& metadat
   if (out.zero_terminal_snr) return;
   out.notes.push_back(out.snr_source +
                       " says zero terminal SNR, from where an epsilon model cannot be sampled: "
-                      "ignored; --prediction v tells that it is no epsilon model");
+                      "ignored; `prediction=v` tells that it is no epsilon model");
   out.snr_source.clear();
 }
 
@@ -165,7 +165,7 @@ CheckpointPrediction checkpoint_prediction(const nn::TensorStore& store, const L
                                            const PredictionHints& hints) {
   std::vector<PredictionStatement> statements;
   if (hints.chosen)
-    statements.push_back({"--prediction", std::string(diffusion::prediction_name(*hints.chosen))});
+    statements.push_back({"`prediction`", std::string(diffusion::prediction_name(*hints.chosen))});
   if (store.find(kVMarker, {}, {})) statements.push_back({"the tensor v_pred", "v_prediction"});
   if (hints.configuration) statements.push_back(*hints.configuration);
   add_metadata(metadata, statements);

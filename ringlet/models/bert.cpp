@@ -108,7 +108,7 @@ at::Tensor Bert::forward(const TextBatch& texts) const {
     throw Error(ErrorCode::invalid_argument, config_.name(),
                 "a text of " + std::to_string(texts.ids.size(1)) + " tokens; " +
                     std::to_string(config_.longest()) + " are the most",
-                "cut texts to --length");
+                "cut texts to `length`");
   const at::Tensor types = texts.types.defined() ? texts.types : at::zeros_like(texts.ids);
   at::Tensor x = norm_(words_(texts.ids) + types_(types) + positions_(position_ids(texts.ids)));
   const at::Tensor seen =

@@ -127,7 +127,7 @@ EncodedText ByteBpeTokenizer::encode(std::string_view first, std::string_view se
     throw Error(ErrorCode::invalid_argument, "text",
                 "the first of two texts has " + std::to_string(used) +
                     " tokens, which leaves no room for the second",
-                "give a larger --length");
+                "give a larger `length`");
   add_special(out, end_);
   out.second = out.ids.size();
   append(out, tokenize(second), static_cast<std::size_t>(length - used));

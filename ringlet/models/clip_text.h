@@ -49,7 +49,7 @@ class ClipTextModel {
   /// ids [B, T] int64, T <= max_position_embeddings.
   ClipTextOutput forward(const at::Tensor& ids) const;
 
-  /// The final layer norm, for `--clip-skip`: applied to an earlier hidden state.
+  /// The final layer norm, for clip skip: applied to an earlier hidden state.
   at::Tensor final_layer_norm(const at::Tensor& hidden) const { return final_layer_norm_(hidden); }
 
   /// Appends rows [n, hidden] to the token embeddings (textual inversion) and returns the first

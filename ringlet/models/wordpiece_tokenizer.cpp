@@ -207,7 +207,7 @@ EncodedText WordPieceTokenizer::encode(std::string_view first, std::string_view 
     throw Error(ErrorCode::invalid_argument, "text",
                 "the first of two texts has " + std::to_string(out.ids.size()) +
                     " tokens, which leaves no room for the second",
-                "give a larger --length");
+                "give a larger `length`");
   out.second = out.ids.size();
   append(second, 1, out);
   cut(out, static_cast<std::size_t>(length) - 1);

@@ -43,20 +43,20 @@ c10::Device select_device(const std::string& name) {
   if (name == "cpu") return c10::kCPU;
   const bool automatic = name == "auto";
   if (!automatic && name != "cuda" && !name.starts_with("cuda:"))
-    throw Error(ErrorCode::invalid_argument, "--device", "\"" + name + "\" is not a device",
+    throw Error(ErrorCode::invalid_argument, Field("device"), "\"" + name + "\" is not a device",
                 "use auto, cpu or cuda");
   const CudaState state = cuda_state();
   if (state.devices == 0) {
     if (automatic) return c10::kCPU;
-    throw Error(ErrorCode::unsupported, "--device", "CUDA cannot be used: " + state.reason,
-                "install the driver and run scripts/bootstrap.sh --cuda, or use --device cpu");
+    throw Error(ErrorCode::unsupported, Field("device"), "CUDA cannot be used: " + state.reason,
+                "install the driver and run scripts/bootstrap.sh --cuda, or use `device=cpu`");
   }
   if (automatic || name == "cuda") return c10::Device(c10::kCUDA, 0);
   const std::string index = name.substr(5);
   if (index.empty() || index.find_first_not_of("0123456789") != std::string::npos ||
       index.size() > 3 || std::stoi(index) >= state.devices)
     throw Error(
-        ErrorCode::invalid_argument, "--device",
+        ErrorCode::invalid_argument, Field("device"),
         "there is no device \"" + name + "\"; this machine has " + std::to_string(state.devices));
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(std::stoi(index)));
 }
@@ -84,8 +84,8 @@ c10::ScalarType select_precision(const std::string& name, c10::Device device) {
   if (name == "fp16") return c10::kHalf;
   if (name != "auto") {
     const std::vector<std::string> known = {"auto", "fp32", "bf16", "fp16"};
-    throw Error(ErrorCode::invalid_argument, "--precision", "\"" + name + "\" is not a precision",
-                "use " + join(known));
+    throw Error(ErrorCode::invalid_argument, Field("precision"),
+                "\"" + name + "\" is not a precision", "use " + join(known));
   }
   if (device.is_cuda()) return c10::kHalf;
   constexpr double kClearlyFaster = 1.3;

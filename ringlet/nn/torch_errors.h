@@ -11,12 +11,13 @@ namespace ringlet::nn {
 
 /// The Error for an exception of LibTorch or the standard library. Failed allocations become
 /// out_of_memory, file system errors io; everything else is internal, with the first line of the
-/// text.
+/// text. `where`: a Field or the name of a thing.
 Error to_error(const std::exception& problem, const std::string& where);
+Error to_error(const std::exception& problem, const Field& where);
 
 /// Runs `action`; whatever leaves it is an Error.
-template <class Action>
-decltype(auto) with_ringlet_errors(const std::string& where, Action&& action) {
+template <class Where, class Action>
+decltype(auto) with_ringlet_errors(const Where& where, Action&& action) {
   try {
     return action();
   } catch (const Error&) {

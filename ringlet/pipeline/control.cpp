@@ -121,7 +121,7 @@ void check_fits(const models::ControlNetConfig& control, const models::UNetConfi
 ControlKind control_kind_from_name(std::string_view name) {
   if (name == "encoder") return ControlKind::encoder;
   if (name == "controlnet") return ControlKind::controlnet;
-  throw Error(ErrorCode::invalid_argument, "--control-network",
+  throw Error(ErrorCode::invalid_argument, Field("control_network"),
               "\"" + std::string(name) + "\" is not known", "use encoder or controlnet");
 }
 
@@ -232,7 +232,7 @@ void ControlNetwork::save(const fs::path& folder, at::ScalarType storage) const 
     if (!at::isfinite(stored).all().item<bool>())
       throw Error(ErrorCode::non_finite, name, "holds numbers that are not finite",
                   at::isfinite(tensor).all().item<bool>()
-                      ? "they are too large for --save-precision fp16: use fp32 or bf16"
+                      ? "they are too large for `save_precision=fp16`: use fp32 or bf16"
                       : "the training diverged; nothing was written");
   }
   io::save_tensors(folder / (std::string(kWeights) + ".safetensors"), tensors, {{"format", "pt"}});

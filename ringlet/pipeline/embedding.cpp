@@ -139,7 +139,7 @@ void StableDiffusion::check_embedding_words(std::span<const std::string> texts) 
   for (const auto& [word, around] : inside)
     log(LogLevel::warning, "the word \"" + word + "\" of an embedding stands inside \"" + around +
                                "\" and takes the place of that part; give it another word "
-                               "(--embedding FILE:word) where that is not meant");
+                               "(`embedding=FILE:word`) where that is not meant");
   for (const std::string& word : embedding_words_)
     if (!used.contains(word))
       log(LogLevel::warning,

@@ -162,7 +162,7 @@ class TensorDifferences {
           (differences.rounded() == 0 ? ""
                                       : " by more than rounding (" + differences.types() + ")"),
       std::to_string(changed.size()) + " other tensors differ, such as " + changed.front() +
-          "; select more with --targets or --include");
+          "; select more with `targets` or `include`");
 }
 
 /// Sorts the selected layers by how they differ.
@@ -287,9 +287,9 @@ std::vector<adapt::Method> methods_for_error(const ModelDifference& difference,
   const bool lora = method.parts.size() == 1 && method.parts.front().name == "lora" &&
                     !method.parts.front().yes("tucker");
   if (!lora)
-    throw Error(ErrorCode::invalid_argument, "--max-error",
+    throw Error(ErrorCode::invalid_argument, Field("max_error"),
                 "chooses ranks of lora alone, not of " + method.text(),
-                "give --method lora, or a size in the method, or --budget");
+                "give `method=lora`, or a size in the method, or `budget`");
   const auto& options = method.parts.front().options;
   const bool follows = options.at("alpha") == options.at("rank");
   std::vector<adapt::Method> methods;

@@ -131,7 +131,7 @@ ModelFiles find_in_folder(const fs::path& root, const ModelFileOptions& options)
                                 : "assumed: scheduler_config.json does not say it";
   if (options.prediction) {
     files.scheduler["prediction_type"] = diffusion::prediction_name(*options.prediction);
-    files.prediction_source = "--prediction";
+    files.prediction_source = "`prediction`";
   }
   files.zero_empty_negative = json_value(index, "force_zeros_for_empty_prompt", false, where);
   files.inpainting = json_value(files.unet.config, "in_channels", 4, files.unet.where) == 9;
@@ -185,7 +185,7 @@ ModelFiles find_single_file(const fs::path& path, const ModelFileOptions& option
 
 ModelFiles find(const fs::path& path, const ModelFileOptions& options) {
   if (path.empty())
-    throw Error(ErrorCode::invalid_argument, "--model", "a model folder or file is needed");
+    throw Error(ErrorCode::invalid_argument, Field("model"), "a model folder or file is needed");
   if (!fs::exists(path)) {
     const bool looks_like_hub = path.is_relative() && path.string().find('/') != std::string::npos;
     throw Error(ErrorCode::not_found, path.string(), "the model does not exist",
@@ -193,13 +193,13 @@ ModelFiles find(const fs::path& path, const ModelFileOptions& options) {
   }
   if (fs::is_directory(path)) {
     if (!options.tokenizer.empty())
-      throw Error(ErrorCode::invalid_argument, "--tokenizer",
+      throw Error(ErrorCode::invalid_argument, Field("tokenizer"),
                   path.string() + " is a folder, which has a tokenizer of its own",
                   "leave it out; it is for single-file checkpoints");
     return find_in_folder(path, options);
   }
   if (!options.variant.empty())
-    throw Error(ErrorCode::invalid_argument, "--variant",
+    throw Error(ErrorCode::invalid_argument, Field("variant"),
                 path.string() + " is one file: there are no others to prefer",
                 "leave it out; it is for model folders");
   if (is_pickle_name(path))
@@ -225,7 +225,7 @@ fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
   if (fs::is_directory(beside)) return beside;
   throw Error(ErrorCode::not_found, file.string(),
               "a single-file checkpoint does not carry its tokenizer",
-              "give --tokenizer FOLDER with CLIP's vocab.json and merges.txt (the folder "
+              "give `tokenizer=FOLDER` with CLIP's vocab.json and merges.txt (the folder "
               "\"tokenizer\" of any Stable Diffusion model), or put it beside the file");
 }
 

@@ -72,11 +72,11 @@ diffusion::Schedule load_schedule(const ModelFiles& files) {
   if (config.zero_terminal_snr && config.prediction == diffusion::Prediction::epsilon)
     log(LogLevel::warning, files.scheduler_where +
                                ": the model is said to predict epsilon and to end in zero SNR, "
-                               "where epsilon says nothing; --prediction tells what it predicts");
+                               "where epsilon says nothing; `prediction` tells what it predicts");
   else if (config.zero_terminal_snr && config.spacing == diffusion::Spacing::leading)
     log(LogLevel::warning, files.scheduler_where +
                                ": the schedule ends in zero SNR, but the spacing \"leading\" "
-                               "leaves its last level out; --spacing trailing starts there");
+                               "leaves its last level out; `spacing=trailing` starts there");
   return diffusion::Schedule(config);
 }
 
@@ -119,12 +119,12 @@ void check_parts_fit(const ModelFiles& files, const models::UNetConfig& unet,
              " channels");
 }
 
-[[noreturn]] void invalid(const std::string& where, const std::string& what,
+[[noreturn]] void invalid(const Field& where, const std::string& what,
                           const std::string& hint = {}) {
   throw Error(ErrorCode::invalid_argument, where, what, hint);
 }
 
-void check_side(const char* option, std::int64_t pixels, std::int64_t unit) {
+void check_side(const Field& option, std::int64_t pixels, std::int64_t unit) {
   if (pixels < unit || pixels % unit != 0) {
     const std::int64_t near = std::max(unit, (pixels + unit / 2) / unit * unit);
     invalid(option, std::to_string(pixels) + " is not a multiple of " + std::to_string(unit),
@@ -195,42 +195,43 @@ GenerateRequest StableDiffusion::checked(GenerateRequest request) const {
   if (request.latents.defined()) {
     const at::Tensor& latents = request.latents;
     if (latents.dim() != 4 || latents.size(1) != vae_->config().latent_channels)
-      throw Error(ErrorCode::mismatch, "--latents",
+      throw Error(ErrorCode::mismatch, Field("latents"),
                   "the tensor must have the shape [images, " +
                       std::to_string(vae_->config().latent_channels) + ", height / " +
                       std::to_string(unit) + ", width / " + std::to_string(unit) + "]");
     if (latents.size(0) != static_cast<std::int64_t>(request.seeds.size()))
-      throw Error(ErrorCode::mismatch, "--latents",
+      throw Error(ErrorCode::mismatch, Field("latents"),
                   "the tensor holds " + std::to_string(latents.size(0)) + " images, but " +
                       std::to_string(request.seeds.size()) + " are asked for");
-    const auto fits = [&](std::int64_t& pixels, std::int64_t side, const char* option) {
+    const auto fits = [&](std::int64_t& pixels, std::int64_t side, const Field& option) {
       if (pixels == 0) pixels = side * unit;
       if (pixels != side * unit)
         throw Error(ErrorCode::mismatch, option,
                     std::to_string(pixels) + " does not fit the given latents, which make " +
                         std::to_string(side * unit));
     };
-    fits(request.height, latents.size(2), "--height");
-    fits(request.width, latents.size(3), "--width");
+    fits(request.height, latents.size(2), Field("height"));
+    fits(request.width, latents.size(3), Field("width"));
   }
   if (request.width == 0) request.width = own_size;
   if (request.height == 0) request.height = own_size;
-  check_side("--width", request.width, unit);
-  check_side("--height", request.height, unit);
+  check_side(Field("width"), request.width, unit);
+  check_side(Field("height"), request.height, unit);
   if (request.mask_image && !files_.inpainting)
-    invalid("--mask-image", "the model is no inpainting model",
+    invalid(Field("mask_image"), "the model is no inpainting model",
             "use a model whose U-Net has 9 input channels");
   if (request.mask_image && !request.init_image)
-    invalid("--mask-image", "a mask needs the picture that it belongs to", "give --init-image");
+    invalid(Field("mask_image"), "a mask needs the picture that it belongs to",
+            "give `init_image`");
   if (request.control_image && request.control == nullptr)
-    invalid("--control-image", "nothing looks at it",
-            "give an adapter that was trained with --control, or --controlnet FOLDER");
+    invalid(Field("control_image"), "nothing looks at it",
+            "give an adapter that was trained with `control`, or `controlnet=FOLDER`");
   if (request.control != nullptr && !request.control_image)
-    invalid("--control-image", "the control network needs a picture");
+    invalid(Field("control_image"), "the control network needs a picture");
   if (request.control != nullptr && files_.inpainting)
-    invalid("--control-image", "inpainting models take no control network");
-  if (request.seeds.empty()) invalid("--images", "must be at least 1");
-  if (request.clip_skip < 1) invalid("--clip-skip", "must be at least 1 (the last layer)");
+    invalid(Field("control_image"), "inpainting models take no control network");
+  if (request.seeds.empty()) invalid(Field("images"), "must be at least 1");
+  if (request.clip_skip < 1) invalid(Field("clip_skip"), "must be at least 1 (the last layer)");
   if (request.sampler.entry == nullptr) {
     const std::optional<diffusion::Spacing> spacing = request.sampler.spacing;
     request.sampler = default_sampler();
@@ -396,7 +397,7 @@ std::vector<io::Image> StableDiffusion::decode_images(const at::Tensor& latents)
       vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
   if (!pixels.isfinite().all().item<bool>())
     throw Error(ErrorCode::non_finite, "autoencoder", "the image holds NaN or infinite values",
-                "use --precision fp32");
+                "use `precision=fp32`");
   std::vector<io::Image> images;
   for (const at::Tensor& image : pixels.unbind()) images.push_back(tensor_to_image(image));
   return images;

@@ -34,7 +34,7 @@ models::ClipTextOutput run(const TextStage& stage, std::span<const std::string> 
 const at::Tensor& from_end(const models::ClipTextOutput& out, std::int64_t n) {
   const auto count = static_cast<std::int64_t>(out.hidden_states.size());
   if (n < 1 || n >= count)
-    throw Error(ErrorCode::invalid_argument, "--clip-skip",
+    throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
                 std::to_string(n) + " is out of range: the text encoder has " +
                     std::to_string(count - 1) + " layers");
   return out.hidden_states[static_cast<std::size_t>(count - n)];

@@ -13,7 +13,7 @@ namespace {
 
 void check_penalty(double weight) {
   if (!(weight >= 0.0 && weight <= std::numeric_limits<double>::max()))
-    throw Error(ErrorCode::invalid_argument, "--penalty", "the weight must not be negative");
+    throw Error(ErrorCode::invalid_argument, Field("penalty"), "the weight must not be negative");
 }
 
 adapt::FactorTable factor_table(const AdapterTrainingOptions& options) {
@@ -56,7 +56,7 @@ void check_factors(const AdapterTrainingOptions& options, const std::string& met
   for (const auto& [size, split] : asked.entries()) sizes.push_back(std::to_string(size));
   for (const auto& [size, split] : options.factors)
     if (!asked.entries().contains(size))
-      throw Error(ErrorCode::invalid_argument, "--factors",
+      throw Error(ErrorCode::invalid_argument, Field("factors"),
                   method + " splits no dimension of " + std::to_string(size),
                   sizes.empty() ? "factors are those of rings and trains: trm, tr, tt"
                                 : "of the adapted layers it splits " + join(sizes));
@@ -76,21 +76,21 @@ void check_adapter_options(const AdapterTrainingOptions& o) {
   check_penalty(o.identity_penalty);
   check_penalty(o.orthogonal_penalty);
   if (!o.full() && o.method != "none") return;
-  const std::array<std::pair<const char*, bool>, 9> of_adapters = {
-      {{"--penalty", o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0},
-       {"--budget", !o.budget.empty()},
-       {"--targets", !o.targets.presets.empty()},
-       {"--include", !o.targets.include.empty()},
-       {"--exclude", !o.targets.exclude.empty()},
-       {"--factors", !o.factors.empty()},
-       {"--dropout", o.dropout.input > 0.0},
-       {"--rank-dropout", o.dropout.rank > 0.0},
-       {"--module-dropout", o.dropout.module > 0.0}}};
+  const std::array<std::pair<Field, bool>, 9> of_adapters = {
+      {{Field("penalty"), o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0},
+       {Field("budget"), !o.budget.empty()},
+       {Field("targets"), !o.targets.presets.empty()},
+       {Field("include"), !o.targets.include.empty()},
+       {Field("exclude"), !o.targets.exclude.empty()},
+       {Field("factors"), !o.factors.empty()},
+       {Field("dropout"), o.dropout.input > 0.0},
+       {Field("rank_dropout"), o.dropout.rank > 0.0},
+       {Field("module_dropout"), o.dropout.module > 0.0}}};
   for (const auto& [option, given] : of_adapters)
     if (given)
       throw Error(ErrorCode::invalid_argument, option,
-                  "it says something about adapters, and --method " + o.method + " has none",
-                  "leave it out, or name an adapter's parts, for example --method \"trm+tr\"");
+                  "it says something about adapters, and `method=" + o.method + "` has none",
+                  "leave it out, or name an adapter's parts, for example `method=\"trm+tr\"`");
 }
 
 AdapterTraining::AdapterTraining(const AdapterTrainingOptions& options,
@@ -119,7 +119,7 @@ void AdapterTraining::check_penalties() const {
   const bool orthogonal = options_.orthogonal_penalty > 0.0 &&
                           !has_penalty([](const auto& t) { return t.orthogonal_penalty(); });
   if (identity || orthogonal)
-    throw Error(ErrorCode::invalid_argument, "--penalty", method_ + " has no such penalty",
+    throw Error(ErrorCode::invalid_argument, Field("penalty"), method_ + " has no such penalty",
                 "penalties are those of tensor-ring transforms: trm");
 }
 

@@ -48,11 +48,11 @@ FineTune::FineTune(FineTuneOptions options, const FineTuneObserver& observer)
   if (options_.crop.size == 0) options_.crop.size = model_->unet().config().sample_size * unit;
   if (options_.crop.size < unit || options_.crop.size % unit != 0)
     throw Error(
-        ErrorCode::invalid_argument, "--resolution",
+        ErrorCode::invalid_argument, Field("resolution"),
         std::to_string(options_.crop.size) + " is not a multiple of " + std::to_string(unit));
   const std::int64_t layers = model_->text().front().encoder.config().num_hidden_layers;
   if (options_.loss.clip_skip < 1 || options_.loss.clip_skip > layers)
-    throw Error(ErrorCode::invalid_argument, "--clip-skip",
+    throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
                 "must lie between 1 and " + std::to_string(layers) +
                     ", the number of the text encoder's layers");
   options_.samples.size = options_.crop.size;

@@ -38,14 +38,14 @@ void FineTune::plan_captions() {
   const auto source_of = [&](const data::Picture& picture) {
     if (!picture.caption_file.empty()) return picture.caption_file.string();
     // Else the words of a folder in kohya's form.
-    return picture.caption == options_.instance_prompt ? "--instance-prompt"
+    return picture.caption == options_.instance_prompt ? "`instance_prompt`"
                                                        : picture.path.parent_path().string();
   };
   for (const auto* pictures : {&instance_.pictures, &validation_pictures_})
     for (const data::Picture& picture : *pictures) add_cut(source_of(picture), picture.caption);
-  add_cut("--class-prompt", options_.class_prompt);
+  add_cut("`class_prompt`", options_.class_prompt);
   for (const std::string& prompt : options_.samples.prompts)
-    if (is_utf8(prompt)) add_cut("--sample-prompt", prompt);  // others fail when they are sampled
+    if (is_utf8(prompt)) add_cut("`sample_prompt`", prompt);  // others fail when they are sampled
 }
 
 void FineTune::check_pictures(const FineTuneObserver& observer) {

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void check_positive(const char* option, double value) {
+void check_positive(const Field& option, double value) {
   if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
     throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
 }
@@ -24,40 +24,40 @@ void check_positive(const char* option, double value) {
 void check_control_samples(const FineTuneOptions& o) {
   const std::int64_t held_out = o.control->validation_pictures;
   if (held_out < 0)
-    throw Error(ErrorCode::invalid_argument, "--validation-pictures", "must not be negative");
+    throw Error(ErrorCode::invalid_argument, Field("validation_pictures"), "must not be negative");
   if (held_out == 1)
-    throw Error(ErrorCode::invalid_argument, "--validation-pictures",
+    throw Error(ErrorCode::invalid_argument, Field("validation_pictures"),
                 "one is too few: the loss with a picture's own signal is compared with that with "
                 "another picture's",
                 "give 2 at least");
   if (!o.samples.prompts.empty())
-    throw Error(ErrorCode::invalid_argument, "--sample-prompt",
-                "a prompt has no control signal: with --control, samples are made from held-out "
+    throw Error(ErrorCode::invalid_argument, Field("sample_prompt"),
+                "a prompt has no control signal: with `control`, samples are made from held-out "
                 "pictures",
-                "leave it out, and give --validation-pictures 2 or more");
+                "leave it out, and give `validation_pictures=2` or more");
   if (o.sample_every > 0 && held_out == 0)
-    throw Error(ErrorCode::invalid_argument, "--sample-every",
-                "there is nothing to sample: with --control, samples are made from held-out "
+    throw Error(ErrorCode::invalid_argument, Field("sample_every"),
+                "there is nothing to sample: with `control`, samples are made from held-out "
                 "pictures",
-                "give --validation-pictures 2 or more");
+                "give `validation_pictures=2` or more");
 }
 
 void check_control(const FineTuneOptions& o) {
   const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
   if (o.method == "none" && !controlnet)
-    throw Error(ErrorCode::invalid_argument, "--method", "none leaves nothing to learn",
-                "it goes with --control SIGNAL --control-network controlnet");
+    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
+                "it goes with `control=SIGNAL` `control_network=controlnet`");
   if (o.method == "none" && o.train_text_encoder)
-    throw Error(ErrorCode::invalid_argument, "--train-text-encoder",
-                "--method none trains a ControlNet alone", "leave one of them out");
+    throw Error(ErrorCode::invalid_argument, Field("train_text_encoder"),
+                "`method=none` trains a ControlNet alone", "leave one of them out");
   if (!o.control) return;
   if (o.method == "full")
-    throw Error(ErrorCode::invalid_argument, "--control",
-                "it goes with adapters, not with --method full");
+    throw Error(ErrorCode::invalid_argument, Field("control"),
+                "it goes with adapters, not with `method=full`");
   if (!o.class_prompt.empty())
-    throw Error(ErrorCode::invalid_argument, "--control",
-                "class pictures of --class-prompt have no control signal", "leave one of them out");
-  data::check_signal_folder(o.control->settings, "--control-images");
+    throw Error(ErrorCode::invalid_argument, Field("control"),
+                "class pictures of `class_prompt` have no control signal", "leave one of them out");
+  data::check_signal_folder(o.control->settings, Field("control_images"));
   check_control_samples(o);
 }
 
@@ -104,20 +104,22 @@ void remove_signals(std::vector<data::FolderNote>& notes, const fs::path& folder
 void check_options(const FineTuneOptions& o) {
   check_control(o);
   if (o.instance_images.empty())
-    throw Error(ErrorCode::invalid_argument, "--instance-images",
+    throw Error(ErrorCode::invalid_argument, Field("instance_images"),
                 "the folder with the training pictures is needed");
-  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, "--out", "a folder is needed");
-  check_positive("--steps", static_cast<double>(o.trainer.steps));
-  check_positive("--batch-size", static_cast<double>(o.loss.batch_size));
-  check_positive("--gradient-accumulation", static_cast<double>(o.trainer.gradient_accumulation));
-  check_positive("--repeats", static_cast<double>(o.repeats));
-  check_positive("--learning-rate", o.trainer.learning_rate.peak);
-  if (!o.class_prompt.empty()) check_positive("--class-count", static_cast<double>(o.class_count));
+  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, Field("out"), "a folder is needed");
+  check_positive(Field("steps"), static_cast<double>(o.trainer.steps));
+  check_positive(Field("batch_size"), static_cast<double>(o.loss.batch_size));
+  check_positive(Field("gradient_accumulation"),
+                 static_cast<double>(o.trainer.gradient_accumulation));
+  check_positive(Field("repeats"), static_cast<double>(o.repeats));
+  check_positive(Field("learning_rate"), o.trainer.learning_rate.peak);
+  if (!o.class_prompt.empty())
+    check_positive(Field("class_count"), static_cast<double>(o.class_count));
   check_adapter_options(o);
   if (o.class_prompt.empty() && !o.class_images.empty())
-    throw Error(ErrorCode::invalid_argument, "--class-images",
-                "prior preservation needs --class-prompt as well",
-                "for example --class-prompt \"a photo of a dog\"");
+    throw Error(ErrorCode::invalid_argument, Field("class_images"),
+                "prior preservation needs `class_prompt` as well",
+                "for example `class_prompt=\"a photo of a dog\"`");
   refuse_other_run(o.out, o.resume);
 }
 
@@ -138,7 +140,7 @@ void FineTune::read_pictures() {
     if (picture.caption.empty()) picture.caption = options_.instance_prompt;
     if (picture.caption.empty())
       throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
-                  "give --instance-prompt \"a photo of sks dog\", or write the caption into " +
+                  "give `instance_prompt=\"a photo of sks dog\"`, or write the caption into " +
                       picture.path.stem().string() + ".txt");
   }
   if (options_.control) hold_out_pictures();
@@ -154,7 +156,7 @@ void FineTune::hold_out_pictures() {
   const auto wanted = static_cast<std::size_t>(options_.control->validation_pictures);
   const std::size_t count = instance_.pictures.size();
   if (wanted >= count)
-    throw Error(ErrorCode::invalid_argument, "--validation-pictures",
+    throw Error(ErrorCode::invalid_argument, Field("validation_pictures"),
                 "of " + std::to_string(count) + " pictures, " + std::to_string(wanted) +
                     " cannot be held out",
                 "leave some to learn from");

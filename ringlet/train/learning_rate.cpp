@@ -16,7 +16,7 @@ Decay decay_from_name(const std::string& name) {
   if (name == "cosine") return Decay::cosine;
   const std::array<std::string, 3> known = {"constant", "linear", "cosine"};
   const std::string near = nearest_name(name, known);
-  throw Error(ErrorCode::invalid_argument, "--learning-rate-schedule",
+  throw Error(ErrorCode::invalid_argument, Field("learning_rate_schedule"),
               "\"" + name + "\" is not known",
               near.empty() ? "use constant, linear or cosine" : "did you mean \"" + near + "\"?");
 }

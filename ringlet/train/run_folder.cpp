@@ -14,7 +14,7 @@ void refuse_other_run(const fs::path& out, bool resume) {
   const bool has_run = fs::is_directory(out / kCheckpoints) || fs::exists(out / "metrics.csv");
   if (has_run && !resume)
     throw Error(ErrorCode::invalid_argument, out.string(), "the folder holds a training run",
-                "give --resume to go on with it, or another --out");
+                "give `resume` to go on with it, or another `out`");
 }
 
 std::optional<std::uint64_t> recorded_seed(const fs::path& out) {

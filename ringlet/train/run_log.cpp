@@ -20,7 +20,7 @@ fs::path made(const fs::path& folder) {
   fs::create_directories(folder / "samples", problem);
   if (problem)
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
-                "choose another --out");
+                "choose another `out`");
   return folder;
 }
 

@@ -77,7 +77,7 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
 
 std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
                                          const RateFactors& factors) {
-  constexpr const char* kOption = "--learning-rate-factor";
+  const Field kOption("learning_rate_factor");
   for (const auto& [pattern, factor] : factors) {
     if (!(factor >= 0.0 && std::isfinite(factor)))
       throw Error(ErrorCode::invalid_argument, kOption,
@@ -180,7 +180,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   const TrainState state = CheckpointFolder::load(checkpoint);
   check_settings(state.settings, options_.settings, checkpoint.string());
   if (state.step > options_.steps)
-    throw Error(ErrorCode::invalid_argument, "--steps",
+    throw Error(ErrorCode::invalid_argument, Field("steps"),
                 "the checkpoint has done " + std::to_string(state.step) + " steps already");
   restore_tensors(state_tensors(), state.tensors, checkpoint.string());
   optimizer_.set_updates(state.updates);
@@ -229,7 +229,7 @@ bool Trainer::run(const StepObserver& observe,
       throw Error(
           ErrorCode::non_finite, "training",
           std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
-          "lower --learning-rate or use --precision fp32" +
+          "lower `learning_rate` or use `precision=fp32`" +
               (saved.empty() ? "" : "; the last good state is " + saved.string()));
     if (!go_on && !last) return false;
     if (afterwards) afterwards(step_);

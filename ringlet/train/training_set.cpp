@@ -58,7 +58,7 @@ LatentCache::LatentCache(const pipeline::StableDiffusion& model, fs::path folder
   fs::create_directories(folder_, problem);
   if (problem)
     throw Error(ErrorCode::io, folder_.string(),
-                "the cache folder cannot be made: " + problem.message(), "choose another --cache");
+                "the cache folder cannot be made: " + problem.message(), "choose another `cache`");
   vae_hash_ = sha256_text(hash_of(model.indices().at("vae")) + model.files().vae.config.dump());
 }
 

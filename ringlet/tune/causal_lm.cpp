@@ -47,7 +47,7 @@ class CausalLanguageModel final : public Task {
         device_(options.weights.device),
         files_(folder_files(options.model, kTokenizerFiles)) {
     if (options.length < 2 || options.length > config_.positions)
-      throw Error(ErrorCode::invalid_argument, "--length",
+      throw Error(ErrorCode::invalid_argument, Field("length"),
                   "must lie between 2 and " + std::to_string(config_.positions) +
                       ", which the network takes");
     if (tokenizer_.size() > config_.vocabulary)

@@ -42,7 +42,7 @@ Split<Example> read_split(const TaskOptions& options, const Read& read) {
   if (split.train.empty() || split.held_out.empty())
     throw Error(ErrorCode::invalid_argument, options.data.string(),
                 "there are too few examples to learn from and to measure on",
-                "give ten at least, or --eval-data");
+                "give ten at least, or `eval_data`");
   return split;
 }
 

@@ -60,7 +60,7 @@ class QuestionAnswering final : public Task {
     // Nothing can be learnt from an answer that the network does not see.
     std::erase_if(examples_.train, [](const Question& one) { return one.first < 0; });
     if (examples_.train.empty())
-      throw Error(ErrorCode::invalid_argument, "--length", "cuts off every answer",
+      throw Error(ErrorCode::invalid_argument, Field("length"), "cuts off every answer",
                   "give a larger one");
     FolderWeights weights(options, bert_.name(), config_);
     has_head_ = weights.has("qa_outputs.weight", {2, bert_.width});

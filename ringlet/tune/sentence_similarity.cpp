@@ -100,8 +100,8 @@ class SentenceSimilarity final : public Task {
   bool wants_regression(const TaskOptions& options) const {
     const bool scored = pairs_.train.front().score.has_value();
     if (options.loss != "" && options.loss != "regression" && options.loss != "contrastive")
-      throw Error(ErrorCode::invalid_argument, "--loss", "\"" + options.loss + "\" is not known",
-                  "use contrastive or regression");
+      throw Error(ErrorCode::invalid_argument, Field("loss"),
+                  "\"" + options.loss + "\" is not known", "use contrastive or regression");
     if (options.loss == "regression" && !scored)
       throw Error(ErrorCode::invalid_argument, pairs_.train.front().where, "has no score to learn",
                   "regression learns scores; contrastive learns from pairs alone");
@@ -119,7 +119,7 @@ class SentenceSimilarity final : public Task {
     if (pairs_.held_out.front().score && std::ranges::none_of(pairs_.held_out, differs))
       throw Error(ErrorCode::invalid_argument, pairs_.held_out.front().where,
                   "all held-out pairs have the same score, which nothing can go along with",
-                  "give --eval-data with different scores");
+                  "give `eval_data` with different scores");
     return scored;
   }
 
@@ -139,7 +139,8 @@ class SentenceSimilarity final : public Task {
     for (const Pair& one : pairs_.held_out) scores.push_back(*one.score);
     const std::span<const double> cosines(rows.const_data_ptr<double>(), scores.size());
     if (scores.size() < 2)
-      throw Error(ErrorCode::invalid_argument, "--eval-data", "one pair is too few to correlate");
+      throw Error(ErrorCode::invalid_argument, Field("eval_data"),
+                  "one pair is too few to correlate");
     return {{"Spearman correlation", true, eval::spearman(cosines, scores)},
             {"Pearson correlation", true, eval::pearson(cosines, scores)}};
   }

@@ -20,7 +20,7 @@ TaskOptions inside(TaskOptions options, const fs::path& network) {
 std::int64_t checked(std::int64_t length, const models::BertConfig& config) {
   constexpr std::int64_t kShortest = 4;
   if (length < kShortest)
-    throw Error(ErrorCode::invalid_argument, "--length", "must be at least 4");
+    throw Error(ErrorCode::invalid_argument, Field("length"), "must be at least 4");
   return std::min(length, config.longest());
 }
 

@@ -75,7 +75,7 @@ class Task {
   nn::ModuleIndex network_;
 };
 
-/// The names that --task takes.
+/// The names of the tasks.
 std::vector<std::string> task_names();
 
 /// Opens a task's network and examples. Throws Error(invalid_argument) for an unknown name, and as

@@ -37,12 +37,12 @@ std::vector<std::string> task_names() {
 
 std::unique_ptr<Task> open_task(const std::string& name, const TaskOptions& options) {
   if (!options.loss.empty() && name != kSentences)
-    throw Error(ErrorCode::invalid_argument, "--loss", "chooses nothing for " + name,
+    throw Error(ErrorCode::invalid_argument, Field("loss"), "chooses nothing for " + name,
                 std::string("only ") + kSentences + " has several losses");
   for (const TaskEntry& task : kTasks)
     if (name == task.name)
       return nn::with_ringlet_errors(options.model.string(), [&] { return task.open(options); });
-  throw Error(ErrorCode::invalid_argument, "--task", "\"" + name + "\" is not known",
+  throw Error(ErrorCode::invalid_argument, Field("task"), "\"" + name + "\" is not known",
               "use one of " + join(task_names()));
 }
 

@@ -79,7 +79,7 @@ models::TextBatch text_batch(const std::vector<const models::EncodedText*>& text
 models::BertConfig checked_length(const models::BertConfig& config, std::int64_t length) {
   if (length < 4 || length > config.longest())
     throw Error(
-        ErrorCode::invalid_argument, "--length",
+        ErrorCode::invalid_argument, Field("length"),
         "must lie between 4 and " + std::to_string(config.longest()) + ", which the network takes");
   return config;
 }

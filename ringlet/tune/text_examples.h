@@ -51,7 +51,7 @@ inline constexpr const char* kTokenizerFiles[] = {"vocab.txt",
                                                   "special_tokens_map.json"};
 
 /// The config, and how many tokens a text may have with it. Throws Error(invalid_argument) for a
-/// --length beyond what the network takes.
+/// length beyond what the network takes.
 models::BertConfig checked_length(const models::BertConfig& config, std::int64_t length);
 
 }  // namespace ringlet::tune

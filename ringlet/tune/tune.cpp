@@ -33,16 +33,16 @@ constexpr const char* kWeights = "model.safetensors";
 
 void check_options(const TuneOptions& o) {
   train::check_adapter_options(o);
-  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, "--out", "a folder is needed");
-  const auto positive = [](const char* option, double value) {
+  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, Field("out"), "a folder is needed");
+  const auto positive = [](const Field& option, double value) {
     if (!(value > 0.0)) throw Error(ErrorCode::invalid_argument, option, "must be larger than 0");
   };
-  positive("--steps", static_cast<double>(o.trainer.steps));
-  positive("--batch-size", static_cast<double>(o.batch_size));
-  positive("--gradient-accumulation", static_cast<double>(o.trainer.gradient_accumulation));
-  positive("--learning-rate", o.trainer.learning_rate.peak);
+  positive(Field("steps"), static_cast<double>(o.trainer.steps));
+  positive(Field("batch_size"), static_cast<double>(o.batch_size));
+  positive(Field("gradient_accumulation"), static_cast<double>(o.trainer.gradient_accumulation));
+  positive(Field("learning_rate"), o.trainer.learning_rate.peak);
   if (o.evaluate_every < 0)
-    throw Error(ErrorCode::invalid_argument, "--evaluate-every", "must not be negative");
+    throw Error(ErrorCode::invalid_argument, Field("evaluate_every"), "must not be negative");
   train::refuse_other_run(o.out, o.resume);
 }
 

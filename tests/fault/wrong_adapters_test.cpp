@@ -219,7 +219,7 @@ std::vector<Wrong> cases() {
        [](File& f) {
          f.tensors = {{"emb_params", at::randn({2, 12})}};
        },
-       bad_format, "--embedding reads"},
+       bad_format, "`embedding` reads"},
       {"KernelOfOtherSize", kohya_lora,
        set("lora_unet_conv.lora_down.weight", at::randn({2, 4, 5, 5})), mismatch,
        "the model's layer needs"},

@@ -88,7 +88,7 @@ TEST(CheckpointPrediction, ContradictionsAreSaidAndTheMarkerWins) {
          "the metadata ss_v_parameterization says \"epsilon\", but the metadata "
          "modelspec.prediction_type");
   expect(of({{"v_pred", kMarker}}, {}, {Prediction::epsilon, {}}), "epsilon",
-         "the tensor v_pred says \"v_prediction\", but --prediction says \"epsilon\"");
+         "the tensor v_pred says \"v_prediction\", but `prediction` says \"epsilon\"");
   expect(of({}, epsilon, {{}, PredictionStatement{"m.yaml beside the file", "v"}}), "v_prediction",
          "but m.yaml beside the file says");
   // A word that is not known stays, so that it is refused where the model is opened …

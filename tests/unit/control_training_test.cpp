@@ -306,11 +306,11 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     o.method = "none";
     o.control->network = ControlKind::controlnet;
   };
-  expect_refusal("--train-text-encoder", [&](auto& o) {
+  expect_refusal("train_text_encoder: ", [&](auto& o) {
     alone(o);
     o.train_text_encoder = true;
   });
-  expect_refusal("--budget: it says something about adapters, and --method none", [&](auto& o) {
+  expect_refusal("budget: it says something about adapters, and `method=none`", [&](auto& o) {
     alone(o);
     o.budget = "10k";
   });
@@ -319,7 +319,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
   expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 4; });
   // The next picture's signal would be its own.
   expect_refusal("one is too few", [](auto& o) { o.control->validation_pictures = 1; });
-  expect_refusal("--validation-pictures", [](auto& o) { o.control->validation_pictures = -1; });
+  expect_refusal("validation_pictures: ", [](auto& o) { o.control->validation_pictures = -1; });
   expect_refusal("a prompt has no control signal", [](auto& o) { o.samples.prompts = {"a dog"}; });
   expect_refusal("a prompt has no control signal", [](auto& o) {
     o.samples.prompts = {"a dog"};

@@ -7,10 +7,20 @@ namespace {
 
 TEST(Error, TextHoldsWhereWhatAndHint) {
   const Error error(ErrorCode::not_found, "model/unet", "the folder does not exist",
-                    "check --model");
-  EXPECT_STREQ(error.what(), "model/unet: the folder does not exist\n  check --model");
+                    "check `model`");
+  EXPECT_STREQ(error.what(), "model/unet: the folder does not exist\n  check `model`");
   EXPECT_EQ(error.code(), ErrorCode::not_found);
   EXPECT_EQ(exit_status(error.code()), 3);
+  EXPECT_FALSE(error.at_field());
+}
+
+// A file may be called "steps", too: only the type tells an option from a thing.
+TEST(Error, APlaceMayBeAField) {
+  const Error error(ErrorCode::invalid_argument, Field("request.width"), "must be above 0",
+                    "use `width=64`");
+  EXPECT_TRUE(error.at_field());
+  EXPECT_EQ(error.where(), "request.width");
+  EXPECT_STREQ(error.what(), "request.width: must be above 0\n  use `width=64`");
 }
 
 TEST(Error, EveryCodeHasANameAndANonZeroExitStatus) {

@@ -177,7 +177,7 @@ TEST_F(FineTuning, AnEarlierRunIsNotOverwritten) {
   const FineTuneOptions o = options();
   run(o, 1);
   const std::string before = file_content(o.out / "metrics.csv");
-  expect_error(ErrorCode::invalid_argument, "--resume", [&] { FineTune{o}; });
+  expect_error(ErrorCode::invalid_argument, "`resume`", [&] { FineTune{o}; });
   EXPECT_EQ(file_content(o.out / "metrics.csv"), before);
 }
 
@@ -355,39 +355,39 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
   };
   const double nan = std::nan("");
   const std::vector<Case> cases = {
-      {"--instance-images", [](auto& o) { o.instance_images.clear(); }},
-      {"--out", [](auto& o) { o.out.clear(); }},
-      {"--steps", [](auto& o) { o.trainer.steps = 0; }},
-      {"--batch-size", [](auto& o) { o.loss.batch_size = -1; }},
-      {"--gradient-accumulation", [](auto& o) { o.trainer.gradient_accumulation = 0; }},
-      {"--repeats", [](auto& o) { o.repeats = 0; }},
-      {"--learning-rate", [](auto& o) { o.trainer.learning_rate.peak = 0.0; }},
-      {"--learning-rate", [=](auto& o) { o.trainer.learning_rate.peak = nan; }},
-      {"--learning-rate", [](auto& o) { o.trainer.learning_rate.peak = INFINITY; }},
-      {"--class-images", [](auto& o) { o.class_images = "x"; }},
-      {"--class-count",
+      {"instance_images: ", [](auto& o) { o.instance_images.clear(); }},
+      {"out: ", [](auto& o) { o.out.clear(); }},
+      {"steps: ", [](auto& o) { o.trainer.steps = 0; }},
+      {"batch_size: ", [](auto& o) { o.loss.batch_size = -1; }},
+      {"gradient_accumulation: ", [](auto& o) { o.trainer.gradient_accumulation = 0; }},
+      {"repeats: ", [](auto& o) { o.repeats = 0; }},
+      {"learning_rate: ", [](auto& o) { o.trainer.learning_rate.peak = 0.0; }},
+      {"learning_rate: ", [=](auto& o) { o.trainer.learning_rate.peak = nan; }},
+      {"learning_rate: ", [](auto& o) { o.trainer.learning_rate.peak = INFINITY; }},
+      {"class_images: ", [](auto& o) { o.class_images = "x"; }},
+      {"class_count: ",
        [](auto& o) {
          o.class_prompt = "x";
          o.class_count = 0;
        }},
-      {"--penalty", [](auto& o) { o.identity_penalty = -1.0; }},
-      {"--penalty", [=](auto& o) { o.orthogonal_penalty = nan; }},
-      {"--penalty",
+      {"penalty: ", [](auto& o) { o.identity_penalty = -1.0; }},
+      {"penalty: ", [=](auto& o) { o.orthogonal_penalty = nan; }},
+      {"penalty: ",
        [](auto& o) {
          o.method = "full";
          o.identity_penalty = 1.0;
        }},
-      {"--budget", [](auto& o) { all_weights(o).budget = "10k"; }},
-      {"--targets", [](auto& o) { all_weights(o).targets.presets = {"attention"}; }},
-      {"--include", [](auto& o) { all_weights(o).targets.include = {"*"}; }},
-      {"--exclude", [](auto& o) { all_weights(o).targets.exclude = {"*"}; }},
-      {"--factors",
+      {"budget: ", [](auto& o) { all_weights(o).budget = "10k"; }},
+      {"targets: ", [](auto& o) { all_weights(o).targets.presets = {"attention"}; }},
+      {"include: ", [](auto& o) { all_weights(o).targets.include = {"*"}; }},
+      {"exclude: ", [](auto& o) { all_weights(o).targets.exclude = {"*"}; }},
+      {"factors: ",
        [](auto& o) {
          all_weights(o).factors[8] = {2, 2, 2};
        }},
-      {"--dropout", [](auto& o) { all_weights(o).dropout.input = 0.1; }},
-      {"--rank-dropout", [](auto& o) { all_weights(o).dropout.rank = 0.1; }},
-      {"--module-dropout", [](auto& o) { all_weights(o).dropout.module = 0.1; }},
+      {"dropout: ", [](auto& o) { all_weights(o).dropout.input = 0.1; }},
+      {"rank_dropout: ", [](auto& o) { all_weights(o).dropout.rank = 0.1; }},
+      {"module_dropout: ", [](auto& o) { all_weights(o).dropout.module = 0.1; }},
       {"no caption", [](auto& o) { o.instance_prompt.clear(); }},
       {"lorra", [](auto& o) { o.method = "lorra(rank=2)"; }},
   };
@@ -408,9 +408,9 @@ TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
   const std::vector<Case> cases = {
       {"17 is not a multiple", [](auto& o) { o.crop.size = 17; }},
       {"-16 is not a multiple", [](auto& o) { o.crop.size = -16; }},
-      {"--clip-skip", [](auto& o) { o.loss.clip_skip = 3; }},
-      {"--clip-skip", [](auto& o) { o.loss.clip_skip = 0; }},
-      {"--targets", [](auto& o) { o.targets.presets = {"atention"}; }},
+      {"clip_skip: ", [](auto& o) { o.loss.clip_skip = 3; }},
+      {"clip_skip: ", [](auto& o) { o.loss.clip_skip = 0; }},
+      {"targets: ", [](auto& o) { o.targets.presets = {"atention"}; }},
       {"no_such_layer", [](auto& o) { o.targets.include = {"*no_such_layer*"}; }},
       {"UTF-8", [](auto& o) { o.instance_prompt = "\xFF"; }},
       {"splits no dimension of 7",

@@ -217,7 +217,7 @@ TEST_F(ForeignAdapters, NamesOfSeveralProgramsInOneFileAreRead) {
   expect_close(weights.at(weight_of(kQuery)), sum / sum.norm(2, 0, true) * lengths);
   const auto& said = adapter.report.decisions;
   EXPECT_TRUE(std::ranges::any_of(said, [](const std::string& one) {
-    return one.find("--embedding") != std::string::npos &&
+    return one.find("`embedding`") != std::string::npos &&
            one.find("bundle_emb.mydog.clip_l") != std::string::npos;
   }));
 }

@@ -47,7 +47,7 @@ TEST_F(ClaimFolder, RefusesPicturesOfOtherSettings) {
   other.settings[1].second = "30";
   other.settings[2].second = "4";
   expect_error(ErrorCode::mismatch, "steps was \"20\" and is now \"30\"", [&] { claim(other); });
-  expect_error(ErrorCode::mismatch, "give another --generated", [&] { claim(other); });
+  expect_error(ErrorCode::mismatch, "give another `generated`", [&] { claim(other); });
   other = record_;
   other.prompts[1].second = "a horse";
   expect_error(ErrorCode::mismatch, "the prompt of b was \"a cat\" and is now \"a horse\"",

@@ -192,7 +192,7 @@ TEST(FindModel, AnFp16FolderLoads) {
 
 TEST(FindModel, WhatIsNoModelIsSaid) {
   const TemporaryFolder folder;
-  expect_error(ErrorCode::invalid_argument, "--model", [] { find_model(""); });
+  expect_error(ErrorCode::invalid_argument, "model: ", [] { find_model(""); });
   expect_error(ErrorCode::not_found, "the model does not exist",
                [&] { find_model(folder / "none"); });
   expect_error(ErrorCode::not_found, "does not download models",

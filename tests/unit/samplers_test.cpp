@@ -47,7 +47,7 @@ TEST(SamplerNames, EverySpellingIsFound) {
 TEST(SamplerNames, UnknownNamesSuggestTheNearest) {
   const auto expect_hint = [](const char* name, const char* near) {
     expect_error(ErrorCode::invalid_argument,
-                 std::string("--sampler: there is no sampler \"") + name + "\"\n  did you mean \"" +
+                 std::string("sampler: there is no sampler \"") + name + "\"\n  did you mean \"" +
                      near + "\"?",
                  [&] { find_sampler(name); });
   };
@@ -184,7 +184,7 @@ TEST(Plan, TheNumberOfStepsIsChecked) {
     const SamplerChoice choice{&entry};
     for (const std::int64_t steps : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{1001},
                                      std::numeric_limits<std::int64_t>::max()})
-      expect_error(ErrorCode::invalid_argument, "--steps", [&] { choice.plan(schedule, steps); });
+      expect_error(ErrorCode::invalid_argument, "steps: ", [&] { choice.plan(schedule, steps); });
   }
   expect_error(ErrorCode::invalid_argument, "LCM needs 1 to 8 steps",
                [&] { find_sampler("lcm").plan(schedule, 51); });
@@ -210,8 +210,8 @@ TEST(Plan, AChosenSpacingTakesThePlaceOfTheModels) {
     for (const Spacing spacing : {Spacing::leading, Spacing::trailing, Spacing::linspace}) {
       choice.spacing = spacing;
       if (entry.grid == Grid::lcm) {
-        expect_error(ErrorCode::invalid_argument, "--spacing",
-                     [&] { choice.plan(Schedule(config), 7); });
+        expect_error(ErrorCode::invalid_argument,
+                     "spacing: ", [&] { choice.plan(Schedule(config), 7); });
         continue;
       }
       ScheduleConfig said = config;

@@ -91,7 +91,7 @@ TEST_F(SingleFileOnDisk, AMissingTokenizerIsSaidWithTheWayOut) {
   save(golden::single_file_tensors("sd1"));
   expect_error(ErrorCode::not_found, "does not carry its tokenizer",
                [&] { pipeline::StableDiffusion::open(path()); });
-  expect_error(ErrorCode::not_found, "--tokenizer FOLDER",
+  expect_error(ErrorCode::not_found, "`tokenizer=FOLDER`",
                [&] { pipeline::StableDiffusion::open(path()); });
 }
 

@@ -121,7 +121,7 @@ TEST_F(Targets, ExcludePatternsRemove) {
             (Names{"unet." + kBlock + "attn1.to_k", "unet." + kBlock + "attn1.to_q",
                    "unet." + kBlock + "attn1.to_v"}));
   EXPECT_EQ(select({.include = {"unet.conv_in"}, .exclude = {"*.to_q"}}), Names{"unet.conv_in"});
-  expect_invalid("--exclude: excludes every selected layer", {.exclude = {"unet.*"}});
+  expect_invalid("exclude: excludes every selected layer", {.exclude = {"unet.*"}});
 }
 
 TEST_F(Targets, WrongPresetsAreNamedWithTheNearest) {
@@ -137,7 +137,7 @@ TEST_F(Targets, WrongPresetsAreNamedWithTheNearest) {
 
 TEST_F(Targets, PatternsThatMatchNothingShowUpToThreeNames) {
   // A typing error in the whole name,
-  expect_invalid("--include: \"unet.conv_im\" matches no layer", {.include = {"unet.conv_im"}});
+  expect_invalid("include: \"unet.conv_im\" matches no layer", {.include = {"unet.conv_im"}});
   expect_invalid("named like unet.conv_in", {.include = {"unet.conv_im"}});
   // in its last part,
   expect_invalid("named like unet." + kBlock + "attn1.to_q, unet." + kBlock + "attn2.to_q",
@@ -147,13 +147,13 @@ TEST_F(Targets, PatternsThatMatchNothingShowUpToThreeNames) {
   expect_invalid("named like text_encoder." + kText + "mlp.fc1, text_encoder." + kText +
                      "mlp.fc2, text_encoder." + kText + "self_attn.k_proj",
                  {.include = {"*.zzzzzzzzzzzz"}});
-  expect_invalid("--exclude: \"*.to_w.x\" matches no layer", {.exclude = {"*.to_w.x"}});
+  expect_invalid("exclude: \"*.to_w.x\" matches no layer", {.exclude = {"*.to_w.x"}});
 }
 
 TEST_F(Targets, ABrokenRegularExpressionIsNamed) {
-  expect_invalid("--include: \"re:to_(q\" is not a usable regular expression",
+  expect_invalid("include: \"re:to_(q\" is not a usable regular expression",
                  {.include = {"re:to_(q"}});
-  expect_invalid("--exclude: \"re:[\" is not a usable regular expression", {.exclude = {"re:["}});
+  expect_invalid("exclude: \"re:[\" is not a usable regular expression", {.exclude = {"re:["}});
 }
 
 TEST_F(Targets, OtherComponentsAreReachedByPatterns) {

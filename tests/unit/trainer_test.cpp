@@ -102,7 +102,7 @@ TEST(Trainer, FactorsOfTheRateGoByName) {
                                                    {"*.up", std::nan("")},
                                                    {"*.up", INFINITY},
                                                    {"re:[", 1.0}})
-    expect_error(ErrorCode::invalid_argument, "--learning-rate-factor", [&] {
+    expect_error(ErrorCode::invalid_argument, "learning_rate_factor: ", [&] {
       factors_of({{pattern, factor}});
     });
 

@@ -141,7 +141,7 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
   Tune changed(parts);
   EXPECT_THROW(changed.run(), Error);
   parts.resume = false;
-  expect_error(ErrorCode::invalid_argument, "--resume", [&] { Tune refused(parts); });
+  expect_error(ErrorCode::invalid_argument, "`resume`", [&] { Tune refused(parts); });
 }
 
 // As many examples as before, but others: what would follow were no longer the same run.
