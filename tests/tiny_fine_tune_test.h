@@ -31,7 +31,7 @@ class FineTuning : public testing::Test {
     o.seed = 5;
     o.instance_images = folder_ / "pictures";
     o.instance_prompt = "a photo of a dog";
-    o.crop.size = 16;
+    o.crop.size = {16, 16};
     o.method = "trm(rank=2)+lora(rank=2)";
     o.trainer.steps = 3;
     o.trainer.learning_rate.peak = 1e-2;

@@ -5,6 +5,7 @@
 #include "canny_options.h"
 #include "options.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/nn/torch_errors.h"
@@ -43,7 +44,8 @@ void check_out(const fs::path& out, const fs::path& read, const char* option) {
 io::Image make(const data::ControlSettings& settings, const fs::path& picture, std::int64_t size) {
   const io::Image image = io::read_image(picture);
   if (size > 0)
-    return data::control_picture(settings, picture, image, data::square_crop(image, size));
+    return data::control_picture(settings, picture, image,
+                                 data::covering_crop(image, PictureSize::square(size)));
   return data::control_picture(settings, picture, image);
 }
 

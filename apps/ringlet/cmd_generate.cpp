@@ -186,8 +186,7 @@ pipeline::GenerateRequest base_request(const GenerateOptions& o,
   constexpr double kGuidance = 7.5, kXlGuidance = 5.0;
   pipeline::GenerateRequest request;
   if (o.negative_prompt) request.negative_prompt = without_byte_order_mark(*o.negative_prompt);
-  request.width = o.width;
-  request.height = o.height;
+  request.size = {o.width, o.height};
   request.steps = o.steps;
   request.sampler = o.sampler.chosen();
   request.guidance = {o.guidance.value_or(model.files().sdxl() ? kXlGuidance : kGuidance),
@@ -202,8 +201,7 @@ pipeline::GenerateRequest base_request(const GenerateOptions& o,
 
 /// The signal in the picture's size: edges are found at the size that they are used in.
 io::Image control_image(const GenerateOptions& o, const pipeline::GenerateRequest& request) {
-  const io::Image given =
-      io::resize_and_crop(*request.control_image, request.width, request.height);
+  const io::Image given = io::resize_and_crop(*request.control_image, request.size);
   if (o.control == "canny") return data::canny_edges(given, o.canny);
   if (o.control == "segmentation") return data::draw_segmentation(data::segment_colours(given));
   return given;

@@ -11,6 +11,7 @@
 #include "ringlet/adapt/arithmetic.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
@@ -40,7 +41,7 @@ io::Image test_picture(const pipeline::StableDiffusion& model) {
   request.sampler = diffusion::find_sampler("ddim");
   const std::int64_t unit = model.vae().config().downscale();
   constexpr std::int64_t kLargest = 32;
-  request.width = request.height = std::min(model.unet().config().sample_size, kLargest) * unit;
+  request.size = PictureSize::square(std::min(model.unet().config().sample_size, kLargest) * unit);
   return model.decode(model.sample(request, {})).front();
 }
 

@@ -8,6 +8,7 @@
 #include "model_options.h"
 #include "option_words.h"
 #include "options.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/control_metrics.h"
 #include "ringlet/nn/device.h"
@@ -28,6 +29,7 @@ struct TrainOptions {
   std::string crop = "centre";
   std::string control, control_images, control_network = "encoder";
   data::CannyThresholds canny;
+  std::int64_t resolution = 0;  ///< pixels of a side; 0 = the model's own
   std::int64_t validation_pictures = 0;
 };
 
@@ -64,7 +66,7 @@ void add_data_options(CLI::App& app, TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--repeats", o.run.repeats, "How often an epoch shows each picture")
       ->capture_default_str();
-  app.add_option("--resolution", o.run.crop.size, "Pixels of a side [the model's own]");
+  app.add_option("--resolution", o.resolution, "Pixels of a side [the model's own]");
   app.add_option("--crop", o.crop, "centre, or random: eight places of each picture")
       ->capture_default_str();
   app.add_flag("--flip", o.run.crop.flip, "Also show pictures mirrored");
@@ -169,6 +171,7 @@ void translate(TrainOptions& o) {
   if (o.crop != "centre" && o.crop != "center" && o.crop != "random")
     throw Error(ErrorCode::invalid_argument, "--crop", "\"" + o.crop + "\" is not known",
                 "use centre or random");
+  run.crop.size = PictureSize::square(o.resolution);
   run.crop.random = o.crop == "random";
   if (!o.control.empty()) {
     const data::ControlSettings settings{
@@ -271,10 +274,10 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
                              std::to_string(plan.validation) + " pictures held out" +
                              (plan.validation == 0 ? ": there will be no samples" : ""));
   show_method(plan.method, plan.layers, plan.budget, plan.parameters);
-  std::snprintf(text, sizeof text, "%lld of batch %lld x %lld at %lld pixels, %.1f epochs%s",
+  std::snprintf(text, sizeof text, "%lld of batch %lld x %lld at %s pixels, %.1f epochs%s",
                 static_cast<long long>(plan.steps), static_cast<long long>(o.run.loss.batch_size),
                 static_cast<long long>(o.run.trainer.gradient_accumulation),
-                static_cast<long long>(plan.resolution), plan.epochs,
+                plan.resolution.short_text().c_str(), plan.epochs,
                 plan.first_step == 0
                     ? ""
                     : (", going on after step " + std::to_string(plan.first_step)).c_str());

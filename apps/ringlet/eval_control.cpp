@@ -8,6 +8,7 @@
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/control_evaluation.h"
@@ -135,7 +136,7 @@ class ControlGeneration {
   const eval::GenerationRecord& record() const { return record_; }
 
   /// The side of the pictures, which are squares.
-  std::int64_t size() const { return request_.width; }
+  std::int64_t size() const { return request_.size.width; }
 
   /// The pictures that are asked for with their references; the folder may hold others, of more
   /// seeds.
@@ -183,7 +184,7 @@ class ControlGeneration {
     request.steps = o_.steps;
     request.guidance.scale = o_.guidance;
     request.clip_skip = o_.clip_skip;
-    request.width = request.height = o_.size;
+    request.size = PictureSize::square(o_.size);
     request.sampler = o_.sampler.chosen();
     request.control = &*network_;
     request.control_strength = o_.strength;
@@ -214,7 +215,7 @@ class ControlGeneration {
     request.prompt = prompt_of(picture);
     const io::Image image = io::read_image(picture.path);
     request.control_image = data::control_picture(settings_, picture.path, image,
-                                                  data::square_crop(image, request.width));
+                                                  data::covering_crop(image, request.size));
     const std::vector<io::Image> made = make_pictures(model_, request);
     for (std::size_t i = 0; i < made.size(); ++i)
       io::write_png(file_of(picture, request.seeds[i]), made[i]);

@@ -56,7 +56,7 @@ eval::GenerationRecord generation_record(const pipeline::StableDiffusion& model,
                      {"steps", std::to_string(request.steps)},
                      {"guidance", exact_number(request.guidance.scale)},
                      {"sampler", request.sampler.name()},
-                     {"size", std::to_string(request.width) + "x" + std::to_string(request.height)},
+                     {"size", request.size.text()},
                      {"precision", nn::precision_name(model.options().precision)},
                      {"clip skip", std::to_string(request.clip_skip)}};
   if (const auto prediction = model.options().files.prediction)

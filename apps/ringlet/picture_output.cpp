@@ -84,8 +84,8 @@ void PictureOutput::note(const fs::path& file, const pipeline::GenerateRequest& 
   made_.push_back({{"file", file.string()},
                    {"prompt", request.prompt},
                    {"seed", seed},
-                   {"width", request.width},
-                   {"height", request.height},
+                   {"width", request.size.width},
+                   {"height", request.size.height},
                    {"steps", request.steps},
                    {"sampler", request.sampler.name()}});
 }

@@ -22,6 +22,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "ringlet/core/atomic_file.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/core/random.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/io/tensor_file.h"
@@ -53,7 +54,8 @@ Data load(const fs::path& folder, std::int64_t size) {
   Data data;
   std::vector<at::Tensor> rows;
   for (const data::Picture& picture : data::read_picture_folder(folder).pictures) {
-    const io::Image image = io::resize_and_crop(io::read_image(picture.path), size, size);
+    const io::Image image =
+        io::resize_and_crop(io::read_image(picture.path), PictureSize::square(size));
     rows.push_back(((pipeline::image_to_tensor(image) + 1.0) * 127.5).round().to(at::kByte));
     data.captions.push_back(picture.caption);
   }

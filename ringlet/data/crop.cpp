@@ -13,28 +13,29 @@ std::int64_t scaled(std::int64_t side, double factor, std::int64_t least) {
   return std::max<std::int64_t>(least, std::llround(static_cast<double>(side) * factor));
 }
 
-/// The picture scaled until it just covers size x size.
-io::Image covering(const io::Image& image, std::int64_t picture_width, std::int64_t picture_height,
-                   std::int64_t size) {
-  const double factor =
-      static_cast<double>(size) / static_cast<double>(std::min(picture_width, picture_height));
-  return io::resize_image(image, scaled(picture_width, factor, size),
-                          scaled(picture_height, factor, size));
+/// `image` scaled as a picture of the size `whole` must be until it just covers `size`.
+io::Image covering(const io::Image& image, PictureSize whole, PictureSize size) {
+  const auto ratio = [](std::int64_t wanted, std::int64_t own) {
+    return static_cast<double>(wanted) / static_cast<double>(own);
+  };
+  const double factor = std::max(ratio(size.width, whole.width), ratio(size.height, whole.height));
+  return io::resize_image(image, scaled(whole.width, factor, size.width),
+                          scaled(whole.height, factor, size.height));
 }
 
 }  // namespace
 
-Crop square_crop(const io::Image& image, std::int64_t size, CropPlace place) {
-  const io::Image whole = covering(image, image.width, image.height, size);
-  const std::int64_t left = std::llround(place.x * static_cast<double>(whole.width - size));
-  const std::int64_t top = std::llround(place.y * static_cast<double>(whole.height - size));
-  return {io::cut_image(whole, left, top, size, size), left, top};
+Crop covering_crop(const io::Image& image, PictureSize size, CropPlace place) {
+  const io::Image whole = covering(image, image.size(), size);
+  const std::int64_t left = std::llround(place.x * static_cast<double>(whole.width - size.width));
+  const std::int64_t top = std::llround(place.y * static_cast<double>(whole.height - size.height));
+  return {io::cut_image(whole, left, top, size.width, size.height), left, top};
 }
 
 io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop) {
-  const std::int64_t size = crop.image.width;
-  return io::cut_image(covering(map, picture.width, picture.height, size), crop.left, crop.top,
-                       size, size);
+  const PictureSize size = crop.image.size();
+  return io::cut_image(covering(map, picture.size(), size), crop.left, crop.top, size.width,
+                       size.height);
 }
 
 io::Image mirrored(const io::Image& image) {

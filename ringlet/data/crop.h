@@ -1,8 +1,9 @@
-// Square training crops of pictures.
+// Training crops of pictures.
 #pragma once
 
 #include <cstdint>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/io/image.h"
 
 namespace ringlet::data {
@@ -20,8 +21,8 @@ struct Crop {
   std::int64_t top = 0;
 };
 
-/// Scales the picture until it just covers size x size, then cuts that square out of it.
-Crop square_crop(const io::Image& image, std::int64_t size, CropPlace place = {});
+/// Scales the picture until it just covers `size`, then cuts that size out of it.
+Crop covering_crop(const io::Image& image, PictureSize size, CropPlace place = {});
 
 /// The part of a map of the whole `picture` (of any size, in its proportions) that a crop shows.
 io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop);

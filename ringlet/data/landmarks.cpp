@@ -128,8 +128,11 @@ std::vector<Point> read_detected_landmarks(const fs::path& path) {
 
 std::vector<Point> points_in_crop(std::vector<Point> points, const io::Image& image,
                                   const Crop& crop) {
-  const double factor = static_cast<double>(crop.image.width) /
-                        static_cast<double>(std::min(image.width, image.height));
+  const auto ratio = [](std::int64_t wanted, std::int64_t own) {
+    return static_cast<double>(wanted) / static_cast<double>(own);
+  };
+  const double factor =
+      std::max(ratio(crop.image.width, image.width), ratio(crop.image.height, image.height));
   for (Point& point : points)
     point = {(point.x + 0.5) * factor - static_cast<double>(crop.left) - 0.5,
              (point.y + 0.5) * factor - static_cast<double>(crop.top) - 0.5};

@@ -26,7 +26,7 @@ std::vector<Point> read_landmarks(const std::filesystem::path& path);
 /// The same of what a detector wrote: a list without points means that it found nothing.
 std::vector<Point> read_detected_landmarks(const std::filesystem::path& path);
 
-/// Points of `image` in the pixels of one of its square crops: with the factor and the offset that
+/// Points of `image` in the pixels of one of its crops: with the factor and the offset that
 /// the picture was resized and cut with.
 std::vector<Point> points_in_crop(std::vector<Point> points, const io::Image& image,
                                   const Crop& crop);

@@ -294,7 +294,7 @@ SampleSheet sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
     for (const Cell* cell : chosen) row.push_back(io::read_image(cell->pictures() / sample));
     if (all_known)
       pictures.push_back(
-          data::square_crop(io::read_image(references.at(reference)), row.front().width).image);
+          data::covering_crop(io::read_image(references.at(reference)), row.front().size()).image);
     std::ranges::move(row, std::back_inserter(pictures));
   }
   sheet.image = io::image_grid(pictures, static_cast<std::int64_t>(sheet.columns.size()));

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_folder.h"
@@ -90,7 +91,7 @@ std::vector<std::string> exchange(std::vector<ControlPair>& pairs,
 /// A picture, or with a size its centre square.
 io::Image read_square(const fs::path& file, std::int64_t size) {
   io::Image image = io::read_image(file);
-  return size > 0 ? data::square_crop(image, size).image : image;
+  return size > 0 ? data::covering_crop(image, PictureSize::square(size)).image : image;
 }
 
 /// Both pictures of a pair; with a size, their squares. Samples of a reference follow each other:
@@ -233,7 +234,8 @@ class PointMover {
                   "the picture that these landmarks are of is not known",
                   "`size` needs it in `reference`, under the same name");
     const io::Image image = io::read_image(picture->second.*side);
-    return data::points_in_crop(std::move(points), image, data::square_crop(image, size_));
+    return data::points_in_crop(std::move(points), image,
+                                data::covering_crop(image, PictureSize::square(size_)));
   }
 
   std::int64_t size_;

@@ -241,7 +241,8 @@ Image cut_image(const Image& image, std::int64_t left, std::int64_t top, std::in
   return from_mat(view(image)(part));
 }
 
-Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t height) {
+Image resize_and_crop(const Image& image, PictureSize size) {
+  const auto [width, height] = size;
   // The largest rectangle of the wanted proportions, by cross multiplication.
   std::int64_t crop_width = image.width;
   std::int64_t crop_height = image.height;

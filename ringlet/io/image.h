@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "ringlet/core/picture_size.h"
+
 namespace ringlet::io {
 
 /// Names of files that decode_image reads, in lower case.
@@ -22,6 +24,8 @@ struct Image {
   std::int64_t width = 0;
   std::int64_t height = 0;
   std::vector<std::uint8_t> pixels;  ///< RGB, row by row, width * height * 3 bytes
+
+  PictureSize size() const { return {width, height}; }
 };
 
 struct ImageLimits {
@@ -57,8 +61,8 @@ Image resize_image(const Image& image, std::int64_t width, std::int64_t height);
 Image cut_image(const Image& image, std::int64_t left, std::int64_t top, std::int64_t width,
                 std::int64_t height);
 
-/// The largest centred part with the proportions of width : height, resized to exactly that.
-Image resize_and_crop(const Image& image, std::int64_t width, std::int64_t height);
+/// The largest centred part with the proportions of `size`, resized to exactly that.
+Image resize_and_crop(const Image& image, PictureSize size);
 
 /// Images of one size beside and below each other, `columns` in a row, on black.
 Image image_grid(std::span<const Image> images, std::int64_t columns);

@@ -63,12 +63,10 @@ at::Tensor sinusoidal_embedding(const at::Tensor& t, std::int64_t width, bool fl
                          : at::cat({angles.sin(), angles.cos()}, -1);
 }
 
-at::Tensor size_conditions(std::int64_t original_height, std::int64_t original_width,
-                           std::int64_t crop_top, std::int64_t crop_left,
-                           std::int64_t target_height, std::int64_t target_width,
-                           at::Device device) {
+at::Tensor size_conditions(PictureSize original, std::int64_t crop_left, std::int64_t crop_top,
+                           PictureSize target, at::Device device) {
   return at::tensor(
-             {original_height, original_width, crop_top, crop_left, target_height, target_width},
+             {original.height, original.width, crop_top, crop_left, target.height, target.width},
              at::kLong)
       .to(device, at::kFloat)
       .unsqueeze(0);

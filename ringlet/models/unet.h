@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/models/blocks.h"
 #include "ringlet/models/transformer_2d.h"
 #include "ringlet/models/unet_config.h"
@@ -81,11 +82,10 @@ struct AddedConditions {
   at::Tensor time_ids;     ///< [B, 6]: original h, w; crop top, left; target h, w (pixels)
 };
 
-/// SDXL's size conditioning as one row [1, 6], in pixels.
-at::Tensor size_conditions(std::int64_t original_height, std::int64_t original_width,
-                           std::int64_t crop_top, std::int64_t crop_left,
-                           std::int64_t target_height, std::int64_t target_width,
-                           at::Device device);
+/// SDXL's size conditioning as one row [1, 6]: the size that a picture had, what was cut off from
+/// it once it was resized, and the size that is left, in pixels.
+at::Tensor size_conditions(PictureSize original, std::int64_t crop_left, std::int64_t crop_top,
+                           PictureSize target, at::Device device);
 
 /// What the U-Net's blocks know of time: a timestep, and with SDXL sizes and pooled text, too.
 class UNetTimeEmbedding {

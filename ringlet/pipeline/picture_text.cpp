@@ -20,8 +20,8 @@ std::string generation_parameters(const GenerateRequest& request, std::uint64_t 
     text << "Negative prompt: " << *request.negative_prompt << "\n";
   text << "Steps: " << request.steps << ", Sampler: " << request.sampler.label()
        << ", CFG scale: " << request.guidance.scale << ", Seed: " << seed
-       << ", Size: " << request.width << "x" << request.height
-       << ", Model hash: " << hash.substr(0, kShortHash) << ", Model: " << model.name;
+       << ", Size: " << request.size.text() << ", Model hash: " << hash.substr(0, kShortHash)
+       << ", Model: " << model.name;
   if (request.sampler.spacing)
     text << ", Timestep spacing: " << diffusion::spacing_name(*request.sampler.spacing);
   if (request.clip_skip > 1) text << ", Clip skip: " << request.clip_skip;

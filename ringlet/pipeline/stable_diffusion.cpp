@@ -210,13 +210,13 @@ GenerateRequest StableDiffusion::checked(GenerateRequest request) const {
                     std::to_string(pixels) + " does not fit the given latents, which make " +
                         std::to_string(side * unit));
     };
-    fits(request.height, latents.size(2), Field("height"));
-    fits(request.width, latents.size(3), Field("width"));
+    fits(request.size.height, latents.size(2), Field("height"));
+    fits(request.size.width, latents.size(3), Field("width"));
   }
-  if (request.width == 0) request.width = own_size;
-  if (request.height == 0) request.height = own_size;
-  check_side(Field("width"), request.width, unit);
-  check_side(Field("height"), request.height, unit);
+  if (request.size.width == 0) request.size.width = own_size;
+  if (request.size.height == 0) request.size.height = own_size;
+  check_side(Field("width"), request.size.width, unit);
+  check_side(Field("height"), request.size.height, unit);
   if (request.mask_image && !files_.inpainting)
     invalid(Field("mask_image"), "the model is no inpainting model",
             "use a model whose U-Net has 9 input channels");
@@ -280,8 +280,7 @@ StableDiffusion::Conditions StableDiffusion::conditions(const GenerateRequest& r
   Conditions out{at::cat(text), {}};
   if (files_.sdxl()) {
     out.added.pooled_text = at::cat(pooled);
-    out.added.time_ids = models::size_conditions(request.height, request.width, 0, 0,
-                                                 request.height, request.width, options_.device)
+    out.added.time_ids = models::size_conditions(request.size, 0, 0, request.size, options_.device)
                              .expand({out.text.size(0), -1});
   }
   return out;
@@ -301,13 +300,13 @@ at::Tensor StableDiffusion::encode_image(const at::Tensor& pixels, const Generat
 at::Tensor StableDiffusion::inpainting_channels(const GenerateRequest& request) const {
   const std::int64_t unit = vae_->config().downscale();
   const auto batch = static_cast<std::int64_t>(request.seeds.size());
-  const std::int64_t h = request.height / unit;
-  const std::int64_t w = request.width / unit;
-  at::Tensor pixels = at::zeros({1, 3, request.height, request.width});
-  at::Tensor mask = at::ones({1, 1, request.height, request.width});
+  const std::int64_t h = request.size.height / unit;
+  const std::int64_t w = request.size.width / unit;
+  at::Tensor pixels = at::zeros({1, 3, request.size.height, request.size.width});
+  at::Tensor mask = at::ones({1, 1, request.size.height, request.size.width});
   if (request.mask_image) {
     const auto fitted = [&](const io::Image& image) {
-      return image_to_tensor(io::resize_and_crop(image, request.width, request.height));
+      return image_to_tensor(io::resize_and_crop(image, request.size));
     };
     mask = fitted(*request.mask_image).mean(1, /*keepdim=*/true).ge(0.0).to(at::kFloat);
     pixels = fitted(*request.init_image) * (1.0 - mask);
@@ -329,9 +328,8 @@ diffusion::Denoiser StableDiffusion::denoiser(const GenerateRequest& request) co
   }
   at::Tensor picture;
   if (request.control)
-    picture =
-        control_tensor(io::resize_and_crop(*request.control_image, request.width, request.height))
-            .to(options_.device);
+    picture = control_tensor(io::resize_and_crop(*request.control_image, request.size))
+                  .to(options_.device);
   const ControlNetwork* const control = request.control;
   const double strength = request.control_strength;
   diffusion::Denoiser network = [=, this](const at::Tensor& x, const diffusion::NoiseLevel& level) {
@@ -356,13 +354,13 @@ at::Tensor StableDiffusion::start(const GenerateRequest& request,
   const at::Tensor noise =
       request.latents.defined()
           ? request.latents.to(options_.device, at::kFloat)
-          : diffusion::seeded_noise(
-                request.seeds, "latents",
-                {vae_->config().latent_channels, request.height / unit, request.width / unit},
-                options_.device)(0);
+          : diffusion::seeded_noise(request.seeds, "latents",
+                                    {vae_->config().latent_channels, request.size.height / unit,
+                                     request.size.width / unit},
+                                    options_.device)(0);
   const bool painted_over = request.init_image && !request.mask_image;
   if (!painted_over) return noise * plan.initial_sigma;
-  const io::Image fitted = io::resize_and_crop(*request.init_image, request.width, request.height);
+  const io::Image fitted = io::resize_and_crop(*request.init_image, request.size);
   const at::Tensor picture = encode_image(image_to_tensor(fitted), request, "init image");
   return diffusion::add_noise(picture, noise, plan.steps[plan.start].from);
 }

@@ -13,6 +13,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/diffusion/guidance.h"
 #include "ringlet/diffusion/sampler_table.h"
 #include "ringlet/io/image.h"
@@ -39,8 +40,7 @@ struct GenerateRequest {
   std::string prompt;
   std::optional<std::string> negative_prompt;  ///< none is not the same as "" for SDXL
   std::vector<std::uint64_t> seeds = {0};      ///< one image per seed, in one batch
-  std::int64_t width = 0;                      ///< pixels; 0 = the model's own size
-  std::int64_t height = 0;
+  PictureSize size = {};                       ///< a side of 0 = the model's own
   std::int64_t steps = 30;
   diffusion::SamplerChoice sampler;  ///< none = the model's own
   diffusion::Guidance guidance;
@@ -80,8 +80,8 @@ class StableDiffusion {
   std::vector<io::Image> decode(const at::Tensor& latents) const;
 
   /// Checks sizes, steps, mask and latents of a request without computing anything. Throws
-  /// Error(invalid_argument | mismatch). Fills in width, height
-  /// and sampler.
+  /// Error(invalid_argument | mismatch). Fills in size and
+  /// sampler.
   GenerateRequest checked(GenerateRequest request) const;
 
   /// Which of these prompts are too long for the text encoder, each when it is asked for the first

@@ -7,11 +7,20 @@
 #include <vector>
 
 #include "ringlet/adapt/plan.h"
+#include "ringlet/core/picture_size.h"
 
 namespace ringlet::train {
 namespace {
 
 double number(std::int64_t count) { return static_cast<double>(count); }
+
+/// Pixels of latents that have been halved `level` times.
+double pixels_of(PictureSize latents, std::size_t level) {
+  const auto side = [level](std::int64_t pixels) {
+    return number(std::max<std::int64_t>(1, pixels >> level));
+  };
+  return side(latents.width) * side(latents.height);
+}
 
 /// Adapters of a component by the name of their layer.
 using Adapters = std::map<std::string, const adapt::TransformResidual*>;
@@ -71,10 +80,7 @@ class UNetWalk {
 
  private:
   /// Pixels of all rows of a level.
-  double pixels(std::size_t level) const {
-    const auto side = number(std::max<std::int64_t>(1, s_.side >> level));
-    return number(s_.rows) * side * side;
-  }
+  double pixels(std::size_t level) const { return number(s_.rows) * pixels_of(s_.latents, level); }
   double channels(std::size_t level) const { return number(c_.levels[level].channels); }
 
   void keep(double numbers) { total_.kept += numbers; }
@@ -197,8 +203,8 @@ double unet_inference(const models::UNetConfig& config, const PassShape& shape) 
   double skips = 0.0, largest = 0.0;
   for (std::size_t level = 0; level < config.levels.size(); ++level) {
     const models::UNetLevel& here = config.levels[level];
-    const double side = number(std::max<std::int64_t>(1, shape.side >> level));
-    const double each = number(shape.rows) * side * side * number(here.channels);
+    const double each =
+        number(shape.rows) * pixels_of(shape.latents, level) * number(here.channels);
     skips += each * number(here.layers + 1);
     constexpr double kFeedForward = 14.0, kConvolutions = 7.0;
     const bool attends = here.down_attention || here.up_attention;
@@ -207,26 +213,27 @@ double unet_inference(const models::UNetConfig& config, const PassShape& shape) 
   return skips + largest;
 }
 
-double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, std::int64_t pixels) {
+double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, PictureSize size) {
   double most = 0.0, in = number(config.block_out_channels.back());
-  double side = number(pixels / config.downscale());
-  for (std::size_t i = config.block_out_channels.size(); i-- > 0; side *= 2.0) {
+  const PictureSize latents = size.divided_by(config.downscale());
+  double pixels = number(latents.width) * number(latents.height);
+  for (std::size_t i = config.block_out_channels.size(); i-- > 0; pixels *= 4.0) {
     const double out = number(config.block_out_channels[i]);
-    most = std::max(most, side * side * resnet_inference(in, out));
-    if (i > 0) most = std::max(most, 4.0 * side * side * 2.25 * out);  // the enlargement
+    most = std::max(most, pixels * resnet_inference(in, out));
+    if (i > 0) most = std::max(most, 4.0 * pixels * 2.25 * out);  // the enlargement
     in = out;
   }
   return number(pictures) * most;
 }
 
-double vae_encoding(const models::VaeConfig& config, std::int64_t pixels) {
+double vae_encoding(const models::VaeConfig& config, PictureSize size) {
   double most = 0.0, in = number(config.block_out_channels.front());
-  double side = number(pixels);
+  double pixels = number(size.width) * number(size.height);
   for (const std::int64_t channels : config.block_out_channels) {
     const double out = number(channels);
-    most = std::max(most, side * side * resnet_inference(in, out));
+    most = std::max(most, pixels * resnet_inference(in, out));
     in = out;
-    side /= 2.0;
+    pixels /= 4.0;
   }
   return most;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/models/clip_text.h"
 #include "ringlet/models/unet_config.h"
 #include "ringlet/models/vae.h"
@@ -12,8 +13,8 @@
 namespace ringlet::train {
 
 struct PassShape {
-  std::int64_t rows = 1;          ///< pictures at a time
-  std::int64_t side = 64;         ///< of the latents
+  std::int64_t rows = 1;  ///< pictures at a time
+  PictureSize latents = PictureSize::square(64);
   std::int64_t text_length = 77;  ///< tokens of a prompt
   /// What learns beside adapters: then a layer keeps its input, too.
   bool trained = false;
@@ -38,8 +39,8 @@ PassMemory text_pass(const models::ClipTextConfig& config, const PassShape& shap
 /// The most that a pass of the U-Net without gradients holds.
 double unet_inference(const models::UNetConfig& config, const PassShape& shape);
 
-/// The most that coding `pictures` of `pixels` a side at once holds.
-double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, std::int64_t pixels);
-double vae_encoding(const models::VaeConfig& config, std::int64_t pixels);
+/// The most that coding `pictures` of `size` at once holds.
+double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, PictureSize size);
+double vae_encoding(const models::VaeConfig& config, PictureSize size);
 
 }  // namespace ringlet::train

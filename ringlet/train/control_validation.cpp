@@ -52,8 +52,7 @@ double ControlValidation::loss(std::size_t shift) const {
     batch.text = text.embeddings.expand({rows, -1, -1}).to(model_.options().precision);
     if (model_.files().sdxl())
       batch.added = {text.pooled.expand({rows, -1}),
-                     models::size_conditions(samples_.size, samples_.size, 0, 0, samples_.size,
-                                             samples_.size, clean.device())
+                     models::size_conditions(samples_.size, 0, 0, samples_.size, clean.device())
                          .expand({rows, -1})};
     sum += denoising_errors(model_.unet(), model_.schedule(), batch, 0.0, &control_)
                .mean()
@@ -73,7 +72,7 @@ ControlScore ControlValidation::measure(std::int64_t step, io::Image& sheet) con
     request.prompt = picture.caption;
     request.steps = samples_.steps;
     request.guidance.scale = samples_.guidance;
-    request.width = request.height = samples_.size;
+    request.size = samples_.size;
     request.clip_skip = samples_.clip_skip;
     request.seeds = {samples_.seed + i};
     request.control = &control_;

@@ -148,10 +148,11 @@ void DiffusionLoss::add_text(const std::vector<Row>& rows, NoisyBatch& batch) co
   batch.text = text.embeddings.to(model_.options().precision);
   if (!model_.files().sdxl()) return;
   std::vector<at::Tensor> sizes;
-  const std::int64_t size = batch.latents.size(2) * model_.vae().config().downscale();
+  const std::int64_t unit = model_.vae().config().downscale();
+  const PictureSize size{batch.latents.size(3) * unit, batch.latents.size(2) * unit};
   for (const Row& row : rows)
-    sizes.push_back(models::size_conditions(row.picture->height, row.picture->width, row.crop->top,
-                                            row.crop->left, size, size, batch.latents.device()));
+    sizes.push_back(models::size_conditions(row.picture->size, row.crop->left, row.crop->top, size,
+                                            batch.latents.device()));
   batch.added = {text.pooled, at::cat(sizes)};
 }
 

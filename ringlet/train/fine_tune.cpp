@@ -45,11 +45,12 @@ FineTune::FineTune(FineTuneOptions options, const FineTuneObserver& observer)
     throw Error(ErrorCode::unsupported, options_.model.string(),
                 "inpainting models cannot be trained", "use the model that it was made from");
   const std::int64_t unit = model_->vae().config().downscale();
-  if (options_.crop.size == 0) options_.crop.size = model_->unet().config().sample_size * unit;
-  if (options_.crop.size < unit || options_.crop.size % unit != 0)
-    throw Error(
-        ErrorCode::invalid_argument, Field("resolution"),
-        std::to_string(options_.crop.size) + " is not a multiple of " + std::to_string(unit));
+  if (options_.crop.size.empty())
+    options_.crop.size = PictureSize::square(model_->unet().config().sample_size * unit);
+  for (const std::int64_t side : {options_.crop.size.width, options_.crop.size.height})
+    if (side < unit || side % unit != 0)
+      throw Error(ErrorCode::invalid_argument, Field("resolution"),
+                  std::to_string(side) + " is not a multiple of " + std::to_string(unit));
   const std::int64_t layers = model_->text().front().encoder.config().num_hidden_layers;
   if (options_.loss.clip_skip < 1 || options_.loss.clip_skip > layers)
     throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
@@ -118,7 +119,7 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
   for (std::size_t i = 0; i < missing.size();) {
     pipeline::GenerateRequest request;
     request.prompt = options_.class_prompt;
-    request.width = request.height = options_.crop.size;
+    request.size = options_.crop.size;
     request.clip_skip = options_.loss.clip_skip;
     request.steps = options_.samples.steps;
     request.guidance.scale = options_.samples.guidance;
@@ -156,7 +157,7 @@ std::unique_ptr<ControlValidation> FineTune::control_validation(
     const FineTuneObserver& observer) const {
   std::vector<io::Image> sources;
   for (const data::Picture& picture : validation_pictures_)
-    sources.push_back(data::square_crop(io::read_image(picture.path), options_.crop.size).image);
+    sources.push_back(data::covering_crop(io::read_image(picture.path), options_.crop.size).image);
   CropOptions centre{.size = options_.crop.size};
   std::size_t done = 0;
   TrainingSet encoded = encode_pictures(
@@ -255,11 +256,10 @@ void FineTune::save_adapters(Trainer& trainer) const {
   Json training = options_.trainer.settings;
   training["steps"] = trainer.steps_done();
   training["ringlet"] = kVersion;
-  const std::string size = std::to_string(options_.crop.size);
   adapt::AdapterFileInfo info = {.base_hash = training.at("model").get<std::string>(),
                                  .training = training.dump(),
                                  .extra = {{"modelspec.title", run_title(options_.out)},
-                                           {"modelspec.resolution", size + "x" + size}},
+                                           {"modelspec.resolution", options_.crop.size.text()}},
                                  .storage = options_.save_precision};
   if (control_ && control_->kind() == pipeline::ControlKind::encoder) {
     info.control =

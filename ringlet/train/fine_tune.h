@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/control_validation.h"
@@ -51,7 +52,7 @@ struct FineTuneOptions : AdapterTrainingOptions {
   std::string class_prompt;
   std::int64_t class_count = 100;
   std::int64_t repeats = 1;
-  CropOptions crop{.size = 0};  ///< size 0 = the model's own
+  CropOptions crop{.size = {}};  ///< an empty size = the model's own
   std::filesystem::path cache;
 
   // How.
@@ -90,7 +91,7 @@ struct FineTunePlan {
   std::vector<adapt::BudgetRow> budget;  ///< how a budget was spent, by shape
   std::int64_t parameters = 0;
   std::int64_t control_parameters = 0;  ///< of them, a control network's
-  std::int64_t resolution = 0;
+  PictureSize resolution;
   double epochs = 0.0;
   std::int64_t steps = 0;
   std::int64_t first_step = 0;       ///< steps done before, when the run goes on

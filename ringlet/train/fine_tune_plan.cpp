@@ -215,7 +215,7 @@ void FineTune::make_plan() {
                 .controlnet = control_ && control_->kind() == pipeline::ControlKind::controlnet,
                 .text = options_.loss.train_text,
                 .rows = rows,
-                .resolution = options_.crop.size,
+                .size = options_.crop.size,
                 .sampled = options_.control ? std::min<std::int64_t>(plan_.validation, 1)
                                             : options_.samples.images,
                 .gradient_checkpointing = options_.gradient_checkpointing});

@@ -58,7 +58,7 @@ std::uint64_t weight_bytes(const pipeline::StableDiffusion& model,
 std::uint64_t step_bytes(const pipeline::StableDiffusion& model, const MemoryRequest& request) {
   const auto width = c10::elementSize(model.options().precision);
   PassShape shape{.rows = request.rows,
-                  .side = request.resolution / model.vae().config().downscale(),
+                  .latents = request.size.divided_by(model.vae().config().downscale()),
                   .text_length = model.text().front().encoder.config().max_position_embeddings,
                   .trained = request.full,
                   .gradient_checkpointing = request.gradient_checkpointing};
@@ -79,10 +79,11 @@ std::uint64_t step_bytes(const pipeline::StableDiffusion& model, const MemoryReq
 std::uint64_t picture_bytes(const pipeline::StableDiffusion& model, const MemoryRequest& request) {
   const models::VaeConfig& vae = model.vae().config();
   // The autoencoder always computes in fp32.
-  std::uint64_t most = bytes_of(vae_encoding(vae, request.resolution), sizeof(float));
+  std::uint64_t most = bytes_of(vae_encoding(vae, request.size), sizeof(float));
   if (request.sampled == 0) return most;
-  most = std::max(most, bytes_of(vae_decoding(vae, 1, request.resolution), sizeof(float)));
-  const PassShape guided{.rows = 2 * request.sampled, .side = request.resolution / vae.downscale()};
+  most = std::max(most, bytes_of(vae_decoding(vae, 1, request.size), sizeof(float)));
+  const PassShape guided{.rows = 2 * request.sampled,
+                         .latents = request.size.divided_by(vae.downscale())};
   return std::max(most, bytes_of(unet_inference(model.unet().config(), guided),
                                  c10::elementSize(model.options().precision)));
 }

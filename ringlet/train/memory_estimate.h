@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/core/picture_size.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
 namespace ringlet::train {
@@ -17,7 +18,7 @@ struct MemoryRequest {
   bool controlnet = false;      ///< a ControlNet learns
   bool text = false;            ///< text encoders learn
   std::int64_t rows = 1;        ///< pictures at a time
-  std::int64_t resolution = 0;  ///< pixels of a side
+  PictureSize size = {};        ///< of a picture
   std::int64_t sampled = 0;     ///< sample pictures at a time; 0 = none are made
   bool gradient_checkpointing = false;
 };

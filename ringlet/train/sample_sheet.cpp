@@ -10,7 +10,7 @@ io::Image sample_sheet(const pipeline::StableDiffusion& model, const SampleOptio
     request.prompt = prompt;
     request.steps = options.steps;
     request.guidance.scale = options.guidance;
-    request.width = request.height = options.size;
+    request.size = options.size;
     request.clip_skip = options.clip_skip;
     request.seeds.clear();
     for (std::int64_t i = 0; i < options.images; ++i)

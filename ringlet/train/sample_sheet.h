@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/io/image.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
@@ -17,7 +18,7 @@ struct SampleOptions {
   std::uint64_t seed = 1;
   std::int64_t steps = 30;
   double guidance = 7.5;
-  std::int64_t size = 0;       ///< pixels of a side; 0 = the model's own
+  PictureSize size = {};       ///< empty = the model's own
   std::int64_t clip_skip = 1;  ///< as in training: GenerateRequest has it
 };
 

@@ -77,14 +77,14 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
   if (folder_.empty()) {
     encoded = compute(crop);
   } else {
-    const std::string key = picture_hash + vae_hash_ + std::to_string(crop.width) + "," +
+    const std::string key = picture_hash + vae_hash_ + crop.size().short_text() + "," +
                             std::to_string(left) + "," + std::to_string(top) + "," +
                             (mirrored ? "mirrored" : "plain");
     const fs::path file = folder_ / (sha256_text(key) + ".safetensors");
     const models::VaeConfig& vae = model_.vae().config();
-    const std::int64_t side = crop.width / vae.downscale();
-    if (auto cached =
-            read_cached(file, {vae.latent_channels, side, side}, model_.options().device)) {
+    const PictureSize size = crop.size().divided_by(vae.downscale());
+    if (auto cached = read_cached(file, {vae.latent_channels, size.height, size.width},
+                                  model_.options().device)) {
       encoded = *std::move(cached);
     } else {
       encoded = compute(crop);
@@ -106,16 +106,17 @@ TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
     const data::Picture& picture = pictures[i];
     const io::Image image = io::read_image(picture.path);
     const std::string hash = cache_folder.empty() ? "" : sha256_file(picture.path);
-    EncodedPicture encoded{{}, picture.caption, image.width, image.height};
-    const bool square = image.width == image.height;
-    for (int place = 0; place < (options.random && !square ? kRandomCrops : 1); ++place) {
+    EncodedPicture encoded{{}, picture.caption, image.size()};
+    // In these proportions there is one place.
+    const bool whole = image.width * options.size.height == image.height * options.size.width;
+    for (int place = 0; place < (options.random && !whole ? kRandomCrops : 1); ++place) {
       data::CropPlace where;
-      if (options.random && !square) {
+      if (options.random && !whole) {
         RandomStream random =
             Random(options.seed).stream("crop", i, static_cast<std::uint64_t>(place));
         where = {random.uniform(), random.uniform()};
       }
-      const data::Crop crop = data::square_crop(image, options.size, where);
+      const data::Crop crop = data::covering_crop(image, options.size, where);
       io::Image signal;
       if (control) signal = data::control_picture(*control, picture.path, image, crop);
       const auto add = [&](const io::Image& pixels, const io::Image& hint, bool mirrored) {

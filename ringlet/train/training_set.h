@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/pipeline/stable_diffusion.h"
@@ -16,10 +17,10 @@
 namespace ringlet::train {
 
 struct CropOptions {
-  std::int64_t size = 512;  ///< pixels of a side
-  bool random = false;      ///< several random places instead of the centre
-  bool flip = false;        ///< also mirrored
-  std::uint64_t seed = 0;   ///< of the random places
+  PictureSize size = PictureSize::square(512);
+  bool random = false;     ///< several random places instead of the centre
+  bool flip = false;       ///< also mirrored
+  std::uint64_t seed = 0;  ///< of the random places
 };
 
 /// One way of cutting a picture: the autoencoder's posterior over it, at the U-Net's scale.
@@ -34,8 +35,7 @@ struct EncodedCrop {
 struct EncodedPicture {
   std::vector<EncodedCrop> crops;
   std::string caption;
-  std::int64_t width = 0;  ///< of the file, in pixels
-  std::int64_t height = 0;
+  PictureSize size = {};  ///< of the file
 };
 
 /// Pictures to draw from. `order` lists each picture as often as an epoch shows it.

@@ -25,7 +25,7 @@ std::string content(const fs::path& path) {
 GenerateRequest small_request() {
   GenerateRequest request;
   request.prompt = "a cat";
-  request.width = request.height = 8;
+  request.size = {8, 8};
   request.steps = 1;
   request.sampler = diffusion::find_sampler("ddim");
   return request;

@@ -34,8 +34,7 @@ class GenerationLaw : public testing::TestWithParam<std::string> {
     request.negative_prompt = "blurry";
     request.seeds = {7};
     request.steps = 6;
-    request.width = 24;
-    request.height = 32;
+    request.size = {24, 32};
     request.sampler = diffusion::find_sampler(sampler);
     return request;
   }
@@ -95,7 +94,7 @@ TEST_P(GenerationLaw, GivenLatentsTakeThePlaceOfTheSeedsNoise) {
   given.seeds = {3, 4};
   const at::Tensor from_seeds = model.sample(given, {});
   given.latents = diffusion::seeded_noise(given.seeds, "latents", {4, 16, 12})(0);
-  given.width = given.height = 0;  // follow from the latents
+  given.size = {};  // follow from the latents
   EXPECT_TRUE(at::equal(model.sample(given, {}), from_seeds));
   given.latents = given.latents + 0.1;
   EXPECT_FALSE(at::equal(model.sample(given, {}), from_seeds));

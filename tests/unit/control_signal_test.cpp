@@ -84,7 +84,7 @@ TEST(SegmentColours, FindsEveryNamedColour) {
 class ControlPicture : public testing::Test {
  protected:
   ControlPicture() { io::write_png(picture_, image_); }
-  Crop crop() const { return square_crop(image_, 20, {1.0, 0.0}); }
+  Crop crop() const { return covering_crop(image_, {20, 20}, {1.0, 0.0}); }
 
   TemporaryFolder folder_;
   io::Image image_ = plain(60, 40, {255, 255, 255});

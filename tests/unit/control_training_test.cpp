@@ -41,7 +41,7 @@ class ControlTraining : public FineTuning {
                             double strength = 1.0) {
     pipeline::GenerateRequest request;
     request.prompt = "a photo of a dog";
-    request.width = request.height = 16;
+    request.size = {16, 16};
     request.steps = 2;
     request.seeds = {1, 2};
     request.control = control;

@@ -35,7 +35,7 @@ const pipeline::StableDiffusion& model_of(const std::string& which) {
 }
 
 EncodedPicture picture(const std::string& name, const std::string& caption, int crops = 1) {
-  EncodedPicture out{{}, caption, 32, 48};
+  EncodedPicture out{{}, caption, {32, 48}};
   for (int i = 0; i < crops; ++i)
     out.crops.push_back({uniform(name + std::to_string(i), {4, 8, 8}),
                          0.1 * uniform("d" + name + std::to_string(i), {4, 8, 8}).abs(), i, 0});
@@ -187,6 +187,18 @@ TEST(DiffusionLoss, TextEncodersThatLearnGiveTheSameLoss) {
   }
 }
 
+TEST(DiffusionLoss, CropsNeedNotBeSquare) {
+  // The same numbers in another shape: XL is told of it.
+  const auto loss = [](const nn::Shape& shape, PictureSize size) {
+    EncodedPicture wide{{}, "a dog", size};
+    wide.crops.push_back({uniform("wide", shape), 0.1 * uniform("d", shape).abs()});
+    return loss_of({{wide}, {0}}, {.seed = 2}, 1, {}, "sdxl");
+  };
+  const double wide = loss({4, 8, 16}, {32, 48}), tall = loss({4, 16, 8}, {32, 48});
+  EXPECT_TRUE(std::isfinite(wide));
+  EXPECT_NE(wide, tall);
+}
+
 TEST(DiffusionLoss, XlIsToldSizesAndPlaces) {
   const auto changed = [](const auto& change) {
     TrainingSet set{{picture("one", "a dog")}, {0}};
@@ -195,8 +207,8 @@ TEST(DiffusionLoss, XlIsToldSizesAndPlaces) {
   };
   const double plain = changed([](EncodedPicture&) {});
   EXPECT_EQ(plain, changed([](EncodedPicture&) {}));
-  EXPECT_NE(plain, changed([](EncodedPicture& p) { p.width = 640; }));
-  EXPECT_NE(plain, changed([](EncodedPicture& p) { p.height = 640; }));
+  EXPECT_NE(plain, changed([](EncodedPicture& p) { p.size.width = 640; }));
+  EXPECT_NE(plain, changed([](EncodedPicture& p) { p.size.height = 640; }));
   EXPECT_NE(plain, changed([](EncodedPicture& p) { p.crops[0].left = 200; }));
   EXPECT_NE(plain, changed([](EncodedPicture& p) { p.crops[0].top = 200; }));
 }

@@ -83,7 +83,7 @@ TEST_F(FineTuneInputs, AModelSaysOfAPromptOnceThatItIsTooLong) {
     pipeline::GenerateRequest request;
     request.prompt = long_text();
     request.negative_prompt = "no " + long_text();
-    request.width = request.height = 16;
+    request.size = {16, 16};
     request.steps = 1;
     model.sample(request, {});
   }

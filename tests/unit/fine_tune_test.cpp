@@ -39,7 +39,7 @@ TEST_F(FineTuning, ThePlanSaysWhatIsGoingToBe) {
   EXPECT_EQ(plan.examples[0].first, "a photo of a dog");
   EXPECT_GE(plan.examples[0].second, 2 + 5);
   EXPECT_EQ(plan.examples[1].first, "a red dog");
-  EXPECT_EQ(plan.resolution, 16);
+  EXPECT_EQ(plan.resolution, (PictureSize{16, 16}));
   EXPECT_DOUBLE_EQ(plan.epochs, 12.0 * 2.0 * 3.0 / (3.0 * 4.0));
   EXPECT_EQ(plan.first_step, 0);
   EXPECT_GT(plan.layers, 10u);
@@ -67,6 +67,26 @@ TEST_F(FineTuning, MakesAnAdapterThatOpens) {
   EXPECT_EQ(loaded.info.extra.at("modelspec.title"), "run");
   EXPECT_EQ(loaded.info.base_hash, training.at("model"));
   EXPECT_EQ(loaded.info.base_hash.size(), 64u);
+}
+
+// From crops to what is written and told.
+TEST_F(FineTuning, PicturesNeedNotBeSquare) {
+  FineTuneOptions o = options();
+  o.crop.size = {24, 16};
+  o.samples.prompts = {"a dog"};
+  EXPECT_EQ(FineTune(o).plan().resolution, (PictureSize{24, 16}));
+  EXPECT_TRUE(run(o));
+  const io::Image sample = io::read_image(o.out / "samples/step-00000003.png");
+  EXPECT_EQ(sample.size(), (PictureSize{24, 16}));
+  const Json training = parse_json(
+      io::SafetensorsFile::open(o.out / "adapter.safetensors")->metadata().at("ringlet.training"),
+      "training");
+  EXPECT_EQ(training.at("resolution"), "24x16");
+  EXPECT_EQ(io::SafetensorsFile::open(o.out / "adapter.safetensors")
+                ->metadata()
+                .at("modelspec.resolution"),
+            "24x16");
+  EXPECT_NE(file_content(o.out / "report.html").find("24x16"), std::string::npos);
 }
 
 // Every loss and the result's bytes, whichever step the run was stopped at.
@@ -195,7 +215,7 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
       {"pictures was", [](auto& o) { o.instance_prompt = "a photo of a cat"; }},
       {"pictures was", [](auto& o) { o.repeats = 2; }},
       {"class prompt was \"\", now \"a dog\"", [](auto& o) { o.class_prompt = "a dog"; }},
-      {"resolution was 16, now 32", [](auto& o) { o.crop.size = 32; }},
+      {"resolution was 16, now 32", [](auto& o) { o.crop.size = PictureSize::square(32); }},
       {"crop was", [](auto& o) { o.crop.random = true; }},
       {"flip was false, now true", [](auto& o) { o.crop.flip = true; }},
       {"batch size was 1, now 2", [](auto& o) { o.loss.batch_size = 2; }},
@@ -406,8 +426,8 @@ TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
     std::function<void(FineTuneOptions&)> make;
   };
   const std::vector<Case> cases = {
-      {"17 is not a multiple", [](auto& o) { o.crop.size = 17; }},
-      {"-16 is not a multiple", [](auto& o) { o.crop.size = -16; }},
+      {"17 is not a multiple", [](auto& o) { o.crop.size = PictureSize::square(17); }},
+      {"-16 is not a multiple", [](auto& o) { o.crop.size = PictureSize::square(-16); }},
       {"clip_skip: ", [](auto& o) { o.loss.clip_skip = 3; }},
       {"clip_skip: ", [](auto& o) { o.loss.clip_skip = 0; }},
       {"targets: ", [](auto& o) { o.targets.presets = {"atention"}; }},

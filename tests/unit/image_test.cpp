@@ -223,7 +223,7 @@ TEST(Image, ResizeAndCropKeepsTheMiddle) {
     for (std::int64_t x = 0; x < 30; ++x)
       for (std::int64_t c = 0; c < 3; ++c)
         wide.pixels[static_cast<std::size_t>((y * 30 + x) * 3 + c)] = x >= 10 && x < 20 ? 200 : 0;
-  const Image square = resize_and_crop(wide, 5, 5);
+  const Image square = resize_and_crop(wide, {5, 5});
   EXPECT_EQ(square.width, 5);
   for (const std::uint8_t value : square.pixels) EXPECT_EQ(value, 200);
 }

@@ -25,7 +25,7 @@ class MemoryEstimate : public testing::Test {
     return training_memory(*model_, request);
   }
   double step(MemoryRequest request, std::int64_t resolution, std::int64_t rows) const {
-    request.resolution = resolution;
+    request.size = PictureSize::square(resolution);
     request.rows = rows;
     return static_cast<double>(memory(request).step);
   }
@@ -53,12 +53,12 @@ TEST_F(MemoryEstimate, WeightsAreWhatTheFirstStepBringsIn) {
         (convolution->options().stride == 1 ? layouts : read) += layer->weight().nbytes();
     }
   EXPECT_GT(layouts, 0u);
-  EXPECT_EQ(memory({.resolution = 32}).weights, read + layouts);
+  EXPECT_EQ(memory({.size = {32, 32}}).weights, read + layouts);
 }
 
 TEST_F(MemoryEstimate, AParameterTakesAGradientAndTwoAveragesMore) {
-  EXPECT_EQ(memory({.parameters = 1000000, .resolution = 32}).learning, 12000000u);
-  EXPECT_EQ(memory({.parameters = 1000000, .average = true, .resolution = 32}).learning, 16000000u);
+  EXPECT_EQ(memory({.parameters = 1000000, .size = {32, 32}}).learning, 12000000u);
+  EXPECT_EQ(memory({.parameters = 1000000, .average = true, .size = {32, 32}}).learning, 16000000u);
 }
 
 TEST_F(MemoryEstimate, ActivationsGrowWithRowsAndPixels) {
@@ -68,6 +68,17 @@ TEST_F(MemoryEstimate, ActivationsGrowWithRowsAndPixels) {
   // But for what belongs to the prompt's tokens.
   EXPECT_GT(step({}, 128, 1), 3.0 * one);
   EXPECT_LT(step({}, 128, 1), 4.0 * one);
+}
+
+TEST_F(MemoryEstimate, PicturesNeedNotBeSquare) {
+  const TrainingMemory wide = memory({.size = {128, 32}, .sampled = 1}),
+                       tall = memory({.size = {32, 128}, .sampled = 1}),
+                       square = memory({.size = {64, 64}, .sampled = 1}),
+                       small = memory({.size = {32, 32}, .sampled = 1});
+  EXPECT_EQ(wide.step, tall.step);
+  EXPECT_EQ(wide.step, square.step);  // as many pixels
+  EXPECT_EQ(wide.pictures, square.pictures);
+  EXPECT_GT(wide.step, 3 * small.step);
 }
 
 TEST_F(MemoryEstimate, CheckpointingTakesLess) {
@@ -93,8 +104,8 @@ TEST_F(MemoryEstimate, WhatElseLearnsIsAdded) {
 }
 
 TEST_F(MemoryEstimate, StepsAndSamplesTakeTurns) {
-  const TrainingMemory plain = memory({.resolution = 64}),
-                       sampled = memory({.resolution = 64, .sampled = 64});
+  const TrainingMemory plain = memory({.size = {64, 64}}),
+                       sampled = memory({.size = {64, 64}, .sampled = 64});
   EXPECT_GT(sampled.pictures, plain.pictures);
   EXPECT_EQ(sampled.sum(), sampled.program + sampled.weights + sampled.pictures);
   EXPECT_GT(plain.step, plain.pictures);
@@ -102,7 +113,7 @@ TEST_F(MemoryEstimate, StepsAndSamplesTakeTurns) {
 }
 
 TEST_F(MemoryEstimate, ThePeakBeginsAtWhatIsResident) {
-  const std::uint64_t expected = expected_peak_bytes(*model_, {.resolution = 64});
+  const std::uint64_t expected = expected_peak_bytes(*model_, {.size = {64, 64}});
   EXPECT_GE(expected, resident_bytes());
   EXPECT_GE(expected, peak_resident_bytes());
   EXPECT_GT(resident_bytes(), 0u);

@@ -17,8 +17,7 @@ GenerateRequest request() {
   request.prompt = "a cat, (sitting:1.2)";
   request.negative_prompt = "blurry";
   request.steps = 20;
-  request.width = 512;
-  request.height = 768;
+  request.size = {512, 768};
   request.sampler = diffusion::find_sampler("dpmpp-2m-karras");
   return request;
 }
