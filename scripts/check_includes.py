@@ -25,7 +25,8 @@ ALLOWED = {
     "train": {"core", "io", "nn", "adapt", "models", "diffusion", "data", "pipeline"},
     "eval": {"core", "io", "nn", "adapt", "models", "diffusion", "formats", "data", "pipeline"},
     "tune": {"core", "io", "nn", "adapt", "models", "data", "train", "eval", "pipeline"},
-    "apps": {"tune", "eval", "adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
+    "service": {"core", "io", "nn", "adapt", "models", "diffusion", "formats", "data", "pipeline", "train", "eval", "tune"},
+    "apps": {"service", "tune", "eval", "adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')

@@ -1,24 +1,21 @@
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
-#include <filesystem>
-#include <optional>
+#include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "adapter_options.h"
+#include "model_options.h"
 #include "options.h"
-#include "ringlet/adapt/arithmetic.h"
-#include "ringlet/core/log.h"
-#include "ringlet/formats/adapter_reader.h"
-#include "ringlet/formats/adapter_writer.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/service/convert.h"
 #include "verbs.h"
 
 namespace ringlet::app {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct ConvertOptions {
   CommonOptions common;
@@ -39,8 +36,7 @@ formats::MetadataLevel metadata_level(const std::string& name) {
 
 /// What there is to say about an approximation by low ranks.
 nlohmann::json report(const adapt::Approximation& approximation, bool json) {
-  std::vector<adapt::LayerError> layers = approximation.layers;
-  std::ranges::sort(layers, std::greater(), &adapt::LayerError::relative);
+  const std::vector<adapt::LayerError>& layers = approximation.layers;
   nlohmann::json all = {{"relative_error", approximation.relative},
                         {"layers", nlohmann::json::array()}};
   for (const adapt::LayerError& layer : layers)
@@ -58,55 +54,32 @@ nlohmann::json report(const adapt::Approximation& approximation, bool json) {
   return all;
 }
 
-void check(const ConvertOptions& o) {
-  if (o.adapters.files.empty())
-    throw Error(ErrorCode::invalid_argument, "--adapter", "an adapter is needed");
-  const bool low_rank = o.as == "lora";
-  if (!o.as.empty() && !low_rank && o.as != "diff")
-    throw Error(ErrorCode::invalid_argument, "--as", "\"" + o.as + "\" is not known",
-                "use lora or diff");
-  if (low_rank != (o.rank > 0 || o.max_error > 0.0) || (o.rank > 0 && o.max_error > 0.0))
-    throw Error(ErrorCode::invalid_argument, "--as",
-                "lora goes with one of --rank and --max-error, and nothing else does",
-                "for example --as lora --rank 16");
-  if (!(o.max_error >= 0.0) || o.max_error >= 1.0)
-    throw Error(ErrorCode::invalid_argument, "--max-error", "must lie between 0 and 1");
-  if (o.rank < 0)
-    throw Error(ErrorCode::invalid_argument, "--rank", "must be a whole number above 0");
+service::AdapterForm form_from_name(const std::string& name) {
+  if (name.empty()) return service::AdapterForm::stored;
+  if (name == "lora") return service::AdapterForm::low_rank;
+  if (name == "diff") return service::AdapterForm::difference;
+  throw Error(ErrorCode::invalid_argument, "--as", "\"" + name + "\" is not known",
+              "use lora or diff");
+}
+
+service::ConvertRequest request_of(const ConvertOptions& o) {
+  service::ConvertRequest request;
+  request.model = o.model;
+  request.files = o.files.files();
+  request.adapters = parse_adapters(o.adapters);
+  request.out = o.out;
+  request.format = formats::parse_adapter_format(o.to);
+  request.metadata = metadata_level(o.metadata);
+  request.form = form_from_name(o.as);
+  request.low_rank = {o.rank, o.max_error};
+  if (!o.save_precision.empty()) request.storage = nn::select_precision(o.save_precision, at::kCPU);
+  return request;
 }
 
 int convert(const ConvertOptions& o) {
-  check(o);
-  formats::AdapterWriteOptions writing;
-  writing.format = formats::parse_adapter_format(o.to);
-  writing.metadata = metadata_level(o.metadata);
-  writing.title = fs::path(o.out).stem().string();
-  const std::vector<pipeline::AdapterChoice> choices = parse_adapters(o.adapters);
-  const OpenedModel opened = open_for_adapters(o.model, o.files, choices);
-  const adapt::Components components = opened.components();
-  writing.class_names = opened.class_names;
-
   nlohmann::json result = {{"out", o.out}, {"to", o.to}};
-  const LoadedAdapters adapters = load_adapters(components, choices, opened.hash);
-  const std::vector<adapt::AdapterSet>& sets = adapters.sets;
-  adapt::AdapterFileInfo info;
-  if (choices.size() == 1)
-    info = adapters.infos.front();
-  else
-    keep_control(adapters, info);
-  info.base_hash = opened.hash;
-  if (!o.save_precision.empty()) info.storage = nn::select_precision(o.save_precision, at::kCPU);
-  std::optional<adapt::AdapterSet> made;
-  if (o.as == "lora") {
-    adapt::Approximation low = adapt::as_low_rank(pointers_to(sets), {o.rank, o.max_error});
-    result["approximation"] = report(low, o.common.json);
-    made = std::move(low.set);
-  } else if (o.as == "diff") {
-    made = adapt::as_difference(pointers_to(sets));
-  } else if (sets.size() > 1 || choices.front().strength != 1.0 || !o.adapters.blocks.empty()) {
-    made = adapt::combine(pointers_to(sets));
-  }
-  formats::write_adapter(o.out, made ? *made : sets.front(), info, components, writing);
+  if (const auto approximation = service::convert(request_of(o)))
+    result["approximation"] = report(*approximation, o.common.json);
   print_made(o.common.json, result, o.out);
   return 0;
 }

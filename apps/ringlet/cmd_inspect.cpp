@@ -1,20 +1,24 @@
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include "adapter_options.h"
+#include "model_options.h"
 #include "option_words.h"
 #include "options.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
-#include "ringlet/formats/adapter_reader.h"
-#include "ringlet/models/clip_tokenizer.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/describe.h"
-#include "ringlet/pipeline/model_files.h"
+#include "ringlet/service/inspect.h"
 #include "verbs.h"
 
 namespace ringlet::app {
@@ -82,19 +86,6 @@ void print_table(const Json& description) {
     std::printf("\n  note: %s\n", text_of(note).c_str());
 }
 
-/// The tokenizer of a model folder, of a tokenizer folder itself, or of a single file: --tokenizer,
-/// or the folder beside it.
-models::ClipTokenizer open_tokenizer(const fs::path& path, const std::string& given) {
-  if (fs::is_regular_file(path))
-    return models::ClipTokenizer::open(pipeline::single_file_tokenizer(path, given));
-  if (!given.empty())
-    throw Error(ErrorCode::invalid_argument, "--tokenizer",
-                path.string() + " is a folder, which has a tokenizer of its own",
-                "leave it out; it is for single-file checkpoints");
-  const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json");
-  return models::ClipTokenizer::open(itself ? path : path / "tokenizer");
-}
-
 std::vector<std::string> token_texts(const InspectOptions& o) {
   std::vector<std::string> texts;
   if (o.tokens) texts.push_back(without_byte_order_mark(*o.tokens));
@@ -106,7 +97,7 @@ std::vector<std::string> token_texts(const InspectOptions& o) {
 }
 
 int inspect_tokens(const InspectOptions& o) {
-  const models::ClipTokenizer tokenizer = open_tokenizer(o.path, o.files.tokenizer);
+  const models::ClipTokenizer tokenizer = service::open_tokenizer(o.path, o.files.tokenizer);
   Json all = Json::array();
   for (const std::string& text : token_texts(o)) {
     const std::vector<std::int64_t> ids = tokenizer.tokenize(text);
@@ -127,35 +118,35 @@ int inspect_tokens(const InspectOptions& o) {
   return 0;
 }
 
-/// How an adapter is read for a model: dialect, methods, what had to be decided.
-int inspect_adapter(const InspectOptions& o) {
-  const OpenedModel opened = open_for_adapters(o.model, o.files, {{o.path, 1.0, {}}});
-  const formats::ReadAdapter read = formats::read_adapter(o.path, opened.components(), opened.hash);
-  const formats::AdapterReport& report = read.report;
-  if (o.common.json) {
-    print_json({{"path", o.path},
-                {"dialect", report.dialect},
-                {"methods", report.methods},
-                {"decisions", with_options(report.decisions)},
-                {"layers", read.set.entries().size()},
-                {"parameters", read.set.parameter_count()}});
-    return 0;
-  }
-  std::printf("%s\n  written by  %s\n  layers      %zu, %s parameters\n", o.path.c_str(),
-              report.dialect.c_str(), read.set.entries().size(),
-              human_count(read.set.parameter_count()).c_str());
+void print_adapter(const Json& adapter) {
+  std::printf("%s\n  written by  %s\n  layers      %zu, %s parameters\n",
+              adapter.at("path").get<std::string>().c_str(),
+              adapter.at("dialect").get<std::string>().c_str(),
+              adapter.at("layers").get<std::size_t>(),
+              human_count(adapter.at("parameters").get<std::int64_t>()).c_str());
   std::printf("\n  methods\n");
   std::vector<std::pair<int, std::string>> methods;
-  for (const auto& [method, count] : report.methods) methods.emplace_back(count, method);
+  for (const auto& [method, count] : adapter.at("methods").items())
+    methods.emplace_back(count.get<int>(), method);
   std::ranges::sort(methods, std::greater());
   constexpr std::size_t kShown = 12;
   for (std::size_t i = 0; i < std::min(kShown, methods.size()); ++i)
     std::printf("  %5d  %s\n", methods[i].first, methods[i].second.c_str());
   if (methods.size() > kShown)
     std::printf("         … and %zu more (--json shows all)\n", methods.size() - kShown);
-  for (const std::string& decision : with_options(report.decisions))
-    std::printf("\n  understood: %s", decision.c_str());
+  for (const Json& decision : adapter.at("decisions"))
+    std::printf("\n  understood: %s", decision.get<std::string>().c_str());
   std::printf("\n  every tensor of the file belongs to a layer of the model\n");
+}
+
+int inspect_adapter(const InspectOptions& o) {
+  Json adapter = service::describe_adapter(o.path, o.model, o.files.files());
+  for (Json& decision : adapter.at("decisions"))
+    decision = with_options(decision.get<std::string>());
+  if (o.common.json)
+    print_json(adapter);
+  else
+    print_adapter(adapter);
   return 0;
 }
 

@@ -1,20 +1,22 @@
 // `ringlet eval control`: do pictures follow their control signals?
+#include <cstdint>
+#include <filesystem>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
-#include "adapter_options.h"
 #include "canny_options.h"
 #include "child_process.h"
 #include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/make_folder.h"
-#include "ringlet/core/picture_size.h"
-#include "ringlet/core/text.h"
-#include "ringlet/data/picture_folder.h"
 #include "ringlet/eval/control_evaluation.h"
+#include "ringlet/eval/segmenter.h"
+#include "ringlet/io/image.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/pipeline/picture_text.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/service/evaluation_pictures.h"
 
 namespace ringlet::app {
 namespace {
@@ -34,36 +36,22 @@ struct EvalControlOptions {
   bool labels_from_one = false;
   std::int64_t size = 0;
   data::CannyThresholds canny;
-  // Pictures that are still to be made.
-  ModelOptions files;
-  std::string model, controlnet, control_images, prompt;
-  SamplerOptions sampler;
-  AdapterOptions adapters;
-  std::int64_t samples = 3, steps = 30, clip_skip = 1;
-  std::uint64_t seed = 1;
-  double guidance = 7.5, strength = 1.0;
+  MakingOptions making{3};  ///< of pictures that are still to be made
+  std::string controlnet, control_images, prompt;
+  double strength = 1.0;
 };
 
 void add_making(CLI::App& app, EvalControlOptions& o) {
-  app.add_option("--model", o.model,
-                 "The model that makes them; captions come from the references' .txt files");
-  o.files.add_files(app);
-  o.files.add_prediction(app);
-  o.adapters.add_to(app);
+  o.making.add_model(app,
+                     "The model that makes them; captions come from the references' .txt files");
   app.add_option("--controlnet", o.controlnet,
                  "ControlNet folder, in place of an adapter's encoder");
   app.add_option("--control-images", o.control_images,
                  "Folder of given signals [canny and segmentation are made from the references]");
   app.add_option("--prompt", o.prompt, "Prompt of references without a .txt file");
-  app.add_option("--samples", o.samples, "Pictures to make per reference")->capture_default_str();
-  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
-  o.sampler.add_to(app);
-  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
-  add_clip_skip(app, o.clip_skip);
+  o.making.add_sampling(app, "Pictures to make per reference");
   app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
-  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
-      ->transform(whole_number())
-      ->capture_default_str();
+  o.making.add_seed(app);
 }
 
 void add_options(CLI::App& app, EvalControlOptions& o) {
@@ -108,129 +96,14 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
   add_group(app, kMaking, [&] { add_making(app, o); });
 }
 
-/// A picture per reference and seed that is not there yet.
-class ControlGeneration {
- public:
-  explicit ControlGeneration(const EvalControlOptions& o)
-      : o_(o),
-        settings_{data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.control_images},
-        pictures_(data::read_pictures(o.reference)),
-        choices_(parse_adapters(o.adapters)),
-        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))) {
-    check_references();
-    adapters_ = load_adapters(model_, choices_, "");
-    for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
-    network_ = control_network(model_, adapters_, o.controlnet, o.kind);
-    if (!network_)
-      throw Error(ErrorCode::invalid_argument, "--adapter",
-                  "none of the adapters holds a control encoder",
-                  "give one that was trained with --control, or --controlnet FOLDER");
-    request_ = checked_request();
-    record_ = generation_record(model_, pipeline::model_hash(model_.files()), choices_, request_);
-    add_signals();
-    for (const data::Picture& picture : pictures_)
-      record_.prompts.emplace_back(picture.path.stem().string(), prompt_of(picture));
-  }
-
-  /// What the pictures depend on, for the result.
-  const eval::GenerationRecord& record() const { return record_; }
-
-  /// The side of the pictures, which are squares.
-  std::int64_t size() const { return request_.size.width; }
-
-  /// The pictures that are asked for with their references; the folder may hold others, of more
-  /// seeds.
-  std::vector<eval::ControlPair> pairs() const {
-    std::vector<eval::ControlPair> pairs;
-    for (const data::Picture& picture : pictures_)
-      for (std::int64_t i = 0; i < o_.samples; ++i) {
-        const fs::path file = file_of(picture, o_.seed + static_cast<std::uint64_t>(i));
-        pairs.push_back({file.stem().string(), picture.path.stem().string(), picture.path, file});
-      }
-    return pairs;
-  }
-
-  void run() const {
-    eval::claim_folder(o_.generated, record_);
-    Progress progress("generating", pictures_.size(), o_.common.quiet || o_.common.json);
-    for (const data::Picture& picture : pictures_) {
-      make(picture);
-      progress.advance();
-    }
-  }
-
- private:
-  fs::path file_of(const data::Picture& picture, std::uint64_t seed) const {
-    return fs::path(o_.generated) /
-           (picture.path.stem().string() + "-s" + std::to_string(seed) + ".png");
-  }
-
-  std::string prompt_of(const data::Picture& picture) const {
-    if (picture.caption.empty() && o_.prompt.empty())
-      throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
-                  "write it into a .txt file beside it, or give --prompt");
-    return picture.caption.empty() ? o_.prompt : picture.caption;
-  }
-
-  /// Pictures are called after their references, which may lie in several folders.
-  void check_references() const {
-    data::check_signal_folder(settings_, Field("control_images"));
-    data::check_picture_names(data::paths_of(pictures_));
-  }
-
-  /// What all pictures have in common.
-  pipeline::GenerateRequest checked_request() const {
-    pipeline::GenerateRequest request;
-    request.steps = o_.steps;
-    request.guidance.scale = o_.guidance;
-    request.clip_skip = o_.clip_skip;
-    request.size = PictureSize::square(o_.size);
-    request.sampler = o_.sampler.chosen();
-    request.control = &*network_;
-    request.control_strength = o_.strength;
-    request.control_image = io::read_image(pictures_.front().path);
-    return model_.checked(request);
-  }
-
-  /// What the pictures follow, and how.
-  void add_signals() {
-    const std::vector<fs::path> references = data::paths_of(pictures_);
-    const std::vector<fs::path> given = data::control_files(settings_, references);
-    auto& settings = record_.settings;
-    if (!o_.controlnet.empty()) settings.emplace_back("controlnet", file_identity(o_.controlnet));
-    settings.emplace_back("signal", o_.kind);
-    if (settings_.signal == data::ControlSignal::canny && given.empty())
-      settings.emplace_back("canny thresholds",
-                            exact_number(o_.canny.low) + ", " + exact_number(o_.canny.high));
-    settings.emplace_back("control strength", exact_number(o_.strength));
-    settings.emplace_back("references", eval::hash_of_files(references));
-    if (!given.empty()) settings.emplace_back("control images", eval::hash_of_files(given));
-  }
-
-  void make(const data::Picture& picture) const {
-    pipeline::GenerateRequest request = request_;
-    request.seeds = missing_seeds(o_.seed, o_.samples,
-                                  [&](std::uint64_t seed) { return file_of(picture, seed); });
-    if (request.seeds.empty()) return;
-    request.prompt = prompt_of(picture);
-    const io::Image image = io::read_image(picture.path);
-    request.control_image = data::control_picture(settings_, picture.path, image,
-                                                  data::covering_crop(image, request.size));
-    const std::vector<io::Image> made = make_pictures(model_, request);
-    for (std::size_t i = 0; i < made.size(); ++i)
-      io::write_png(file_of(picture, request.seeds[i]), made[i]);
-  }
-
-  const EvalControlOptions& o_;
-  data::ControlSettings settings_;
-  std::vector<data::Picture> pictures_;
-  std::vector<pipeline::AdapterChoice> choices_;
-  pipeline::StableDiffusion model_;
-  LoadedAdapters adapters_;
-  std::optional<pipeline::ControlNetwork> network_;
-  pipeline::GenerateRequest request_;
-  eval::GenerationRecord record_;
-};
+service::ControlPictures control_pictures(const EvalControlOptions& o) {
+  return {.signal = {data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.control_images},
+          .reference = o.reference,
+          .controlnet = o.controlnet,
+          .prompt = o.prompt,
+          .size = o.size,
+          .strength = o.strength};
+}
 
 void need(const std::string& value, const char* option, const char* why) {
   if (value.empty())
@@ -282,18 +155,18 @@ void check(const EvalControlOptions& o) {
   if (o.kind != "canny" && o.kind != "segmentation" && o.kind != "landmark")
     throw Error(ErrorCode::invalid_argument, "--kind", "\"" + o.kind + "\" is not known",
                 "use canny, segmentation or landmark");
-  if (o.samples < 1 || o.size < 0)
+  if (o.making.samples < 1 || o.size < 0)
     throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
-  if (!o.model.empty()) need(o.reference, "--reference", "--model");
+  if (!o.making.model.empty()) need(o.reference, "--reference", "--model");
   check_truth(o);
   if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))
     throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
-  if (o.model.empty()) check_found(o);
+  if (o.making.model.empty()) check_found(o);
 }
 
 /// Options that would be passed over.
 void check_given(const CLI::App& app, const EvalControlOptions& o) {
-  check_making(app, o.model);
+  check_making(app, o.making.model);
   const std::string other = "it says something about another --kind than " + o.kind;
   check_canny(app, o.kind == "canny");
   if (o.kind != "segmentation")
@@ -351,7 +224,7 @@ std::vector<eval::ControlPair> given_pictures(const EvalControlOptions& o) {
 
 ControlMaterial material_of(const EvalControlOptions& o) {
   const std::optional<eval::FilesIn> truth = truth_of(o);
-  if (o.model.empty()) {
+  if (o.making.model.empty()) {
     find(o);
     const bool maps = with_label_maps(o);
     const eval::FilesIn found = {maps ? o.found_labels : o.generated, maps ? kLabels : kPictures};
@@ -361,11 +234,15 @@ ControlMaterial material_of(const EvalControlOptions& o) {
         o.size,
         {}};
   }
-  const ControlGeneration generation(o);
+  const service::ControlGeneration generation(o.making.pictures(o.common, o.generated),
+                                              control_pictures(o));
   ControlMaterial material = {generation.pairs(), generation.pairs(), generation.size(),
                               generation.record()};
   if (truth) material.pairs = eval::with_references(material.pairs, *truth);
-  generation.run();
+  {
+    MakingProgress progress(o.common);
+    generation.run(progress.observer());
+  }
   find(o);
   check_found(o);
   if (with_label_maps(o))
@@ -392,13 +269,9 @@ void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
   auto& settings = evaluation.settings;
   settings.insert(settings.end(), {{"reference", o.reference}, {"generated", o.generated}});
   if (!o.find_with.empty()) settings.emplace_back("found with", o.find_with);
-  if (o.model.empty()) return;
-  const auto made = record.summary();
+  if (o.making.model.empty()) return;
+  const auto made = o.making.settings(record);
   settings.insert(settings.end(), made.begin(), made.end());
-  settings.insert(settings.end(), {{"model path", o.model},
-                                   {"adapter paths", join(o.adapters.files)},
-                                   {"samples", std::to_string(o.samples)},
-                                   {"first seed", std::to_string(o.seed)}});
 }
 
 int eval_control(const EvalControlOptions& o) {
@@ -410,7 +283,7 @@ int eval_control(const EvalControlOptions& o) {
   add_settings(evaluation, o, material.record);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(o.model.empty() ? given_pictures(o) : material.pictures);
+    pictures = pair_sheets(o.making.model.empty() ? given_pictures(o) : material.pictures);
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

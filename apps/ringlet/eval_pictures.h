@@ -1,45 +1,66 @@
-// Pictures that `ringlet eval` makes before it measures them.
+// Pictures that `ringlet eval` makes before it measures them: options and progress.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "adapter_options.h"
+#include "console.h"
+#include "model_options.h"
 #include "options.h"
 #include "ringlet/eval/generation_record.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/service/evaluation_pictures.h"
 
 namespace ringlet::app {
+
+/// How pictures are made, whatever they show.
+struct MakingOptions {
+  ModelOptions files;
+  std::string model;
+  AdapterOptions adapters;
+  SamplerOptions sampler;
+  std::int64_t samples, steps = 30, clip_skip = 1;
+  std::uint64_t seed = 1;
+  double guidance = 7.5;
+
+  explicit MakingOptions(std::int64_t usual_samples) : samples(usual_samples) {}
+
+  /// The options of the model, --samples, and those of the sampler: a verb adds its own in between.
+  void add_model(CLI::App& app, const char* model_help);
+  void add_sampling(CLI::App& app, const char* samples_help);
+  void add_seed(CLI::App& app);
+
+  /// What is made into `folder`. Throws Error(invalid_argument | not_found).
+  service::EvaluationPictures pictures(const CommonOptions& common,
+                                       const std::string& folder) const;
+
+  /// The entries of a result that say what was made: the record, and the paths as given.
+  std::vector<std::pair<std::string, std::string>> settings(
+      const eval::GenerationRecord& record) const;
+};
 
 /// The title in --help of the options that say how pictures are made.
 inline constexpr const char* kMaking = "Making the pictures that --generated lacks";
 
-/// Without --model its options would be passed over: Error(invalid_argument).
+/// Without --model its options would be ignored: Error(invalid_argument).
 void check_making(const CLI::App& app, const std::string& model);
 
-/// What a model is opened with to make pictures to measure.
-pipeline::LoadOptions load_options(const CommonOptions& common, const ModelOptions& files);
+/// A bar over prompts or references; an interrupt ends the making.
+class MakingProgress {
+ public:
+  explicit MakingProgress(const CommonOptions& common) : silent_(common.quiet || common.json) {}
 
-/// "adapter.safetensors (0123456789abcdef)": what a file or folder is called, and a hash of it.
-std::string file_identity(const std::filesystem::path& path);
+  service::MakingObserver observer();
 
-/// The settings that pictures of a checked request depend on, whatever they show: the model and the
-/// adapters by name and hash (pipeline::model_hash), steps, guidance, sampler, size and precision.
-eval::GenerationRecord generation_record(const pipeline::StableDiffusion& model,
-                                         const std::string& model_hash,
-                                         const std::vector<pipeline::AdapterChoice>& adapters,
-                                         const pipeline::GenerateRequest& request);
-
-/// Those of the seeds first, first + 1, … whose picture is not there yet.
-std::vector<std::uint64_t> missing_seeds(
-    std::uint64_t first, std::int64_t count,
-    const std::function<std::filesystem::path(std::uint64_t seed)>& file_of);
-
-/// The pictures of a request. Throws Error(cancelled) after an interrupt.
-std::vector<io::Image> make_pictures(const pipeline::StableDiffusion& model,
-                                     const pipeline::GenerateRequest& request);
+ private:
+  bool silent_;
+  std::optional<Progress> bar_;
+};
 
 }  // namespace ringlet::app

@@ -13,6 +13,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/other_network.h"
+#include "ringlet/service/adapters.h"
 #include "ringlet/tune/sentences.h"
 
 namespace ringlet::app {
@@ -32,7 +33,7 @@ at::Tensor vectors_of(const SimilarityOptions& o, const tune::SentenceNetwork& n
   const nn::ModuleIndex index = pipeline::with_other_names(network.index());
   const adapt::Components components = {{pipeline::kOtherComponent, &index}};
   std::vector<adapt::AdapterSet> sets =
-      load_adapters(components, parse_adapters(o.adapters), "").sets;
+      service::load_adapters(components, parse_adapters(o.adapters), "").sets;
   for (adapt::AdapterSet& set : sets) set.attach();
   std::vector<at::Tensor> rows;
   for (const std::string& sentence : o.sentences) {

@@ -1,56 +1,41 @@
 // `ringlet eval subject` and `ringlet eval set`: pictures against real ones, by feature networks.
 #include <algorithm>
-#include <cstdio>
+#include <optional>
+#include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
-#include "adapter_options.h"
 #include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/dreambooth_prompts.h"
 #include "ringlet/eval/subject_evaluation.h"
+#include "ringlet/io/image.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/pipeline/picture_text.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/service/evaluation_pictures.h"
 
 namespace ringlet::app {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct EvalSubjectOptions {
   CommonOptions common;
   EvalOutput output;
   std::string generated, reference, token, dino, clip, lpips, captions, prior, drift_with,
       drift_without;
-  // Pictures that are still to be made.
-  ModelOptions files;
-  std::string model, prompts, subject;
-  AdapterOptions adapters;
-  SamplerOptions sampler;
-  std::int64_t samples = 4, steps = 30, clip_skip = 1;
-  std::uint64_t seed = 1;
-  double guidance = 7.5;
+  MakingOptions making{4};  ///< of pictures that are still to be made
+  std::string prompts, subject;
 };
 
 void add_making(CLI::App& app, EvalSubjectOptions& o) {
-  app.add_option("--model", o.model, "The model that makes them");
-  o.files.add_files(app);
-  o.files.add_prediction(app);
-  o.adapters.add_to(app);
+  o.making.add_model(app, "The model that makes them");
   app.add_option("--prompts", o.prompts,
                  "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
                  "for --subject");
   app.add_option("--subject", o.subject, "Token and class, such as \"sks dog\"");
-  app.add_option("--samples", o.samples, "Pictures to make per prompt")->capture_default_str();
-  app.add_option("--steps", o.steps, "Sampling steps")->capture_default_str();
-  o.sampler.add_to(app);
-  app.add_option("--guidance", o.guidance, "Guidance scale")->capture_default_str();
-  add_clip_skip(app, o.clip_skip);
-  app.add_option("--seed", o.seed, "Seed of the first sample; the next has seed + 1")
-      ->transform(whole_number())
-      ->capture_default_str();
+  o.making.add_sampling(app, "Pictures to make per prompt");
+  o.making.add_seed(app);
 }
 
 void add_options(CLI::App& app, EvalSubjectOptions& o) {
@@ -93,80 +78,6 @@ std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
   return prompts;
 }
 
-/// A picture per prompt and seed.
-class SubjectGeneration {
- public:
-  explicit SubjectGeneration(const EvalSubjectOptions& o)
-      : o_(o),
-        prompts_(prompts_of(o)),
-        choices_(parse_adapters(o.adapters)),
-        model_(pipeline::StableDiffusion::open(o.model, load_options(o.common, o.files))),
-        hash_(pipeline::model_hash(model_.files())) {
-    adapters_ = load_adapters(model_, choices_, "");
-    for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
-    pipeline::GenerateRequest request;
-    request.steps = o.steps;
-    request.sampler = o.sampler.chosen();
-    request.guidance.scale = o.guidance;
-    request.clip_skip = o.clip_skip;
-    request_ = model_.checked(request);
-    record_ = generation_record(model_, hash_, choices_, request_);
-    for (std::size_t p = 0; p < prompts_.size(); ++p)
-      record_.prompts.emplace_back(name_of(p), prompts_[p]);
-  }
-
-  /// What the pictures depend on, for the result.
-  const eval::GenerationRecord& record() const { return record_; }
-
-  /// Makes those that are not there yet, and returns all that are asked for; the folder may hold
-  /// others, of more seeds.
-  std::vector<fs::path> run() const {
-    eval::claim_folder(o_.generated, record_);
-    Progress progress("generating", prompts_.size(), o_.common.quiet || o_.common.json);
-    std::vector<fs::path> files;
-    for (std::size_t p = 0; p < prompts_.size(); ++p) {
-      make(p);
-      for (std::int64_t i = 0; i < o_.samples; ++i)
-        files.push_back(file_of(p, o_.seed + static_cast<std::uint64_t>(i)));
-      progress.advance();
-    }
-    return files;
-  }
-
- private:
-  static std::string name_of(std::size_t prompt) {
-    char name[32];
-    std::snprintf(name, sizeof name, "p%02zu", prompt);
-    return name;
-  }
-
-  fs::path file_of(std::size_t prompt, std::uint64_t seed) const {
-    return fs::path(o_.generated) / (name_of(prompt) + "-s" + std::to_string(seed) + ".png");
-  }
-
-  void make(std::size_t prompt) const {
-    pipeline::GenerateRequest request = request_;
-    request.prompt = prompts_[prompt];
-    request.seeds = missing_seeds(o_.seed, o_.samples,
-                                  [&](std::uint64_t seed) { return file_of(prompt, seed); });
-    if (request.seeds.empty()) return;
-    const std::vector<io::Image> made = make_pictures(model_, request);
-    for (std::size_t i = 0; i < made.size(); ++i)
-      io::write_png(file_of(prompt, request.seeds[i]), made[i],
-                    {{"parameters", pipeline::generation_parameters(request, request.seeds[i],
-                                                                    model_.files(), hash_)}});
-  }
-
-  const EvalSubjectOptions& o_;
-  std::vector<std::string> prompts_;
-  std::vector<pipeline::AdapterChoice> choices_;
-  pipeline::StableDiffusion model_;
-  std::string hash_;
-  LoadedAdapters adapters_;
-  pipeline::GenerateRequest request_;
-  eval::GenerationRecord record_;
-};
-
 /// What is measured, and what it was made with.
 struct SubjectMaterial {
   std::vector<eval::SubjectPicture> generated;
@@ -177,27 +88,25 @@ struct SubjectMaterial {
 SubjectMaterial material_of(const EvalSubjectOptions& o) {
   SubjectMaterial material;
   material.settings = {{"generated", o.generated}, {"reference", o.reference}};
-  if (o.model.empty()) {
+  if (o.making.model.empty()) {
     std::tie(material.generated, material.real) =
         eval::read_subjects(o.generated, o.reference, o.token);
     return material;
   }
   material.real = {eval::read_real(o.reference)};
-  const SubjectGeneration generation(o);
-  material.generated = eval::read_generated(generation.run(), o.token);
-  auto& settings = material.settings;
-  const auto made = generation.record().summary();
-  settings.insert(settings.end(), made.begin(), made.end());
-  settings.insert(settings.end(), {{"model path", o.model},
-                                   {"adapter paths", join(o.adapters.files)},
-                                   {"samples", std::to_string(o.samples)},
-                                   {"first seed", std::to_string(o.seed)}});
+  const service::SubjectGeneration generation(o.making.pictures(o.common, o.generated),
+                                              prompts_of(o));
+  MakingProgress progress(o.common);
+  material.generated = eval::read_generated(generation.run(progress.observer()), o.token);
+  const auto made = o.making.settings(generation.record());
+  material.settings.insert(material.settings.end(), made.begin(), made.end());
   return material;
 }
 
 /// What can be refused before pictures are made.
 void check(const EvalSubjectOptions& o) {
-  if (o.samples < 1) throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
+  if (o.making.samples < 1)
+    throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
   if (o.drift_with.empty() != o.drift_without.empty())
     throw Error(ErrorCode::invalid_argument, "--drift-with, --drift-without", "go together");
   if (!o.captions.empty() && o.clip.empty())
@@ -277,7 +186,7 @@ int cmd_eval_subject(int argc, char** argv) {
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("eval subject", [&] {
-    check_making(app, options.model);
+    check_making(app, options.making.model);
     return eval_subject(options);
   });
 }

@@ -1,6 +1,7 @@
 #include "model_options.h"
 
-#include "ringlet/core/error.h"
+#include "ringlet/service/generator.h"
+#include "ringlet/service/picture_request.h"
 
 namespace ringlet::app {
 
@@ -24,11 +25,7 @@ pipeline::ModelFileOptions ModelOptions::files() const {
 }
 
 std::optional<diffusion::Prediction> ModelOptions::chosen_prediction() const {
-  if (prediction.empty()) return std::nullopt;
-  const auto known = diffusion::find_prediction(prediction);
-  if (known && known != diffusion::Prediction::sample) return known;
-  throw Error(ErrorCode::invalid_argument, "--prediction", "\"" + prediction + "\" is not known",
-              "use epsilon or v");
+  return service::prediction_choice(prediction);
 }
 
 void SamplerOptions::add_to(CLI::App& app) {
@@ -41,14 +38,7 @@ void SamplerOptions::add_to(CLI::App& app) {
 }
 
 diffusion::SamplerChoice SamplerOptions::chosen() const {
-  diffusion::SamplerChoice choice;
-  if (!sampler.empty()) choice = diffusion::find_sampler(sampler);
-  if (spacing == "leading" || spacing == "trailing" || spacing == "linspace")
-    choice.spacing = diffusion::spacing_from_name(spacing, "--spacing");
-  else if (!spacing.empty())
-    throw Error(ErrorCode::invalid_argument, "--spacing", "\"" + spacing + "\" is not known",
-                "use leading, trailing or linspace");
-  return choice;
+  return service::sampler_choice(sampler, spacing);
 }
 
 void add_clip_skip(CLI::App& app, std::int64_t& layer) {

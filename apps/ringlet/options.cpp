@@ -192,8 +192,7 @@ bool CommonOptions::automatic_threads() const {
 c10::Device CommonOptions::select_device() const { return nn::select_device(device); }
 
 c10::ScalarType CommonOptions::select_precision(c10::Device chosen) const {
-  const std::string usual = chosen.is_cpu() ? "fp32" : "auto";
-  return nn::select_precision(precision.empty() ? usual : precision, chosen);
+  return nn::select_precision(precision, chosen);
 }
 
 ParseResult parse(CLI::App& app, int argc, char** argv) {

@@ -16,6 +16,8 @@ SinkSlot& sink_slot() {
   return slot;
 }
 
+thread_local const ThreadLogSink* thread_sink = nullptr;
+
 }  // namespace
 
 LogSink set_log_sink(LogSink sink) {
@@ -25,7 +27,16 @@ LogSink set_log_sink(LogSink sink) {
   return sink;
 }
 
+ThreadLogSink::ThreadLogSink(LogSink sink)
+    : sink_(std::move(sink)), before_(std::exchange(thread_sink, this)) {}
+
+ThreadLogSink::~ThreadLogSink() { thread_sink = before_; }
+
 void log(LogLevel level, std::string_view message) {
+  if (thread_sink != nullptr) {
+    if (thread_sink->sink_) thread_sink->sink_(level, message);
+    return;
+  }
   SinkSlot& slot = sink_slot();
   std::lock_guard lock(slot.mutex);
   if (slot.sink) slot.sink(level, message);

@@ -79,6 +79,7 @@ double measure_matmul_speed(c10::ScalarType type) {
 }
 
 c10::ScalarType select_precision(const std::string& name, c10::Device device) {
+  if (name.empty()) return select_precision(device.is_cpu() ? "fp32" : "auto", device);
   if (name == "fp32") return c10::kFloat;
   if (name == "bf16") return c10::kBFloat16;
   if (name == "fp16") return c10::kHalf;

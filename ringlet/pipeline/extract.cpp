@@ -48,9 +48,10 @@ std::string full_name(const std::string& component, const std::string& name) {
   return component + "." + name;
 }
 
-OpenedModel open_tensors(const fs::path& path, const std::string& component) {
-  OpenedModel model{{}, "", path.filename().string()};
-  model.indices.emplace(component, layers_of_file(path));
+OpenedModel open_tensors(const std::shared_ptr<const nn::FileStore>& file,
+                         const std::string& component) {
+  OpenedModel model{{}, "", file->files().front()->path().filename().string()};
+  model.indices.emplace(component, layers_of(file));
   return model;
 }
 
@@ -193,11 +194,16 @@ ModelDifference select_layers(const ExtractSource& source, const adapt::TargetOp
   return difference;
 }
 
+/// The weights of a network that is no Stable Diffusion, or null.
+std::shared_ptr<const nn::FileStore> open_other(const fs::path& path) {
+  auto file = open_network_file(path);
+  return file && formats::is_single_file_model(*file) ? nullptr : file;
+}
+
 ModelDifference difference_of(const ExtractSource& source) {
-  const fs::path base_file = other_network_file(source.base);
-  const fs::path tuned_file = other_network_file(source.tuned);
-  const bool other = !base_file.empty();
-  if (other == tuned_file.empty())
+  const auto base_file = open_other(source.base), tuned_file = open_other(source.tuned);
+  const bool other = base_file != nullptr;
+  if (other != (tuned_file != nullptr))
     throw Error(ErrorCode::mismatch, source.tuned.string(),
                 other ? "is not a file like the base" : "is no model, but the base is",
                 "give two models, or two .safetensors files with the same tensors");

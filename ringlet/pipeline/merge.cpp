@@ -103,9 +103,7 @@ std::string missing_level(AdapterSets sets, const NamesInFile& names) {
   return "";
 }
 
-void merge_named(const fs::path& base, AdapterSets sets, const fs::path& out) {
-  const auto file = io::SafetensorsFile::open(base);
-  const nn::FileStore store(std::vector{file});
+void merge_named(const nn::FileStore& store, AdapterSets sets, const fs::path& out) {
   const NamesInFile names(store);
   std::map<std::string, at::Tensor> replaced, added;
   for (const auto& [name, tensor] : merged_tensors(sets)) {
@@ -120,7 +118,7 @@ void merge_named(const fs::path& base, AdapterSets sets, const fs::path& out) {
   const auto written = [&](const std::string& name) {
     return !level.empty() && names.find("." + level + name) == name ? level + name : name;
   };
-  write_with(*file, store, replaced, added, written, out);
+  write_with(*store.files().front(), store, replaced, added, written, out);
 }
 
 void merge_single_file(const StableDiffusion& model, AdapterSets sets, const fs::path& out) {
@@ -161,7 +159,7 @@ void merge_into_file(const StableDiffusion& model, AdapterSets sets, const fs::p
   nn::with_ringlet_errors(file.string(), [&] { merge_single_file(model, sets, file); });
 }
 
-void merge_tensor_file(const fs::path& base, AdapterSets sets, const fs::path& out) {
+void merge_tensor_file(const nn::FileStore& base, AdapterSets sets, const fs::path& out) {
   nn::with_ringlet_errors(out.string(), [&] { merge_named(base, sets, out); });
 }
 

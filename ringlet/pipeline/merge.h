@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
 namespace ringlet::pipeline {
@@ -35,10 +36,10 @@ struct AdapterChoice {
   std::vector<std::pair<std::string, double>> blocks = {};  ///< AdapterSet::set_block_strengths
 };
 
-/// Merges into any safetensors file by tensor name, with adapters for networks_of_file(base): layer
+/// Merges into any safetensors file by tensor name, with adapters for networks_of(base): layer
 /// "component.path" changes the tensor "component.path.weight", or "path.weight" where the file has
 /// no component names, in any layout of its network. Layers that the base lacks are added.
-void merge_tensor_file(const std::filesystem::path& base, AdapterSets sets,
+void merge_tensor_file(const nn::FileStore& base, AdapterSets sets,
                        const std::filesystem::path& out);
 
 }  // namespace ringlet::pipeline

@@ -153,7 +153,7 @@ void log_prediction(const formats::SingleFileModel& model, const std::string& wh
 }
 
 ModelFiles find_single_file(const fs::path& path, const ModelFileOptions& options) {
-  const auto file = io::SafetensorsFile::open(path);
+  const auto file = options.single_file ? options.single_file : io::SafetensorsFile::open(path);
   formats::SingleFileModel model = read_single_file(file, options.prediction);
 
   ModelFiles files;

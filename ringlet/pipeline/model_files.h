@@ -11,6 +11,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/formats/single_file.h"
+#include "ringlet/io/safetensors.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::pipeline {
@@ -49,6 +50,8 @@ struct ModelFileOptions {
   std::filesystem::path tokenizer;  ///< for single files, which carry no vocabulary
   std::optional<diffusion::Prediction> prediction;  ///< wins over what the model's files say
   std::optional<std::uint64_t> random_seed;  ///< parts of a folder without weights get random ones
+  /// A single file that the caller has opened already, to be read instead of the path.
+  std::shared_ptr<const io::SafetensorsFile> single_file = nullptr;
 };
 
 /// Opens (maps) a model. Throws Error(not_found | bad_format | unsupported) that names the file at

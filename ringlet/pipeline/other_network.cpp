@@ -12,10 +12,8 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/json.h"
 #include "ringlet/formats/renamed_store.h"
-#include "ringlet/formats/single_file.h"
 #include "ringlet/models/published_layout.h"
 #include "ringlet/nn/text_model_level.h"
-#include "ringlet/nn/weight_store.h"
 
 namespace ringlet::pipeline {
 namespace {
@@ -96,7 +94,7 @@ void add(nn::ModuleIndex& to, const std::string& as, const nn::ModuleIndex& from
 
 }  // namespace
 
-fs::path other_network_file(const fs::path& path) {
+std::shared_ptr<const nn::FileStore> open_network_file(const fs::path& path) {
   const bool is_folder = fs::is_directory(path) && fs::exists(path / "config.json") &&
                          !fs::exists(path / "model_index.json");
   fs::path file = path;
@@ -105,11 +103,15 @@ fs::path other_network_file(const fs::path& path) {
     if (!fs::exists(file)) file = path / "diffusion_pytorch_model.safetensors";
   }
   if (!fs::is_regular_file(file) || file.extension() != ".safetensors") return {};
-  return formats::is_single_file_model(*nn::FileStore::open(file)) ? fs::path() : file;
+  return nn::FileStore::open(file);
 }
 
 nn::ModuleIndex layers_of_file(const fs::path& file) {
-  const auto store = formats::with_text_model_level(nn::FileStore::open(file));
+  return layers_of(nn::FileStore::open(file));
+}
+
+nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file) {
+  const auto store = formats::with_text_model_level(file);
   nn::ModuleIndex index;
   for (const std::string& name : store->names()) {
     const at::Tensor tensor = store->find(name, {}, {}).value();
@@ -135,9 +137,9 @@ nn::ModuleIndex with_other_names(nn::ModuleIndex index) {
   return index;
 }
 
-std::map<std::string, nn::ModuleIndex> networks_of_file(const fs::path& file,
-                                                        std::span<const fs::path> adapters) {
-  nn::ModuleIndex whole = layers_of_file(file);
+std::map<std::string, nn::ModuleIndex> networks_of(const std::shared_ptr<const nn::FileStore>& file,
+                                                   std::span<const fs::path> adapters) {
+  nn::ModuleIndex whole = layers_of(file);
   const std::string only = component_of(whole);
   if (only == kOtherComponent) whole = with_other_names(std::move(whole));
   std::map<std::string, nn::ModuleIndex> networks;
@@ -167,17 +169,17 @@ std::map<std::string, nn::ModuleIndex> networks_of_file(const fs::path& file,
 }
 
 std::map<std::string, std::string> class_names(
-    const fs::path& path, const std::map<std::string, nn::ModuleIndex>& networks) {
+    const fs::path& path, const nn::FileStore& file,
+    const std::map<std::string, nn::ModuleIndex>& networks) {
   if (!fs::is_directory(path) || networks.size() != 1) return {};
-  const fs::path file = path / "config.json";
-  const Json config = read_json_file(file);
+  const fs::path config_file = path / "config.json";
+  const Json config = read_json_file(config_file);
   const auto classes =
-      json_value<std::vector<std::string>>(config, "architectures", {}, file.string());
+      json_value<std::vector<std::string>>(config, "architectures", {}, config_file.string());
   if (classes.empty()) return {};
   const bool head = classes.front().find("For") != std::string::npos ||
                     classes.front().find("Head") != std::string::npos;
-  const models::PublishedLayout layout(
-      models::network_type(config), nn::FileStore::open(other_network_file(path))->names(), config);
+  const models::PublishedLayout layout(models::network_type(config), file.names(), config);
   const auto& [component, network] = *networks.begin();
   return other_paths(component, network, [&](const std::string& layer) {
     std::string name = layout.class_name(layer + ".");

@@ -4,10 +4,12 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "ringlet/nn/weight_source.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
 namespace ringlet::pipeline {
@@ -15,33 +17,38 @@ namespace ringlet::pipeline {
 /// What adapters call such a network: "model.LAYER".
 inline constexpr const char* kOtherComponent = "model";
 
-/// The weights of such a network: the path itself where it is a .safetensors file that is no single
-/// file of Stable Diffusion, or model.safetensors or diffusion_pytorch_model.safetensors in a
-/// folder with config.json; empty for anything else.
-std::filesystem::path other_network_file(const std::filesystem::path& path);
+/// The one file of weights that a path means, opened: the path itself where it is a .safetensors
+/// file, or model.safetensors or diffusion_pytorch_model.safetensors in a folder with config.json;
+/// null for anything else. It is such a network unless formats::is_single_file_model. Throws as
+/// FileStore::open.
+std::shared_ptr<const nn::FileStore> open_network_file(const std::filesystem::path& path);
 
 /// The tensors of a file; those that may be the weight of a linear layer, a convolution or a table
 /// are its layers (nn::layer_of_tensor; tables are known by the names that transformers gives
 /// them). The names of a CLIP text encoder have the level "text_model.", whether the file's do or
-/// not. Throws as FileStore::open.
+/// not.
+nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file);
+
+/// The same of a file that nobody has opened yet. Throws as FileStore::open.
 nn::ModuleIndex layers_of_file(const std::filesystem::path& file);
 
-/// The networks of a file by what these adapters call them, over layers_of_file. ringlet's own
+/// The networks of a file by what these adapters call them, over layers_of. ringlet's own
 /// adapters name their components: "unet.a" is the tensor "unet.a.weight", or "a.weight" where the
 /// file has no such name. For those of other programs the names "unet.…", "text_encoder.…" and
 /// "text_encoder_2.…" are networks of their own; else the whole file is one: "unet", "text_encoder"
 /// or "text_encoder_2" where its tensors are diffusers' U-Net or a CLIP text encoder, and
 /// kOtherComponent for anything else, which has its layers under all their names. Throws as
-/// FileStore::open and adapt::adapted_layers.
-std::map<std::string, nn::ModuleIndex> networks_of_file(
-    const std::filesystem::path& file, std::span<const std::filesystem::path> adapters);
+/// adapt::adapted_layers.
+std::map<std::string, nn::ModuleIndex> networks_of(const std::shared_ptr<const nn::FileStore>& file,
+                                                   std::span<const std::filesystem::path> adapters);
 
-/// What the class of transformers that a folder's config.json names calls the layers of its file,
+/// What the class of transformers that a folder's config.json names calls the layers of its `file`,
 /// by "component.layer", where it is another name: "transformer.h.0.attn.c_attn" for
 /// "h.0.attn.c_attn" of GPT-2 as it is published, whose class is GPT2LMHeadModel. Empty for bare
 /// files and for anything that is not known. Throws as read_json_file.
 std::map<std::string, std::string> class_names(
-    const std::filesystem::path& path, const std::map<std::string, nn::ModuleIndex>& networks);
+    const std::filesystem::path& path, const nn::FileStore& file,
+    const std::map<std::string, nn::ModuleIndex>& networks);
 
 /// The same for the text encoders of a model whose own files lack the level "text_model.".
 std::map<std::string, std::string> class_names(const StableDiffusion& model);

@@ -8,6 +8,7 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/eval/feature_network.h"
 #include "ringlet/io/image.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/tune/tune.h"
@@ -70,11 +71,11 @@ class PublishedLayouts : public testing::Test {
     EXPECT_TRUE(run.run());
     const fs::path adapter = folder_ / "run/adapter.safetensors", merged = folder_ / "merged";
     fs::create_directories(merged);
-    const fs::path base = folder_ / "net/model.safetensors";
-    const nn::ModuleIndex index = pipeline::with_other_names(pipeline::layers_of_file(base));
+    const auto base = nn::FileStore::open(folder_ / "net/model.safetensors");
+    const nn::ModuleIndex index = pipeline::with_other_names(pipeline::layers_of(base));
     const adapt::LoadedAdapter loaded = adapt::load_adapter(adapter, {{"model", &index}});
     const adapt::AdapterSet* const set = &loaded.set;
-    pipeline::merge_tensor_file(base, {&set, 1}, merged / "model.safetensors");
+    pipeline::merge_tensor_file(*base, {&set, 1}, merged / "model.safetensors");
     for (const auto& entry : fs::directory_iterator(folder_ / "net"))
       if (entry.path().extension() != ".safetensors")
         fs::copy(entry.path(), merged / entry.path().filename());

@@ -10,6 +10,7 @@
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/adapter_writer.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
 #include "tests/expect_error.h"
@@ -56,7 +57,7 @@ class TensorFileAdapters : public testing::Test {
   };
 
   Opened open(const std::vector<fs::path>& adapters) const {
-    return {networks_of_file(folder_ / "base.safetensors", adapters)};
+    return {networks_of(nn::FileStore::open(folder_ / "base.safetensors"), adapters)};
   }
 
   Tensors merged(const std::vector<fs::path>& adapters) const {
@@ -66,7 +67,8 @@ class TensorFileAdapters : public testing::Test {
     for (const fs::path& adapter : adapters)
       read.push_back(formats::read_adapter(adapter, opened.components()));
     for (const formats::ReadAdapter& one : read) sets.push_back(&one.set);
-    merge_tensor_file(folder_ / "base.safetensors", sets, folder_ / "merged.safetensors");
+    merge_tensor_file(*nn::FileStore::open(folder_ / "base.safetensors"), sets,
+                      folder_ / "merged.safetensors");
     Tensors copies;  // the file is written again
     for (const auto& [name, tensor] : io::load_tensors(folder_ / "merged.safetensors"))
       copies[name] = tensor.clone();
@@ -145,9 +147,8 @@ TEST_F(TensorFileAdapters, PeftIsWrittenForTheClassThatTheConfigurationNames) {
   const auto called = [&](const std::string& architecture, const std::string& prefix) {
     io::save_tensors(folder / "model.safetensors", gpt2(prefix));
     std::ofstream(folder / "config.json") << R"({"architectures": [")" << architecture << "\"]}";
-    const auto networks =
-        networks_of_file(folder / "model.safetensors", std::array{folder_ / "none"});
-    const auto names = class_names(folder, networks);
+    const auto file = nn::FileStore::open(folder / "model.safetensors");
+    const auto names = class_names(folder, *file, networks_of(file, std::array{folder_ / "none"}));
     const auto name = names.find("model." + prefix + kAttention);
     return name == names.end() ? prefix + kAttention : name->second;
   };

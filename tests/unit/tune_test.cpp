@@ -232,12 +232,12 @@ TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
   // The merged file alone does what the adapter does.
   const fs::path merged = folder_ / "merged";
   fs::create_directories(merged);
-  const fs::path base = folder_ / "net/model.safetensors";
+  const auto base = nn::FileStore::open(folder_ / "net/model.safetensors");
   const fs::path file = folder_ / "run/adapter.safetensors";
-  const auto networks = pipeline::networks_of_file(base, {&file, 1});
+  const auto networks = pipeline::networks_of(base, {&file, 1});
   const auto adapter = adapt::load_adapter(file, {{"model", &networks.at("model")}});
   const adapt::AdapterSet* const set = &adapter.set;
-  pipeline::merge_tensor_file(base, {&set, 1}, merged / "model.safetensors");
+  pipeline::merge_tensor_file(*base, {&set, 1}, merged / "model.safetensors");
   for (const char* name : {"config.json", "vocab.json", "merges.txt"})
     fs::copy(folder_ / "net" / name, merged / name);
   TuneOptions measured = options("causal-lm", "story.txt", "measured");

@@ -1,14 +1,15 @@
-#include "picture_output.h"
+#include "ringlet/service/picture_output.h"
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <system_error>
+#include <utility>
 
 #include <ATen/ops/cat.h>
 #include <unistd.h>
 
-#include "console.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/io/image.h"
@@ -16,20 +17,20 @@
 #include "ringlet/nn/device.h"
 #include "ringlet/pipeline/picture_text.h"
 
-namespace ringlet::app {
+namespace ringlet::service {
 namespace {
 
 namespace fs = std::filesystem;
 
-void make_folder(const fs::path& folder) {
+void make_writable_folder(const fs::path& folder) {
   std::error_code problem;
   fs::create_directories(folder, problem);
   if (problem || !fs::is_directory(folder))
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
-                "choose another --out");
+                "choose another `out`");
   if (access(folder.c_str(), W_OK) != 0)
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be written to",
-                "choose another --out");
+                "choose another `out`");
 }
 
 /// The highest leading number of the folder's file names.
@@ -46,14 +47,15 @@ std::size_t last_number(const fs::path& folder) {
 
 }  // namespace
 
-PictureOutput::PictureOutput(const fs::path& out, const std::string& type, bool grid,
-                             std::size_t count)
-    : latent_(type == "latent"), grid_(grid), count_(count) {
-  if (out.empty()) throw Error(ErrorCode::invalid_argument, "--out", "a file or folder is needed");
+PictureOutput::PictureOutput(const PictureFiles& files, std::size_t count)
+    : latent_(files.latents), grid_(files.grid), count_(count) {
+  const fs::path& out = files.out;
+  if (out.empty())
+    throw Error(ErrorCode::invalid_argument, Field("out"), "a file or folder is needed");
   const std::string extension = latent_ ? ".safetensors" : ".png";
   const bool is_file = out.has_extension() && !fs::is_directory(out);
   if (is_file && out.extension() != extension)
-    throw Error(ErrorCode::invalid_argument, "--out",
+    throw Error(ErrorCode::invalid_argument, Field("out"),
                 "\"" + out.extension().string() + "\" files cannot be written",
                 "name a " + extension + " file, or a folder");
   if (is_file) {
@@ -63,7 +65,7 @@ PictureOutput::PictureOutput(const fs::path& out, const std::string& type, bool 
     folder_ = out;
     if (latent_) file_ = folder_ / "latents.safetensors";
   }
-  make_folder(folder_);
+  make_writable_folder(folder_);
   if (!is_file) index_ = last_number(folder_);
 }
 
@@ -81,36 +83,30 @@ fs::path PictureOutput::next_file(std::uint64_t seed) {
 
 void PictureOutput::note(const fs::path& file, const pipeline::GenerateRequest& request,
                          std::uint64_t seed) {
-  made_.push_back({{"file", file.string()},
-                   {"prompt", request.prompt},
-                   {"seed", seed},
-                   {"width", request.size.width},
-                   {"height", request.size.height},
-                   {"steps", request.steps},
-                   {"sampler", request.sampler.name()}});
+  records_.push_back({{"file", file.string()},
+                      {"prompt", request.prompt},
+                      {"seed", seed},
+                      {"width", request.size.width},
+                      {"height", request.size.height},
+                      {"steps", request.steps},
+                      {"sampler", request.sampler.name()}});
 }
 
-void PictureOutput::add(const pipeline::StableDiffusion& model,
-                        const pipeline::GenerateRequest& request, const at::Tensor& latents,
-                        const std::shared_future<std::string>& hash) {
-  if (hash_.empty()) hash_ = hash.get();
+void PictureOutput::add(const Generator& generator, const pipeline::GenerateRequest& request,
+                        const at::Tensor& latents) {
   if (latent_) {
     latents_.push_back(latents.to(at::kCPU));
     for (const std::uint64_t seed : request.seeds) note(file_, request, seed);
-    latent_metadata_["parameters"] =
-        pipeline::generation_parameters(request, request.seeds.front(), model.files(), hash_);
+    latent_metadata_["parameters"] = pipeline::generation_parameters(
+        request, request.seeds.front(), generator.model().files(), generator.hash());
     return;
   }
-  std::vector<io::Image> images = model.decode(latents);
-  for (std::size_t i = 0; i < images.size(); ++i) {
-    const std::uint64_t seed = request.seeds[i];
-    const fs::path file = next_file(seed);
-    const std::string parameters =
-        pipeline::generation_parameters(request, seed, model.files(), hash_);
-    io::write_png(file, images[i], {{"parameters", parameters}});
-    if (grid_text_.empty()) grid_text_ = parameters;
-    note(file, request, seed);
-    if (grid_) images_.push_back(std::move(images[i]));
+  for (MadePicture& made : generator.decode(request, latents)) {
+    const fs::path file = next_file(made.seed);
+    io::write_png(file, made.image, {{"parameters", made.parameters}});
+    if (grid_text_.empty()) grid_text_ = made.parameters;
+    note(file, request, made.seed);
+    if (grid_) images_.push_back(std::move(made.image));
   }
 }
 
@@ -129,25 +125,25 @@ void PictureOutput::finish() {
   log(LogLevel::info, "grid: " + file.string());
 }
 
-void PictureOutput::report(const pipeline::StableDiffusion& model,
-                           const pipeline::LoadOptions& options, double seconds, bool json) const {
-  if (json) {
-    const nlohmann::json out = {
-        {"images", made_},
-        {"model",
-         {{"path", model.files().path.string()}, {"kind", model.files().kind}, {"sha256", hash_}}},
-        {"device", options.device.str()},
-        {"precision", nn::precision_name(options.precision)},
-        {"seconds", seconds}};
-    print_json(out);
-    return;
+std::vector<fs::path> PictureOutput::files() const {
+  std::vector<fs::path> files;
+  for (const Json& record : records_) {
+    fs::path file = record.at("file").get<std::string>();
+    if (files.empty() || files.back() != file) files.push_back(std::move(file));
   }
-  std::string last;
-  for (const nlohmann::json& entry : made_) {
-    const auto file = entry.at("file").get<std::string>();
-    if (file != last) std::printf("%s\n", file.c_str());
-    last = file;
-  }
+  return files;
 }
 
-}  // namespace ringlet::app
+Json generation_json(const Generator& generator, const PictureOutput& output, double seconds) {
+  const pipeline::StableDiffusion& model = generator.model();
+  return {{"images", output.records()},
+          {"model",
+           {{"path", model.files().path.string()},
+            {"kind", model.files().kind},
+            {"sha256", generator.hash()}}},
+          {"device", model.options().device.str()},
+          {"precision", nn::precision_name(model.options().precision)},
+          {"seconds", seconds}};
+}
+
+}  // namespace ringlet::service

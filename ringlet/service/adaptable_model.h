@@ -1,0 +1,38 @@
+// A model or another network that is opened for its adapters' sake.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ringlet/adapt/targets.h"
+#include "ringlet/nn/weight_source.h"
+#include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::service {
+
+/// What adapters are read for, converted for and merged into. Weights stay in the file, which is
+/// opened once, until they are needed.
+struct AdaptableModel {
+  std::optional<pipeline::StableDiffusion> diffusion;
+  std::shared_ptr<const nn::FileStore> weights;   ///< of a network that is no Stable Diffusion
+  std::map<std::string, nn::ModuleIndex> others;  ///< that network by what the adapters call it
+  std::string hash;                               ///< pipeline::model_hash, or of the weights' file
+  std::map<std::string, std::string> class_names = {};  ///< pipeline::class_names
+
+  adapt::Components components() const;
+};
+
+/// Opens a Stable Diffusion model, or the network of a folder or .safetensors file (see
+/// pipeline/other_network.h), for the adapters of these files. Throws as StableDiffusion::open and
+/// pipeline::networks_of.
+AdaptableModel open_adaptable(const std::filesystem::path& path,
+                              const pipeline::ModelFileOptions& files,
+                              const std::vector<pipeline::AdapterChoice>& adapters);
+
+}  // namespace ringlet::service

@@ -1,0 +1,104 @@
+#include "ringlet/service/adapters.h"
+
+#include <cstdio>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/text.h"
+#include "ringlet/formats/adapter_reader.h"
+
+namespace ringlet::service {
+
+LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
+                             const std::vector<pipeline::AdapterChoice>& choices,
+                             const std::string& model_hash) {
+  return load_adapters(pipeline::adaptable(model), choices, model_hash);
+}
+
+LoadedAdapters load_adapters(const adapt::Components& components,
+                             const std::vector<pipeline::AdapterChoice>& choices,
+                             const std::string& model_hash) {
+  LoadedAdapters adapters;
+  for (const pipeline::AdapterChoice& choice : choices) {
+    formats::ReadAdapter loaded = formats::read_adapter(choice.file, components, model_hash);
+    loaded.set.set_strength(choice.strength);
+    loaded.set.set_block_strengths(choice.blocks);
+    char strength[32];
+    std::snprintf(strength, sizeof strength, "%g", choice.strength);
+    log(LogLevel::info, "adapter " + choice.file.string() + ": " + loaded.report.dialect + ", " +
+                            loaded.set.method().text() + ", " +
+                            human_count(loaded.set.parameter_count()) + " parameters, strength " +
+                            strength);
+    for (const std::string& decision : loaded.report.decisions)
+      log(LogLevel::info, "  " + decision);
+    adapters.sets.push_back(std::move(loaded.set));
+    adapters.infos.push_back(std::move(loaded.info));
+  }
+  return adapters;
+}
+
+const adapt::AdapterFileInfo* with_control(const LoadedAdapters& adapters) {
+  const adapt::AdapterFileInfo* found = nullptr;
+  for (const adapt::AdapterFileInfo& info : adapters.infos) {
+    if (info.control.empty()) continue;
+    if (found != nullptr)
+      throw Error(ErrorCode::invalid_argument, "adapter",
+                  "two of the adapters hold a control encoder", "give at most one of them");
+    found = &info;
+  }
+  return found;
+}
+
+void keep_control(const LoadedAdapters& adapters, adapt::AdapterFileInfo& info) {
+  const adapt::AdapterFileInfo* control = with_control(adapters);
+  if (control == nullptr) return;
+  info.control = control->control;
+  info.control_tensors = control->control_tensors;
+}
+
+std::string learnt_signal(const adapt::AdapterFileInfo& info) {
+  // Anybody's metadata: what is no JSON says nothing.
+  const Json control = Json::parse(info.control, nullptr, /*allow_exceptions=*/false);
+  if (!control.is_object()) return "";
+  const auto signal = control.find("signal");
+  return signal != control.end() && signal->is_string() ? printable(signal->get<std::string>())
+                                                        : "";
+}
+
+void check_signal(const std::string& learnt, const std::string& signal) {
+  if (!signal.empty() && !learnt.empty() && learnt != signal && learnt != "map")
+    log(LogLevel::warning, "the encoder learnt to follow " + learnt + ", and the signal is " +
+                               signal + ": pictures will hardly follow it");
+}
+
+std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
+                                                        const LoadedAdapters& adapters,
+                                                        const std::filesystem::path& controlnet) {
+  if (!controlnet.empty()) return pipeline::ControlNetwork::open(controlnet, model);
+  const adapt::AdapterFileInfo* info = with_control(adapters);
+  if (info == nullptr) return std::nullopt;
+  const std::string learnt = learnt_signal(*info);
+  log(LogLevel::info, "control: the adapter's encoder, which learnt to follow " +
+                          (learnt.empty() ? "a signal that its file does not name" : learnt));
+  return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
+}
+
+std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {
+  std::vector<const adapt::AdapterSet*> pointers;
+  for (const adapt::AdapterSet& set : sets) pointers.push_back(&set);
+  return pointers;
+}
+
+std::string describe_adapters(const std::vector<pipeline::AdapterChoice>& choices) {
+  std::vector<std::string> words;
+  for (const pipeline::AdapterChoice& choice : choices) {
+    char strength[32];
+    std::snprintf(strength, sizeof strength, ":%g", choice.strength);
+    words.push_back(choice.file.stem().string() + strength);
+  }
+  return join(words);
+}
+
+}  // namespace ringlet::service
