@@ -7,6 +7,7 @@
 #include "options.h"
 #include "ringlet/adapt/budget.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/text.h"
 #include "ringlet/io/plot.h"
 #include "ringlet/nn/device.h"
@@ -109,11 +110,7 @@ void check_output(const ExtractOptions& o) {
                   "make it first, or choose another --out");
     return;
   }
-  std::error_code problem;
-  fs::create_directories(out, problem);
-  if (problem || !fs::is_directory(out))
-    throw Error(ErrorCode::io, o.out, "is no folder that can be written to",
-                "choose another --out");
+  make_folder(out, "choose another --out");
 }
 
 void check(ExtractOptions& o) {

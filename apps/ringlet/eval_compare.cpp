@@ -11,6 +11,7 @@
 #include "options.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/eval/comparison.h"
@@ -88,7 +89,7 @@ class CellRunner {
   void run_cell(const eval::Cell& cell, eval::Stage stage) {
     eval::check_commands(recipe_, cell);
     if (done(cell, stage)) return;
-    fs::create_directories(cell.folder);
+    make_folder(cell.folder);
     const FolderLock lock(cell.folder / "lock");
     if (!lock) return;  // wait_for_others sees to it
     if (!fs::exists(cell.cost())) train(cell, stage, lock);

@@ -5,6 +5,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/data/picture_folder.h"
 
@@ -75,7 +76,7 @@ Entries GenerationRecord::summary() const {
 }
 
 void claim_folder(const fs::path& folder, const GenerationRecord& record) {
-  fs::create_directories(folder);
+  make_folder(folder);
   const fs::path file = folder / kGenerationFile;
   const std::string text = text_of(record);
   if (holds_pictures(folder)) {

@@ -14,6 +14,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/adapter_families.h"
@@ -269,10 +270,7 @@ class AdapterWriter {
     }
     for (const auto& [component, content] : folders) {
       const fs::path folder = parts.size() > 1 ? path / component : path;
-      std::error_code problem;
-      fs::create_directories(folder, problem);
-      if (problem)
-        throw Error(ErrorCode::io, folder.string(), "cannot be made: " + problem.message());
+      make_folder(folder);
       io::save_tensors(folder / "adapter_model.safetensors", content.second, {{"format", "pt"}});
       write_file_atomically(folder / "adapter_config.json", content.first.dump(2) + "\n");
     }

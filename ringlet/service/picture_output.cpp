@@ -12,6 +12,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/device.h"
@@ -23,11 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 void make_writable_folder(const fs::path& folder) {
-  std::error_code problem;
-  fs::create_directories(folder, problem);
-  if (problem || !fs::is_directory(folder))
-    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
-                "choose another `out`");
+  make_folder(folder, "choose another `out`");
   if (access(folder.c_str(), W_OK) != 0)
     throw Error(ErrorCode::io, folder.string(), "the folder cannot be written to",
                 "choose another `out`");
