@@ -159,7 +159,8 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
       auto adapter = build_adapter(method, *target.layer, set.factors_, random, target.full_name(),
                                    shared.at(target.component));
       const at::Device device = target.layer->weight().device();
-      for (const Parameters& some : {adapter->parameters(), adapter->constants()})
+      for (const Parameters& some :
+           {adapter->parameters(), adapter->constants(), adapter->starts()})
         for (const auto& [name, tensor] : some)
           if (tensor.device() != device) tensor.set_data(tensor.to(device));
       set.entries_.push_back({std::move(target), std::move(adapter)});
@@ -270,6 +271,14 @@ Parameters AdapterSet::parameters() const {
   Parameters all;
   for (const Entry& entry : entries_)
     for (const auto& [name, tensor] : entry.adapter->parameters())
+      all.emplace_back(entry.target.full_name() + "." + name, tensor);
+  return all;
+}
+
+Parameters AdapterSet::starts() const {
+  Parameters all;
+  for (const Entry& entry : entries_)
+    for (const auto& [name, tensor] : entry.adapter->starts())
       all.emplace_back(entry.target.full_name() + "." + name, tensor);
   return all;
 }

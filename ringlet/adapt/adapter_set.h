@@ -86,6 +86,9 @@ class AdapterSet {
 
   /// Every parameter by "component.dotted.path.part", in the order of entries().
   Parameters parameters() const;
+  /// Where the parameters start that are not zero in the frozen network, by their names: what
+  /// weight decay pulls towards (Transform::starts).
+  Parameters starts() const;
   /// Parameters and what else belongs in a file.
   Parameters stored() const;
   std::int64_t parameter_count() const;

@@ -17,6 +17,7 @@ class Diagonal final : public Transform {
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override { return forward(w); }
   Parameters parameters() const override { return {{"scale", scale_}}; }
+  Parameters starts() const override;
   bool takes_bias() const override { return with_bias_; }
   double multiply_adds() const override { return static_cast<double>(scale_.numel()); }
   double written() const override { return static_cast<double>(scale_.numel()); }

@@ -36,7 +36,8 @@ Householder::Householder(std::int64_t width, std::int64_t rank, bool orthogonali
     throw Error(ErrorCode::unsupported, "hra(rank=" + std::to_string(rank) + ")",
                 "an odd number of reflections is never the identity", "use an even rank");
   const at::Tensor half = kaiming_start({(rank + 1) / 2, width}, random);
-  u_ = half.repeat_interleave(2, 0).narrow(0, 0, rank).t().contiguous().set_requires_grad(true);
+  u_start_ = half.repeat_interleave(2, 0).narrow(0, 0, rank).t().contiguous();
+  u_ = u_start_.clone().set_requires_grad(true);
 }
 
 Householder::Form Householder::form() const {

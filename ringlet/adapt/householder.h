@@ -22,6 +22,7 @@ class Householder final : public Transform {
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override;
   Parameters parameters() const override { return {{"u", u_}}; }
+  Parameters starts() const override { return {{"u", u_start_}}; }
   double multiply_adds() const override { return 2.0 * static_cast<double>(u_.numel()); }
   double written() const override { return static_cast<double>(u_.size(0) + u_.size(1)); }
 
@@ -33,7 +34,8 @@ class Householder final : public Transform {
   Form form() const;
 
   bool orthogonalised_;
-  at::Tensor u_;  ///< [width, r]
+  at::Tensor u_;        ///< [width, r]
+  at::Tensor u_start_;  ///< pairs of equal columns
 };
 
 }  // namespace ringlet::adapt

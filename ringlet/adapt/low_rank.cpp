@@ -91,6 +91,11 @@ Parameters LowRank::parameters() const {
   return named;
 }
 
+Parameters LowRank::starts() const {
+  if (!down_start_.defined()) return {};
+  return {{"down", down_start_}, {"up", up_start_}};
+}
+
 Parameters LowRank::constants() const {
   if (!down_start_.defined()) return {};
   return {{"down_start", down_start_}, {"up_start", up_start_}};

@@ -35,6 +35,7 @@ class LowRank final : public FactoredResidual {
   LowRank(const at::Tensor& w0, const LowRankOptions& options, RandomStream random);
 
   Parameters parameters() const override;
+  Parameters starts() const override;
   Parameters constants() const override;
 
  protected:

@@ -16,7 +16,8 @@ at::Tensor add_low_rank(const at::Tensor& x, const at::Tensor& p, const at::Tens
 LowRankTransform::LowRankTransform(std::int64_t width, std::int64_t rank, double scale,
                                    RandomStream random)
     : scale_(scale) {
-  a1_ = kaiming_start({width, rank}, random).set_requires_grad(true);
+  a1_start_ = kaiming_start({width, rank}, random);
+  a1_ = a1_start_.clone().set_requires_grad(true);
   a2_ = at::zeros({rank, width}).set_requires_grad(true);
 }
 

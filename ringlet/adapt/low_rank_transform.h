@@ -17,11 +17,12 @@ class LowRankTransform final : public Transform {
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override;
   Parameters parameters() const override { return {{"a1", a1_}, {"a2", a2_}}; }
+  Parameters starts() const override { return {{"a1", a1_start_}}; }
   double multiply_adds() const override { return 2.0 * static_cast<double>(a1_.numel()); }
   double written() const override { return static_cast<double>(a1_.size(0) + a1_.size(1)); }
 
  private:
-  at::Tensor a1_, a2_;
+  at::Tensor a1_, a2_, a1_start_;
   double scale_;
 };
 

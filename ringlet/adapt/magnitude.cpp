@@ -41,7 +41,9 @@ at::Tensor squares_of(const at::Tensor& w0, const FactoredResidual::Pair& pair, 
 Magnitude::Magnitude(const at::Tensor& w0, Side side, bool detached)
     : side_(side),
       detached_(detached),
-      m_(squares_of(w0.detach().to(at::kFloat), side).sqrt().set_requires_grad(true)) {}
+      m_start_(squares_of(w0.detach().to(at::kFloat), side).sqrt()) {
+  m_ = m_start_.clone().set_requires_grad(true);
+}
 
 at::Tensor Magnitude::over(const at::Tensor& squares) const {
   // A norm of zero belongs to a row of zeros, which no factor changes. The inner `where` keeps the

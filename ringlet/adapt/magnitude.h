@@ -27,13 +27,15 @@ class Magnitude {
 
   Side side() const { return side_; }
   Parameters parameters() const { return {{"m", m_}}; }
+  /// |W0|, at which the frozen weight is itself.
+  Parameters starts() const { return {{"m", m_start_}}; }
 
  private:
   at::Tensor over(const at::Tensor& squares) const;
 
   Side side_;
   bool detached_;
-  at::Tensor m_;
+  at::Tensor m_, m_start_;
 };
 
 }  // namespace ringlet::adapt

@@ -60,6 +60,10 @@ class Transform {
 
   virtual Parameters parameters() const = 0;
 
+  /// Where those of parameters() start that are not zero when T is the identity, by their names:
+  /// what weight decay pulls towards. The tensors are the part's own.
+  virtual Parameters starts() const { return {}; }
+
   /// Whether an output-side transform changes the layer's bias with its weight (PEFT's IA3).
   virtual bool takes_bias() const { return false; }
 
@@ -93,6 +97,10 @@ class Residual {
   virtual at::Tensor weight() const = 0;
 
   virtual Parameters parameters() const = 0;
+
+  /// Where those of parameters() start that make D zero by not being zero themselves, in the sense
+  /// of Transform::starts().
+  virtual Parameters starts() const { return {}; }
 
   /// Tensors that belong to the adapter, and to its file, but are not trained.
   virtual Parameters constants() const { return {}; }

@@ -189,17 +189,27 @@ at::Tensor TransformResidual::forward(const nn::Layer& layer, const at::Tensor& 
                           : without_magnitude(layer, x, 1.0, choose(x), true);
 }
 
-Parameters TransformResidual::parameters() const {
+template <class Ask>
+Parameters TransformResidual::of_parts(Ask ask) const {
   Parameters named;
-  const auto add = [&named](const std::string& part, const Parameters& parameters) {
-    for (const auto& [name, tensor] : parameters) named.emplace_back(part + "." + name, tensor);
+  const auto add = [&](const std::string& part, const auto& asked) {
+    for (const auto& [name, tensor] : ask(asked)) named.emplace_back(part + "." + name, tensor);
   };
   for (std::size_t i = 0; i < parts_.transforms.size(); ++i)
-    add(numbered("transform", i), parts_.transforms[i]->parameters());
-  if (parts_.residual) add("residual", parts_.residual->parameters());
-  if (parts_.magnitude) add("magnitude", parts_.magnitude->parameters());
-  if (parts_.bias.defined()) add("bias", {{"d", parts_.bias}});
+    add(numbered("transform", i), *parts_.transforms[i]);
+  if (parts_.residual) add("residual", *parts_.residual);
+  if (parts_.magnitude) add("magnitude", *parts_.magnitude);
   return named;
+}
+
+Parameters TransformResidual::parameters() const {
+  Parameters named = of_parts([](const auto& part) { return part.parameters(); });
+  if (parts_.bias.defined()) named.emplace_back("bias.d", parts_.bias);
+  return named;
+}
+
+Parameters TransformResidual::starts() const {
+  return of_parts([](const auto& part) { return part.starts(); });
 }
 
 Parameters TransformResidual::constants() const {

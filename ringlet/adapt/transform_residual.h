@@ -53,6 +53,10 @@ class TransformResidual final : public nn::Adapter {
   /// What belongs to the adapter, and to its file, but is not trained.
   Parameters constants() const;
 
+  /// Where those of parameters() start that are not zero in the frozen network, by their names:
+  /// see Transform::starts().
+  Parameters starts() const;
+
   const Parts& parts() const { return parts_; }
   const LayerShape& shape() const { return shape_; }
 
@@ -68,6 +72,8 @@ class TransformResidual final : public nn::Adapter {
   std::optional<Way> way;  ///< forces a way of computing; chosen by the planner when empty
 
  private:
+  template <class Ask>
+  Parameters of_parts(Ask ask) const;
   Way choose(const at::Tensor& x) const;
   at::Tensor changed_weight(const at::Tensor& w0, bool with_residual) const;
   at::Tensor transformed(const at::Tensor& x, Side side) const;

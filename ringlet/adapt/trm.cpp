@@ -92,12 +92,16 @@ at::Tensor TensorRingMatrix::matrix() const {
   return ring_matrix(split_ring(cores_)).narrow(0, 0, width_).narrow(1, 0, width_);
 }
 
-Parameters TensorRingMatrix::parameters() const {
+Parameters TensorRingMatrix::named(const std::vector<at::Tensor>& cores) {
   Parameters named;
-  for (std::size_t d = 0; d < cores_.size(); ++d)
-    named.emplace_back("core_" + std::to_string(d), cores_[d]);
+  for (std::size_t d = 0; d < cores.size(); ++d)
+    named.emplace_back("core_" + std::to_string(d), cores[d]);
   return named;
 }
+
+Parameters TensorRingMatrix::parameters() const { return named(cores_); }
+
+Parameters TensorRingMatrix::starts() const { return named(start_); }
 
 at::Tensor TensorRingMatrix::identity_penalty() const {
   // R_I: the sum over cores and rank slices of the Frobenius distance from the start.

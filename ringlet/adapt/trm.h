@@ -33,12 +33,14 @@ class TensorRingMatrix final : public Transform {
   at::Tensor matrix() const;
 
   Parameters parameters() const override;
+  Parameters starts() const override;
   at::Tensor identity_penalty() const override;
   at::Tensor orthogonal_penalty() const override;
   double multiply_adds() const override;
   double written() const override;
 
  private:
+  static Parameters named(const std::vector<at::Tensor>& cores);
   at::Tensor apply(const SplitRing& ring, const at::Tensor& x) const;
 
   std::int64_t width_;
