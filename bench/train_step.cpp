@@ -48,9 +48,6 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   auto adapters = adapt::AdapterSet::create(adapt::parse_method(method), targets,
                                             adapt::FactorTable(), Random(1));
   adapters.attach();
-  std::vector<train::Trainable> trainables;
-  for (const auto& [name, tensor] : adapters.parameters())
-    trainables.push_back({name, tensor, tensor.detach().clone()});
 
   const diffusion::Schedule schedule({});
   const at::Tensor latents = at::randn({1, config.in_channels, side, side});
@@ -63,7 +60,7 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   };
   train::TrainerOptions options;
   options.steps = steps + 1;
-  train::Trainer trainer(std::move(trainables), loss, options);
+  train::Trainer trainer(train::trainables(adapters), loss, options);
   std::vector<double> seconds;
   trainer.run([&](const train::StepReport& step) {
     if (step.step > 1) seconds.push_back(step.seconds);

@@ -237,6 +237,7 @@ nlohmann::json plan_json(const train::FineTunePlan& plan) {
           {"steps", plan.steps},
           {"first_step", plan.first_step},
           {"epochs", plan.epochs},
+          {"optimizer", plan.optimizer},
           {"expected_bytes", plan.expected_bytes}};
 }
 
@@ -282,6 +283,7 @@ void show_plan(const train::FineTunePlan& plan, const TrainOptions& o) {
                     ? ""
                     : (", going on after step " + std::to_string(plan.first_step)).c_str());
   plan_line("steps", text);
+  show_optimizer(o.run.trainer.optimizer);
   show_learning_rate(o.run.trainer.learning_rate, o.training.schedule, plan.steps);
   show_memory(plan.expected_bytes);
   plan_line("seed", std::to_string(o.run.seed));

@@ -80,7 +80,7 @@ nlohmann::json to_json(const tune::TunePlan& plan) {
           {"held_out", plan.held_out},     {"method", plan.method},
           {"layers", plan.layers},         {"new_layers", plan.new_layers},
           {"parameters", plan.parameters}, {"epochs", plan.epochs},
-          {"first_step", plan.first_step}};
+          {"optimizer", plan.optimizer},   {"first_step", plan.first_step}};
 }
 
 void show_plan(const tune::TunePlan& plan, const TuneCommand& o) {
@@ -97,6 +97,7 @@ void show_plan(const tune::TunePlan& plan, const TuneCommand& o) {
                 static_cast<long long>(o.run.trainer.steps),
                 static_cast<long long>(o.run.batch_size), plan.epochs);
   plan_line("steps", text);
+  show_optimizer(o.run.trainer.optimizer);
   show_learning_rate(o.run.trainer.learning_rate, o.training.schedule, o.run.trainer.steps);
   plan_line("seed", std::to_string(o.run.seed));
 }

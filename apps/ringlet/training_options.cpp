@@ -70,10 +70,12 @@ void TrainingOptions::add_loop(CLI::App& app, train::TrainerOptions& t, std::int
                             "for example *.transform.*=0.5 or text_encoder*=0.1"));
   app.add_option("--warmup-steps", t.learning_rate.warmup, "Steps of linear rise")
       ->capture_default_str();
-  app.add_option("--betas", betas, "AdamW's averages")->capture_default_str();
-  app.add_option("--weight-decay", t.adamw.weight_decay,
-                 "Pull towards the start: the identity for transforms, zero for the rest")
+  app.add_option("--optimizer", optimizer, join(train::optimizer_names(), " or "))
       ->capture_default_str();
+  app.add_option("--betas", betas, "The optimiser's averages [0.9,0.999; 0.9,0.99 for lion]");
+  app.add_option("--weight-decay", weight_decay,
+                 "Pull towards the start: the identity for transforms, zero for the rest [0.01; 0 "
+                 "for lion]");
   app.add_option("--clip-norm", t.clip_norm, "Largest gradient norm; 0 = no limit")
       ->capture_default_str();
   app.add_option("--ema", t.ema_decay, "Decay of a moving average of what learns; 0 = none")
@@ -98,11 +100,7 @@ void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
                                 train::TrainerOptions& trainer) const {
   trainer.learning_rate.decay = train::decay_from_name(schedule);
   trainer.learning_rate.peak = learning_rate.value_or(adapters.full() ? 1e-5 : 1e-4);
-  const auto [beta1, beta2] = halves(betas, ',', "--betas", "0.9,0.999");
-  trainer.adamw.beta1 = number_in(beta1, "--betas");
-  trainer.adamw.beta2 = number_in(beta2, "--betas");
-  check_share("--betas", trainer.adamw.beta1);
-  check_share("--betas", trainer.adamw.beta2);
+  trainer.optimizer = chosen_optimizer();
   for (const std::string& text : factors) {
     const auto [size, split] = halves(text, '=', "--factors", "320=4x8x10");
     adapters.factors[number_in<std::int64_t>(size, "--factors")] = adapt::parse_factors(split);
@@ -125,12 +123,23 @@ void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
   check_share("--dropout", adapters.dropout.input);
   check_share("--rank-dropout", adapters.dropout.rank);
   check_share("--module-dropout", adapters.dropout.module);
-  check_not_negative("--weight-decay", trainer.adamw.weight_decay);
   check_not_negative("--clip-norm", trainer.clip_norm);
   check_not_negative("--warmup-steps", static_cast<double>(trainer.learning_rate.warmup));
   check_not_negative("--checkpoint-every", static_cast<double>(trainer.checkpoint_every));
   if (trainer.keep_checkpoints < 1)
     throw Error(ErrorCode::invalid_argument, "--keep-checkpoints", "must be at least 1");
+}
+
+train::OptimizerSpec TrainingOptions::chosen_optimizer() const {
+  train::OptimizerNumbers numbers{{}, weight_decay};
+  if (betas) {
+    const auto [beta1, beta2] = halves(*betas, ',', "--betas", "0.9,0.999");
+    numbers.betas = {number_in(beta1, "--betas"), number_in(beta2, "--betas")};
+    check_share("--betas", numbers.betas->first);
+    check_share("--betas", numbers.betas->second);
+  }
+  if (weight_decay) check_not_negative("--weight-decay", *weight_decay);
+  return train::optimizer_from_name(optimizer, numbers);
 }
 
 std::uint64_t TrainingOptions::choose_seed() const {
@@ -163,6 +172,13 @@ void show_method(const std::string& method, std::size_t layers,
 
 void show_memory(std::uint64_t expected_bytes) {
   plan_line("memory", "about " + human_bytes(expected_bytes) + " at the peak");
+}
+
+void show_optimizer(const train::OptimizerSpec& optimizer) {
+  std::string text = optimizer.name;
+  for (const auto& [name, number] : optimizer.settings.items())
+    text += ", " + name + " " + number.dump();
+  plan_line("optimizer", text);
 }
 
 void show_learning_rate(const train::LearningRate& rate, const std::string& schedule,

@@ -17,9 +17,10 @@ namespace ringlet::app {
 
 /// The words of the command line; translate() brings them into the library's terms.
 struct TrainingOptions {
-  std::string schedule = "constant", betas = "0.9,0.999";
+  std::string schedule = "constant", optimizer = "adamw";
+  std::optional<std::string> betas;
   std::vector<std::string> factors, penalties, rate_factors;
-  std::optional<double> learning_rate;
+  std::optional<double> learning_rate, weight_decay;
   std::optional<std::uint64_t> seed;
   std::string out, save_precision = "fp32";
   bool resume = false, dry_run = false;
@@ -36,6 +37,8 @@ struct TrainingOptions {
   /// The seed that was given, that of the run that is gone on with, or a random one.
   std::uint64_t choose_seed() const;
 
+  /// By --optimizer, with the numbers that were given. Throws Error(invalid_argument).
+  train::OptimizerSpec chosen_optimizer() const;
   at::ScalarType storage(c10::Device device) const;  ///< of what is saved
 };
 
@@ -47,6 +50,7 @@ void show_method(const std::string& method, std::size_t layers,
                  const std::vector<adapt::BudgetRow>& budget, std::int64_t parameters);
 /// The most memory that the run is expected to take, as TrainProgress shows it.
 void show_memory(std::uint64_t expected_bytes);
+void show_optimizer(const train::OptimizerSpec& optimizer);
 void show_learning_rate(const train::LearningRate& rate, const std::string& schedule,
                         std::int64_t steps);
 

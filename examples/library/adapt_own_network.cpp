@@ -28,14 +28,12 @@ int main() {
                                             targets, adapt::FactorTable(), Random(1));
   adapters.attach();
   // 3. Train them …
-  std::vector<train::Trainable> parameters;
-  for (const auto& [name, tensor] : adapters.parameters()) parameters.push_back({name, tensor, {}});
   const at::Tensor x = at::sin(at::arange(64 * 256)).view({256, 64}), wanted = x.narrow(1, 0, 10);
   const auto loss = [&](auto) { return (network.forward(x) - wanted).pow(2).mean(); };
   train::TrainerOptions options;
   options.steps = 300;
   options.learning_rate.peak = 1e-2;
-  train::Trainer(parameters, loss, options).run([](const train::StepReport& step) {
+  train::Trainer(train::trainables(adapters), loss, options).run([](const train::StepReport& step) {
     if (step.step % 100 == 0) std::printf("step %3d  loss %.5f\n", int(step.step), step.loss);
     return true;
   });

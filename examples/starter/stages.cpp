@@ -65,12 +65,6 @@ Data load(const fs::path& folder, std::int64_t size) {
 
 at::Tensor as_input(const at::Tensor& bytes) { return bytes.to(at::kFloat) / 127.5 - 1.0; }
 
-std::vector<train::Trainable> trainables(const nn::ModuleIndex& index, const std::string& prefix) {
-  std::vector<train::Trainable> found;
-  for (const auto& [name, tensor] : index.tensors) found.push_back({prefix + name, tensor, {}});
-  return found;
-}
-
 void run(train::Trainer& trainer, const train::TrainerOptions& options) {
   const train::CheckpointFolder folder(options.checkpoint_folder, options.keep_checkpoints);
   if (const auto latest = folder.latest()) trainer.resume(*latest);
@@ -90,8 +84,7 @@ train::TrainerOptions options_for(const Arguments& arguments, double rate) {
   train::TrainerOptions options;
   options.steps = arguments.steps;
   options.learning_rate = {.peak = rate, .decay = train::Decay::cosine, .warmup = 50, .steps = 1};
-  options.adamw.beta2 = 0.99;
-  options.adamw.weight_decay = 1e-3;
+  options.optimizer = train::adamw({.beta2 = 0.99, .weight_decay = 1e-3});
   options.ema_decay = 0.998;
   options.checkpoint_every = 250;
   options.checkpoint_folder = arguments.out / "checkpoints";
@@ -132,7 +125,7 @@ void train_autoencoder(const Arguments& arguments) {
     return error.abs().mean() + error.pow(2).mean() + 1e-5 * divergence.mean();
   };
   const train::TrainerOptions options = options_for(arguments, 1.5e-3);
-  train::Trainer trainer(trainables(model.indices().at("vae"), ""), loss, options);
+  train::Trainer trainer(train::trainables(model.indices().at("vae")), loss, options);
   run(trainer, options);
   trainer.swap_averages();
 
@@ -220,8 +213,8 @@ void train_contrastive(const pipeline::StableDiffusion& model, const LatentEncod
     const at::Tensor own = at::arange(kBatch, at::kLong);
     return 0.5 * (at::cross_entropy_loss(scores, own) + at::cross_entropy_loss(scores.t(), own));
   };
-  std::vector<train::Trainable> parameters = trainables(model.indices().at("text_encoder"), "");
-  for (train::Trainable& parameter : trainables(encoder.index, "latents."))
+  std::vector<train::Trainable> parameters = train::trainables(model.indices().at("text_encoder"));
+  for (train::Trainable& parameter : train::trainables(encoder.index, "latents."))
     parameters.push_back(std::move(parameter));
   train::Trainer trainer(std::move(parameters), loss, options);
   run(trainer, options);
@@ -419,7 +412,7 @@ void train_features(const Arguments& arguments) {
     return 0.5 * (at::cross_entropy_loss(scores, own) + at::cross_entropy_loss(scores.t(), own));
   };
   const train::TrainerOptions options = options_for(arguments, 1e-3);
-  train::Trainer trainer(trainables(model.index, ""), loss, options);
+  train::Trainer trainer(train::trainables(model.index), loss, options);
   run(trainer, options);
   trainer.swap_averages();
   constexpr std::int64_t kChecked = 600;

@@ -1,59 +1,63 @@
-#include "ringlet/train/adamw.h"
-
+#include <map>
+#include <string>
 #include <utility>
+#include <vector>
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros_like.h>
-#include <c10/core/GradMode.h>
+#include <ATen/ops/empty.h>
+
+#include "ringlet/train/optimizers.h"
 
 namespace ringlet::train {
+namespace {
 
-AdamW::AdamW(std::vector<Trainable> parameters, AdamWOptions options)
-    : parameters_(std::move(parameters)), options_(options) {
-  for (const Trainable& parameter : parameters_) {
-    exp_avg_.push_back(at::zeros_like(parameter.value).detach());
-    exp_avg_sq_.push_back(at::zeros_like(parameter.value).detach());
-  }
-}
+class AdamW final : public Optimizer {
+ public:
+  AdamW(std::vector<Trainable> parameters, const AdamWOptions& options)
+      : Optimizer(std::move(parameters), options.weight_decay),
+        options_(options),
+        exp_avg_(zeros()),
+        exp_avg_sq_(zeros()) {}
 
-void AdamW::step(double learning_rate) {
-  at::NoGradGuard no_grad;
-  struct Group {
-    std::vector<at::Tensor> values, gradients, averages, squares, counts;
-  };
-  std::map<double, Group> groups;  // by factor on the rate
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const Trainable& parameter = parameters_[i];
-    if (!parameter.value.grad().defined()) continue;
-    const double decay = learning_rate * parameter.rate_factor * options_.weight_decay;
-    if (parameter.anchor.defined())
-      parameter.value.lerp_(parameter.anchor, decay);
-    else if (decay != 0.0)
-      parameter.value.mul_(1.0 - decay);
-    Group& group = groups[parameter.rate_factor];
-    group.values.push_back(parameter.value);
-    group.gradients.push_back(parameter.value.grad());
-    group.averages.push_back(exp_avg_[i]);
-    group.squares.push_back(exp_avg_sq_[i]);
-    group.counts.push_back(at::full({}, static_cast<double>(updates_ + 1), at::kFloat));
+  std::map<std::string, at::Tensor> state() const override {
+    std::map<std::string, at::Tensor> state;
+    add_slot(state, "exp_avg", exp_avg_);
+    add_slot(state, "exp_avg_sq", exp_avg_sq_);
+    return state;
   }
-  ++updates_;
-  for (auto& [factor, group] : groups)
-    at::_fused_adamw_(group.values, group.gradients, group.averages, group.squares, {},
-                      group.counts, learning_rate * factor, options_.beta1, options_.beta2,
-                      /*weight_decay=*/0.0, options_.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false);
-}
 
-std::map<std::string, at::Tensor> AdamW::state() const {
-  std::map<std::string, at::Tensor> tensors;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    tensors["exp_avg." + parameters_[i].name] = exp_avg_[i];
-    tensors["exp_avg_sq." + parameters_[i].name] = exp_avg_sq_[i];
+ private:
+  void update(const Group& group) override {
+    // The decay of the fused kernel knows no start: Optimizer::step has done it.
+    at::_fused_adamw_(group.values, group.gradients, group.of(exp_avg_), group.of(exp_avg_sq_), {},
+                      std::vector<at::Tensor>(group.values.size(), count(group)),
+                      group.learning_rate, options_.beta1, options_.beta2, /*weight_decay=*/0.0,
+                      options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
   }
-  return tensors;
+
+  /// The number of this update where the parameters are: a device's kernel reads it there. One
+  /// tensor per device serves all parameters, since the kernel does not change it.
+  at::Tensor count(const Group& group) {
+    const at::Device device = group.values.front().device();
+    at::Tensor& count = counts_[device.str()];
+    if (!count.defined()) count = at::empty({}, at::TensorOptions(at::kFloat).device(device));
+    return count.fill_(static_cast<double>(updates()));
+  }
+
+  AdamWOptions options_;
+  std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
+  std::map<std::string, at::Tensor> counts_;  ///< by device
+};
+
+}  // namespace
+
+OptimizerSpec adamw(const AdamWOptions& options) {
+  return {"adamw",
+          {{"betas", {options.beta1, options.beta2}}, {"weight decay", options.weight_decay}},
+          2 * sizeof(float),
+          [options](std::vector<Trainable> parameters) {
+            return std::make_unique<AdamW>(std::move(parameters), options);
+          }};
 }
 
 }  // namespace ringlet::train

@@ -123,15 +123,6 @@ void AdapterTraining::check_penalties() const {
                 "penalties are those of tensor-ring transforms: trm");
 }
 
-std::vector<Trainable> AdapterTraining::trainables() const {
-  std::vector<Trainable> found;
-  for (const auto& [name, tensor] : set_.parameters()) {
-    const bool transform = name.find(".transform.") != std::string::npos;
-    found.push_back({name, tensor, transform ? tensor.detach().clone() : at::Tensor()});
-  }
-  return found;
-}
-
 void AdapterTraining::begin_step(std::int64_t micro_batch) const {
   if (options_.dropout.any())
     set_.begin_step(options_.dropout, Random(seed_), static_cast<std::uint64_t>(micro_batch));

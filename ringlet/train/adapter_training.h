@@ -12,7 +12,6 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/budget.h"
 #include "ringlet/core/json.h"
-#include "ringlet/train/adamw.h"
 
 namespace ringlet::train {
 
@@ -47,9 +46,6 @@ class AdapterTraining {
   const adapt::AdapterSet& set() const { return set_; }
   std::string method() const { return adapt::parse_method(method_).text(); }  ///< sizes included
   const std::vector<adapt::BudgetRow>& budget() const { return budget_; }
-
-  /// Weight decay pulls transforms to the identity.
-  std::vector<Trainable> trainables() const;
 
   /// Draws what a micro-batch leaves out.
   void begin_step(std::int64_t micro_batch) const;

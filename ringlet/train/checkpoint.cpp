@@ -66,18 +66,19 @@ std::int64_t count_from(const io::Metadata& metadata, const std::string& key,
 
 }  // namespace
 
-CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
-    : folder_(std::move(folder)), keep_(keep) {}
+CheckpointFolder::CheckpointFolder(fs::path folder, int keep, bool writes)
+    : folder_(std::move(folder)), keep_(keep), writes_(writes) {}
 
 fs::path CheckpointFolder::save(const TrainState& state) const {
   for (const auto& [name, tensor] : state.tensors)
     if (!tensor.isfinite().all().item<bool>())
       throw Error(ErrorCode::non_finite, name, "the tensor holds NaN or infinite values",
                   "nothing was written; the checkpoint before is intact");
-  make_folder(folder_);
-  remove_unfinished(folder_);
   char name[40];
   std::snprintf(name, sizeof name, "step-%08lld.safetensors", static_cast<long long>(state.step));
+  if (!writes_) return folder_ / name;
+  make_folder(folder_);
+  remove_unfinished(folder_);
   io::save_tensors(folder_ / name, state.tensors,
                    {{"format", kFormat},
                     {"version", kVersion},

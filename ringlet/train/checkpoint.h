@@ -26,10 +26,12 @@ struct TrainState {
 
 class CheckpointFolder {
  public:
-  /// `keep` >= 1 checkpoints stay; the folder is made by the first save.
-  CheckpointFolder(std::filesystem::path folder, int keep);
+  /// `keep` >= 1 checkpoints stay; the folder is made by the first save. Without `writes` (see
+  /// DataParallel::writes) they are another rank's, which this one only reads.
+  CheckpointFolder(std::filesystem::path folder, int keep, bool writes = true);
 
-  /// Writes `step-NNNNNNNN.safetensors` atomically, then removes the oldest ones beyond `keep`.
+  /// Writes `step-NNNNNNNN.safetensors` atomically, then removes the oldest ones beyond `keep`;
+  /// only names the file where this rank does not write.
   /// Refuses tensors that hold NaN or infinity: Error(non_finite). Throws Error(io | no_space).
   std::filesystem::path save(const TrainState& state) const;
 
@@ -42,6 +44,7 @@ class CheckpointFolder {
  private:
   std::filesystem::path folder_;
   int keep_;
+  bool writes_;
 };
 
 /// Fills `own` tensors in place from a loaded state. Throws Error(mismatch) that names the first

@@ -8,6 +8,7 @@
 #include <ATen/ops/stack.h>
 
 #include "ringlet/diffusion/noise.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/train/diffusion_loss.h"
 
@@ -62,6 +63,10 @@ double ControlValidation::loss(std::size_t shift) const {
 }
 
 ControlScore ControlValidation::measure(std::int64_t step, io::Image& sheet) const {
+  return nn::with_ringlet_errors("control validation", [&] { return measured(step, sheet); });
+}
+
+ControlScore ControlValidation::measured(std::int64_t step, io::Image& sheet) const {
   const at::NoGradGuard no_grad;
   ControlScore score{step, loss(0), loss(1), 0.0};
   std::vector<io::Image> pictures;

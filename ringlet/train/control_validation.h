@@ -43,6 +43,7 @@ class ControlValidation {
   ControlScore measure(std::int64_t step, io::Image& sheet) const;
 
  private:
+  ControlScore measured(std::int64_t step, io::Image& sheet) const;
   double loss(std::size_t shift) const;
 
   const pipeline::StableDiffusion& model_;

@@ -15,6 +15,7 @@
 
 #include "ringlet/core/random.h"
 #include "ringlet/diffusion/prediction.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/epoch_order.h"
 
 namespace ringlet::train {
@@ -157,6 +158,10 @@ void DiffusionLoss::add_text(const std::vector<Row>& rows, NoisyBatch& batch) co
 }
 
 at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
+  return nn::with_ringlet_errors("training", [&] { return compute(micro_batch); });
+}
+
+at::Tensor DiffusionLoss::compute(std::int64_t micro_batch) const {
   std::vector<Row> rows;
   draw(instance_, "instance order", micro_batch, rows);
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);

@@ -57,6 +57,7 @@ class DiffusionLoss {
   DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet instance, TrainingSet prior,
                 DiffusionLossOptions options);
 
+  /// Whatever goes wrong leaves as an Error.
   at::Tensor operator()(std::int64_t micro_batch) const;
 
  private:
@@ -68,6 +69,7 @@ class DiffusionLoss {
   };
   void draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
             std::vector<Row>& rows) const;
+  at::Tensor compute(std::int64_t micro_batch) const;
   NoisyBatch noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const;
   void add_text(const std::vector<Row>& rows, NoisyBatch& batch) const;
 

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <utility>
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
 #include "ringlet/nn/gradient_checkpoint.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_folder.h"
 #include "ringlet/pipeline/picture_text.h"
@@ -28,6 +31,10 @@ constexpr const char* kScores = "control.csv";
 
 FineTune::FineTune(FineTuneOptions options, const FineTuneObserver& observer)
     : options_(std::move(options)) {
+  nn::with_ringlet_errors("training", [&] { prepare(observer); });
+}
+
+void FineTune::prepare(const FineTuneObserver& observer) {
   check_options(options_);
   if (adapts()) adapt::parse_method(options_.method);  // before the model is loaded
   read_pictures();
@@ -92,14 +99,13 @@ std::vector<Trainable> FineTune::trainables() const {
   if (full()) {
     for (const auto& [component, index] : model_->indices())
       if (options_.load.trainable.contains(component))
-        for (const auto& [name, tensor] : index.tensors)
-          found.push_back({component + "." + name, tensor, {}});
+        std::ranges::move(train::trainables(index, component + "."), std::back_inserter(found));
     return found;
   }
-  if (adapters_) found = adapters_->trainables();
+  if (adapters_) found = train::trainables(adapters_->set());
   if (control_)
     for (const auto& [name, tensor] : control_->tensors())
-      found.push_back({"control." + name, tensor, {}});
+      found.push_back({"control." + name, tensor});
   return found;
 }
 
@@ -114,8 +120,7 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
   for (std::size_t number = 1; missing.size() < plan_.class_to_make; ++number)
     if (!fs::exists(file_of(number))) missing.push_back(number);
   if (missing.empty()) return;
-  std::error_code problem;
-  fs::create_directories(options_.class_images, problem);
+  make_folder(options_.class_images);
   for (std::size_t i = 0; i < missing.size();) {
     pipeline::GenerateRequest request;
     request.prompt = options_.class_prompt;
@@ -199,7 +204,8 @@ io::Image FineTune::samples(Trainer& trainer, std::int64_t step) {
 
 bool FineTune::train(Trainer& trainer, RunLog& log, const FineTuneObserver& observer) {
   const std::int64_t steps = options_.trainer.steps, every = options_.sample_every;
-  const bool sampling = validation_ || !options_.samples.prompts.empty();
+  const bool sampling =
+      options_.trainer.data_parallel.writes() && (validation_ || !options_.samples.prompts.empty());
   const auto due = [&](std::int64_t step) {
     return sampling && (step == steps || (every > 0 && step % every == 0));
   };
@@ -242,6 +248,7 @@ std::optional<fs::path> FineTune::controlnet() const {
 }
 
 void FineTune::save_result(Trainer& trainer) const {
+  if (!options_.trainer.data_parallel.writes()) return;
   const AveragedParameters averaged(trainer);
   if (full()) {
     pipeline::save_model(
@@ -271,6 +278,10 @@ void FineTune::save_adapters(Trainer& trainer) const {
 }
 
 bool FineTune::run(const FineTuneObserver& observer) {
+  return nn::with_ringlet_errors("training", [&] { return run_stages(observer); });
+}
+
+bool FineTune::run_stages(const FineTuneObserver& observer) {
   if (options_.samples.prompts.empty() && !options_.control)
     for (const auto& example : plan_.examples) options_.samples.prompts.push_back(example.first);
   make_class_pictures(observer);
@@ -284,7 +295,7 @@ bool FineTune::run(const FineTuneObserver& observer) {
   const CheckpointFolder folder(options_.trainer.checkpoint_folder, 1);
   if (options_.resume)
     if (const auto latest = folder.latest()) trainer.resume(*latest);
-  RunLog log(options_.out, trainer.steps_done());
+  RunLog log(options_.out, trainer.steps_done(), options_.trainer.data_parallel.writes());
   if (!validation_pictures_.empty()) {
     validation_ = control_validation(observer);
     scores_.emplace(options_.out / kScores, trainer.steps_done());

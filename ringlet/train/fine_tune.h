@@ -93,6 +93,7 @@ struct FineTunePlan {
   std::int64_t control_parameters = 0;  ///< of them, a control network's
   PictureSize resolution;
   double epochs = 0.0;
+  std::string optimizer;
   std::int64_t steps = 0;
   std::int64_t first_step = 0;       ///< steps done before, when the run goes on
   std::uint64_t expected_bytes = 0;  ///< expected_peak_bytes
@@ -130,6 +131,8 @@ class FineTune {
  private:
   bool full() const { return options_.full(); }
   bool adapts() const { return !full() && options_.method != "none"; }
+  void prepare(const FineTuneObserver& observer);
+  bool run_stages(const FineTuneObserver& observer);
   void read_pictures();
   void read_class_pictures();
   void build_adapters();

@@ -6,6 +6,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/fine_tune.h"
 #include "ringlet/train/fine_tune_internal.h"
 #include "ringlet/train/memory_estimate.h"
@@ -200,6 +201,7 @@ void FineTune::make_plan() {
        with_rate_factors(trainables(), options_.trainer.rate_factors))  // refuses wrong ones early
     plan_.parameters += trainable.value.numel();
   plan_.resolution = options_.crop.size;
+  plan_.optimizer = options_.trainer.optimizer.name;
   plan_.steps = options_.trainer.steps;
   std::int64_t shown = 0;
   for (const data::Picture& picture : instance_.pictures) shown += picture.repeats;
@@ -210,6 +212,7 @@ void FineTune::make_plan() {
   plan_.expected_bytes = expected_peak_bytes(
       *model_, {.adapters = adapters_ ? &adapters_->set() : nullptr,
                 .parameters = plan_.parameters,
+                .optimizer_bytes = options_.trainer.optimizer.bytes_per_parameter,
                 .average = options_.trainer.ema_decay > 0.0,
                 .full = full(),
                 .controlnet = control_ && control_->kind() == pipeline::ControlKind::controlnet,
@@ -229,7 +232,7 @@ Json FineTune::settings() const {
                    {"pictures' contents", contents_of(instance_.pictures)},
                    {"class prompt", options_.class_prompt},
                    {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
-                   {"prediction", static_cast<int>(model_->schedule().prediction())},
+                   {"prediction", diffusion::prediction_name(model_->schedule().prediction())},
                    {"precision", nn::precision_name(options_.load.precision)},
                    {"resolution", options_.crop.size},
                    {"crop", options_.crop.random ? "random" : "centre"},

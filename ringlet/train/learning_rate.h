@@ -11,6 +11,9 @@ enum class Decay { constant, linear, cosine };
 /// "constant", "linear" or "cosine". Throws Error(invalid_argument) with the nearest name.
 Decay decay_from_name(const std::string& name);
 
+/// That word.
+const char* decay_name(Decay decay);
+
 /// The curves of diffusers' get_scheduler: a linear rise from 0 over `warmup` steps, then constant,
 /// or down to 0 at `steps` along a line or half a cosine.
 struct LearningRate {

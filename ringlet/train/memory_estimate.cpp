@@ -97,9 +97,10 @@ std::uint64_t TrainingMemory::sum() const {
 TrainingMemory training_memory(const pipeline::StableDiffusion& model,
                                const MemoryRequest& request) {
   constexpr std::uint64_t kProgram = 64 * kMebi;
-  const std::uint64_t copies = 3 + (request.average ? 1 : 0);  // gradient and AdamW's two averages
+  const std::uint64_t copies = 1 + (request.average ? 1 : 0);  // the gradient, a moving average
   return {kProgram, weight_bytes(model, adapted_layers(request.adapters)),
-          copies * sizeof(float) * static_cast<std::uint64_t>(request.parameters),
+          (copies * sizeof(float) + request.optimizer_bytes) *
+              static_cast<std::uint64_t>(request.parameters),
           step_bytes(model, request), picture_bytes(model, request)};
 }
 

@@ -1,6 +1,7 @@
 // How much memory a training run is going to need.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "ringlet/adapt/adapter_set.h"
@@ -13,6 +14,8 @@ namespace ringlet::train {
 struct MemoryRequest {
   const adapt::AdapterSet* adapters = nullptr;
   std::int64_t parameters = 0;  ///< all that learn
+  /// Of the optimiser's state for each of them: OptimizerSpec::bytes_per_parameter.
+  std::size_t optimizer_bytes = 2 * sizeof(float);
   bool average = false;         ///< with a moving average of them
   bool full = false;            ///< the U-Net itself learns
   bool controlnet = false;      ///< a ControlNet learns
@@ -27,7 +30,7 @@ struct MemoryRequest {
 struct TrainingMemory {
   std::uint64_t program = 0;   ///< code and buffers that the first step brings in
   std::uint64_t weights = 0;   ///< of frozen layers: pages of files, layouts for the backward pass
-  std::uint64_t learning = 0;  ///< gradients, AdamW's averages, a moving average
+  std::uint64_t learning = 0;  ///< gradients, the optimiser's state, a moving average
   std::uint64_t step = 0;      ///< activations of a step, at their peak
   std::uint64_t pictures = 0;  ///< coding and sampling pictures, at their peak
 

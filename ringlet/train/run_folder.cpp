@@ -4,6 +4,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/checkpoint.h"
 
 namespace ringlet::train {
@@ -11,7 +12,9 @@ namespace ringlet::train {
 namespace fs = std::filesystem;
 
 void refuse_other_run(const fs::path& out, bool resume) {
-  const bool has_run = fs::is_directory(out / kCheckpoints) || fs::exists(out / "metrics.csv");
+  const bool has_run = nn::with_ringlet_errors(out.string(), [&] {
+    return fs::is_directory(out / kCheckpoints) || fs::exists(out / "metrics.csv");
+  });
   if (has_run && !resume)
     throw Error(ErrorCode::invalid_argument, out.string(), "the folder holds a training run",
                 "give `resume` to go on with it, or another `out`");

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "ringlet/core/atomic_file.h"
-#include "ringlet/core/error.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/read_file.h"
+#include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::train {
 namespace {
@@ -16,38 +19,40 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path made(const fs::path& folder) {
-  std::error_code problem;
-  fs::create_directories(folder / "samples", problem);
-  if (problem)
-    throw Error(ErrorCode::io, folder.string(), "the folder cannot be made: " + problem.message(),
-                "choose another `out`");
+  make_folder(folder / "samples", "choose another `out`");
   return folder;
 }
 
 }  // namespace
 
-RunLog::RunLog(const fs::path& folder, std::int64_t first_step)
-    : folder_(made(folder)), metrics_(folder_ / "metrics.csv", first_step), events_(folder_) {
-  if (first_step == 0) return;
-  events_.restart_at(first_step + 1);
-  const std::vector<MetricsRow> rows = read_metrics(folder_ / "metrics.csv");
-  if (rows.empty()) return;
-  seconds_ = rows.back().seconds;
-  skipped_ = rows.back().skipped;
+RunLog::RunLog(const fs::path& folder, std::int64_t first_step, bool writes) : folder_(folder) {
+  if (!writes) return;
+  nn::with_ringlet_errors(folder.string(), [&] {
+    files_.emplace(made(folder), first_step);
+    if (first_step == 0) return;
+    files_->events.restart_at(first_step + 1);
+    const std::vector<MetricsRow> rows = read_metrics(folder_ / "metrics.csv");
+    if (rows.empty()) return;
+    seconds_ = rows.back().seconds;
+    skipped_ = rows.back().skipped;
+  });
 }
 
 void RunLog::add(const StepReport& step) {
   seconds_ += step.seconds;
   skipped_ += step.skipped ? 1 : 0;
-  metrics_.add({step.step, step.loss, step.learning_rate, step.gradient_norm, seconds_, skipped_});
-  events_.add_scalar("loss", step.step, step.loss);
-  events_.add_scalar("learning rate", step.step, step.learning_rate);
-  events_.add_scalar("gradient norm", step.step, step.gradient_norm);
+  if (!files_) return;
+  files_->metrics.add(
+      {step.step, step.loss, step.learning_rate, step.gradient_norm, seconds_, skipped_});
+  files_->events.add_scalar("loss", step.step, step.loss);
+  files_->events.add_scalar("learning rate", step.step, step.learning_rate);
+  files_->events.add_scalar("gradient norm", step.step, step.gradient_norm);
 }
 
 void RunLog::flush() {
-  metrics_.flush();
-  events_.flush();
+  if (!files_) return;
+  files_->metrics.flush();
+  files_->events.flush();
 }
 
 fs::path RunLog::samples_file(std::int64_t step) const {
@@ -56,15 +61,25 @@ fs::path RunLog::samples_file(std::int64_t step) const {
   return folder_ / "samples" / name;
 }
 
-bool RunLog::has_samples(std::int64_t step) const { return fs::exists(samples_file(step)); }
+bool RunLog::has_samples(std::int64_t step) const {
+  std::error_code problem;
+  return fs::exists(samples_file(step), problem);
+}
 
 void RunLog::add_samples(std::int64_t step, const io::Image& grid) {
+  if (!files_) return;
   const std::string png = io::encode_png(grid);
   write_file_atomically(samples_file(step), png);
-  events_.add_image("samples", step, png, grid.width, grid.height);
+  files_->events.add_image("samples", step, png, grid.width, grid.height);
 }
 
 fs::path RunLog::write_report(Report report, const std::string& captions) const {
+  if (files_)
+    nn::with_ringlet_errors(folder_.string(), [&] { write_files(std::move(report), captions); });
+  return folder_ / "report.html";
+}
+
+void RunLog::write_files(Report report, const std::string& captions) const {
   report.metrics = read_metrics(folder_ / "metrics.csv");
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder_ / "samples"))
@@ -81,7 +96,6 @@ fs::path RunLog::write_report(Report report, const std::string& captions) const 
   if (report.grids.size() > 1)
     report.comparisons.push_back({captions, report.grids.front().png, report.grids.back().png});
   write_file_atomically(folder_ / "report.html", report_html(report));
-  return folder_ / "report.html";
 }
 
 }  // namespace ringlet::train

@@ -17,8 +17,9 @@ namespace ringlet::train {
 class RunLog {
  public:
   /// Files go into `folder`, which is made: metrics.csv, events…, samples/step-NNNNNNNN.png and
-  /// report.html. A run that goes on after `first_step` keeps its earlier rows and grids.
-  RunLog(const std::filesystem::path& folder, std::int64_t first_step);
+  /// report.html. A run that goes on after `first_step` keeps its earlier rows and grids. Without
+  /// `writes` (see DataParallel::writes) they are another rank's: nothing is made or written here.
+  RunLog(const std::filesystem::path& folder, std::int64_t first_step, bool writes = true);
 
   void add(const StepReport& step);
 
@@ -30,15 +31,24 @@ class RunLog {
   /// Whether the grid of a step is there, from before an interruption.
   bool has_samples(std::int64_t step) const;
 
-  /// Writes report.html from all that is in the folder. `captions` describes the grids' rows.
+  /// Writes report.html from all that is in the folder, and names it. `captions` describes the
+  /// grids' rows.
   std::filesystem::path write_report(Report report, const std::string& captions) const;
 
  private:
   std::filesystem::path samples_file(std::int64_t step) const;
+  void write_files(Report report, const std::string& captions) const;
+
+  /// What grows while the run writes it.
+  struct Files {
+    Files(const std::filesystem::path& folder, std::int64_t first_step)
+        : metrics(folder / "metrics.csv", first_step), events(folder) {}
+    MetricsFile metrics;
+    EventFile events;
+  };
 
   std::filesystem::path folder_;
-  MetricsFile metrics_;
-  EventFile events_;
+  std::optional<Files> files_;  ///< of the rank that writes
   double seconds_ = 0.0;
   std::int64_t skipped_ = 0;
 };

@@ -1,8 +1,10 @@
 #include "ringlet/train/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
+#include <span>
 #include <utility>
 
 #include <ATen/Parallel.h>
@@ -11,12 +13,15 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "ringlet/adapt/targets.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/thread_choice.h"
 
 namespace ringlet::train {
@@ -41,32 +46,65 @@ double clip_gradients(const std::vector<at::Tensor>& gradients, double limit) {
   return norm;
 }
 
+void check_ranks(const DataParallel& ranks) {
+  const bool exists = ranks.rank >= 0 && ranks.rank < ranks.count;
+  if (exists && (ranks.count == 1 || ranks.reduce)) return;
+  throw Error(ErrorCode::invalid_argument, Field("data_parallel"),
+              "rank " + std::to_string(ranks.rank) + " of " + std::to_string(ranks.count) +
+                  (exists ? " has no reduction" : " does not exist"));
+}
+
 }  // namespace
 
 Json settings_of(const TrainerOptions& options) {
-  Json settings = {{"gradient accumulation", options.gradient_accumulation},
-                   {"learning rate", options.learning_rate.peak},
-                   {"learning rate factors", options.rate_factors},
-                   {"learning rate warm-up", options.learning_rate.warmup},
-                   {"learning rate decay", static_cast<int>(options.learning_rate.decay)},
-                   {"clip norm", options.clip_norm},
-                   {"betas", {options.adamw.beta1, options.adamw.beta2}},
-                   {"weight decay", options.adamw.weight_decay},
-                   {"moving average", options.ema_decay}};
+  // Ranks share what one would accumulate, so that a run may go on with more or fewer of them.
+  Json settings = {
+      {"gradient accumulation", options.gradient_accumulation * options.data_parallel.count},
+      {"learning rate", options.learning_rate.peak},
+      {"learning rate factors", options.rate_factors},
+      {"learning rate warm-up", options.learning_rate.warmup},
+      {"learning rate decay", decay_name(options.learning_rate.decay)},
+      {"clip norm", options.clip_norm},
+      {"optimizer", options.optimizer.name},
+      {"moving average", options.ema_decay}};
+  settings.update(options.optimizer.settings);
   // A schedule that falls to zero at the last step depends on how many there are.
   if (options.learning_rate.decay != Decay::constant) settings["steps"] = options.steps;
   return settings;
 }
 
+namespace {
+
+/// The settings of a checkpoint in the words of today: earlier versions wrote kinds as numbers, and
+/// knew one optimiser.
+Json in_todays_words(Json settings) {
+  const auto name_number = [&](const char* key, std::span<const char* const> names) {
+    const auto found = settings.find(key);
+    if (found == settings.end() || !found->is_number_unsigned()) return;
+    if (const auto number = found->get<std::size_t>(); number < names.size())
+      *found = names[number];
+  };
+  constexpr std::array kDecayNames = {"constant", "linear", "cosine"};
+  constexpr std::array kPredictionNames = {"epsilon", "v_prediction", "sample"};
+  name_number("learning rate decay", kDecayNames);
+  name_number("prediction", kPredictionNames);
+  if (settings.contains("betas") && !settings.contains("optimizer"))
+    settings["optimizer"] = adamw().name;
+  return settings;
+}
+
+}  // namespace
+
 void check_settings(const Json& before, const Json& now, const std::string& where) {
+  const Json known = in_todays_words(before);
   std::vector<std::string> changed, unknown;
-  for (const auto& [key, value] : before.items()) {
+  for (const auto& [key, value] : known.items()) {
     const auto found = now.find(key);
     const std::string text = found == now.end() ? "nothing" : found->dump();
     if (text != value.dump()) changed.push_back(key + " was " + value.dump() + ", now " + text);
   }
   for (const auto& [key, value] : now.items())
-    if (!before.contains(key)) unknown.push_back(key);
+    if (!known.contains(key)) unknown.push_back(key);
   if (!changed.empty())
     throw Error(ErrorCode::mismatch, where,
                 "the run was started with other settings: " + join(changed, "; "),
@@ -98,32 +136,65 @@ std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
 Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options)
     : loss_(std::move(loss)),
       options_(std::move(options)),
-      optimizer_(with_rate_factors(std::move(parameters), options_.rate_factors), options_.adamw) {
+      optimizer_(options_.optimizer.make(
+          with_rate_factors(std::move(parameters), options_.rate_factors))) {
+  check_ranks(options_.data_parallel);
   options_.learning_rate.steps = options_.steps;
   if (options_.ema_decay <= 0.0) return;
-  for (const Trainable& parameter : optimizer_.parameters())
+  for (const Trainable& parameter : optimizer_->parameters())
     averages_.push_back(parameter.value.detach().clone());
+}
+
+/// Fills the gradients with the mean's; returns the mean loss of all ranks, or a number that is not
+/// finite, on all of them alike.
+double Trainer::accumulate_gradients() {
+  for (const Trainable& parameter : optimizer_->parameters())
+    parameter.value.mutable_grad().reset();
+  const std::int64_t own = options_.gradient_accumulation;
+  const DataParallel& ranks = options_.data_parallel;
+  const auto count = static_cast<double>(own * ranks.count);
+  double loss_sum = 0.0;
+  for (std::int64_t i = 0; i < own; ++i) {
+    const at::Tensor loss = loss_((step_ * own + i) * ranks.count + ranks.rank);
+    loss_sum += loss.item<double>();
+    if (!std::isfinite(loss_sum)) break;
+    (loss / count).backward();
+  }
+  if (ranks.count > 1) reduce(loss_sum);
+  return loss_sum / count;
+}
+
+/// Sums the loss and the gradients over the ranks. One that a parameter lacks on some of them, such
+/// as that of a layer which module dropout left out, is zero there; one that it lacks on all of
+/// them is none.
+void Trainer::reduce(double& loss) const {
+  const at::NoGradGuard no_grad;
+  const std::vector<Trainable>& parameters = optimizer_->parameters();
+  std::vector<double> numbers = {loss};  // and how many ranks have a gradient
+  std::vector<at::Tensor> sums;
+  for (const Trainable& parameter : parameters) {
+    const at::Tensor gradient = parameter.value.grad();
+    numbers.push_back(gradient.defined() ? 1.0 : 0.0);
+    sums.push_back(gradient.defined() ? gradient : at::zeros_like(parameter.value));
+  }
+  at::Tensor summed = at::tensor(numbers, at::kDouble);
+  if (!parameters.empty()) summed = summed.to(parameters.front().value.device());
+  sums.push_back(summed);
+  options_.data_parallel.reduce(sums);
+  summed = sums.back().cpu();
+  loss = summed[0].item<double>();
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (summed[static_cast<std::int64_t>(i) + 1].item<double>() > 0.0)
+      parameters[i].value.mutable_grad() = sums[i];
 }
 
 StepReport Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
-  const std::vector<Trainable>& parameters = optimizer_.parameters();
-  for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();
-
-  const std::int64_t count = options_.gradient_accumulation;
-  double loss_sum = 0.0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const at::Tensor loss = loss_(step_ * count + i);
-    loss_sum += loss.item<double>();
-    if (!std::isfinite(loss_sum)) break;
-    (loss / static_cast<double>(count)).backward();
-  }
-
-  StepReport report{
-      step_ + 1, loss_sum / static_cast<double>(count), options_.learning_rate.at(step_), 0.0, 0.0,
-      false};
+  const std::vector<Trainable>& parameters = optimizer_->parameters();
+  const double loss = accumulate_gradients();
+  StepReport report{step_ + 1, loss, options_.learning_rate.at(step_), 0.0, 0.0, false};
   at::NoGradGuard no_grad;
-  report.skipped = !std::isfinite(loss_sum);
+  report.skipped = !std::isfinite(loss);
   if (!report.skipped) {
     report.gradient_norm = clip_gradients(gradients_of(parameters), options_.clip_norm);
     report.skipped = !std::isfinite(report.gradient_norm);
@@ -131,7 +202,7 @@ StepReport Trainer::train_step() {
   if (report.skipped) {
     ++skipped_;
   } else {
-    optimizer_.step(report.learning_rate);
+    optimizer_->step(report.learning_rate);
     update_averages();
   }
   ++step_;
@@ -142,10 +213,10 @@ StepReport Trainer::train_step() {
 void Trainer::update_averages() {
   if (averages_.empty()) return;
   // A short memory at first, so that the random start is forgotten.
-  const auto updates = static_cast<double>(optimizer_.updates());
+  const auto updates = static_cast<double>(optimizer_->updates());
   const double decay = std::min(options_.ema_decay, (1.0 + updates) / (10.0 + updates));
   std::vector<at::Tensor> values;
-  for (const Trainable& parameter : optimizer_.parameters())
+  for (const Trainable& parameter : optimizer_->parameters())
     values.push_back(parameter.value.detach());
   at::_foreach_lerp_(averages_, values, 1.0 - decay);
 }
@@ -153,7 +224,7 @@ void Trainer::update_averages() {
 void Trainer::swap_averages() {
   at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < averages_.size(); ++i) {
-    const at::Tensor value = optimizer_.parameters()[i].value.detach();
+    const at::Tensor value = optimizer_->parameters()[i].value.detach();
     const at::Tensor kept = value.clone();
     value.copy_(averages_[i]);
     averages_[i].copy_(kept);
@@ -161,8 +232,8 @@ void Trainer::swap_averages() {
 }
 
 std::map<std::string, at::Tensor> Trainer::state_tensors() const {
-  std::map<std::string, at::Tensor> tensors = optimizer_.state();
-  const std::vector<Trainable>& parameters = optimizer_.parameters();
+  std::map<std::string, at::Tensor> tensors = optimizer_->state();
+  const std::vector<Trainable>& parameters = optimizer_->parameters();
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     tensors["parameter." + parameters[i].name] = parameters[i].value.detach();
     if (!averages_.empty()) tensors["average." + parameters[i].name] = averages_[i];
@@ -171,8 +242,9 @@ std::map<std::string, at::Tensor> Trainer::state_tensors() const {
 }
 
 std::filesystem::path Trainer::save() const {
-  const CheckpointFolder folder(options_.checkpoint_folder, options_.keep_checkpoints);
-  return folder.save({step_, optimizer_.updates(), skipped_, options_.settings, state_tensors(),
+  const CheckpointFolder folder(options_.checkpoint_folder, options_.keep_checkpoints,
+                                options_.data_parallel.writes());
+  return folder.save({step_, optimizer_->updates(), skipped_, options_.settings, state_tensors(),
                       at::get_num_threads()});
 }
 
@@ -183,14 +255,14 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
     throw Error(ErrorCode::invalid_argument, Field("steps"),
                 "the checkpoint has done " + std::to_string(state.step) + " steps already");
   restore_tensors(state_tensors(), state.tensors, checkpoint.string());
-  optimizer_.set_updates(state.updates);
+  optimizer_->set_updates(state.updates);
   step_ = state.step;
   skipped_ = state.skipped;
   threads_ = state.threads;
 }
 
 void Trainer::choose_threads() {
-  const std::vector<Trainable>& parameters = optimizer_.parameters();
+  const std::vector<Trainable>& parameters = optimizer_->parameters();
   const bool on_cpu = parameters.empty() || parameters.front().value.is_cpu();
   const int most = allowed_processors();
   if (!options_.choose_threads || !on_cpu || most == 1) return;
@@ -201,7 +273,8 @@ void Trainer::choose_threads() {
     return;
   }
   constexpr auto kLook = std::chrono::milliseconds(150);
-  const std::int64_t next = step_ * options_.gradient_accumulation;
+  const DataParallel& ranks = options_.data_parallel;
+  const std::int64_t next = step_ * options_.gradient_accumulation * ranks.count + ranks.rank;
   const ThreadChoice choice =
       train::choose_threads(most, busy_processors(kLook), [&] { loss_(next).backward(); });
   for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();
@@ -210,6 +283,11 @@ void Trainer::choose_threads() {
 
 bool Trainer::run(const StepObserver& observe,
                   const std::function<void(std::int64_t step)>& afterwards) {
+  return nn::with_ringlet_errors("training", [&] { return run_steps(observe, afterwards); });
+}
+
+bool Trainer::run_steps(const StepObserver& observe,
+                        const std::function<void(std::int64_t step)>& afterwards) {
   const bool saves = !options_.checkpoint_folder.empty();
   int skipped_in_a_row = 0;
   if (step_ < options_.steps) choose_threads();

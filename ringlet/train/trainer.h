@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,9 +14,10 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/core/json.h"
-#include "ringlet/train/adamw.h"
 #include "ringlet/train/checkpoint.h"
+#include "ringlet/train/data_parallel.h"
 #include "ringlet/train/learning_rate.h"
+#include "ringlet/train/optimizers.h"
 
 namespace ringlet::train {
 
@@ -30,11 +32,12 @@ using RateFactors = std::vector<std::pair<std::string, double>>;
 
 struct TrainerOptions {
   std::int64_t steps = 1000;
-  std::int64_t gradient_accumulation = 1;  ///< micro-batches per step
+  std::int64_t gradient_accumulation = 1;  ///< micro-batches per step, on each rank
   double clip_norm = 1.0;                  ///< largest norm of the whole gradient; 0 = no limit
   LearningRate learning_rate = {};
   RateFactors rate_factors = {};
-  AdamWOptions adamw = {};
+  OptimizerSpec optimizer = adamw();
+  DataParallel data_parallel = {};
   double ema_decay = 0.0;             ///< 0 = no moving average of the parameters
   std::int64_t checkpoint_every = 0;  ///< steps; 0 = only when stopped
   int keep_checkpoints = 2;
@@ -47,7 +50,7 @@ struct TrainerOptions {
 
 struct StepReport {
   std::int64_t step;  ///< steps done, counted from 1
-  double loss;        ///< mean over the micro-batches
+  double loss;        ///< mean over the micro-batches of all ranks
   double learning_rate;
   double gradient_norm;  ///< before clipping
   double seconds;        ///< of this step
@@ -62,7 +65,8 @@ using StepObserver = std::function<bool(const StepReport&)>;
 Json settings_of(const TrainerOptions& options);
 
 /// Error(mismatch) that lists the settings of a checkpoint which are others now. What the
-/// checkpoint does not know, because an earlier ringlet wrote it, is only a warning.
+/// checkpoint does not know, because an earlier ringlet wrote it, is only a warning. Settings that
+/// earlier versions wrote as numbers or not at all are brought up to date first.
 void check_settings(const Json& before, const Json& now, const std::string& where);
 
 /// The parameters with their factors. Throws Error(invalid_argument) for a pattern that matches
@@ -72,7 +76,7 @@ std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
 
 class Trainer {
  public:
-  /// Throws as with_rate_factors.
+  /// Throws as with_rate_factors, and Error(invalid_argument) for ranks that make no sense.
   Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options);
 
   /// Goes on from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
@@ -83,6 +87,7 @@ class Trainer {
   /// Throws Error(non_finite) after ten steps in a row without a finite loss and gradient; the
   /// parameters are then those of the last good step, and a checkpoint holds them. `afterwards` is
   /// called with each step that does not stop the run, after its checkpoint: work that may fail.
+  /// Whatever else goes wrong, in the loss and the observers too, leaves as an Error.
   bool run(const StepObserver& observe = {},
            const std::function<void(std::int64_t step)>& afterwards = {});
 
@@ -94,7 +99,10 @@ class Trainer {
   void swap_averages();
 
  private:
+  bool run_steps(const StepObserver& observe, const std::function<void(std::int64_t)>& afterwards);
   StepReport train_step();
+  double accumulate_gradients();
+  void reduce(double& loss) const;
   void choose_threads();
   void update_averages();
   std::map<std::string, at::Tensor> state_tensors() const;
@@ -102,7 +110,7 @@ class Trainer {
 
   LossFunction loss_;
   TrainerOptions options_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::vector<at::Tensor> averages_;
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;

@@ -9,11 +9,13 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/random.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/image_tensor.h"
 
@@ -54,11 +56,7 @@ std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef sha
 LatentCache::LatentCache(const pipeline::StableDiffusion& model, fs::path folder)
     : model_(model), folder_(std::move(folder)) {
   if (folder_.empty()) return;
-  std::error_code problem;
-  fs::create_directories(folder_, problem);
-  if (problem)
-    throw Error(ErrorCode::io, folder_.string(),
-                "the cache folder cannot be made: " + problem.message(), "choose another `cache`");
+  make_folder(folder_, "choose another `cache`");
   vae_hash_ = sha256_text(hash_of(model.indices().at("vae")) + model.files().vae.config.dump());
 }
 
@@ -96,10 +94,12 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
   return encoded;
 }
 
-TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
-                            const std::vector<data::Picture>& pictures, const CropOptions& options,
-                            const fs::path& cache_folder, const std::function<bool()>& progress,
-                            const data::ControlSettings* control) {
+namespace {
+
+TrainingSet encode_all(const pipeline::StableDiffusion& model,
+                       const std::vector<data::Picture>& pictures, const CropOptions& options,
+                       const fs::path& cache_folder, const std::function<bool()>& progress,
+                       const data::ControlSettings* control) {
   const LatentCache cache(model, cache_folder);
   TrainingSet set;
   for (std::size_t i = 0; i < pictures.size(); ++i) {
@@ -133,6 +133,17 @@ TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
       throw Error(ErrorCode::cancelled, "training", "stopped while the pictures were encoded");
   }
   return set;
+}
+
+}  // namespace
+
+TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
+                            const std::vector<data::Picture>& pictures, const CropOptions& options,
+                            const fs::path& cache_folder, const std::function<bool()>& progress,
+                            const data::ControlSettings* control) {
+  return nn::with_ringlet_errors("training", [&] {
+    return encode_all(model, pictures, options, cache_folder, progress, control);
+  });
 }
 
 }  // namespace ringlet::train

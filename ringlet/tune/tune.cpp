@@ -11,6 +11,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
@@ -18,6 +19,7 @@
 #include "ringlet/eval/evaluation.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/epoch_order.h"
 #include "ringlet/train/run_folder.h"
 #include "ringlet/train/score_file.h"
@@ -55,6 +57,10 @@ std::vector<std::string> names_of(const std::vector<Score>& scores) {
 }  // namespace
 
 Tune::Tune(TuneOptions options) : options_(std::move(options)) {
+  nn::with_ringlet_errors("tuning", [&] { prepare(); });
+}
+
+void Tune::prepare() {
   check_options(options_);
   if (!options_.full()) adapt::parse_method(options_.method);  // before the network is loaded
   options_.examples.weights.trainable = options_.full();
@@ -94,11 +100,7 @@ void Tune::build_adapters() {
 }
 
 std::vector<train::Trainable> Tune::trainables() const {
-  if (adapters_) return adapters_->trainables();
-  std::vector<train::Trainable> found;
-  for (const auto& [name, tensor] : task_->network().tensors)
-    if (tensor.requires_grad()) found.push_back({name, tensor, {}});
-  return found;
+  return adapters_ ? train::trainables(adapters_->set()) : train::trainables(task_->network());
 }
 
 void Tune::make_plan() {
@@ -106,6 +108,7 @@ void Tune::make_plan() {
   plan_.examples = task_->examples();
   plan_.held_out = task_->held_out();
   plan_.method = options_.method;
+  plan_.optimizer = options_.trainer.optimizer.name;
   for (const train::Trainable& one :
        train::with_rate_factors(trainables(), options_.trainer.rate_factors))
     plan_.parameters += one.value.numel();
@@ -148,6 +151,7 @@ at::Tensor Tune::loss(std::int64_t micro_batch) const {
 }
 
 void Tune::measure(train::Trainer& trainer, std::int64_t step) {
+  if (!options_.trainer.data_parallel.writes()) return;
   if (adapters_) adapters_->end_steps();
   const auto scores_now = [&] {
     const train::AveragedParameters averaged(trainer);
@@ -191,19 +195,20 @@ fs::path Tune::result() const {
 }
 
 void Tune::save_model() const {
-  fs::create_directories(result());
+  make_folder(result());
   std::map<std::string, at::Tensor> tensors;
   for (const auto& [name, tensor] : task_->network().tensors)
     tensors.emplace(
         name, tensor.is_floating_point() ? tensor.detach().to(options_.save_precision) : tensor);
   for (const auto& [name, content] : task_->model_files()) {
-    fs::create_directories((result() / name).parent_path());
+    make_folder((result() / name).parent_path());
     write_file_atomically(result() / name, content);
   }
   io::save_tensors(result() / kWeights, tensors);
 }
 
 void Tune::save_result(train::Trainer& trainer) const {
+  if (!options_.trainer.data_parallel.writes()) return;
   const train::AveragedParameters averaged(trainer);
   if (options_.full()) save_model();
   if (adapters_) {
@@ -248,6 +253,10 @@ train::Report Tune::report(const train::Trainer& trainer) const {
 }
 
 bool Tune::run(const train::StepObserver& observer) {
+  return nn::with_ringlet_errors("tuning", [&] { return run_stages(observer); });
+}
+
+bool Tune::run_stages(const train::StepObserver& observer) {
   options_.trainer.checkpoint_folder = options_.out / train::kCheckpoints;
   options_.trainer.settings = settings();
   const fs::path weights = options_.examples.model / kWeights;
@@ -258,7 +267,7 @@ bool Tune::run(const train::StepObserver& observer) {
   if (options_.resume)
     if (const auto latest = train::CheckpointFolder(options_.trainer.checkpoint_folder, 1).latest())
       trainer.resume(*latest);
-  train::RunLog log(options_.out, trainer.steps_done());
+  train::RunLog log(options_.out, trainer.steps_done(), options_.trainer.data_parallel.writes());
   const bool finished = train(trainer, log, observer);
   if (finished) {
     measure(trainer, trainer.steps_done());

@@ -37,6 +37,7 @@ struct TunePlan {
   std::vector<adapt::BudgetRow> budget;
   std::int64_t parameters = 0;
   double epochs = 0.0;
+  std::string optimizer;
   std::int64_t first_step = 0;
 };
 
@@ -63,6 +64,8 @@ class Tune {
   std::filesystem::path result() const;
 
  private:
+  void prepare();
+  bool run_stages(const train::StepObserver& observer);
   void build_adapters();
   void make_plan();
   void check_pictures();

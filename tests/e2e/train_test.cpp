@@ -126,6 +126,20 @@ TEST_F(Train, ADryRunShowsThePlanAndWritesNothing) {
   EXPECT_EQ(names_in(folder_.path()), (std::set<std::string>{"model", "pictures"}));
 }
 
+// A run of Lion, in all that a run says and leaves.
+TEST_F(Train, AnotherOptimiserIsInThePlanTheCheckpointAndTheReport) {
+  const ProgramResult stopped = train({"--optimizer", "lion", "--weight-decay", "0.1"});
+  expect_words(stopped.err, {"lion, betas [0.9,0.99], weight decay 0.1"});
+  const std::string report = read_bytes(folder_ / "out/report.html");
+  expect_words(report, {"<dd>lion</dd>"});
+  Arguments more = arguments({"--resume", "--steps", "3"});
+  EXPECT_EQ(run_program(more).status, 6);  // another optimiser
+  more.insert(more.end(), {"--optimizer", "lion", "--weight-decay", "0.1", "--json"});
+  const Json json = parse_json(expect_success(more).out, "stdout");
+  EXPECT_EQ(json.at("plan").at("optimizer"), "lion");
+  EXPECT_EQ(json.at("plan").at("first_step"), 2);
+}
+
 TEST_F(Train, ADryRunShowsHowABudgetIsSpent) {
   const ProgramResult result = train({"--dry-run", "--method", "dora(rank=999)", "--budget", "1G"});
   expect_words(result.err, {"budget", "layers", " x ", "parameters each", "lora(", "+magnitude"});

@@ -171,6 +171,8 @@ const std::vector<WrongInput> kTrainNumbers = {
     value("RateNaN", "--learning-rate", "nan", {"larger than 0"}),
     value("WarmUpNegative", "--warmup-steps", "-1", {"negative"}),
     value("ScheduleMisspelt", "--learning-rate-schedule", "cosin", {"did you mean \"cosine\""}),
+    value("OptimizerMisspelt", "--optimizer", "lyon", {"did you mean \"lion\""}),
+    value("OptimizerUnknown", "--optimizer", "sophia", {"use adamw or lion"}),
     value("OneBeta", "--betas", "0.9", {"0.9,0.999"}),
     value("BetaTooLarge", "--betas", "0.9,1", {"[0, 1)"}),
     value("DecayNegative", "--weight-decay", "-0.1", {"negative"}),

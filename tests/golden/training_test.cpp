@@ -77,17 +77,14 @@ class LoraRun {
   }
 
   std::vector<train::StepReport> train() const {
-    std::vector<train::Trainable> trainables;
-    for (const auto& [name, tensor] : adapters_.parameters())
-      trainables.push_back({name, tensor, {}});
     train::TrainerOptions options;
     options.steps = static_cast<std::int64_t>(run_.at("losses").size());
     options.clip_norm = run_.at("clip_norm");
     options.learning_rate.peak = golden_training().at("learning_rate");
-    options.adamw.weight_decay = golden_training().at("weight_decay");
+    options.optimizer = train::adamw({.weight_decay = golden_training().at("weight_decay")});
     std::vector<train::StepReport> reports;
     train::Trainer(
-        trainables, [this](std::int64_t step) { return loss(step); }, options)
+        train::trainables(adapters_), [this](std::int64_t step) { return loss(step); }, options)
         .run([&](const train::StepReport& report) {
           reports.push_back(report);
           return true;

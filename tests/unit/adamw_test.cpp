@@ -1,10 +1,9 @@
-#include "ringlet/train/adamw.h"
-
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/train/optimizers.h"
 #include "tests/tiny_training.h"
 
 namespace ringlet::train {
@@ -12,16 +11,16 @@ namespace {
 
 using golden::uniform;
 
-/// The paper's algorithm 2 number by number, its decay pulling towards `anchor`.
+/// The paper's algorithm 2 number by number, its decay pulling towards `start`.
 struct PlainAdamW {
   AdamWOptions options;
-  std::vector<double> value, anchor, first, second;
+  std::vector<double> value, start, first, second;
   int updates = 0;
 
   void step(const std::vector<double>& gradient, double rate) {
     ++updates;
     for (std::size_t i = 0; i < value.size(); ++i) {
-      value[i] -= rate * options.weight_decay * (value[i] - anchor[i]);
+      value[i] -= rate * options.weight_decay * (value[i] - start[i]);
       first[i] = options.beta1 * first[i] + (1.0 - options.beta1) * gradient[i];
       second[i] = options.beta2 * second[i] + (1.0 - options.beta2) * gradient[i] * gradient[i];
       const double m = first[i] / (1.0 - std::pow(options.beta1, updates));
@@ -39,7 +38,7 @@ std::vector<double> numbers(const at::Tensor& tensor) {
 struct Case {
   const char* name;
   AdamWOptions options;
-  bool anchored;
+  bool pulled;
   at::ScalarType type;
   double tolerance;
 };
@@ -51,23 +50,23 @@ class AdamWFormula : public testing::TestWithParam<Case> {};
 TEST_P(AdamWFormula, SevenStepsAreThePapers) {
   const Case& each = GetParam();
   Trainable parameter = trainable("w", {3, 7}, each.type);
-  if (each.anchored) parameter.anchor = uniform("anchor", {3, 7}).to(each.type);
+  if (each.pulled) parameter.start = uniform("anchor", {3, 7}).to(each.type);
   const std::vector<double> zeros(21, 0.0);
   PlainAdamW plain{each.options, numbers(parameter.value),
-                   each.anchored ? numbers(parameter.anchor) : zeros, zeros, zeros};
-  AdamW optimizer({parameter}, each.options);
+                   each.pulled ? numbers(parameter.start) : zeros, zeros, zeros};
+  const auto optimizer = adamw(each.options).make({parameter});
   for (int step = 0; step < 7; ++step) {
     const double scale = step == 3 ? 1e-9 : std::pow(3.0, step);  // also where epsilon matters
     const at::Tensor gradient = (scale * uniform("g" + std::to_string(step), {3, 7})).to(each.type);
     const double rate = 0.1 / (step + 1);
     parameter.value.mutable_grad() = gradient;
     plain.step(numbers(gradient), rate);
-    optimizer.step(rate);
+    optimizer->step(rate);
     const std::vector<double> now = numbers(parameter.value);
     for (std::size_t i = 0; i < now.size(); ++i)
       ASSERT_NEAR(now[i], plain.value[i], each.tolerance) << "step " << step << ", number " << i;
   }
-  EXPECT_EQ(optimizer.updates(), 7);
+  EXPECT_EQ(optimizer->updates(), 7);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -76,22 +75,22 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Usual", {}, false, at::kDouble, 1e-12},
         Case{"LargeDecay", {.weight_decay = 0.7}, false, at::kDouble, 1e-12},
         Case{"NoDecay", {.weight_decay = 0.0}, false, at::kDouble, 1e-12},
-        Case{"Anchored", {.weight_decay = 0.7}, true, at::kDouble, 1e-12},
-        Case{"AnchoredNoDecay", {.weight_decay = 0.0}, true, at::kDouble, 1e-12},
+        Case{"Pulled", {.weight_decay = 0.7}, true, at::kDouble, 1e-12},
+        Case{"PulledNoDecay", {.weight_decay = 0.0}, true, at::kDouble, 1e-12},
         Case{"OtherBetas", {.beta1 = 0.5, .beta2 = 0.9, .epsilon = 1e-3}, true, at::kDouble, 1e-12},
         Case{"Float", {.weight_decay = 0.1}, true, at::kFloat, 2e-6}),
     [](const auto& entry) { return entry.param.name; });
 
-// The pull alone: a gradient of zeros moves a parameter to its anchor, not to zero.
-TEST(AdamW, DecayEndsAtTheAnchor) {
+// The pull alone: a gradient of zeros moves a parameter to its start, not to zero.
+TEST(AdamW, DecayEndsAtTheStart) {
   Trainable parameter = trainable("w", {4}, at::kDouble);
-  parameter.anchor = uniform("anchor", {4}).to(at::kDouble);
-  AdamW optimizer({parameter}, {.weight_decay = 1.0});
+  parameter.start = uniform("anchor", {4}).to(at::kDouble);
+  const auto optimizer = adamw({.weight_decay = 1.0}).make({parameter});
   for (int step = 0; step < 100; ++step) {
     parameter.value.mutable_grad() = at::zeros({4}, at::kDouble);
-    optimizer.step(0.5);
+    optimizer->step(0.5);
   }
-  EXPECT_LT((parameter.value - parameter.anchor).abs().max().item<double>(), 1e-12);
+  EXPECT_LT((parameter.value - parameter.start).abs().max().item<double>(), 1e-12);
 }
 
 // A factor on the rate is another rate, for the update and for the decay.
@@ -100,48 +99,49 @@ TEST(AdamW, AFactorIsAnotherRate) {
   const Trainable plain{"v", slow.value.detach().clone().set_requires_grad(true)};
   const Trainable other = trainable("other", {5});
   slow.rate_factor = 0.25;
-  AdamW together({other, slow}, {.weight_decay = 0.3}), alone({plain}, {.weight_decay = 0.3});
+  const OptimizerSpec spec = adamw({.weight_decay = 0.3});
+  const auto together = spec.make({other, slow}), alone = spec.make({plain});
   for (int step = 0; step < 4; ++step) {
     slow.value.mutable_grad() = plain.value.mutable_grad() =
         uniform("g" + std::to_string(step), {3, 3});
     other.value.mutable_grad() = at::ones({5});
-    together.step(0.5);
-    alone.step(0.125);
+    together->step(0.5);
+    alone->step(0.125);
     EXPECT_TRUE(same_bits(slow.value, plain.value)) << step;
   }
 }
 
 TEST(AdamW, AParameterWithoutGradientIsLeftAlone) {
   const Trainable used = trainable("used", {4}), unused = trainable("unused", {4});
-  AdamW optimizer({used, unused}, {.weight_decay = 0.5});
+  const auto optimizer = adamw({.weight_decay = 0.5}).make({used, unused});
   const std::vector<at::Tensor> before = values_of({used, unused});
   used.value.mutable_grad() = at::ones({4});
-  optimizer.step(0.1);
+  optimizer->step(0.1);
   EXPECT_FALSE(same_bits(used.value, before[0]));
   EXPECT_TRUE(same_bits(unused.value, before[1]));
-  EXPECT_TRUE(at::equal(optimizer.state().at("exp_avg.unused"), at::zeros({4})));
+  EXPECT_TRUE(at::equal(optimizer->state().at("exp_avg.unused"), at::zeros({4})));
 }
 
 // State and count are all that an optimiser has: filled into another one they give the same bits.
 TEST(AdamW, ItsStateIsWhatItSays) {
   const auto gradient = [](int step) { return uniform("g" + std::to_string(step), {3, 3}); };
   const Trainable one = trainable("w", {3, 3});
-  AdamW first({one}, {});
+  const auto first = adamw().make({one});
   for (int step = 0; step < 3; ++step) {
     one.value.mutable_grad() = gradient(step);
-    first.step(0.01);
+    first->step(0.01);
   }
   const Trainable other{"w", one.value.detach().clone().set_requires_grad(true), {}};
-  AdamW second({other}, {});
-  const auto from = first.state(), to = second.state();
+  const auto second = adamw().make({other});
+  const auto from = first->state(), to = second->state();
   ASSERT_EQ(from.size(), 2u);
   for (const auto& [name, tensor] : to) tensor.copy_(from.at(name));
-  second.set_updates(first.updates());
+  second->set_updates(first->updates());
   for (int step = 3; step < 6; ++step) {
     one.value.mutable_grad() = gradient(step);
     other.value.mutable_grad() = gradient(step);
-    first.step(0.01);
-    second.step(0.01);
+    first->step(0.01);
+    second->step(0.01);
     EXPECT_TRUE(same_bits(one.value, other.value)) << step;
   }
 }

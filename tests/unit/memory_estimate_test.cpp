@@ -6,6 +6,7 @@
 
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/core/memory_use.h"
+#include "ringlet/train/optimizers.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 
@@ -59,6 +60,11 @@ TEST_F(MemoryEstimate, WeightsAreWhatTheFirstStepBringsIn) {
 TEST_F(MemoryEstimate, AParameterTakesAGradientAndTwoAveragesMore) {
   EXPECT_EQ(memory({.parameters = 1000000, .size = {32, 32}}).learning, 12000000u);
   EXPECT_EQ(memory({.parameters = 1000000, .average = true, .size = {32, 32}}).learning, 16000000u);
+  EXPECT_EQ(
+      memory(
+          {.parameters = 1000000, .optimizer_bytes = lion().bytes_per_parameter, .size = {32, 32}})
+          .learning,
+      8000000u);
 }
 
 TEST_F(MemoryEstimate, ActivationsGrowWithRowsAndPixels) {

@@ -24,17 +24,17 @@ using golden::uniform;
 constexpr std::int64_t kSteps = 12;
 
 /// A run with everything that has a state: accumulation, averages, clipping, a falling rate, an
-/// anchor, and a step that is skipped.
+/// start, and a step that is skipped.
 struct ToyRun {
   explicit ToyRun(fs::path folder = {}, Json settings = {{"seed", 7}, {"batch size", 2}})
       : parameters{trainable("w", {5}), trainable("v", {3, 4}), trainable("idle", {2})} {
-    parameters[1].anchor = parameters[1].value.detach().clone();
+    parameters[1].start = parameters[1].value.detach().clone();
     options.steps = kSteps;
     options.gradient_accumulation = 2;
     options.clip_norm = 1.5;
     options.learning_rate = {.peak = 0.05, .decay = Decay::cosine, .warmup = 3};
     options.ema_decay = 0.8;
-    options.adamw.weight_decay = 0.1;
+    options.optimizer = adamw({.weight_decay = 0.1});
     options.checkpoint_folder = std::move(folder);
     options.settings = std::move(settings);
   }
@@ -348,11 +348,12 @@ TEST(Resume, AFailingObserverLeavesTheEarlierCheckpoint) {
   ToyRun run(folder.path());
   run.options.checkpoint_every = 1;
   Trainer trainer = run.make();
-  EXPECT_THROW(trainer.run([](const StepReport& report) -> bool {
-    if (report.step == 4) throw std::runtime_error("no");
-    return true;
-  }),
-               std::runtime_error);
+  expect_error(ErrorCode::internal, "no", [&] {
+    trainer.run([](const StepReport& report) -> bool {
+      if (report.step == 4) throw std::runtime_error("no");
+      return true;
+    });
+  });
   const ToyRun next;
   Trainer resumed = next.make();
   resumed.resume(folder / "step-00000003.safetensors");

@@ -27,7 +27,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 struct Toy {
   explicit Toy(at::ScalarType scalar_type = at::kFloat)
       : type(scalar_type), parameters{trainable("w", {5}, type), trainable("v", {3, 4}, type)} {
-    parameters[1].anchor = parameters[1].value.detach().clone();
+    parameters[1].start = parameters[1].value.detach().clone();
   }
 
   at::Tensor loss(std::int64_t micro_batch) const {
@@ -111,7 +111,7 @@ TEST(Trainer, FactorsOfTheRateGoByName) {
                   {.steps = 1,
                    .learning_rate = {.peak = 0.1},
                    .rate_factors = {{"*.transform.*", 0.5}},
-                   .adamw = {.weight_decay = 0.0}});
+                   .optimizer = adamw({.weight_decay = 0.0})});
   reports_of(trainer);
   EXPECT_NEAR((before[0] - named[0].value).item<double>(), 0.05, 1e-6);
   EXPECT_NEAR((before[1] - named[1].value).item<double>(), 0.1, 1e-6);

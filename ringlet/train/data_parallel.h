@@ -1,0 +1,27 @@
+// One run on several processes or devices, each with the whole model and its share of the data.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace ringlet::train {
+
+/// Rank `rank` of `count` takes the micro-batches rank, rank + count, … of the run, so that `count`
+/// ranks with an accumulation of n compute what one computes with n * count.
+struct DataParallel {
+  std::int64_t rank = 0;
+  std::int64_t count = 1;
+  /// Replaces each tensor by its sum over all ranks, in place (an all-reduce). Every rank calls it
+  /// once per step, between backward pass and clipping, with tensors of the same shapes and types
+  /// in the same order. Not called, and may be empty, where there is one rank.
+  std::function<void(std::vector<at::Tensor>& tensors)> reduce = {};
+
+  /// Whether this rank writes what a run leaves: checkpoints, logs, samples, the result. The others
+  /// only read them.
+  bool writes() const { return rank == 0; }
+};
+
+}  // namespace ringlet::train

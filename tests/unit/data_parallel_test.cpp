@@ -1,0 +1,179 @@
+// Two ranks in two threads compute what one computes with twice the accumulation.
+#include <array>
+#include <barrier>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "ringlet/train/run_log.h"
+#include "ringlet/train/trainer.h"
+#include "tests/expect_error.h"
+#include "tests/file_content.h"
+#include "tests/temporary_folder.h"
+#include "tests/tiny_training.h"
+
+namespace ringlet::train {
+namespace {
+
+using golden::uniform;
+
+/// Sums tensors of two threads, rank 0's first.
+class TwoRanks {
+ public:
+  std::function<void(std::vector<at::Tensor>&)> reduction(std::size_t rank) {
+    return [this, rank](std::vector<at::Tensor>& tensors) {
+      given_[rank] = tensors;
+      barrier_.arrive_and_wait();
+      std::vector<at::Tensor> sums;
+      for (std::size_t i = 0; i < tensors.size(); ++i) sums.push_back(given_[0][i] + given_[1][i]);
+      barrier_.arrive_and_wait();  // both have read
+      for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].copy_(sums[i]);
+    };
+  }
+
+ private:
+  std::array<std::vector<at::Tensor>, 2> given_;
+  std::barrier<> barrier_{2};
+};
+
+struct RankRun {
+  RankRun(const std::filesystem::path& folder, std::int64_t accumulation, DataParallel ranks = {}) {
+    parameters[1].start = parameters[1].value.detach().clone();
+    options.steps = 6;
+    options.gradient_accumulation = accumulation;
+    options.clip_norm = 0.7;
+    options.learning_rate.peak = 0.05;
+    options.ema_decay = 0.9;
+    options.checkpoint_every = 2;
+    options.checkpoint_folder = folder;
+    options.data_parallel = std::move(ranks);
+    options.settings = settings_of(options);
+  }
+  Trainer make() const {
+    return {parameters, [this](std::int64_t n) { return loss(n); }, options};
+  }
+  /// "some" has a gradient on every third micro-batch only; micro-batch 5 is not finite.
+  at::Tensor loss(std::int64_t n) const {
+    const std::string name = std::to_string(n);
+    at::Tensor sum = (parameters[0].value - uniform(name, {6})).square().sum() +
+                     (parameters[1].value * uniform("v" + name, {2, 3})).tanh().sum();
+    if (n % 3 == 0) sum = sum + parameters[2].value.square().sum();
+    return n == 5 ? sum * std::numeric_limits<double>::infinity() : sum;
+  }
+  std::vector<StepReport> run() const {
+    std::vector<StepReport> reports;
+    make().run([&](const StepReport& report) {
+      reports.push_back(report);
+      return true;
+    });
+    return reports;
+  }
+  std::vector<Trainable> parameters = {trainable("w", {6}), trainable("v", {2, 3}),
+                                       trainable("some", {4})};
+  TrainerOptions options = {};
+};
+
+/// Runs `work` as both ranks at once.
+template <class Work>
+void as_two_ranks(const Work& work) {
+  std::exception_ptr failed;
+  std::thread second([&] {
+    try {
+      work(1);
+    } catch (...) {
+      failed = std::current_exception();
+    }
+  });
+  work(0);
+  second.join();
+  if (failed) std::rethrow_exception(failed);
+}
+
+TEST(DataParallel, TwoRanksAreOneWithTwiceTheAccumulation) {
+  for (const std::int64_t accumulation : {1, 2}) {
+    SCOPED_TRACE(accumulation);
+    const TemporaryFolder folder;
+    const RankRun one(folder / "one", 2 * accumulation);
+    const std::vector<StepReport> expected = one.run();
+    TwoRanks ranks;
+    std::vector<std::unique_ptr<RankRun>> runs;
+    for (std::int64_t rank = 0; rank < 2; ++rank)
+      runs.push_back(std::make_unique<RankRun>(
+          folder / ("rank" + std::to_string(rank)), accumulation,
+          DataParallel{rank, 2, ranks.reduction(static_cast<std::size_t>(rank))}));
+    std::array<std::vector<StepReport>, 2> reports;
+    as_two_ranks([&](std::size_t rank) { reports[rank] = runs[rank]->run(); });
+
+    for (std::size_t rank = 0; rank < 2; ++rank) {
+      ASSERT_EQ(reports[rank].size(), expected.size());
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(reports[rank][i].skipped, expected[i].skipped) << i;
+        if (expected[i].skipped) continue;
+        EXPECT_NEAR(reports[rank][i].loss, expected[i].loss, 1e-6) << i;
+        EXPECT_NEAR(reports[rank][i].gradient_norm, expected[i].gradient_norm, 1e-6) << i;
+      }
+      // With one micro-batch each the order of the sums is the same, too.
+      const auto values = values_of(runs[rank]->parameters), whole = values_of(one.parameters);
+      if (accumulation == 1) {
+        EXPECT_TRUE(same_bits(values, whole));
+      }
+      for (std::size_t i = 0; i < whole.size(); ++i)
+        EXPECT_TRUE(at::allclose(values[i], whole[i], 0.0, 1e-6)) << one.parameters[i].name;
+    }
+    EXPECT_EQ(entry_count(folder / "rank0"), 2u);
+    EXPECT_FALSE(std::filesystem::exists(folder / "rank1"));
+  }
+}
+
+// The checkpoint of one run is also that of two ranks which share its accumulation, and back.
+TEST(DataParallel, RanksMayChangeOverACheckpoint) {
+  const TemporaryFolder folder;
+  const RankRun whole(folder / "whole", 2);
+  whole.run();
+  const RankRun first(folder / "parts", 2);
+  first.make().run([](const StepReport& report) { return report.step != 4; });
+  const auto checkpoint = *CheckpointFolder(folder / "parts", 1).latest();
+  TwoRanks ranks;
+  std::vector<std::unique_ptr<RankRun>> runs;
+  for (std::int64_t rank = 0; rank < 2; ++rank)
+    runs.push_back(std::make_unique<RankRun>(
+        folder / "parts", 1,
+        DataParallel{rank, 2, ranks.reduction(static_cast<std::size_t>(rank))}));
+  as_two_ranks([&](std::size_t rank) {
+    Trainer trainer = runs[rank]->make();
+    trainer.resume(checkpoint);
+    trainer.run();
+  });
+  for (const auto& run : runs)
+    EXPECT_TRUE(same_bits(values_of(run->parameters), values_of(whole.parameters)));
+}
+
+TEST(DataParallel, OnlyTheFirstRankWritesALog) {
+  const TemporaryFolder folder;
+  for (const std::int64_t rank : {1, 0}) {
+    const DataParallel ranks{rank, 2, [](auto&) {}};
+    RunLog log(folder / "run", 0, ranks.writes());
+    log.add({1, 0.5, 0.1, 0.2, 0.3, false});
+    log.add_samples(1, waves(1));
+    log.flush();
+    EXPECT_EQ(log.write_report({}, ""), folder / "run/report.html");
+    EXPECT_EQ(log.has_samples(1), rank == 0);
+    EXPECT_EQ(std::filesystem::exists(folder / "run"), rank == 0);
+  }
+}
+
+TEST(DataParallel, RanksThatMakeNoSenseAreRefused) {
+  for (const DataParallel& ranks :
+       {DataParallel{2, 2, [](auto&) {}}, DataParallel{-1, 1, {}}, DataParallel{0, 0, {}}})
+    expect_error(ErrorCode::invalid_argument, "does not exist",
+                 [&] { RankRun({}, 1, ranks).make(); });
+  expect_error(ErrorCode::invalid_argument, "rank 0 of 2 has no reduction", [&] {
+    RankRun({}, 1, DataParallel{0, 2, {}}).make();
+  });
+}
+
+}  // namespace
+}  // namespace ringlet::train

@@ -1,0 +1,72 @@
+// Checkpoints of earlier versions: kinds as numbers, and no word on the optimiser.
+#include <gtest/gtest.h>
+
+#include "tests/expect_error.h"
+#include "tests/file_content.h"
+#include "tests/log_capture.h"
+#include "tests/tiny_fine_tune_test.h"
+
+namespace ringlet::train {
+namespace {
+
+class OldCheckpoint : public FineTuning {
+ protected:
+  /// Rewrites the settings of the run's only checkpoint.
+  template <class Change>
+  static void change(const FineTuneOptions& o, const Change& how) {
+    const CheckpointFolder folder(o.out / "checkpoints", 1);
+    const TrainState loaded = CheckpointFolder::load(*folder.latest());
+    TrainState state = loaded;
+    for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();  // off the mapped file
+    how(state.settings);
+    folder.save(state);
+  }
+  static void as_of_old(Json& settings) {
+    settings["learning rate decay"] = 2;
+    settings["prediction"] = 0;
+    settings.erase("optimizer");
+  }
+  FineTuneOptions cosine(const std::string& out) const {
+    FineTuneOptions o = options(out);
+    o.trainer.learning_rate.decay = Decay::cosine;
+    return o;
+  }
+};
+
+TEST_F(OldCheckpoint, Resumes) {
+  const FineTuneOptions whole = cosine("whole/run");
+  EXPECT_TRUE(run(whole));
+  FineTuneOptions o = cosine("parts/run");
+  EXPECT_FALSE(run(o, 1));
+  change(o, as_of_old);
+  o.resume = true;
+  const LogCapture log;
+  EXPECT_TRUE(run(o));
+  EXPECT_EQ(log.warnings().find("as before"), std::string::npos) << log.warnings();
+  EXPECT_EQ(file_content(o.out / "adapter.safetensors"),
+            file_content(whole.out / "adapter.safetensors"));
+}
+
+TEST_F(OldCheckpoint, IsComparedByName) {
+  FineTuneOptions o = cosine("run");
+  run(o, 1);
+  change(o, as_of_old);
+  o.resume = true;
+  FineTuneOptions linear = o;
+  linear.trainer.learning_rate.decay = Decay::linear;
+  expect_error(ErrorCode::mismatch, "learning rate decay was \"cosine\", now \"linear\"",
+               [&] { FineTune{linear}; });
+  FineTuneOptions v = o;
+  v.load.files.prediction = diffusion::Prediction::v;
+  expect_error(ErrorCode::mismatch, "prediction was \"epsilon\", now \"v_prediction\"",
+               [&] { FineTune{v}; });
+  FineTuneOptions lion = o;
+  lion.trainer.optimizer = train::lion();
+  expect_error(ErrorCode::mismatch, "optimizer was \"adamw\", now \"lion\"",
+               [&] { FineTune{lion}; });
+  change(o, [](Json& settings) { settings["learning rate decay"] = 7; });
+  expect_error(ErrorCode::mismatch, "learning rate decay was 7", [&] { FineTune{o}; });
+}
+
+}  // namespace
+}  // namespace ringlet::train
