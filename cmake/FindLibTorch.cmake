@@ -1,13 +1,13 @@
 # Finds the parts of LibTorch that a CPU program links: libtorch_cpu and libc10.
 #
 # The TorchConfig.cmake inside the PyPI wheel insists on a CUDA toolkit at configure time. ringlet
-# links only the CPU libraries and loads libtorch_cuda at run time (ringlet/core/device), so this
+# links only the CPU libraries and loads libtorch_cuda at run time (ringlet/nn/device.cpp), so this
 # module looks for nothing else.
 #
 #   TORCH_DIR         folder with include/ and lib/ (a wheel's torch/ folder or a libtorch archive)
 #   LibTorch_FOUND, LibTorch_VERSION, target LibTorch::cpu
 
-set(_libtorch_hints ${TORCH_DIR} $ENV{TORCH_DIR} ${CMAKE_SOURCE_DIR}/.deps/torch-2.15.0/torch)
+set(_libtorch_hints ${TORCH_DIR} $ENV{TORCH_DIR} ${CMAKE_CURRENT_LIST_DIR}/../.deps/torch-2.15.0/torch)
 
 find_path(LibTorch_INCLUDE_DIR ATen/ATen.h HINTS ${_libtorch_hints} PATH_SUFFIXES include
           NO_DEFAULT_PATH)
@@ -33,9 +33,9 @@ find_package_handle_standard_args(
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   get_filename_component(LibTorch_LIBRARY_DIR "${LibTorch_CPU_LIBRARY}" DIRECTORY)
-  add_library(LibTorch::c10 SHARED IMPORTED)
+  add_library(LibTorch::c10 SHARED IMPORTED GLOBAL)
   set_target_properties(LibTorch::c10 PROPERTIES IMPORTED_LOCATION "${LibTorch_C10_LIBRARY}")
-  add_library(LibTorch::cpu SHARED IMPORTED)
+  add_library(LibTorch::cpu SHARED IMPORTED GLOBAL)
   set_target_properties(LibTorch::cpu PROPERTIES IMPORTED_LOCATION "${LibTorch_CPU_LIBRARY}")
   target_include_directories(LibTorch::cpu SYSTEM INTERFACE "${LibTorch_INCLUDE_DIR}"
                              "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")

@@ -16,7 +16,7 @@ find_package_handle_standard_args(OpenCVImage REQUIRED_VARS ${_opencv_variables}
   REASON_FAILURE_MESSAGE "Install libopencv-imgcodecs-dev and libopencv-imgproc-dev.")
 
 if(OpenCVImage_FOUND AND NOT TARGET OpenCVImage::OpenCVImage)
-  add_library(OpenCVImage::OpenCVImage INTERFACE IMPORTED)
+  add_library(OpenCVImage::OpenCVImage INTERFACE IMPORTED GLOBAL)
   target_include_directories(OpenCVImage::OpenCVImage SYSTEM INTERFACE "${OpenCVImage_INCLUDE_DIR}")
   foreach(part imgcodecs imgproc core)
     target_link_libraries(OpenCVImage::OpenCVImage INTERFACE "${OpenCVImage_${part}_LIBRARY}")

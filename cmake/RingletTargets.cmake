@@ -3,7 +3,7 @@
 function(ringlet_compile_options target)
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                                           -Werror)
+                                           $<$<BOOL:${RINGLET_WERROR}>:-Werror>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12 warns falsely inside std::string concatenation (GCC bug 105329 and relatives).
     target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-restrict
@@ -20,4 +20,13 @@ function(ringlet_compile_options target)
                                              -fno-omit-frame-pointer -fno-sanitize-recover=all)
     target_link_options(${target} PRIVATE -fsanitize=${RINGLET_SANITIZE})
   endif()
+endfunction()
+
+# ringlet_program(TARGET OUTPUT_NAME SOURCES...): a program of this project that links the library.
+function(ringlet_program target output)
+  add_executable(${target} ${ARGN})
+  set_target_properties(${target} PROPERTIES OUTPUT_NAME ${output})
+  ringlet_compile_options(${target})
+  target_precompile_headers(${target} REUSE_FROM ringlet_precompiled)
+  target_link_libraries(${target} PRIVATE ringlet)
 endfunction()

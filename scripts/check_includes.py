@@ -3,31 +3,17 @@
 
     scripts/check_includes.py [ROOT]
 
-Each folder may include headers of itself and of the folders in ALLOWED (docs/architecture.md shows
-the same table as a picture). Library code under ringlet/ may not print, exit, abort or assert: it
-throws ringlet::Error. Nor does it speak command line: a literal names an option as a field between
-back quotes (core/error.h), never with dashes. Exits 1 with one line per offence.
+Each folder may include headers of itself and of the layers that its line in ringlet/CMakeLists.txt
+names (docs/architecture.md shows the same table as a picture); apps/ may include all of them. Library
+code under ringlet/ may not print, exit, abort or assert: it throws ringlet::Error. Nor does it speak
+command line: a literal names an option as a field between back quotes (core/error.h), never with
+dashes. Exits 1 with one line per offence.
 """
 import pathlib
 import re
 import sys
 
-ALLOWED = {
-    "core": set(),
-    "io": {"core"},
-    "diffusion": {"core"},
-    "nn": {"core", "io"},
-    "models": {"core", "io", "nn"},
-    "adapt": {"core", "io", "nn"},
-    "formats": {"core", "io", "nn", "adapt", "diffusion"},
-    "pipeline": {"core", "io", "nn", "adapt", "models", "diffusion", "formats"},
-    "data": {"core", "io"},
-    "train": {"core", "io", "nn", "adapt", "models", "diffusion", "data", "pipeline"},
-    "eval": {"core", "io", "nn", "adapt", "models", "diffusion", "formats", "data", "pipeline"},
-    "tune": {"core", "io", "nn", "adapt", "models", "data", "train", "eval", "pipeline"},
-    "service": {"core", "io", "nn", "adapt", "models", "diffusion", "formats", "data", "pipeline", "train", "eval", "tune"},
-    "apps": {"service", "tune", "eval", "adapt", "data", "train", "core", "io", "nn", "models", "diffusion", "formats", "pipeline"},
-}
+LAYER = re.compile(r"^ringlet_layer\((\w+)([^)]*)\)", re.M)
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')
 QUOTED = re.compile(r'^\s*#\s*include\s+"(?!ringlet/)([^"]+)"')
@@ -52,15 +38,23 @@ def folder_of(path):
     return path.parts[1] if path.parts[0] == "ringlet" else path.parts[0]
 
 
-def offences(root, path):
+def layers(root):
+    """Which layers each folder may include."""
+    table = {name: set(below.split())
+             for name, below in LAYER.findall((root / "ringlet" / "CMakeLists.txt").read_text())}
+    table["apps"] = set(table)
+    return table
+
+
+def offences(root, path, allowed):
     here = folder_of(path)
-    if here not in ALLOWED:
-        yield f"{path}:1: folder \"{here}\" is not in the table of scripts/check_includes.py"
+    if here not in allowed:
+        yield f"{path}:1: folder \"{here}\" has no line ringlet_layer in ringlet/CMakeLists.txt"
         return
     for number, line in enumerate((root / path).read_text().splitlines(), 1):
         code = line.split("//")[0]
         target = INCLUDE.match(code)
-        if target and target[1] != here and target[1] not in ALLOWED[here]:
+        if target and target[1] != here and target[1] not in allowed[here]:
             yield f"{path}:{number}: {here} may not include {target[1]}"
         if path.parts[0] == "ringlet":
             if QUOTED.match(code):
@@ -75,8 +69,9 @@ def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
     files = sorted(path.relative_to(root) for top in ("ringlet", "apps")
                    for path in (root / top).rglob("*") if path.suffix in (".h", ".cpp")
-                   if path.name != "precompiled.h")
-    problems = [problem for path in files for problem in offences(root, path)]
+                   if path.stem != "precompiled")
+    allowed = layers(root)
+    problems = [problem for path in files for problem in offences(root, path, allowed)]
     print("\n".join(problems) if problems else f"includes: {len(files)} files follow the table")
     return bool(problems)
 
