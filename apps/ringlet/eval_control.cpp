@@ -97,12 +97,13 @@ void add_options(CLI::App& app, EvalControlOptions& o) {
 }
 
 service::ControlPictures control_pictures(const EvalControlOptions& o) {
-  return {.signal = {data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.control_images},
-          .reference = o.reference,
-          .controlnet = o.controlnet,
-          .prompt = o.prompt,
-          .size = o.size,
-          .strength = o.strength};
+  return {
+      .signal = {data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.control_images},
+      .reference = o.reference,
+      .controlnet = o.controlnet,
+      .prompt = o.prompt,
+      .size = o.size,
+      .strength = o.strength};
 }
 
 void need(const std::string& value, const char* option, const char* why) {

@@ -22,7 +22,7 @@
 namespace ringlet::app {
 namespace {
 
-constexpr char kShortSpin[] = "GOMP_SPINCOUNT=10000";
+constexpr char kShortSpin[] = "GOMP_SPINCOUNT=100000";
 
 constexpr std::array<std::string_view, 5> kComputing = {"generate", "train", "tune", "eval",
                                                         "extract"};

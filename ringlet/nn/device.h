@@ -25,8 +25,8 @@ c10::Device select_device(const std::string& name);
 double measure_matmul_speed(c10::ScalarType type);
 
 /// "fp32", "bf16", "fp16" or "auto"; on the CPU "auto" measures and takes bf16 only where it is
-/// clearly faster than fp32, on CUDA it takes fp16. "" is fp32 on the CPU and "auto" on CUDA. Throws
-/// Error(invalid_argument).
+/// clearly faster than fp32, on CUDA it takes fp16. "" is fp32 on the CPU and "auto" on CUDA.
+/// Throws Error(invalid_argument).
 c10::ScalarType select_precision(const std::string& name, c10::Device device);
 
 /// "fp32", "bf16", "fp16".

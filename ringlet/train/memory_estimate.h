@@ -16,13 +16,13 @@ struct MemoryRequest {
   std::int64_t parameters = 0;  ///< all that learn
   /// Of the optimiser's state for each of them: OptimizerSpec::bytes_per_parameter.
   std::size_t optimizer_bytes = 2 * sizeof(float);
-  bool average = false;         ///< with a moving average of them
-  bool full = false;            ///< the U-Net itself learns
-  bool controlnet = false;      ///< a ControlNet learns
-  bool text = false;            ///< text encoders learn
-  std::int64_t rows = 1;        ///< pictures at a time
-  PictureSize size = {};        ///< of a picture
-  std::int64_t sampled = 0;     ///< sample pictures at a time; 0 = none are made
+  bool average = false;      ///< with a moving average of them
+  bool full = false;         ///< the U-Net itself learns
+  bool controlnet = false;   ///< a ControlNet learns
+  bool text = false;         ///< text encoders learn
+  std::int64_t rows = 1;     ///< pictures at a time
+  PictureSize size = {};     ///< of a picture
+  std::int64_t sampled = 0;  ///< sample pictures at a time; 0 = none are made
   bool gradient_checkpointing = false;
 };
 
