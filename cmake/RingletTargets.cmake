@@ -6,7 +6,7 @@ function(ringlet_compile_options target)
                                            $<$<BOOL:${RINGLET_WERROR}>:-Werror>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12 warns falsely inside std::string concatenation (GCC bug 105329 and relatives).
-    target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-restrict
+    target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-restrict -Wno-stringop-overread
                                              -Wno-array-bounds)
     # In a unity build sources are included, and their local types look like a header's.
     if(CMAKE_UNITY_BUILD)

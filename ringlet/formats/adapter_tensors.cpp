@@ -21,7 +21,7 @@ struct Ending {
 };
 
 /// Longer ones first where one ends another. The first of each meaning is what is written.
-constexpr std::array kPeft = {Ending{".lora_A.weight", "down"},
+constexpr std::array kPeftEndings = {Ending{".lora_A.weight", "down"},
                               Ending{".lora_B.weight", "up"},
                               Ending{".lora_B.bias", "up_bias"},
                               Ending{".lora_magnitude_vector", "magnitude"},
@@ -118,7 +118,7 @@ constexpr std::array kCloneofsimo = {Ending{":down", "down"}, Ending{":up", "up"
 std::vector<std::span<const Ending>> endings(Naming naming) {
   switch (naming) {
     case Naming::peft:
-      return {kPeft};
+      return {kPeftEndings};
     case Naming::cloneofsimo:
       return {kCloneofsimo};
     case Naming::diffusers:
