@@ -80,7 +80,9 @@ class FailingAdapter final : public nn::Adapter {
 };
 
 TEST_F(TrainingErrors, LeaveTheLossAndTheEncodingAsErrors) {
-  const auto model = pipeline::StableDiffusion::open(folder_ / "model", {.for_training = true});
+  pipeline::LoadOptions load;
+  load.for_training = true;
+  const auto model = pipeline::StableDiffusion::open(folder_ / "model", load);
   const auto pictures = data::read_picture_folder(folder_ / "pictures").pictures;
   for (const Foreign& foreign : kForeign) {
     SCOPED_TRACE(foreign.name);

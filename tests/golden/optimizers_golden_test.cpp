@@ -58,10 +58,10 @@ TEST_P(Optimizers, AHundredStepsAreTheReferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Optimizers, testing::Range<std::size_t>(0, 5),
-                         [](const auto& info) {
-                           const Json& one = golden_optimizers().at("cases").at(info.param);
-                           return one.at("optimizer").get<std::string>() +
-                                  std::to_string(info.param);
+                         [](const auto& entry) {
+                           const Json& one = golden_optimizers().at("cases").at(entry.param);
+                           return one.at("optimizer").template get<std::string>() +
+                                  std::to_string(entry.param);
                          });
 
 // No row of the table is without its numbers.
