@@ -7,7 +7,8 @@
 
 #include <CLI/CLI.hpp>
 
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::app {
 

@@ -29,7 +29,6 @@
 #include "ringlet/models/vision_transformer.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
-#include "ringlet/pipeline/model_folder.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "ringlet/train/trainer.h"
 
@@ -96,7 +95,7 @@ train::TrainerOptions options_for(const Arguments& arguments, double rate) {
 void train_autoencoder(const Arguments& arguments) {
   pipeline::LoadOptions load_options;
   load_options.files.random_seed = kSeed;
-  load_options.trainable = {"vae"};
+  load_options.trainable = {pipeline::NetworkRole::autoencoder};
   const auto model = pipeline::StableDiffusion::open(arguments.model, load_options);
   const std::int64_t size = model.vae().config().sample_size;
   const Data data = load(arguments.pictures, size);
@@ -125,7 +124,7 @@ void train_autoencoder(const Arguments& arguments) {
     return error.abs().mean() + error.pow(2).mean() + 1e-5 * divergence.mean();
   };
   const train::TrainerOptions options = options_for(arguments, 1.5e-3);
-  train::Trainer trainer(train::trainables(model.indices().at("vae")), loss, options);
+  train::Trainer trainer(train::trainables(model.networks().at("vae").index), loss, options);
   run(trainer, options);
   trainer.swap_averages();
 
@@ -143,8 +142,8 @@ void train_autoencoder(const Arguments& arguments) {
   const double scale = 1.0 / at::cat(means).std().item<double>();
   std::printf("reconstruction %.2f dB, scaling factor %.4f\n",
               10.0 * std::log10(4.0 * count / squares), scale);
-  pipeline::save_model(model, arguments.out / "model",
-                       {.replacements = pipeline::trained_tensors(model), .dtype = {}});
+  model.save(arguments.out / "model",
+             {.replacements = pipeline::trained_tensors(model), .dtype = {}});
   const fs::path config_path = arguments.out / "model/vae/config.json";
   Json config = read_json_file(config_path);
   config["scaling_factor"] = scale;
@@ -187,7 +186,7 @@ at::Tensor latents_of(const pipeline::StableDiffusion& model, const at::Tensor& 
 pipeline::StableDiffusion open_for_text(const fs::path& folder, std::uint64_t seed) {
   pipeline::LoadOptions options;
   options.files.random_seed = seed;
-  options.trainable = {"text_encoder"};
+  options.trainable = {pipeline::NetworkRole::text_encoder};
   return pipeline::StableDiffusion::open(folder, options);
 }
 
@@ -213,7 +212,8 @@ void train_contrastive(const pipeline::StableDiffusion& model, const LatentEncod
     const at::Tensor own = at::arange(kBatch, at::kLong);
     return 0.5 * (at::cross_entropy_loss(scores, own) + at::cross_entropy_loss(scores.t(), own));
   };
-  std::vector<train::Trainable> parameters = train::trainables(model.indices().at("text_encoder"));
+  std::vector<train::Trainable> parameters =
+      train::trainables(model.networks().at("text_encoder").index);
   for (train::Trainable& parameter : train::trainables(encoder.index, "latents."))
     parameters.push_back(std::move(parameter));
   train::Trainer trainer(std::move(parameters), loss, options);
@@ -233,8 +233,8 @@ void train_text(const Arguments& arguments) {
   const at::Tensor latents = latents_of(model, data.pictures);
   train_contrastive(model, latent_encoder_for(model, latents), latents, data.captions,
                     options_for(arguments, 1e-3));
-  pipeline::save_model(model, arguments.out / "model",
-                       {.replacements = pipeline::trained_tensors(model), .dtype = {}});
+  model.save(arguments.out / "model",
+             {.replacements = pipeline::trained_tensors(model), .dtype = {}});
 }
 
 /// Pictures zoomed and shifted at random: other renderings of the same concepts.

@@ -1,9 +1,13 @@
 // What a file or folder is and what it holds.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include "ringlet/core/json.h"
+#include "ringlet/io/safetensors.h"
 
 namespace ringlet::pipeline {
 
@@ -17,5 +21,29 @@ namespace ringlet::pipeline {
 /// ringlet does not know, and a note says so. `variant` is that of ModelFileOptions, for a model
 /// folder. Reads headers and configurations only. Throws Error as the readers do.
 Json describe(const std::filesystem::path& path, const std::string& variant = {});
+
+// For the families' own descriptions.
+
+/// Sums over the tensors of a part.
+struct PartContent {
+  std::int64_t parameters = 0;
+  std::int64_t tensors = 0;
+  std::uint64_t bytes = 0;
+  std::map<std::string, std::int64_t> dtypes;
+
+  void add(const io::TensorInfo& info);
+  Json json(const std::string& name) const;  ///< an entry of "components"
+};
+
+/// A weight file, or the shards of an index. Throws as FileStore::open.
+PartContent content_of(const std::filesystem::path& weights);
+
+/// The tensors of a file, sorted into parts by name.
+Json components_of(const io::SafetensorsFile& file, std::string (*part_of)(const std::string&));
+
+/// Adds "prediction", "sampler" and "schedule" from a scheduler_config.json. A schedule that
+/// ringlet does not know is a note: what the file holds can be told all the same.
+void add_schedule(Json& description, const Json& scheduler, const std::string& where,
+                  const std::string& prediction_source);
 
 }  // namespace ringlet::pipeline

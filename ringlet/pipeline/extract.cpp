@@ -19,10 +19,9 @@
 #include "ringlet/core/json.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
-#include "ringlet/formats/single_file.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
-#include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/pipeline/picture_text.h"
 #include "ringlet/pipeline/rounding.h"
@@ -59,10 +58,11 @@ OpenedModel open_model(const fs::path& path, const ModelFileOptions& files, bool
   LoadOptions load;
   load.files = files;
   load.low_memory = true;
-  const StableDiffusion model = StableDiffusion::open(path, load);
-  OpenedModel opened{{}, "", model.files().name};
-  for (const auto& [name, index] : adaptable(model)) opened.indices.emplace(name, *index);
-  if (with_hash && !model.files().unet_files.empty()) opened.hash = model_hash(model.files());
+  const auto model = open_text_to_image_model(path, load);
+  const ModelDescription& description = model->description();
+  OpenedModel opened{{}, "", description.name};
+  for (const auto& [name, index] : adaptable(*model)) opened.indices.emplace(name, *index);
+  if (with_hash && !description.hash_files.empty()) opened.hash = model_hash(description);
   return opened;
 }
 
@@ -194,10 +194,10 @@ ModelDifference select_layers(const ExtractSource& source, const adapt::TargetOp
   return difference;
 }
 
-/// The weights of a network that is no Stable Diffusion, or null.
+/// The weights of a network that is no text-to-image model, or null.
 std::shared_ptr<const nn::FileStore> open_other(const fs::path& path) {
   auto file = open_network_file(path);
-  return file && formats::is_single_file_model(*file) ? nullptr : file;
+  return file && find_family(file->files().front()) != nullptr ? nullptr : file;
 }
 
 ModelDifference difference_of(const ExtractSource& source) {

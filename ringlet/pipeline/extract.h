@@ -13,7 +13,7 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/fit.h"
 #include "ringlet/adapt/targets.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::pipeline {
 
@@ -52,8 +52,8 @@ struct ModelDifference {
 /// targets say otherwise. Where the models are stored in different types, what one weight may
 /// differ by in both is no difference (compare_stored). Throws Error(mismatch) that names the first
 /// tensor that one of the models lacks or has in another shape, Error(non_finite) that names a
-/// tensor, Error(invalid_argument) when no selected layer differs, and as StableDiffusion::open and
-/// select_targets.
+/// tensor, Error(invalid_argument) when no selected layer differs, and as open_text_to_image_model
+/// and select_targets.
 ModelDifference compare_models(const ExtractSource& source);
 
 /// Called after every layer; returning false stops with Error(cancelled).

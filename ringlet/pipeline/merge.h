@@ -9,24 +9,22 @@
 
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/nn/weight_store.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::pipeline {
-
-/// The networks of a model that adapters can change.
-adapt::Components adaptable(const StableDiffusion& model);
 
 using AdapterSets = std::span<const adapt::AdapterSet* const>;
 
 /// Writes the model with the adapters merged in as a diffusers folder; other weights stay as they
 /// are, byte for byte, and the types too. Load the model with LoadOptions::low_memory, so that
-/// weights are merged from their stored type. Throws as save_model.
-void merge_into_folder(const StableDiffusion& model, AdapterSets sets,
+/// weights are merged from their stored type. Throws as
+/// TextToImageModel::save.
+void merge_into_folder(const TextToImageModel& model, AdapterSets sets,
                        const std::filesystem::path& folder);
 
 /// The same for a model from a single file, in the same layout. Throws Error(unsupported) for a
 /// model from a folder.
-void merge_into_file(const StableDiffusion& model, AdapterSets sets,
+void merge_into_file(const TextToImageModel& model, AdapterSets sets,
                      const std::filesystem::path& file);
 
 /// An adapter file and how strongly it counts.

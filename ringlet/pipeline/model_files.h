@@ -1,8 +1,9 @@
-// Finds the parts of a text-to-image model on disk: a diffusers folder or a single file.
+// The files of a text-to-image model: what the finders of all families share.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,39 +11,43 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/prediction.h"
-#include "ringlet/formats/single_file.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::pipeline {
 
+/// What a network of a model is for. Full training changes the denoiser, and text encoders where
+/// that is asked for; adapters go onto both; the autoencoder stays as it is.
+enum class NetworkRole { denoiser, text_encoder, autoencoder };
+
+/// What a model is called and how it is recognized again.
+struct ModelDescription {
+  std::filesystem::path path;
+  std::string kind;  ///< "Stable Diffusion 1", …
+  std::string name;  ///< folder or file name, for metadata
+  /// Whose hash stands for the model: the single file, or the denoiser's. Empty for random weights.
+  std::vector<std::filesystem::path> hash_files;
+};
+
 struct ModelComponent {
+  NetworkRole role = NetworkRole::denoiser;
   Json config;
   std::string where;                               ///< the configuration's file, or the checkpoint
-  std::shared_ptr<const nn::TensorStore> weights;  ///< null when the model has no such part
-  explicit operator bool() const { return weights != nullptr; }
+  std::shared_ptr<const nn::TensorStore> weights;  ///< never null
 };
 
 struct TokenizerFiles {
   std::filesystem::path folder;
-  std::string pad_token;  ///< replaces the folder's own when not empty
+  std::string pad_token = {};  ///< replaces the folder's own when not empty
 };
 
-struct ModelFiles {
-  std::filesystem::path path;
-  std::string kind;  ///< "Stable Diffusion 1", …
-  std::string name;  ///< folder or file name, for metadata
-  bool inpainting = false;
-  bool zero_empty_negative = false;  ///< SDXL: no negative prompt means zeros, not ""
-  ModelComponent unet, vae, text_encoder, text_encoder_2;
-  TokenizerFiles tokenizer, tokenizer_2;
+struct ModelFiles : ModelDescription {
+  std::map<std::string, ModelComponent> parts;  ///< networks by name: "unet", "text_encoder", …
+  std::map<std::string, TokenizerFiles> tokenizers;  ///< by name: "tokenizer", …
   Json scheduler;
   std::string scheduler_where;
-  std::string prediction_source;                  ///< what says what the model predicts, for people
-  std::vector<std::filesystem::path> unet_files;  ///< for the model hash
-  std::vector<std::string> ignored;               ///< tensors that no part uses (single files)
-
-  bool sdxl() const { return static_cast<bool>(text_encoder_2); }
+  std::string prediction_source;     ///< what says what the model predicts, for people
+  std::vector<std::string> ignored;  ///< tensors that no part uses (single files)
 };
 
 struct ModelFileOptions {
@@ -54,16 +59,32 @@ struct ModelFileOptions {
   std::shared_ptr<const io::SafetensorsFile> single_file = nullptr;
 };
 
-/// Opens (maps) a model. Throws Error(not_found | bad_format | unsupported) that names the file at
-/// fault; .ckpt and .bin weights are refused with the way to convert them. What a single file says
-/// of its prediction in contradiction, and what is guessed, is logged.
-ModelFiles find_model(const std::filesystem::path& path, const ModelFileOptions& options = {});
+/// The last part of a path, of "MODEL/" too.
+std::string folder_name(const std::filesystem::path& folder);
 
-/// A single-file checkpoint as it is read everywhere: with the configuration beside it. Throws as
-/// formats::open_single_file.
-formats::SingleFileModel read_single_file(
-    const std::shared_ptr<const io::SafetensorsFile>& file,
-    std::optional<diffusion::Prediction> prediction = std::nullopt);
+/// Refuses what no family reads: nothing at all, a path that does not exist, pickled weights, and
+/// options that are for the other of folder and single file. Throws Error(invalid_argument |
+/// not_found | unsupported).
+void check_model_path(const std::filesystem::path& path, const ModelFileOptions& options);
+
+/// "_class_name" of a diffusers folder's model_index.json. Throws Error(not_found) where there is
+/// none, and Error(bad_format).
+std::string pipeline_class(const std::filesystem::path& folder);
+
+/// Whether a model_index.json has this part.
+bool has_part(const Json& index, const std::string& name);
+
+/// The base name of a network's weight files, as its library writes them: "model" for those of
+/// transformers, "diffusion_pytorch_model" for those of diffusers.
+const char* weights_base(NetworkRole role);
+
+/// A network of a diffusers folder; with options.random_seed it may lack weights. Throws as
+/// find_weights and read_json_file.
+ModelComponent open_component(const std::filesystem::path& root, const std::string& name,
+                              NetworkRole role, const ModelFileOptions& options);
+
+/// A tokenizer's folder. Throws Error(not_found).
+TokenizerFiles open_tokenizer_folder(const std::filesystem::path& root, const std::string& name);
 
 /// The tokenizer's folder for a single file: `given`, else "tokenizer" beside it. Throws
 /// Error(not_found).

@@ -1,5 +1,6 @@
 #include "ringlet/pipeline/model_folder.h"
 
+#include <system_error>
 #include <utility>
 
 #include "ringlet/core/atomic_file.h"
@@ -15,10 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void write_json(const fs::path& path, const Json& json) {
-  write_file_atomically(path, json.dump(2) + "\n");
-}
-
 /// A tensor as it goes into the file.
 at::Tensor checked(const std::string& name, const at::Tensor& tensor, at::ScalarType dtype) {
   at::Tensor value = tensor.detach().to(at::kCPU, dtype);
@@ -29,8 +26,19 @@ at::Tensor checked(const std::string& name, const at::Tensor& tensor, at::Scalar
   return value;
 }
 
-void write_component(const std::string& name, const ModelComponent& part,
-                     const std::string& weights, const fs::path& root,
+void check_finite(const std::string& name, const at::Tensor& tensor) {
+  if (!tensor.isfinite().all().item<bool>())
+    throw Error(ErrorCode::non_finite, name, "the merged weight holds NaN or infinite values",
+                "nothing was written; a smaller strength may help");
+}
+
+}  // namespace
+
+void write_json(const fs::path& path, const Json& json) {
+  write_file_atomically(path, json.dump(2) + "\n");
+}
+
+void write_component(const std::string& name, const ModelComponent& part, const fs::path& root,
                      const SaveModelOptions& options) {
   std::map<std::string, at::Tensor> tensors;
   for (const std::string& key : part.weights->names())
@@ -51,7 +59,8 @@ void write_component(const std::string& name, const ModelComponent& part,
     in_file.emplace(flat ? nn::without_text_model_level(key) : key, std::move(tensor));
   make_folder(root / name);
   write_json(root / name / "config.json", part.config);
-  io::save_tensors(root / name / weights, in_file, {{"format", "pt"}});
+  io::save_tensors(root / name / (std::string(weights_base(part.role)) + ".safetensors"), in_file,
+                   {{"format", "pt"}});
 }
 
 void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {
@@ -68,61 +77,31 @@ void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {
   }
 }
 
-Json model_index(const ModelFiles& files) {
-  const std::string family = files.sdxl() ? "StableDiffusionXL" : "StableDiffusion";
-  Json index = {{"_class_name", family + (files.inpainting ? "InpaintPipeline" : "Pipeline")},
-                {"unet", {"diffusers", "UNet2DConditionModel"}},
-                {"vae", {"diffusers", "AutoencoderKL"}},
-                {"text_encoder", {"transformers", "CLIPTextModel"}},
-                {"tokenizer", {"transformers", "CLIPTokenizer"}},
-                {"scheduler",
-                 {"diffusers", json_value<std::string>(files.scheduler, "_class_name",
-                                                       "DDIMScheduler", files.scheduler_where)}}};
-  if (files.sdxl()) {
-    index["text_encoder_2"] = {"transformers", "CLIPTextModelWithProjection"};
-    index["tokenizer_2"] = {"transformers", "CLIPTokenizer"};
-    index["force_zeros_for_empty_prompt"] = files.zero_empty_negative;
-  } else {
-    index["safety_checker"] = {nullptr, nullptr};
-    index["feature_extractor"] = {nullptr, nullptr};
-    index["requires_safety_checker"] = false;
-  }
-  return index;
-}
-
-void save(const StableDiffusion& model, const fs::path& root, const SaveModelOptions& options) {
-  const ModelFiles& files = model.files();
-  constexpr const char* kNetwork = "diffusion_pytorch_model.safetensors";
-  constexpr const char* kText = "model.safetensors";
+void refuse_own_path(const ModelDescription& model, const fs::path& folder) {
   std::error_code problem;
-  if (fs::equivalent(root, files.path, problem))
-    throw Error(ErrorCode::invalid_argument, root.string(), "this is the model itself",
+  if (fs::equivalent(folder, model.path, problem))
+    throw Error(ErrorCode::invalid_argument, folder.string(), "this is the model itself",
                 "write to another folder");
-  make_folder(root);
-  write_component("unet", files.unet, kNetwork, root, options);
-  write_component("vae", files.vae, kNetwork, root, options);
-  write_component("text_encoder", files.text_encoder, kText, root, options);
-  copy_tokenizer(files.tokenizer, root / "tokenizer");
-  if (files.sdxl()) {
-    write_component("text_encoder_2", files.text_encoder_2, kText, root, options);
-    copy_tokenizer(files.tokenizer_2, root / "tokenizer_2");
+}
+
+void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store,
+                   const std::map<std::string, at::Tensor>& replaced,
+                   const std::map<std::string, at::Tensor>& added,
+                   const std::function<std::string(const std::string&)>& written,
+                   const fs::path& out) {
+  std::error_code problem;
+  if (fs::equivalent(base.path(), out, problem))
+    throw Error(ErrorCode::invalid_argument, out.string(), "this is the model itself",
+                "write to another file");
+  std::map<std::string, at::Tensor> tensors = added;
+  for (const auto& [name, tensor] : added) check_finite(name, tensor);
+  for (const std::string& name : store.names()) {
+    const auto found = replaced.find(name);
+    if (found != replaced.end()) check_finite(name, found->second);
+    tensors.emplace(written(name),
+                    found != replaced.end() ? found->second : store.find(name, {}, {}).value());
   }
-  make_folder(root / "scheduler");
-  write_json(root / "scheduler" / "scheduler_config.json", files.scheduler);
-  write_json(root / "model_index.json", model_index(files));
-}
-
-}  // namespace
-
-Replacements trained_tensors(const StableDiffusion& model) {
-  Replacements tensors;
-  for (const auto& [component, index] : model.indices()) tensors[component] = index.tensors;
-  return tensors;
-}
-
-void save_model(const StableDiffusion& model, const fs::path& folder,
-                const SaveModelOptions& options) {
-  nn::with_ringlet_errors(folder.string(), [&] { save(model, folder, options); });
+  io::save_tensors(out, tensors, base.metadata());
 }
 
 }  // namespace ringlet::pipeline

@@ -1,33 +1,42 @@
-// Writes a model as a diffusers folder.
+// What the models' own save functions are made of.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
-#include <optional>
 #include <string>
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/core/json.h"
+#include "ringlet/io/safetensors.h"
+#include "ringlet/nn/weight_source.h"
+#include "ringlet/pipeline/model_files.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::pipeline {
 
-/// Tensors that take the place of a model's own, by component and dotted name.
-using Replacements = std::map<std::string, std::map<std::string, at::Tensor>>;
+/// Throws Error(invalid_argument) where a folder is the model's own.
+void refuse_own_path(const ModelDescription& model, const std::filesystem::path& folder);
 
-/// The tensors of the networks as they are in memory, for models whose weights have been trained.
-Replacements trained_tensors(const StableDiffusion& model);
+/// Writes JSON, indented. Throws Error(io | no_space).
+void write_json(const std::filesystem::path& path, const Json& json);
 
-struct SaveModelOptions {
-  Replacements replacements;
-  std::optional<at::ScalarType> dtype;  ///< of the weights in the files; none = as they are stored
-};
+/// Writes ROOT/NAME: config.json and the weights, with options.replacements of this name. Throws
+/// Error(non_finite) that names the tensor, and Error(io | no_space).
+void write_component(const std::string& name, const ModelComponent& part,
+                     const std::filesystem::path& root, const SaveModelOptions& options);
 
-/// Writes configurations, tokenizers, scheduler and weights; model_index.json comes last, so that a
-/// folder without it is incomplete. What is not replaced comes from the model's files, unchanged.
-/// Works for models from single files, too. Throws Error(non_finite) that names the tensor,
-/// Error(invalid_argument) when the folder is the model's own, and Error(io | no_space).
-void save_model(const StableDiffusion& model, const std::filesystem::path& folder,
-                const SaveModelOptions& options);
+/// Copies the files of a tokenizer. Throws Error(io).
+void copy_tokenizer(const TokenizerFiles& files, const std::filesystem::path& target);
+
+/// Writes the tensors of the file `base`, as `store` has them, some replaced, under names that
+/// `written` gives, and `added` ones. Throws Error(invalid_argument) where `out` is the base, and
+/// Error(non_finite) that names a tensor.
+void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store,
+                   const std::map<std::string, at::Tensor>& replaced,
+                   const std::map<std::string, at::Tensor>& added,
+                   const std::function<std::string(const std::string&)>& written,
+                   const std::filesystem::path& out);
 
 }  // namespace ringlet::pipeline

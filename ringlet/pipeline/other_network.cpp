@@ -189,17 +189,6 @@ std::map<std::string, std::string> class_names(
   });
 }
 
-std::map<std::string, std::string> class_names(const StableDiffusion& model) {
-  std::map<std::string, std::string> names;
-  for (const auto& [component, files] :
-       {std::pair{"text_encoder", &model.files().text_encoder},
-        std::pair{"text_encoder_2", &model.files().text_encoder_2}})
-    if (*files && formats::lacks_text_model_level(*files->weights))
-      names.merge(
-          other_paths(component, model.indices().at(component), nn::without_text_model_level));
-  return names;
-}
-
 void match_names(nn::ModuleIndex& base, nn::ModuleIndex& tuned) {
   const std::vector<std::string> of_base = names_of(base), of_tuned = names_of(tuned);
   if (of_base == of_tuned) return;

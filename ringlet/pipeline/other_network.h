@@ -1,4 +1,4 @@
-// Networks that are no Stable Diffusion, known by the names of their tensors alone: enough to
+// Networks that are no text-to-image model, known by the names of their tensors alone: enough to
 // merge, convert, extract and inspect adapters, without knowing how they compute.
 #pragma once
 
@@ -10,7 +10,6 @@
 
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/nn/weight_store.h"
-#include "ringlet/pipeline/stable_diffusion.h"
 
 namespace ringlet::pipeline {
 
@@ -19,7 +18,7 @@ inline constexpr const char* kOtherComponent = "model";
 
 /// The one file of weights that a path means, opened: the path itself where it is a .safetensors
 /// file, or model.safetensors or diffusion_pytorch_model.safetensors in a folder with config.json;
-/// null for anything else. It is such a network unless formats::is_single_file_model. Throws as
+/// null for anything else. It is such a network unless find_family knows it. Throws as
 /// FileStore::open.
 std::shared_ptr<const nn::FileStore> open_network_file(const std::filesystem::path& path);
 
@@ -49,9 +48,6 @@ std::map<std::string, nn::ModuleIndex> networks_of(const std::shared_ptr<const n
 std::map<std::string, std::string> class_names(
     const std::filesystem::path& path, const nn::FileStore& file,
     const std::map<std::string, nn::ModuleIndex>& networks);
-
-/// The same for the text encoders of a model whose own files lack the level "text_model.".
-std::map<std::string, std::string> class_names(const StableDiffusion& model);
 
 /// The same tensors and layers under all names that adapters may have for them: with and without
 /// the level that a class with a head puts before them, and as other files of their network name

@@ -8,24 +8,26 @@
 
 namespace ringlet::pipeline {
 
-std::string model_hash(const ModelFiles& files) { return sha256_file(files.unet_files.front()); }
+std::string model_hash(const ModelDescription& model) {
+  return sha256_file(model.hash_files.front());
+}
 
 std::string generation_parameters(const GenerateRequest& request, std::uint64_t seed,
-                                  const ModelFiles& model, const std::string& hash) {
+                                  const ModelDescription& model, const std::string& hash) {
   constexpr std::size_t kShortHash = 10;  // digits that SD web UIs show
   std::ostringstream text;
   text.imbue(std::locale::classic());  // "7.5" also in a program that says "7,5"
   text << request.prompt << "\n";
   if (request.negative_prompt && !request.negative_prompt->empty())
     text << "Negative prompt: " << *request.negative_prompt << "\n";
-  text << "Steps: " << request.steps << ", Sampler: " << request.sampler.label()
-       << ", CFG scale: " << request.guidance.scale << ", Seed: " << seed
+  text << "Steps: " << *request.steps << ", Sampler: " << request.sampler.label()
+       << ", CFG scale: " << *request.guidance << ", Seed: " << seed
        << ", Size: " << request.size.text() << ", Model hash: " << hash.substr(0, kShortHash)
        << ", Model: " << model.name;
   if (request.sampler.spacing)
     text << ", Timestep spacing: " << diffusion::spacing_name(*request.sampler.spacing);
   if (request.clip_skip > 1) text << ", Clip skip: " << request.clip_skip;
-  if (request.guidance.rescale > 0.0) text << ", CFG Rescale phi: " << request.guidance.rescale;
+  if (request.guidance_rescale > 0.0) text << ", CFG Rescale phi: " << request.guidance_rescale;
   if (request.eta > 0.0) text << ", Eta: " << request.eta;
   if (request.init_image) text << ", Denoising strength: " << request.strength;
   if (request.control_image) text << ", Control strength: " << request.control_strength;

@@ -1,7 +1,6 @@
 #include "ringlet/pipeline/text_conditioning.h"
 
 #include <algorithm>
-#include <utility>
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
@@ -41,16 +40,6 @@ const at::Tensor& from_end(const models::ClipTextOutput& out, std::int64_t n) {
 }
 
 }  // namespace
-
-std::optional<CutPrompt> cut_prompt(const std::vector<TextStage>& stages,
-                                    const std::string& prompt) {
-  const TextStage& stage = stages.front();
-  const std::int64_t limit = stage.encoder.config().max_position_embeddings;
-  models::EncodedPrompt encoded = stage.tokenizer.encode(prompt, limit);
-  if (encoded.cut.empty()) return std::nullopt;
-  const auto tokens = static_cast<std::int64_t>(stage.tokenizer.tokenize(prompt).size());
-  return CutPrompt{prompt, tokens, limit, std::move(encoded.cut)};
-}
 
 TextConditions encode_prompts(const std::vector<TextStage>& stages,
                               std::span<const std::string> prompts, std::int64_t clip_skip,

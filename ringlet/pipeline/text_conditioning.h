@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,23 +24,11 @@ struct TextConditions {
   at::Tensor pooled;      ///< [prompts, width] (SDXL), else undefined
 };
 
-/// A prompt that has more tokens than the text encoder takes.
-struct CutPrompt {
-  std::string prompt;
-  std::int64_t tokens = 0;  ///< of the whole, begin and end included
-  std::int64_t limit = 0;   ///< that are read
-  std::string cut;          ///< the words beyond them
-};
-
-/// Whether the first stage reads a prompt in part only. Throws as ClipTokenizer::encode.
-std::optional<CutPrompt> cut_prompt(const std::vector<TextStage>& stages,
-                                    const std::string& prompt);
-
 /// Encodes prompts as diffusers does. Stable Diffusion 1 and 2: the last layer, or with
 /// `clip_skip` n > 1 the n-th layer from the end under the final layer norm (the count of SD web
 /// UIs and kohya). SDXL (two stages): the last layer but one of both encoders beside each other,
 /// and the pooled output of the second; n > 2 goes further back.
-/// A prompt that is too long is cut without a word: see cut_prompt and StableDiffusion::newly_cut.
+/// A prompt that is too long is cut without a word: see TextToImageModel::newly_cut.
 TextConditions encode_prompts(const std::vector<TextStage>& stages,
                               std::span<const std::string> prompts, std::int64_t clip_skip,
                               at::Device device);

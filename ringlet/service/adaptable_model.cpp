@@ -3,14 +3,14 @@
 #include <utility>
 
 #include "ringlet/core/sha256.h"
-#include "ringlet/formats/single_file.h"
+#include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::service {
 
 adapt::Components AdaptableModel::components() const {
-  if (diffusion) return pipeline::adaptable(*diffusion);
+  if (model) return pipeline::adaptable(*model);
   adapt::Components components;
   for (const auto& [name, index] : others) components.emplace(name, &index);
   return components;
@@ -20,7 +20,7 @@ AdaptableModel open_adaptable(const std::filesystem::path& path,
                               const pipeline::ModelFileOptions& files,
                               const std::vector<pipeline::AdapterChoice>& adapters) {
   const auto file = pipeline::open_network_file(path);
-  if (file && !formats::is_single_file_model(*file)) {
+  if (file && pipeline::find_family(file->files().front()) == nullptr) {
     std::vector<std::filesystem::path> names;
     for (const pipeline::AdapterChoice& choice : adapters) names.push_back(choice.file);
     AdaptableModel model;
@@ -34,11 +34,11 @@ AdaptableModel open_adaptable(const std::filesystem::path& path,
   load.files = files;
   if (file) load.files.single_file = file->files().front();
   load.low_memory = true;
-  AdaptableModel model;
-  model.diffusion.emplace(pipeline::StableDiffusion::open(path, load));
-  model.hash = pipeline::model_hash(model.diffusion->files());
-  model.class_names = pipeline::class_names(*model.diffusion);
-  return model;
+  AdaptableModel opened;
+  opened.model = pipeline::open_text_to_image_model(path, load);
+  opened.hash = pipeline::model_hash(opened.model->description());
+  opened.class_names = opened.model->class_names();
+  return opened;
 }
 
 }  // namespace ringlet::service

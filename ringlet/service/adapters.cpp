@@ -11,7 +11,7 @@
 
 namespace ringlet::service {
 
-LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
+LoadedAdapters load_adapters(const pipeline::TextToImageModel& model,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash) {
   return load_adapters(pipeline::adaptable(model), choices, model_hash);
@@ -73,16 +73,16 @@ void check_signal(const std::string& learnt, const std::string& signal) {
                                signal + ": pictures will hardly follow it");
 }
 
-std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
-                                                        const LoadedAdapters& adapters,
-                                                        const std::filesystem::path& controlnet) {
-  if (!controlnet.empty()) return pipeline::ControlNetwork::open(controlnet, model);
+std::unique_ptr<pipeline::ControlNetwork> control_network(const pipeline::TextToImageModel& model,
+                                                          const LoadedAdapters& adapters,
+                                                          const std::filesystem::path& controlnet) {
+  if (!controlnet.empty()) return model.open_control(controlnet);
   const adapt::AdapterFileInfo* info = with_control(adapters);
-  if (info == nullptr) return std::nullopt;
+  if (info == nullptr) return nullptr;
   const std::string learnt = learnt_signal(*info);
   log(LogLevel::info, "control: the adapter's encoder, which learnt to follow " +
                           (learnt.empty() ? "a signal that its file does not name" : learnt));
-  return pipeline::ControlNetwork::from_tensors(info->control_tensors, model, "the adapter file");
+  return model.control_from_tensors(info->control_tensors, "the adapter file");
 }
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {

@@ -12,7 +12,7 @@
 #include "ringlet/adapt/targets.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/merge.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::service {
 
@@ -26,7 +26,7 @@ struct LoadedAdapters {
 LoadedAdapters load_adapters(const adapt::Components& components,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash);
-LoadedAdapters load_adapters(const pipeline::StableDiffusion& model,
+LoadedAdapters load_adapters(const pipeline::TextToImageModel& model,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash);
 
@@ -46,10 +46,11 @@ std::string learnt_signal(const adapt::AdapterFileInfo& info);
 void check_signal(const std::string& learnt, const std::string& signal);
 
 /// The ControlNet of this folder, or where that is empty the encoder in an adapter's file, or
-/// nothing. Throws as with_control, ControlNetwork::open and from_tensors.
-std::optional<pipeline::ControlNetwork> control_network(const pipeline::StableDiffusion& model,
-                                                        const LoadedAdapters& adapters,
-                                                        const std::filesystem::path& controlnet);
+/// nothing. Throws as with_control,
+/// TextToImageModel::open_control and control_from_tensors.
+std::unique_ptr<pipeline::ControlNetwork> control_network(const pipeline::TextToImageModel& model,
+                                                          const LoadedAdapters& adapters,
+                                                          const std::filesystem::path& controlnet);
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets);
 

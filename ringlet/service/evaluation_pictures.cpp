@@ -12,6 +12,7 @@
 #include "ringlet/eval/feature_network.h"
 #include "ringlet/io/image.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::service {
@@ -51,9 +52,9 @@ std::string file_identity(const fs::path& path) {
 
 EvaluationModel::EvaluationModel(EvaluationPictures pictures)
     : pictures_(std::move(pictures)),
-      model_(pipeline::StableDiffusion::open(pictures_.model, pictures_.load)),
-      hash_(pipeline::model_hash(model_.files())),
-      adapters_(load_adapters(model_, pictures_.adapters, "")) {
+      model_(pipeline::open_text_to_image_model(pictures_.model, pictures_.load)),
+      hash_(pipeline::model_hash(model_->description())),
+      adapters_(load_adapters(*model_, pictures_.adapters, "")) {
   for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
 }
 
@@ -61,22 +62,22 @@ pipeline::GenerateRequest EvaluationModel::request() const {
   pipeline::GenerateRequest request;
   request.steps = pictures_.steps;
   request.sampler = pictures_.sampler;
-  request.guidance.scale = pictures_.guidance;
+  request.guidance = pictures_.guidance;
   request.clip_skip = pictures_.clip_skip;
   return request;
 }
 
 eval::GenerationRecord EvaluationModel::record(const pipeline::GenerateRequest& request) const {
   eval::GenerationRecord record;
-  record.settings = {{"model", model_.files().name + " (" + short_hash(hash_) + ")"},
+  record.settings = {{"model", model_->description().name + " (" + short_hash(hash_) + ")"},
                      {"adapters", identity_of(pictures_.adapters)},
-                     {"steps", std::to_string(request.steps)},
-                     {"guidance", exact_number(request.guidance.scale)},
+                     {"steps", std::to_string(*request.steps)},
+                     {"guidance", exact_number(*request.guidance)},
                      {"sampler", request.sampler.name()},
                      {"size", request.size.text()},
-                     {"precision", nn::precision_name(model_.options().precision)},
+                     {"precision", nn::precision_name(model_->options().precision)},
                      {"clip skip", std::to_string(request.clip_skip)}};
-  if (const auto prediction = model_.options().files.prediction)
+  if (const auto prediction = model_->options().files.prediction)
     record.settings.emplace_back("prediction",
                                  *prediction == diffusion::Prediction::v ? "v" : "epsilon");
   if (request.sampler.spacing)
@@ -105,7 +106,7 @@ std::vector<std::uint64_t> EvaluationModel::missing_seeds(const std::string& nam
 SubjectGeneration::SubjectGeneration(EvaluationPictures pictures, std::vector<std::string> prompts)
     : model_(std::move(pictures)),
       prompts_(std::move(prompts)),
-      request_(model_.model().checked(model_.request())),
+      request_(pipeline::checked(model_.model(), model_.request())),
       record_(model_.record(request_)) {
   for (std::size_t p = 0; p < prompts_.size(); ++p)
     record_.prompts.emplace_back(name_of(p), prompts_[p]);
@@ -130,12 +131,14 @@ void SubjectGeneration::make(std::size_t prompt, const MakingObserver& observer)
   request.prompt = prompts_[prompt];
   request.seeds = model_.missing_seeds(name_of(prompt));
   if (request.seeds.empty()) return;
-  const pipeline::StableDiffusion& model = model_.model();
-  const std::vector<io::Image> made = model.decode(model.sample(request, observer.step));
+  const pipeline::TextToImageModel& model = model_.model();
+  const std::vector<io::Image> made =
+      pipeline::decode_images(model, pipeline::sample(model, request, observer.step));
   for (std::size_t i = 0; i < made.size(); ++i)
-    io::write_png(model_.file_of(name_of(prompt), request.seeds[i]), made[i],
-                  {{"parameters", pipeline::generation_parameters(request, request.seeds[i],
-                                                                  model.files(), model_.hash())}});
+    io::write_png(
+        model_.file_of(name_of(prompt), request.seeds[i]), made[i],
+        {{"parameters", pipeline::generation_parameters(request, request.seeds[i],
+                                                        model.description(), model_.hash())}});
 }
 
 ControlGeneration::ControlGeneration(EvaluationPictures pictures, ControlPictures control)
@@ -199,7 +202,7 @@ pipeline::GenerateRequest ControlGeneration::checked_request() const {
   request.control = &*network_;
   request.control_strength = control_.strength;
   request.control_image = io::read_image(references_.front().path);
-  return model_.model().checked(request);
+  return pipeline::checked(model_.model(), request);
 }
 
 /// What the pictures follow, and how.
@@ -228,8 +231,9 @@ void ControlGeneration::make(const data::Picture& picture, const MakingObserver&
   const io::Image image = io::read_image(picture.path);
   request.control_image = data::control_picture(control_.signal, picture.path, image,
                                                 data::covering_crop(image, request.size));
-  const pipeline::StableDiffusion& model = model_.model();
-  const std::vector<io::Image> made = model.decode(model.sample(request, observer.step));
+  const pipeline::TextToImageModel& model = model_.model();
+  const std::vector<io::Image> made =
+      pipeline::decode_images(model, pipeline::sample(model, request, observer.step));
   for (std::size_t i = 0; i < made.size(); ++i)
     io::write_png(model_.file_of(name, request.seeds[i]), made[i]);
 }

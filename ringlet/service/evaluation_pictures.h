@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,7 +16,8 @@
 #include "ringlet/diffusion/samplers.h"
 #include "ringlet/eval/control_evaluation.h"
 #include "ringlet/eval/generation_record.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/service/adapters.h"
 
 namespace ringlet::service {
@@ -47,13 +49,13 @@ std::string file_identity(const std::filesystem::path& path);
 /// A model with its adapters, and the request and record that all its pictures share.
 class EvaluationModel {
  public:
-  /// Throws as StableDiffusion::open and load_adapters.
+  /// Throws as pipeline::open_text_to_image_model and load_adapters.
   explicit EvaluationModel(EvaluationPictures pictures);
   EvaluationModel(const EvaluationModel&) = delete;
   EvaluationModel& operator=(const EvaluationModel&) = delete;
 
   const EvaluationPictures& pictures() const { return pictures_; }
-  const pipeline::StableDiffusion& model() const { return model_; }
+  const pipeline::TextToImageModel& model() const { return *model_; }
   const LoadedAdapters& adapters() const { return adapters_; }
   const std::string& hash() const { return hash_; }  ///< pipeline::model_hash
 
@@ -72,7 +74,7 @@ class EvaluationModel {
 
  private:
   EvaluationPictures pictures_;
-  pipeline::StableDiffusion model_;
+  std::unique_ptr<pipeline::TextToImageModel> model_;
   std::string hash_;
   LoadedAdapters adapters_;
 };
@@ -80,7 +82,7 @@ class EvaluationModel {
 /// A picture per prompt and seed: p00-s1.png, …
 class SubjectGeneration {
  public:
-  /// Throws as EvaluationModel and StableDiffusion::checked.
+  /// Throws as EvaluationModel and pipeline::checked.
   SubjectGeneration(EvaluationPictures pictures, std::vector<std::string> prompts);
 
   /// What the pictures depend on, for the result.
@@ -112,7 +114,7 @@ struct ControlPictures {
 /// A picture per reference and seed: NAME-s1.png, …
 class ControlGeneration {
  public:
-  /// Throws as EvaluationModel, data::read_pictures, control_network and StableDiffusion::checked,
+  /// Throws as EvaluationModel, data::read_pictures, control_network and pipeline::checked,
   /// and Error(invalid_argument) where nothing follows signals or a reference has no prompt.
   ControlGeneration(EvaluationPictures pictures, ControlPictures control);
 
@@ -137,7 +139,7 @@ class ControlGeneration {
   ControlPictures control_;
   std::vector<data::Picture> references_;
   EvaluationModel model_;
-  std::optional<pipeline::ControlNetwork> network_;
+  std::unique_ptr<pipeline::ControlNetwork> network_;
   pipeline::GenerateRequest request_;
   eval::GenerationRecord record_;
 };

@@ -8,6 +8,7 @@
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::service {
@@ -39,12 +40,12 @@ io::Image control_picture(const PictureRequest& request, const pipeline::Generat
   return given;
 }
 
-pipeline::StableDiffusion open_model(const ModelRequest& request) {
-  auto model = pipeline::StableDiffusion::open(request.model, request.load);
+std::unique_ptr<pipeline::TextToImageModel> open_model(const ModelRequest& request) {
+  auto model = pipeline::open_text_to_image_model(request.model, request.load);
   for (const EmbeddingChoice& embedding : request.embeddings)
-    for (const std::string& word : model.add_embeddings(embedding.file, embedding.word))
+    for (const std::string& word : model->add_embeddings(embedding.file, embedding.word))
       log(LogLevel::info, "embedding " + embedding.file.string() + ": the word \"" + word + "\"");
-  log(LogLevel::info, model.files().kind + " on " + request.load.device.str() + " in " +
+  log(LogLevel::info, model->description().kind + " on " + request.load.device.str() + " in " +
                           nn::precision_name(request.load.precision));
   return model;
 }
@@ -58,10 +59,10 @@ std::uint64_t first_seed(const PictureRequest& request) {
 
 Generator::Generator(ModelRequest request)
     : options_(std::move(request)), model_(open_model(options_)) {
-  hash_ = std::async(std::launch::async, [files = model_.files()] {
-            return pipeline::model_hash(files);
+  hash_ = std::async(std::launch::async, [description = model_->description()] {
+            return pipeline::model_hash(description);
           }).share();
-  adapters_ = load_adapters(model_, options_.adapters, options_.adapters.empty() ? "" : hash());
+  adapters_ = load_adapters(*model_, options_.adapters, options_.adapters.empty() ? "" : hash());
   encoder_ = with_control(adapters_);
   for (adapt::AdapterSet& adapter : adapters_.sets) adapter.attach();
 }
@@ -72,24 +73,23 @@ const pipeline::ControlNetwork* Generator::control_for(const PictureRequest& req
       log(LogLevel::warning, "the adapter was trained with control pictures: give `control_image`");
     return nullptr;
   }
-  if (!control_) control_ = control_network(model_, adapters_, options_.controlnet);
+  if (!control_) control_ = control_network(*model_, adapters_, options_.controlnet);
   if (options_.controlnet.empty() && encoder_ != nullptr)
     check_signal(learnt_signal(*encoder_), request.control);
-  return control_ ? &*control_ : nullptr;
+  return control_.get();
 }
 
 /// What all batches share, checked: with all latents, so that a wrong shape is found before the
 /// first picture is made.
 pipeline::GenerateRequest Generator::first_request(const PictureRequest& r) const {
-  constexpr double kGuidance = 7.5, kXlGuidance = 5.0;
   pipeline::GenerateRequest request;
   request.prompt = r.prompts.front();
   request.negative_prompt = r.negative_prompt;
   request.size = {r.width, r.height};
   request.steps = r.steps;
   request.sampler = sampler_choice(r.sampler, r.spacing);
-  request.guidance = {r.guidance.value_or(model_.files().sdxl() ? kXlGuidance : kGuidance),
-                      r.guidance_rescale};
+  request.guidance = r.guidance;
+  request.guidance_rescale = r.guidance_rescale;
   request.eta = r.eta;
   request.clip_skip = r.clip_skip;
   request.init_image = read_picture(r.init_image);
@@ -101,16 +101,16 @@ pipeline::GenerateRequest Generator::first_request(const PictureRequest& r) cons
   request.adapters = describe_adapters(options_.adapters);
   request.latents = read_latents(r.latents);
   if (request.latents.defined()) request.seeds.assign(static_cast<std::size_t>(r.images), 0);
-  request = model_.checked(std::move(request));
+  request = pipeline::checked(*model_, std::move(request));
   if (request.control_image) request.control_image = control_picture(r, request);
   return request;
 }
 
 at::Tensor Generator::sample(const pipeline::GenerateRequest& request, std::size_t batch,
                              const PictureObserver& observer) const {
-  const diffusion::SamplingPlan plan = request.sampler.plan(model_.schedule(), request.steps);
+  const diffusion::SamplingPlan plan = pipeline::sampling_plan(*model_, request);
   SamplingStep state{batch, 0, 0};
-  return model_.sample(request, [&](const diffusion::StepReport& step) {
+  return pipeline::sample(*model_, request, [&](const diffusion::StepReport& step) {
     if (state.total == 0) state.total = plan.steps.size() - step.step + 1;  // image to image
     ++state.done;
     return !observer.step || observer.step(state);
@@ -122,7 +122,7 @@ void Generator::generate_now(const PictureRequest& r, const BatchSink& sink,
   check(r);
   std::vector<std::string> texts = r.prompts;
   texts.push_back(r.negative_prompt.value_or(""));
-  model_.check_embedding_words(texts);
+  model_->check_embedding_words(texts);
   pipeline::GenerateRequest request = first_request(r);
   const at::Tensor latents = request.latents;
   const std::uint64_t seed = first_seed(r);
@@ -161,10 +161,10 @@ std::vector<MadePicture> Generator::pictures(const PictureRequest& request,
 std::vector<MadePicture> Generator::decode(const pipeline::GenerateRequest& request,
                                            const at::Tensor& latents) const {
   std::vector<MadePicture> made;
-  for (io::Image& image : model_.decode(latents)) {
+  for (io::Image& image : pipeline::decode_images(*model_, latents)) {
     const std::uint64_t seed = request.seeds[made.size()];
     made.push_back({std::move(image), request.prompt, seed,
-                    pipeline::generation_parameters(request, seed, model_.files(), hash())});
+                    pipeline::generation_parameters(request, seed, model_->description(), hash())});
   }
   return made;
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -16,8 +17,9 @@
 #include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
 #include "ringlet/io/image.h"
+#include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/merge.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/service/adapters.h"
 #include "ringlet/service/picture_request.h"
 
@@ -83,13 +85,13 @@ struct MadePicture {
 class Generator {
  public:
   /// Opens the model, teaches it the words of embeddings, loads and attaches adapters. Throws as
-  /// StableDiffusion::open, add_embeddings, load_adapters and with_control.
+  /// pipeline::open_text_to_image_model, add_embeddings, load_adapters and with_control.
   explicit Generator(ModelRequest request);
   Generator(const Generator&) = delete;
   Generator& operator=(const Generator&) = delete;
 
   /// Makes the pictures of a request batch by batch, prompt by prompt. Throws as check(),
-  /// StableDiffusion::checked and the readers of its files before the first step, and
+  /// pipeline::checked and the readers of its files before the first step, and
   /// Error(cancelled) when the observer says so.
   void generate(const PictureRequest& request, const BatchSink& sink,
                 const PictureObserver& observer = {}) const;
@@ -102,7 +104,7 @@ class Generator {
   std::vector<MadePicture> decode(const pipeline::GenerateRequest& request,
                                   const at::Tensor& latents) const;
 
-  const pipeline::StableDiffusion& model() const { return model_; }
+  const pipeline::TextToImageModel& model() const { return *model_; }
 
   /// pipeline::model_hash, which is computed beside the first pictures. Throws Error(io).
   const std::string& hash() const { return hash_.get(); }
@@ -116,13 +118,13 @@ class Generator {
                     const PictureObserver& observer) const;
 
   ModelRequest options_;
-  pipeline::StableDiffusion model_;
+  std::unique_ptr<pipeline::TextToImageModel> model_;
   std::shared_future<std::string> hash_;
   LoadedAdapters adapters_;
   const adapt::AdapterFileInfo* encoder_ = nullptr;  ///< the adapter with a control encoder
   mutable std::mutex lock_;
-  mutable std::optional<pipeline::ControlNetwork>
-      control_;  ///< made for the first request with one
+  /// Made for the first request with one.
+  mutable std::unique_ptr<pipeline::ControlNetwork> control_;
 };
 
 /// Reads every file that a request names, so that what is damaged or missing is known before a

@@ -16,6 +16,8 @@
 #include "ringlet/core/make_folder.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/model_families.h"
 #include "ringlet/service/adaptable_model.h"
 #include "ringlet/service/adapters.h"
 
@@ -25,16 +27,17 @@ namespace {
 namespace fs = std::filesystem;
 
 /// A small picture in few steps: enough to see whether two models agree.
-io::Image test_picture(const pipeline::StableDiffusion& model) {
+io::Image test_picture(const pipeline::TextToImageModel& model) {
   pipeline::GenerateRequest request;
   request.prompt = "a photo";
   request.seeds = {1};
   request.steps = 4;
   request.sampler = diffusion::find_sampler("ddim");
-  const std::int64_t unit = model.vae().config().downscale();
-  constexpr std::int64_t kLargest = 32;
-  request.size = PictureSize::square(std::min(model.unet().config().sample_size, kLargest) * unit);
-  return model.decode(model.sample(request, {})).front();
+  constexpr std::int64_t kLargest = 32;  // units of a side
+  const PictureSize own = model.defaults().size;
+  const std::int64_t most = kLargest * model.size_unit();
+  request.size = {std::min(own.width, most), std::min(own.height, most)};
+  return pipeline::generate(model, request).front();
 }
 
 /// Mean difference of two pictures in 8-bit steps.
@@ -51,16 +54,16 @@ double check_agreement(const MergeRequest& r) {
   load.device = *r.compare_on;
   if (load.files.tokenizer.empty() && fs::is_regular_file(r.model))
     load.files.tokenizer = r.model.parent_path() / "tokenizer";
-  const auto unmerged = pipeline::StableDiffusion::open(r.model, load);
-  LoadedAdapters adapters = load_adapters(unmerged, r.adapters, "");
+  const auto unmerged = pipeline::open_text_to_image_model(r.model, load);
+  LoadedAdapters adapters = load_adapters(*unmerged, r.adapters, "");
   for (adapt::AdapterSet& set : adapters.sets) set.attach();
-  const io::Image expected = test_picture(unmerged);
+  const io::Image expected = test_picture(*unmerged);
   for (adapt::AdapterSet& set : adapters.sets) set.detach();
   pipeline::LoadOptions merged = load;
   if (fs::is_directory(r.out)) merged.files.tokenizer.clear();  // it has its own
   if (fs::is_directory(r.model)) merged.files.variant.clear();  // written under the plain names
   const double found =
-      difference(expected, test_picture(pipeline::StableDiffusion::open(r.out, merged)));
+      difference(expected, test_picture(*pipeline::open_text_to_image_model(r.out, merged)));
   constexpr double kLargest = 2.0;  // fp16 files round the merged weights
   if (found > kLargest)
     throw Error(ErrorCode::mismatch, r.out.string(),
@@ -94,8 +97,8 @@ void copy_other_files(const fs::path& from, const fs::path& to) {
   }
 }
 
-/// Into the weights of a network that is no Stable Diffusion. A folder becomes a folder, with its
-/// other files.
+/// Into the weights of a network that is no text-to-image model. A folder becomes a folder, with
+/// its other files.
 void merge_other(const MergeRequest& r, const nn::FileStore& weights,
                  const LoadedAdapters& adapters) {
   const auto sets = pointers_to(adapters.sets);
@@ -126,7 +129,7 @@ void merge_into_adapter(const MergeRequest& r, const std::string& base_hash,
   adapt::save_adapter(r.out, adapt::combine(pointers_to(adapters.sets)), info);
 }
 
-void merge_model(const MergeRequest& r, const pipeline::StableDiffusion& model,
+void merge_model(const MergeRequest& r, const pipeline::TextToImageModel& model,
                  const LoadedAdapters& adapters) {
   if (with_control(adapters) != nullptr)
     log(LogLevel::warning,
@@ -147,11 +150,11 @@ bool write_merged(const MergeRequest& r) {
     merge_into_adapter(r, opened.hash, adapters);
     return false;
   }
-  if (!opened.diffusion) {
+  if (!opened.model) {
     merge_other(r, *opened.weights, adapters);
     return false;
   }
-  merge_model(r, *opened.diffusion, adapters);
+  merge_model(r, *opened.model, adapters);
   return true;
 }
 

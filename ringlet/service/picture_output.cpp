@@ -85,7 +85,7 @@ void PictureOutput::note(const fs::path& file, const pipeline::GenerateRequest& 
                       {"seed", seed},
                       {"width", request.size.width},
                       {"height", request.size.height},
-                      {"steps", request.steps},
+                      {"steps", *request.steps},
                       {"sampler", request.sampler.name()}});
 }
 
@@ -95,7 +95,7 @@ void PictureOutput::add(const Generator& generator, const pipeline::GenerateRequ
     latents_.push_back(latents.to(at::kCPU));
     for (const std::uint64_t seed : request.seeds) note(file_, request, seed);
     latent_metadata_["parameters"] = pipeline::generation_parameters(
-        request, request.seeds.front(), generator.model().files(), generator.hash());
+        request, request.seeds.front(), generator.model().description(), generator.hash());
     return;
   }
   for (MadePicture& made : generator.decode(request, latents)) {
@@ -132,11 +132,11 @@ std::vector<fs::path> PictureOutput::files() const {
 }
 
 Json generation_json(const Generator& generator, const PictureOutput& output, double seconds) {
-  const pipeline::StableDiffusion& model = generator.model();
+  const pipeline::TextToImageModel& model = generator.model();
   return {{"images", output.records()},
           {"model",
-           {{"path", model.files().path.string()},
-            {"kind", model.files().kind},
+           {{"path", model.description().path.string()},
+            {"kind", model.description().kind},
             {"sha256", generator.hash()}}},
           {"device", model.options().device.str()},
           {"precision", nn::precision_name(model.options().precision)},

@@ -9,12 +9,13 @@
 
 #include "ringlet/diffusion/noise.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/train/diffusion_loss.h"
 
 namespace ringlet::train {
 
-ControlValidation::ControlValidation(const pipeline::StableDiffusion& model,
+ControlValidation::ControlValidation(const pipeline::TextToImageModel& model,
                                      const pipeline::ControlNetwork& control, TrainingSet pictures,
                                      std::vector<io::Image> sources, ControlMetric metric,
                                      SampleOptions samples)
@@ -35,29 +36,22 @@ double ControlValidation::loss(std::size_t shift) const {
     const at::Tensor& clean = picture.crops.front().mean;
     const at::Tensor noise = diffusion::seeded_noise({samples_.seed + i}, "control validation",
                                                      clean.sizes().vec(), clean.device())(0)[0];
-    const auto text = pipeline::encode_prompts(model_.text(), std::array{picture.caption},
-                                               samples_.clip_skip, model_.options().device);
     NoisyBatch batch;
-    std::vector<at::Tensor> clean_rows, noise_rows, control_rows, text_rows, pooled_rows;
+    std::vector<at::Tensor> clean_rows, noise_rows, control_rows;
     for (const double share : kShares) {
-      batch.timesteps.push_back(static_cast<std::int64_t>(
-          share * static_cast<double>(model_.schedule().training_steps() - 1)));
+      batch.levels.push_back(model_.schedule().level(static_cast<std::int64_t>(
+          share * static_cast<double>(model_.schedule().training_steps() - 1))));
       clean_rows.push_back(clean);
       noise_rows.push_back(noise);
       control_rows.push_back(other.control);
     }
-    const auto rows = static_cast<std::int64_t>(kShares.size());
     batch.latents = at::stack(clean_rows);
     batch.noise = at::stack(noise_rows);
     batch.control = at::stack(control_rows).to(clean.device());
-    batch.text = text.embeddings.expand({rows, -1, -1}).to(model_.options().precision);
-    if (model_.files().sdxl())
-      batch.added = {text.pooled.expand({rows, -1}),
-                     models::size_conditions(samples_.size, 0, 0, samples_.size, clean.device())
-                         .expand({rows, -1})};
-    sum += denoising_errors(model_.unet(), model_.schedule(), batch, 0.0, &control_)
-               .mean()
-               .item<double>();
+    const std::array frame = {pipeline::PictureFrame{samples_.size, 0, 0, samples_.size}};
+    batch.conditions = model_.conditions(std::array{picture.caption}, frame, samples_.clip_skip)
+                           .repeated(static_cast<std::int64_t>(kShares.size()));
+    sum += denoising_errors(model_, batch, 0.0, &control_).mean().item<double>();
   }
   return sum / static_cast<double>(count);
 }
@@ -76,13 +70,13 @@ ControlScore ControlValidation::measured(std::int64_t step, io::Image& sheet) co
     pipeline::GenerateRequest request;
     request.prompt = picture.caption;
     request.steps = samples_.steps;
-    request.guidance.scale = samples_.guidance;
+    request.guidance = samples_.guidance;
     request.size = samples_.size;
     request.clip_skip = samples_.clip_skip;
     request.seeds = {samples_.seed + i};
     request.control = &control_;
     request.control_image = signal;
-    io::Image made = model_.decode(model_.sample(request, {})).front();
+    io::Image made = pipeline::generate(model_, request).front();
     if (metric_) score.metric += metric_.measure(sources_[i], made);
     pictures.insert(pictures.end(), {sources_[i], signal, std::move(made)});
   }

@@ -34,9 +34,9 @@ struct ControlScore {
 class ControlValidation {
  public:
   /// `pictures` as encode_pictures made them, with control; their `sources` in the same order.
-  ControlValidation(const pipeline::StableDiffusion& model, const pipeline::ControlNetwork& control,
-                    TrainingSet pictures, std::vector<io::Image> sources, ControlMetric metric,
-                    SampleOptions samples);
+  ControlValidation(const pipeline::TextToImageModel& model,
+                    const pipeline::ControlNetwork& control, TrainingSet pictures,
+                    std::vector<io::Image> sources, ControlMetric metric, SampleOptions samples);
 
   /// Denoising losses at fixed noise and four fixed timesteps, and the metric of pictures from
   /// fixed seeds. Those are put into `sheet`: a row per picture, with source, signal and result.
@@ -46,7 +46,7 @@ class ControlValidation {
   ControlScore measured(std::int64_t step, io::Image& sheet) const;
   double loss(std::size_t shift) const;
 
-  const pipeline::StableDiffusion& model_;
+  const pipeline::TextToImageModel& model_;
   const pipeline::ControlNetwork& control_;
   TrainingSet pictures_;
   std::vector<io::Image> sources_;

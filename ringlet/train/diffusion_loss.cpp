@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/stack.h>
@@ -40,31 +39,26 @@ double min_snr_weight(diffusion::Prediction prediction, const diffusion::NoiseLe
 
 }  // namespace
 
-at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
-                            const NoisyBatch& batch, double min_snr_gamma,
-                            const pipeline::ControlNetwork* control) {
+at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
+                            double min_snr_gamma, const pipeline::ControlNetwork* control) {
+  const diffusion::Prediction prediction = model.schedule().prediction();
   std::vector<at::Tensor> noisy, targets;
-  std::vector<double> weights, timesteps;
-  for (std::size_t i = 0; i < batch.timesteps.size(); ++i) {
+  std::vector<double> weights;
+  for (std::size_t i = 0; i < batch.levels.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);
-    const diffusion::NoiseLevel level = schedule.level(batch.timesteps[i]);
+    const diffusion::NoiseLevel& level = batch.levels[i];
     noisy.push_back(diffusion::add_noise(batch.latents[row], batch.noise[row], level));
-    targets.push_back(diffusion::training_target(schedule.prediction(), batch.latents[row],
-                                                 batch.noise[row], level));
-    weights.push_back(
-        min_snr_gamma > 0.0 ? min_snr_weight(schedule.prediction(), level, min_snr_gamma) : 1.0);
-    timesteps.push_back(level.timestep);
+    targets.push_back(
+        diffusion::training_target(prediction, batch.latents[row], batch.noise[row], level));
+    weights.push_back(min_snr_gamma > 0.0 ? min_snr_weight(prediction, level, min_snr_gamma) : 1.0);
   }
-  const auto on_device = [&](const std::vector<double>& numbers) {
-    return at::tensor(numbers, at::kFloat).to(batch.latents.device());
-  };
-  const at::Tensor latents = at::stack(noisy).to(batch.text.scalar_type());
-  const at::Tensor times = on_device(timesteps);
-  models::UNetResiduals residuals;
-  if (control) residuals = (*control)(latents, times, batch.text, &batch.added, batch.control);
-  const at::Tensor said = unet.forward(latents, times, batch.text, &batch.added, &residuals);
-  const at::Tensor error = (said.to(at::kFloat) - at::stack(targets)).pow(2).mean({1, 2, 3});
-  return min_snr_gamma > 0.0 ? error * on_device(weights) : error;
+  std::optional<pipeline::ControlInput> input;
+  if (control != nullptr) input.emplace(pipeline::ControlInput{*control, batch.control});
+  const at::Tensor said =
+      model.predict(at::stack(noisy), batch.levels, batch.conditions, input ? &*input : nullptr);
+  const at::Tensor error = (said - at::stack(targets)).pow(2).mean({1, 2, 3});
+  return min_snr_gamma > 0.0 ? error * at::tensor(weights, at::kFloat).to(batch.latents.device())
+                             : error;
 }
 
 at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
@@ -75,16 +69,14 @@ at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
   return instance + prior_weight * errors.narrow(0, instance_rows, class_rows).mean();
 }
 
-DiffusionLoss::DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet instance,
+DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSet instance,
                              TrainingSet prior, DiffusionLossOptions options)
     : model_(model), instance_(std::move(instance)), prior_(std::move(prior)), options_(options) {
   if (options_.train_text) return;
   at::NoGradGuard no_grad;
   const auto encode = [&](const std::string& caption) {
     if (!texts_.contains(caption))
-      texts_.emplace(
-          caption, pipeline::encode_prompts(model_.text(), std::array{caption}, options_.clip_skip,
-                                            model_.options().device));
+      texts_.emplace(caption, model_.encode_prompts(std::array{caption}, options_.clip_skip));
   };
   encode("");
   for (const TrainingSet* set : {&instance_, &prior_})
@@ -121,9 +113,10 @@ NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro
                                                    random.stream("noise offset", step, row.number));
     noises.push_back(std::move(noise));
     if (options_.control) controls.push_back(row.crop->control);
-    batch.timesteps.push_back(static_cast<std::int64_t>(
+    const auto timestep =
         random.stream("timestep", step, row.number)
-            .uniform_int(static_cast<std::uint64_t>(model_.schedule().training_steps()))));
+            .uniform_int(static_cast<std::uint64_t>(model_.schedule().training_steps()));
+    batch.levels.push_back(model_.schedule().level(static_cast<std::int64_t>(timestep)));
   }
   batch.latents = at::stack(latents);
   batch.noise = at::stack(noises);
@@ -131,30 +124,21 @@ NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro
   return batch;
 }
 
-void DiffusionLoss::add_text(const std::vector<Row>& rows, NoisyBatch& batch) const {
-  pipeline::TextConditions text;
-  if (options_.train_text) {
-    std::vector<std::string> captions;
-    for (const Row& row : rows) captions.push_back(row.caption);
-    text = pipeline::encode_prompts(model_.text(), captions, options_.clip_skip,
-                                    model_.options().device);
-  } else {
-    std::vector<at::Tensor> embeddings, pooled;
-    for (const Row& row : rows) {
-      embeddings.push_back(texts_.at(row.caption).embeddings);
-      if (model_.files().sdxl()) pooled.push_back(texts_.at(row.caption).pooled);
-    }
-    text = {at::cat(embeddings), pooled.empty() ? at::Tensor() : at::cat(pooled)};
+pipeline::Conditions DiffusionLoss::conditions(const std::vector<Row>& rows,
+                                               at::IntArrayRef latents) const {
+  const PictureSize size = model_.picture_size(latents);
+  std::vector<std::string> captions;
+  std::vector<pipeline::Conditions> texts;
+  std::vector<pipeline::PictureFrame> frames;
+  for (const Row& row : rows) {
+    captions.push_back(row.caption);
+    if (!options_.train_text) texts.push_back(texts_.at(row.caption));
+    frames.push_back({row.picture->size, row.crop->left, row.crop->top, size});
   }
-  batch.text = text.embeddings.to(model_.options().precision);
-  if (!model_.files().sdxl()) return;
-  std::vector<at::Tensor> sizes;
-  const std::int64_t unit = model_.vae().config().downscale();
-  const PictureSize size{batch.latents.size(3) * unit, batch.latents.size(2) * unit};
-  for (const Row& row : rows)
-    sizes.push_back(models::size_conditions(row.picture->size, row.crop->left, row.crop->top, size,
-                                            batch.latents.device()));
-  batch.added = {text.pooled, at::cat(sizes)};
+  if (options_.train_text) return model_.conditions(captions, frames, options_.clip_skip);
+  pipeline::Conditions joined = pipeline::Conditions::concatenate(texts);
+  model_.add_sizes(joined, frames);
+  return joined;
 }
 
 at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
@@ -166,9 +150,8 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch) const {
   draw(instance_, "instance order", micro_batch, rows);
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);
   NoisyBatch batch = noisy(rows, micro_batch);
-  add_text(rows, batch);
-  return combine_errors(denoising_errors(model_.unet(), model_.schedule(), batch,
-                                         options_.min_snr_gamma, options_.control),
+  batch.conditions = conditions(rows, batch.latents.sizes());
+  return combine_errors(denoising_errors(model_, batch, options_.min_snr_gamma, options_.control),
                         options_.batch_size, options_.prior_weight);
 }
 

@@ -8,9 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/diffusion/schedule.h"
-#include "ringlet/models/unet.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/diffusion/denoiser.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/training_set.h"
 
 namespace ringlet::train {
@@ -19,17 +18,16 @@ namespace ringlet::train {
 struct NoisyBatch {
   at::Tensor latents;  ///< clean, [B, C, h, w]
   at::Tensor noise;    ///< [B, C, h, w]
-  std::vector<std::int64_t> timesteps;
-  at::Tensor text;                ///< [B, tokens, width]
-  models::AddedConditions added;  ///< SDXL
-  at::Tensor control = {};        ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
+  std::vector<diffusion::NoiseLevel> levels;
+  pipeline::Conditions conditions;
+  at::Tensor control = {};  ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
 };
 
-/// Mean squared error per row, [B] in fp32, between the U-Net's prediction and what it should say.
+/// Mean squared error per row, [B] in fp32, between the model's prediction and what it should say.
 /// With `min_snr_gamma` > 0 rows are weighted by min(SNR, gamma) / SNR, or / (SNR + 1) for v
 /// (Hang et al. 2023). `control` sees the batch's control pictures.
-at::Tensor denoising_errors(const models::UNet& unet, const diffusion::Schedule& schedule,
-                            const NoisyBatch& batch, double min_snr_gamma = 0.0,
+at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
+                            double min_snr_gamma = 0.0,
                             const pipeline::ControlNetwork* control = nullptr);
 
 /// The loss of a batch from its rows' errors [B]: the mean over the first `instance_rows`, plus
@@ -54,7 +52,7 @@ struct DiffusionLossOptions {
 class DiffusionLoss {
  public:
   /// `prior` may be empty. Encodes all captions once unless the text encoders learn.
-  DiffusionLoss(const pipeline::StableDiffusion& model, TrainingSet instance, TrainingSet prior,
+  DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSet instance, TrainingSet prior,
                 DiffusionLossOptions options);
 
   /// Whatever goes wrong leaves as an Error.
@@ -71,12 +69,12 @@ class DiffusionLoss {
             std::vector<Row>& rows) const;
   at::Tensor compute(std::int64_t micro_batch) const;
   NoisyBatch noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const;
-  void add_text(const std::vector<Row>& rows, NoisyBatch& batch) const;
+  pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;
 
-  const pipeline::StableDiffusion& model_;
+  const pipeline::TextToImageModel& model_;
   TrainingSet instance_, prior_;
   DiffusionLossOptions options_;
-  std::map<std::string, pipeline::TextConditions> texts_;
+  std::map<std::string, pipeline::Conditions> texts_;  ///< by caption, without sizes
 };
 
 }  // namespace ringlet::train

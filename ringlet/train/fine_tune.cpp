@@ -14,8 +14,8 @@
 #include "ringlet/core/version.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/pipeline/merge.h"
-#include "ringlet/pipeline/model_folder.h"
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/picture_text.h"
 #include "ringlet/train/fine_tune_internal.h"
 
@@ -40,25 +40,21 @@ void FineTune::prepare(const FineTuneObserver& observer) {
   read_pictures();
   options_.load.for_training = true;
   if (full()) {
-    options_.load.trainable = {"unet"};
-    if (options_.train_text_encoder) {
-      options_.load.trainable.insert("text_encoder");
-      options_.load.trainable.insert("text_encoder_2");
-    }
+    options_.load.trainable = {pipeline::NetworkRole::denoiser};
+    if (options_.train_text_encoder)
+      options_.load.trainable.insert(pipeline::NetworkRole::text_encoder);
   }
-  model_ = std::make_unique<pipeline::StableDiffusion>(
-      pipeline::StableDiffusion::open(options_.model, options_.load));
-  if (model_->files().inpainting)
+  model_ = pipeline::open_text_to_image_model(options_.model, options_.load);
+  if (model_->inpaints())
     throw Error(ErrorCode::unsupported, options_.model.string(),
                 "inpainting models cannot be trained", "use the model that it was made from");
-  const std::int64_t unit = model_->vae().config().downscale();
-  if (options_.crop.size.empty())
-    options_.crop.size = PictureSize::square(model_->unet().config().sample_size * unit);
+  const std::int64_t unit = model_->size_unit();
+  if (options_.crop.size.empty()) options_.crop.size = model_->defaults().size;
   for (const std::int64_t side : {options_.crop.size.width, options_.crop.size.height})
     if (side < unit || side % unit != 0)
       throw Error(ErrorCode::invalid_argument, Field("resolution"),
                   std::to_string(side) + " is not a multiple of " + std::to_string(unit));
-  const std::int64_t layers = model_->text().front().encoder.config().num_hidden_layers;
+  const std::int64_t layers = model_->text_layers();
   if (options_.loss.clip_skip < 1 || options_.loss.clip_skip > layers)
     throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
                 "must lie between 1 and " + std::to_string(layers) +
@@ -69,8 +65,8 @@ void FineTune::prepare(const FineTuneObserver& observer) {
   options_.loss.train_text = options_.train_text_encoder;
   if (adapts()) build_adapters();
   if (options_.control) {
-    control_ = pipeline::ControlNetwork::create(options_.control->network, *model_, options_.seed);
-    options_.loss.control = &*control_;
+    control_ = model_->create_control(options_.control->network, options_.seed);
+    options_.loss.control = control_.get();
   }
   make_plan();
   check_pictures(observer);  // after all that takes less time
@@ -88,7 +84,8 @@ void FineTune::build_adapters() {
   const std::vector<adapt::Target> targets =
       adapt::select_targets(pipeline::adaptable(*model_), options_.targets);
   for (const adapt::Target& target : targets)
-    if (target.component.starts_with("text_encoder")) options_.loss.train_text = true;
+    if (model_->networks().at(target.component).role == pipeline::NetworkRole::text_encoder)
+      options_.loss.train_text = true;
   adapters_.emplace(options_, targets, options_.seed);
   options_.method = adapters_->method();
   plan_.budget = adapters_->budget();
@@ -97,9 +94,10 @@ void FineTune::build_adapters() {
 std::vector<Trainable> FineTune::trainables() const {
   std::vector<Trainable> found;
   if (full()) {
-    for (const auto& [component, index] : model_->indices())
-      if (options_.load.trainable.contains(component))
-        std::ranges::move(train::trainables(index, component + "."), std::back_inserter(found));
+    for (const auto& [component, network] : model_->networks())
+      if (options_.load.trainable.contains(network.role))
+        std::ranges::move(train::trainables(network.index, component + "."),
+                          std::back_inserter(found));
     return found;
   }
   if (adapters_) found = train::trainables(adapters_->set());
@@ -127,15 +125,15 @@ void FineTune::make_class_pictures(const FineTuneObserver& observer) {
     request.size = options_.crop.size;
     request.clip_skip = options_.loss.clip_skip;
     request.steps = options_.samples.steps;
-    request.guidance.scale = options_.samples.guidance;
+    request.guidance = options_.samples.guidance;
     request.seeds.clear();
     // The seed belongs to the number: a picture that is made again is the same.
     for (std::size_t n = i; n < std::min(missing.size(), i + kBatch); ++n)
       request.seeds.push_back(
           Random(options_.seed).stream("class picture", missing[n] - 1).next_u64() >> 1);
     bool go_on = true;
-    for (const at::Tensor& latent : model_->sample(request, {}).split(1)) {
-      io::write_png(file_of(missing[i++]), model_->decode(latent).front());
+    for (const at::Tensor& latent : pipeline::sample(*model_, request).split(1)) {
+      io::write_png(file_of(missing[i++]), pipeline::decode_images(*model_, latent).front());
       go_on = go_on &&
               (!observer.progress || observer.progress("making class pictures", i, missing.size()));
     }
@@ -251,9 +249,8 @@ void FineTune::save_result(Trainer& trainer) const {
   if (!options_.trainer.data_parallel.writes()) return;
   const AveragedParameters averaged(trainer);
   if (full()) {
-    pipeline::save_model(
-        *model_, result(),
-        {.replacements = pipeline::trained_tensors(*model_), .dtype = options_.save_precision});
+    model_->save(result(), {.replacements = pipeline::trained_tensors(*model_),
+                            .dtype = options_.save_precision});
   }
   if (const auto folder = controlnet()) control_->save(*folder, options_.save_precision);
   if (adapters_) save_adapters(trainer);
@@ -288,7 +285,7 @@ bool FineTune::run_stages(const FineTuneObserver& observer) {
   options_.trainer.checkpoint_folder = options_.out / kCheckpoints;
   options_.trainer.settings = settings();
   options_.trainer.settings["model"] =
-      model_->files().unet_files.empty() ? "" : pipeline::model_hash(model_->files());
+      model_->description().hash_files.empty() ? "" : pipeline::model_hash(model_->description());
   options_.trainer.settings["class pictures"] = fingerprint(class_pictures_);
   options_.trainer.settings["class pictures' contents"] = contents_of(class_pictures_);
   Trainer trainer(trainables(), loss_function(observer), options_.trainer);
@@ -310,7 +307,7 @@ bool FineTune::run_stages(const FineTuneObserver& observer) {
                     {"steps", std::to_string(trainer.steps_done())},
                     {"skipped steps", std::to_string(trainer.skipped())},
                     {"pictures", std::to_string(plan_.pictures)},
-                    {"model", plan_.model_kind + ", " + model_->files().name}};
+                    {"model", plan_.model_kind + ", " + model_->description().name}};
   report.settings = setting_lines(options_.trainer.settings);
   if (scores_) add_scores(report, *scores_, options_.control->metric.name);
   log.write_report(std::move(report), validation_ ? "per row: source, control signal, result"

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "ringlet/core/picture_size.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/control_validation.h"
 #include "ringlet/train/diffusion_loss.h"
@@ -155,11 +155,11 @@ class FineTune {
   void save_adapters(Trainer& trainer) const;
 
   FineTuneOptions options_;
-  std::unique_ptr<pipeline::StableDiffusion> model_;
+  std::unique_ptr<pipeline::TextToImageModel> model_;
   data::PictureFolder instance_;
   std::vector<data::Picture> class_pictures_;
   std::optional<AdapterTraining> adapters_;
-  std::optional<pipeline::ControlNetwork> control_;
+  std::unique_ptr<pipeline::ControlNetwork> control_;
   std::vector<data::Picture> validation_pictures_;
   std::unique_ptr<ControlValidation> validation_;
   std::optional<ControlScores> scores_;

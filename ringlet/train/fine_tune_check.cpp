@@ -23,13 +23,10 @@ constexpr std::size_t kExamples = 3;
 }  // namespace
 
 void FineTune::plan_captions() {
-  const auto& stage = model_->text().front();
-  const std::int64_t length = stage.encoder.config().max_position_embeddings;
   for (const data::Picture& picture : instance_.pictures) {
     const auto same = [&](const auto& example) { return example.first == picture.caption; };
     if (plan_.examples.size() < kExamples && std::ranges::none_of(plan_.examples, same))
-      plan_.examples.emplace_back(picture.caption,
-                                  stage.tokenizer.encode(picture.caption, length).used);
+      plan_.examples.emplace_back(picture.caption, model_->tokens(picture.caption).used);
   }
   const auto add_cut = [&](const std::string& where, const std::string& text) {
     for (pipeline::CutPrompt& cut : model_->newly_cut(std::array{text}))

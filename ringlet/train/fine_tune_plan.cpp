@@ -182,7 +182,7 @@ void FineTune::read_class_pictures() {
 }
 
 void FineTune::make_plan() {
-  plan_.model_kind = model_->files().kind;
+  plan_.model_kind = model_->description().kind;
   plan_.folder_rule = instance_.rule;
   plan_.pictures = instance_.pictures.size();
   plan_.captions = instance_.captions;

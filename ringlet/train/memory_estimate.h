@@ -6,7 +6,7 @@
 
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/core/picture_size.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::train {
 
@@ -17,7 +17,7 @@ struct MemoryRequest {
   /// Of the optimiser's state for each of them: OptimizerSpec::bytes_per_parameter.
   std::size_t optimizer_bytes = 2 * sizeof(float);
   bool average = false;      ///< with a moving average of them
-  bool full = false;         ///< the U-Net itself learns
+  bool full = false;         ///< the denoiser itself learns
   bool controlnet = false;   ///< a ControlNet learns
   bool text = false;         ///< text encoders learn
   std::int64_t rows = 1;     ///< pictures at a time
@@ -39,12 +39,12 @@ struct TrainingMemory {
 
 /// By walking the networks' layers and blocks; docs/performance.md compares it with measurements
 /// (bench/memory.py).
-TrainingMemory training_memory(const pipeline::StableDiffusion& model,
+TrainingMemory training_memory(const pipeline::TextToImageModel& model,
                                const MemoryRequest& request);
 
 /// The most memory that this process will have resident at a time (peak_resident_bytes), where a
 /// run begins now. Where the model is on another device, what it takes there.
-std::uint64_t expected_peak_bytes(const pipeline::StableDiffusion& model,
+std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
                                   const MemoryRequest& request);
 
 }  // namespace ringlet::train

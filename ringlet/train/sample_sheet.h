@@ -8,7 +8,7 @@
 
 #include "ringlet/core/picture_size.h"
 #include "ringlet/io/image.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::train {
 
@@ -24,7 +24,7 @@ struct SampleOptions {
 
 /// A row per prompt, a column per seed. `go_on` is asked between denoising steps; Error(cancelled)
 /// when it says no.
-io::Image sample_sheet(const pipeline::StableDiffusion& model, const SampleOptions& options,
+io::Image sample_sheet(const pipeline::TextToImageModel& model, const SampleOptions& options,
                        const std::function<bool()>& go_on = {});
 
 }  // namespace ringlet::train

@@ -53,20 +53,21 @@ std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef sha
 
 }  // namespace
 
-LatentCache::LatentCache(const pipeline::StableDiffusion& model, fs::path folder)
+LatentCache::LatentCache(const pipeline::TextToImageModel& model, fs::path folder)
     : model_(model), folder_(std::move(folder)) {
   if (folder_.empty()) return;
   make_folder(folder_, "choose another `cache`");
-  vae_hash_ = sha256_text(hash_of(model.indices().at("vae")) + model.files().vae.config.dump());
+  std::string autoencoders;
+  for (const auto& [name, network] : model.networks())
+    if (network.role == pipeline::NetworkRole::autoencoder)
+      autoencoders += hash_of(network.index) + network.config.dump();
+  autoencoder_hash_ = sha256_text(autoencoders);
 }
 
 EncodedCrop LatentCache::compute(const io::Image& crop) const {
   at::NoGradGuard no_grad;
-  const at::Tensor pixels = pipeline::image_to_tensor(crop).to(model_.options().device);
-  const models::LatentDistribution posterior = model_.vae().encode(pixels);
-  const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
-  return {model_.vae().scale(posterior.mean)[0].contiguous(),
-          (deviation * model_.vae().config().scaling_factor)[0].contiguous(), 0, 0};
+  const pipeline::LatentPosterior posterior = model_.encode(pipeline::image_to_tensor(crop));
+  return {posterior.mean[0].contiguous(), posterior.deviation[0].contiguous(), 0, 0};
 }
 
 EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image& crop,
@@ -75,14 +76,12 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
   if (folder_.empty()) {
     encoded = compute(crop);
   } else {
-    const std::string key = picture_hash + vae_hash_ + crop.size().short_text() + "," +
+    const std::string key = picture_hash + autoencoder_hash_ + crop.size().short_text() + "," +
                             std::to_string(left) + "," + std::to_string(top) + "," +
                             (mirrored ? "mirrored" : "plain");
     const fs::path file = folder_ / (sha256_text(key) + ".safetensors");
-    const models::VaeConfig& vae = model_.vae().config();
-    const PictureSize size = crop.size().divided_by(vae.downscale());
-    if (auto cached = read_cached(file, {vae.latent_channels, size.height, size.width},
-                                  model_.options().device)) {
+    if (auto cached =
+            read_cached(file, model_.latent_shape(crop.size()), model_.options().device)) {
       encoded = *std::move(cached);
     } else {
       encoded = compute(crop);
@@ -96,7 +95,7 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
 
 namespace {
 
-TrainingSet encode_all(const pipeline::StableDiffusion& model,
+TrainingSet encode_all(const pipeline::TextToImageModel& model,
                        const std::vector<data::Picture>& pictures, const CropOptions& options,
                        const fs::path& cache_folder, const std::function<bool()>& progress,
                        const data::ControlSettings* control) {
@@ -137,7 +136,7 @@ TrainingSet encode_all(const pipeline::StableDiffusion& model,
 
 }  // namespace
 
-TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
+TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const fs::path& cache_folder, const std::function<bool()>& progress,
                             const data::ControlSettings* control) {

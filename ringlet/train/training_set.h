@@ -12,7 +12,7 @@
 #include "ringlet/core/picture_size.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::train {
 
@@ -23,7 +23,7 @@ struct CropOptions {
   std::uint64_t seed = 0;  ///< of the random places
 };
 
-/// One way of cutting a picture: the autoencoder's posterior over it, at the U-Net's scale.
+/// One way of cutting a picture: the autoencoder's posterior over it, at the denoiser's scale.
 struct EncodedCrop {
   at::Tensor mean;       ///< [C, h, w]
   at::Tensor deviation;  ///< [C, h, w]
@@ -49,7 +49,7 @@ struct TrainingSet {
 /// with old latents. An empty folder means no cache.
 class LatentCache {
  public:
-  LatentCache(const pipeline::StableDiffusion& model, std::filesystem::path folder);
+  LatentCache(const pipeline::TextToImageModel& model, std::filesystem::path folder);
 
   /// The posterior of one crop. Damaged files of the cache are made anew, with a warning.
   EncodedCrop encode(const std::string& picture_hash, const io::Image& crop, std::int64_t left,
@@ -58,9 +58,9 @@ class LatentCache {
  private:
   EncodedCrop compute(const io::Image& crop) const;
 
-  const pipeline::StableDiffusion& model_;
+  const pipeline::TextToImageModel& model_;
   std::filesystem::path folder_;
-  std::string vae_hash_;  ///< of its weights and configuration
+  std::string autoencoder_hash_;  ///< of its weights and configuration
 };
 
 /// How many random places of a picture are encoded.
@@ -69,7 +69,7 @@ inline constexpr int kRandomCrops = 8;
 /// Encodes all pictures, and makes their control pictures when `control` says how. `progress` is
 /// called after each and stops the work with Error(cancelled) when it returns false. Throws Error
 /// as image reading does, with the file's name.
-TrainingSet encode_pictures(const pipeline::StableDiffusion& model,
+TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const std::filesystem::path& cache_folder,
                             const std::function<bool()>& progress = {},

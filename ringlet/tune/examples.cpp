@@ -10,6 +10,7 @@
 #include "ringlet/core/sha256.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/io/image.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::tune {

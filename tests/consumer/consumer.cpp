@@ -4,6 +4,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/version.h"
 #include "ringlet/io/image.h"
+#include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 
 int main(int argc, char** argv) {
@@ -17,8 +18,8 @@ int main(int argc, char** argv) {
     request.prompt = "a photo of a cat";
     request.steps = 2;
     request.sampler = model.default_sampler();
-    const at::Tensor latents = model.sample(request, {});
-    ringlet::io::write_png(argv[2], model.decode(latents).front());
+    const at::Tensor latents = ringlet::pipeline::sample(model, request);
+    ringlet::io::write_png(argv[2], ringlet::pipeline::decode_images(model, latents).front());
     std::printf("ringlet %s: %s\n", ringlet::kVersion, argv[2]);
   } catch (const ringlet::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/core/random.h"
+#include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
@@ -44,7 +45,7 @@ class CheckpointFault : public testing::TestWithParam<std::string> {
     try {
       const StableDiffusion model = StableDiffusion::open(root());
       // Flipped configurations may describe another model that can be loaded: it must also run.
-      if (!is_weights()) model.decode(model.sample(small_request(), {}));
+      if (!is_weights()) pipeline::decode_images(model, pipeline::sample(model, small_request()));
       return false;
     } catch (const Error& error) {
       EXPECT_NE(error.code(), ErrorCode::internal) << trace << ": " << error.what();
@@ -181,7 +182,7 @@ TEST_P(BadNumbers, AreReportedWhenThePictureIsMade) {
   io::save_tensors(path, tensors);
   const StableDiffusion model = StableDiffusion::open(folder / "model");
   expect_error(ErrorCode::non_finite, "NaN",
-               [&] { model.decode(model.sample(small_request(), {})); });
+               [&] { pipeline::decode_images(model, pipeline::sample(model, small_request())); });
 }
 
 INSTANTIATE_TEST_SUITE_P(Values, BadNumbers,

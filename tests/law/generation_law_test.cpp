@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/diffusion/noise.h"
+#include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
@@ -56,11 +57,12 @@ TEST_P(GenerationLaw, AnImageDoesNotDependOnItsBatch) {
     SCOPED_TRACE(sampler);
     GenerateRequest batch = request(sampler);
     batch.seeds = {5, 1, 9, 5};
-    const at::Tensor together = model.sample(batch, {});
+    const at::Tensor together = pipeline::sample(model, batch);
     for (std::size_t i = 0; i < batch.seeds.size(); ++i) {
       GenerateRequest alone = request(sampler);
       alone.seeds = {batch.seeds[i]};
-      expect_near(together.narrow(0, static_cast<std::int64_t>(i), 1), model.sample(alone, {}));
+      expect_near(together.narrow(0, static_cast<std::int64_t>(i), 1),
+                  pipeline::sample(model, alone));
     }
     expect_near(together[3], together[0]);  // the same seed
     EXPECT_GT((together[1] - together[0]).abs().max().item<double>(), 0.1);
@@ -70,10 +72,13 @@ TEST_P(GenerationLaw, AnImageDoesNotDependOnItsBatch) {
 TEST_P(GenerationLaw, TheSameRequestGivesTheSameBytes) {
   const StableDiffusion model = open();
   for (const char* sampler : kSamplers) {
-    const at::Tensor first = model.sample(request(sampler), {});
-    EXPECT_TRUE(at::equal(model.sample(request(sampler), {}), first)) << sampler;
-    EXPECT_TRUE(at::equal(open().sample(request(sampler), {}), first)) << sampler;  // loaded anew
-    EXPECT_EQ(model.decode(first)[0].pixels, model.decode(first)[0].pixels) << sampler;
+    const at::Tensor first = pipeline::sample(model, request(sampler));
+    EXPECT_TRUE(at::equal(pipeline::sample(model, request(sampler)), first)) << sampler;
+    EXPECT_TRUE(at::equal(pipeline::sample(open(), request(sampler)), first))
+        << sampler;  // loaded anew
+    EXPECT_EQ(pipeline::decode_images(model, first)[0].pixels,
+              pipeline::decode_images(model, first)[0].pixels)
+        << sampler;
   }
 }
 
@@ -81,9 +86,9 @@ TEST_P(GenerationLaw, TheNumberOfThreadsDoesNotMatter) {
   const StableDiffusion model = open();
   const int before = at::get_num_threads();
   at::set_num_threads(1);
-  const at::Tensor one = model.sample(request(), {});
+  const at::Tensor one = pipeline::sample(model, request());
   at::set_num_threads(2);
-  const at::Tensor two = model.sample(request(), {});
+  const at::Tensor two = pipeline::sample(model, request());
   at::set_num_threads(before);
   expect_near(two, one);
 }
@@ -92,28 +97,28 @@ TEST_P(GenerationLaw, GivenLatentsTakeThePlaceOfTheSeedsNoise) {
   const StableDiffusion model = open();
   GenerateRequest given = request();
   given.seeds = {3, 4};
-  const at::Tensor from_seeds = model.sample(given, {});
+  const at::Tensor from_seeds = pipeline::sample(model, given);
   given.latents = diffusion::seeded_noise(given.seeds, "latents", {4, 16, 12})(0);
   given.size = {};  // follow from the latents
-  EXPECT_TRUE(at::equal(model.sample(given, {}), from_seeds));
+  EXPECT_TRUE(at::equal(pipeline::sample(model, given), from_seeds));
   given.latents = given.latents + 0.1;
-  EXPECT_FALSE(at::equal(model.sample(given, {}), from_seeds));
+  EXPECT_FALSE(at::equal(pipeline::sample(model, given), from_seeds));
 }
 
 TEST_P(GenerationLaw, EveryInputMatters) {
   const StableDiffusion model = open();
-  const at::Tensor base = model.sample(request(), {});
+  const at::Tensor base = pipeline::sample(model, request());
   const auto expect_other = [&](const char* what, auto&& change) {
     GenerateRequest changed = request();
     change(changed);
-    const at::Tensor other = model.sample(changed, {});
+    const at::Tensor other = pipeline::sample(model, changed);
     EXPECT_GT((other - base).abs().max().item<double>(), 1e-4) << what;
   };
   expect_other("prompt", [](auto& r) { r.prompt = "dog"; });
   expect_other("negative prompt", [](auto& r) { r.negative_prompt = "dog"; });
-  expect_other("guidance", [](auto& r) { r.guidance.scale = 3.0; });
-  expect_other("no guidance", [](auto& r) { r.guidance.scale = 1.0; });
-  expect_other("rescale", [](auto& r) { r.guidance.rescale = 0.7; });
+  expect_other("guidance", [](auto& r) { r.guidance = 3.0; });
+  expect_other("no guidance", [](auto& r) { r.guidance = 1.0; });
+  expect_other("rescale", [](auto& r) { r.guidance_rescale = 0.7; });
   expect_other("steps", [](auto& r) { r.steps = 7; });
   expect_other("seed", [](auto& r) { r.seeds = {8}; });
   expect_other("sampler", [](auto& r) { r.sampler = diffusion::find_sampler("heun"); });
@@ -122,18 +127,19 @@ TEST_P(GenerationLaw, EveryInputMatters) {
 TEST_P(GenerationLaw, WithoutASamplerTheModelsOwnIsTaken) {
   const StableDiffusion model = open();
   GenerateRequest plain = request(model.default_sampler().name().c_str());
-  const at::Tensor named = model.sample(plain, {});
+  const at::Tensor named = pipeline::sample(model, plain);
   plain.sampler = {};
-  EXPECT_TRUE(at::equal(model.sample(plain, {}), named));
+  EXPECT_TRUE(at::equal(pipeline::sample(model, plain), named));
 }
 
 TEST_P(GenerationLaw, ACancelledRunLeavesNothingBehind) {
   const StableDiffusion model = open();
-  const at::Tensor before = model.sample(request(), {});
+  const at::Tensor before = pipeline::sample(model, request());
   expect_error(ErrorCode::cancelled, "stopped after step 2", [&] {
-    model.sample(request(), [](const diffusion::StepReport& report) { return report.step < 2; });
+    pipeline::sample(model, request(),
+                     [](const diffusion::StepReport& report) { return report.step < 2; });
   });
-  EXPECT_TRUE(at::equal(model.sample(request(), {}), before));
+  EXPECT_TRUE(at::equal(pipeline::sample(model, request()), before));
 }
 
 TEST_P(GenerationLaw, AFolderAndASingleFileOfTheSameTensorsAgree) {
@@ -142,8 +148,8 @@ TEST_P(GenerationLaw, AFolderAndASingleFileOfTheSameTensorsAgree) {
   LoadOptions options;  // what a file of Stable Diffusion 2 predicts must be guessed
   options.files.prediction = open().schedule().prediction();
   const auto file = StableDiffusion::open(folder_ / "model.safetensors", options);
-  const at::Tensor want = open().sample(request("ddim"), {});
-  expect_near(file.sample(request("ddim"), {}), want);
+  const at::Tensor want = pipeline::sample(open(), request("ddim"));
+  expect_near(pipeline::sample(file, request("ddim")), want);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GenerationLaw, testing::Values("sd1", "sd2", "sdxl"));
@@ -166,13 +172,14 @@ TEST_F(LowMemoryLaw, SamplingIsTheSame) {
   request.seeds = {1, 2};
   request.steps = 5;
   request.sampler = diffusion::find_sampler("ddim");
-  const at::Tensor want = open(false).sample(request, {});
-  EXPECT_TRUE(at::equal(open(true).sample(request, {}), want));
+  const at::Tensor want = pipeline::sample(open(false), request);
+  EXPECT_TRUE(at::equal(pipeline::sample(open(true), request), want));
 }
 
 TEST_F(LowMemoryLaw, SmallPicturesAreTheSame) {
   const at::Tensor latents = golden::uniform("latents", {2, 4, 16, 12});
-  const auto want = open(false).decode(latents), small = open(true).decode(latents);
+  const auto want = pipeline::decode_images(open(false), latents),
+             small = pipeline::decode_images(open(true), latents);
   ASSERT_EQ(small.size(), want.size());
   for (std::size_t i = 0; i < want.size(); ++i) {
     ASSERT_EQ(small[i].pixels.size(), want[i].pixels.size());
@@ -184,7 +191,8 @@ TEST_F(LowMemoryLaw, SmallPicturesAreTheSame) {
 // Larger than a tile: group norms see their tile only, so single pixels differ, the mean does not.
 TEST_F(LowMemoryLaw, LargePicturesAreClose) {
   const at::Tensor latents = golden::uniform("latents", {1, 4, 40, 36});
-  const auto want = open(false).decode(latents)[0], tiled = open(true).decode(latents)[0];
+  const auto want = pipeline::decode_images(open(false), latents)[0],
+             tiled = pipeline::decode_images(open(true), latents)[0];
   ASSERT_EQ(tiled.width, want.width);
   ASSERT_EQ(tiled.height, want.height);
   double sum = 0.0;

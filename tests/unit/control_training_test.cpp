@@ -8,6 +8,8 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/control.h"
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/tiny_fine_tune_test.h"
@@ -47,7 +49,7 @@ class ControlTraining : public FineTuning {
     request.control = control;
     if (control) request.control_image = data::canny_edges(waves(1, 16, 16));
     request.control_strength = strength;
-    return model.sample(request, {});
+    return pipeline::sample(model, request);
   }
 };
 
@@ -55,23 +57,23 @@ TEST_F(ControlTraining, ANewNetworkChangesNothing) {
   const auto sd = model();
   const at::Tensor plain = latents(sd, nullptr);
   for (const ControlKind kind : {ControlKind::encoder, ControlKind::controlnet}) {
-    const ControlNetwork control = ControlNetwork::create(kind, sd, 1);
-    EXPECT_EQ(control.kind(), kind);
-    EXPECT_TRUE(at::equal(latents(sd, &control), plain)) << pipeline::name_of(kind);
+    const auto control = sd.create_control(kind, 1);
+    EXPECT_EQ(control->kind(), kind);
+    EXPECT_TRUE(at::equal(latents(sd, control.get()), plain)) << pipeline::name_of(kind);
     const at::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : control.tensors())
+    for (const auto& [name, tensor] : control->tensors())
       if (name.ends_with("conv_out.weight") || name.starts_with("controlnet_")) tensor.fill_(0.1);
-    EXPECT_FALSE(at::equal(latents(sd, &control), plain)) << pipeline::name_of(kind);
-    EXPECT_TRUE(at::equal(latents(sd, &control, 0.0), plain)) << pipeline::name_of(kind);
+    EXPECT_FALSE(at::equal(latents(sd, control.get()), plain)) << pipeline::name_of(kind);
+    EXPECT_TRUE(at::equal(latents(sd, control.get(), 0.0), plain)) << pipeline::name_of(kind);
   }
 }
 
 TEST_F(ControlTraining, AControlNetStartsFromTheUNet) {
   const auto sd = model();
-  const ControlNetwork control = ControlNetwork::create(ControlKind::controlnet, sd, 1);
-  const auto& unet = sd.indices().at("unet").tensors;
+  const auto control = sd.create_control(ControlKind::controlnet, 1);
+  const auto& unet = sd.networks().at("unet").index.tensors;
   std::size_t copied = 0;
-  for (const auto& [name, tensor] : control.tensors())
+  for (const auto& [name, tensor] : control->tensors())
     if (unet.contains(name)) {
       EXPECT_TRUE(at::equal(tensor, unet.at(name))) << name;
       EXPECT_FALSE(tensor.is_same(unet.at(name))) << name;
@@ -86,12 +88,12 @@ TEST_F(ControlTraining, AnEncoderIsSavedWithItsAdapter) {
   EXPECT_EQ(FineTune(o).plan().pictures, 2u);
   EXPECT_TRUE(run(o));
   const auto sd = model();
-  const auto loaded =
-      adapt::load_adapter(o.out / "adapter.safetensors", {{"unet", &sd.indices().at("unet")}});
+  const auto loaded = adapt::load_adapter(o.out / "adapter.safetensors",
+                                          {{"unet", &sd.networks().at("unet").index}});
   EXPECT_EQ(parse_json(loaded.info.control, "control").at("signal"), "canny");
-  const ControlNetwork control =
-      ControlNetwork::from_tensors(loaded.info.control_tensors, sd, "the file");
-  EXPECT_FALSE(at::equal(latents(sd, &control), latents(sd, nullptr)));  // it has learnt something
+  const auto control = sd.control_from_tensors(loaded.info.control_tensors, "the file");
+  EXPECT_FALSE(
+      at::equal(latents(sd, control.get()), latents(sd, nullptr)));  // it has learnt something
 
   adapt::save_adapter(folder_ / "again.safetensors", loaded.set, loaded.info);
   EXPECT_EQ(file_content(folder_ / "again.safetensors"),
@@ -100,14 +102,14 @@ TEST_F(ControlTraining, AnEncoderIsSavedWithItsAdapter) {
   auto tensors = loaded.info.control_tensors;
   tensors.erase("conv_out.bias");
   expect_error(ErrorCode::mismatch, "conv_out.bias",
-               [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
+               [&] { sd.control_from_tensors(tensors, "the file"); });
   tensors = loaded.info.control_tensors;
   tensors["conv_in.weight"] = at::zeros({0, 3, 3, 3});
   expect_error(ErrorCode::mismatch, "conv_in.weight",
-               [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
+               [&] { sd.control_from_tensors(tensors, "the file"); });
   tensors.erase("conv_in.weight");
   expect_error(ErrorCode::mismatch, "conv_in.weight",
-               [&] { ControlNetwork::from_tensors(tensors, sd, "the file"); });
+               [&] { sd.control_from_tensors(tensors, "the file"); });
 }
 
 TEST_F(ControlTraining, ControlTensorsOfAFileAreChecked) {
@@ -122,7 +124,7 @@ TEST_F(ControlTraining, ControlTensorsOfAFileAreChecked) {
     change(tensors, about);
     io::save_tensors(bad, tensors, about);
     expect_error(ErrorCode::bad_format, words, [&] {
-      adapt::load_adapter(bad, {{"unet", &sd.indices().at("unet")}});
+      adapt::load_adapter(bad, {{"unet", &sd.networks().at("unet").index}});
     });
   };
   expect_bad([](auto&, auto& about) { about.erase("ringlet.control"); }, "none of its layers");
@@ -142,21 +144,21 @@ TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
             folder_ / "other/controlnet");
   EXPECT_FALSE(fs::exists(o.out / "adapter.safetensors"));
   const auto sd = model();
-  const ControlNetwork control = ControlNetwork::open(o.out / "controlnet", sd);
-  const at::Tensor made = latents(sd, &control);
+  const auto control = sd.open_control(o.out / "controlnet");
+  const at::Tensor made = latents(sd, control.get());
   EXPECT_FALSE(at::equal(made, latents(sd, nullptr)));
-  control.save(folder_ / "again", at::kFloat);
+  control->save(folder_ / "again", at::kFloat);
   EXPECT_EQ(file_content(folder_ / "again/diffusion_pytorch_model.safetensors"),
             file_content(o.out / "controlnet/diffusion_pytorch_model.safetensors"));
-  EXPECT_TRUE(at::equal(latents(sd, &control), made));
+  EXPECT_TRUE(at::equal(latents(sd, control.get()), made));
 
   expect_error(ErrorCode::not_found, "does not exist",
-               [&] { ControlNetwork::open(folder_ / "nothing", sd); });
+               [&] { sd.open_control(folder_ / "nothing"); });
   Json config = read_json_file(o.out / "controlnet/config.json");
   config["cross_attention_dim"] = config["cross_attention_dim"].get<int>() + 1;
   std::ofstream(o.out / "controlnet/config.json") << config.dump();
   expect_error(ErrorCode::mismatch, "another kind of U-Net",
-               [&] { ControlNetwork::open(o.out / "controlnet", sd); });
+               [&] { sd.open_control(o.out / "controlnet"); });
 }
 
 TEST_F(ControlTraining, AControlNetIsSavedBesideItsAdapterInTheSameType) {
@@ -171,13 +173,13 @@ TEST_F(ControlTraining, AControlNetIsSavedBesideItsAdapterInTheSameType) {
     for (const auto& [name, tensor] : io::load_tensors(file))
       EXPECT_EQ(tensor.scalar_type(), at::kHalf) << name;
   EXPECT_FALSE(FineTune(control_options("other", ControlKind::encoder)).controlnet());
-  ControlNetwork::open(*both.controlnet(), model());
+  model().open_control(*both.controlnet());
 
-  const ControlNetwork large = ControlNetwork::create(ControlKind::controlnet, model(), 1);
+  const auto large = model().create_control(ControlKind::controlnet, 1);
   const at::NoGradGuard no_grad;
-  at::Tensor(large.tensors().begin()->second).fill_(1e6);
+  at::Tensor(large->tensors().begin()->second).fill_(1e6);
   expect_error(ErrorCode::non_finite, "use fp32 or bf16",
-               [&] { large.save(folder_ / "large", at::kHalf); });
+               [&] { large->save(folder_ / "large", at::kHalf); });
 }
 
 TEST_F(ControlTraining, ResumeIsBitExact) {

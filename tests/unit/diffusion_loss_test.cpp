@@ -12,6 +12,7 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/nn/gradient_checkpoint.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
@@ -100,7 +101,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
   const EncodedCrop& crop = set.pictures[0].crops[0];
   const std::vector<std::string> captions = {"a dog"};
   const at::NoGradGuard no_grad;
-  const auto text = pipeline::encode_prompts(model.text(), captions, 1, at::kCPU);
+  const at::Tensor text = model.encode_prompts(captions, 1).get("text");
   const auto error_of = [&](std::uint64_t n, std::uint64_t row) {
     const auto normal = [&](const char* stream, const nn::Shape& shape) {
       at::Tensor out = at::empty(shape, at::kFloat);
@@ -118,7 +119,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
     const auto level = model.schedule().level(timestep);
     const at::Tensor noisy = level.alpha * latents + level.sigma * noise;
     const at::Tensor said = model.unet().forward(
-        noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)), text.embeddings);
+        noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)), text);
     return (said[0] - noise).square().mean().item<double>();
   };
   for (const std::int64_t n : {0, 1, 5}) {
@@ -222,17 +223,18 @@ TEST_P(MinSnr, WeightsAreThePapers) {
   const bool v = model.schedule().prediction() == diffusion::Prediction::v;
   EXPECT_EQ(v, std::string(GetParam()) == "sd2");
   NoisyBatch batch;
-  batch.timesteps = {0, 40, 333, 700, 999};
-  const auto rows = static_cast<std::int64_t>(batch.timesteps.size());
+  for (const std::int64_t timestep : {0, 40, 333, 700, 999})
+    batch.levels.push_back(model.schedule().level(timestep));
+  const auto rows = static_cast<std::int64_t>(batch.levels.size());
   batch.latents = uniform("latents", {rows, 4, 8, 8});
   batch.noise = uniform("noise", {rows, 4, 8, 8});
-  batch.text = uniform("text", {rows, 7, 64});
+  batch.conditions.set("text", uniform("text", {rows, 7, 64}));
   const at::NoGradGuard no_grad;
-  const at::Tensor plain = denoising_errors(model.unet(), model.schedule(), batch);
+  const at::Tensor plain = denoising_errors(model, batch);
   for (const double gamma : {1.0, 5.0}) {
-    const at::Tensor weighted = denoising_errors(model.unet(), model.schedule(), batch, gamma);
+    const at::Tensor weighted = denoising_errors(model, batch, gamma);
     for (std::int64_t row = 0; row < rows; ++row) {
-      const auto level = model.schedule().level(batch.timesteps[static_cast<std::size_t>(row)]);
+      const auto& level = batch.levels[static_cast<std::size_t>(row)];
       const double snr = level.alpha * level.alpha / (level.sigma * level.sigma);
       const double weight = std::min(snr, gamma) / (v ? snr + 1.0 : snr);
       const double expected = weight * plain[row].item<double>();
@@ -249,13 +251,10 @@ INSTANTIATE_TEST_SUITE_P(Models, MinSnr, testing::Values("sd1", "sd2"),
 // Checkpointing of the whole U-Net, adapters and a learning text encoder included.
 TEST(DiffusionLoss, CheckpointingGivesTheSameGradients) {
   const auto& model = model_of("sd1");
-  adapt::Components components;
-  for (const auto& [name, index] : model.indices())
-    if (name != "vae") components.emplace(name, &index);
   adapt::AdapterSet set = adapt::AdapterSet::create(
       adapt::parse_method("trm(rank=2)+lora(rank=2)"),
-      adapt::select_targets(components, {.presets = {"all", "text-encoder"}}), adapt::FactorTable(),
-      Random(1));
+      adapt::select_targets(pipeline::adaptable(model), {.presets = {"all", "text-encoder"}}),
+      adapt::FactorTable(), Random(1));
   {
     const at::NoGradGuard no_grad;  // up is zero at the start, and so are down's gradients
     for (const auto& [name, tensor] : set.parameters())

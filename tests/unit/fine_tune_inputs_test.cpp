@@ -1,6 +1,8 @@
 // What a run says of its pictures, captions and prompts before it starts.
 #include <fstream>
 
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/log_capture.h"
@@ -85,7 +87,7 @@ TEST_F(FineTuneInputs, AModelSaysOfAPromptOnceThatItIsTooLong) {
     request.negative_prompt = "no " + long_text();
     request.size = {16, 16};
     request.steps = 1;
-    model.sample(request, {});
+    pipeline::sample(model, request);
   }
   EXPECT_EQ(count_of(log.warnings(), "too long"), 2u) << log.warnings();
 }

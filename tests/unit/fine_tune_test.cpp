@@ -9,6 +9,7 @@
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/log_capture.h"
@@ -58,8 +59,8 @@ TEST_F(FineTuning, MakesAnAdapterThatOpens) {
   EXPECT_TRUE(fs::exists(o.out / "samples/step-00000003.png"));
   EXPECT_TRUE(fs::exists(o.out / "checkpoints/step-00000003.safetensors"));
   const auto model = pipeline::StableDiffusion::open(o.model);
-  const auto loaded =
-      adapt::load_adapter(o.out / "adapter.safetensors", {{"unet", &model.indices().at("unet")}});
+  const auto loaded = adapt::load_adapter(o.out / "adapter.safetensors",
+                                          {{"unet", &model.networks().at("unet").index}});
   EXPECT_EQ(loaded.set.method().text(), FineTune(options("other")).plan().method);
   const Json training = parse_json(loaded.info.training, "training");
   EXPECT_EQ(training.at("steps"), 3);
@@ -294,13 +295,13 @@ TEST_F(FineTuning, AllWeightsMakeAModelFolderThatOpens) {
   EXPECT_EQ(before.schedule().prediction(), diffusion::Prediction::epsilon);
   EXPECT_EQ(after.schedule().prediction(), diffusion::Prediction::v);  // what it was trained for
   std::size_t changed = 0;
-  for (const auto& [component, index] : before.indices())
-    for (const auto& [name, tensor] : index.tensors) {
-      const bool same = at::equal(tensor, after.indices().at(component).tensors.at(name));
+  for (const auto& [component, network] : before.networks())
+    for (const auto& [name, tensor] : network.index.tensors) {
+      const bool same = at::equal(tensor, after.networks().at(component).index.tensors.at(name));
       EXPECT_TRUE(same || component == "unet") << component << "." << name;
       changed += same ? 0 : 1;
     }
-  EXPECT_GT(changed, before.indices().at("unet").tensors.size() / 2);
+  EXPECT_GT(changed, before.networks().at("unet").index.tensors.size() / 2);
 }
 
 TEST_F(FineTuning, AllWeightsResumeBitExactlyToo) {

@@ -6,6 +6,7 @@
 
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/core/memory_use.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "ringlet/train/optimizers.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
@@ -33,7 +34,7 @@ class MemoryEstimate : public testing::Test {
   adapt::AdapterSet adapters(const std::string& method, const adapt::TargetOptions& targets) const {
     return adapt::AdapterSet::create(
         adapt::parse_method(method),
-        adapt::select_targets({{"unet", &model_->indices().at("unet")}}, targets),
+        adapt::select_targets({{"unet", &model_->networks().at("unet").index}}, targets),
         adapt::FactorTable(), Random(1));
   }
 
@@ -45,8 +46,8 @@ TEST_F(MemoryEstimate, WeightsAreWhatTheFirstStepBringsIn) {
   // What is read of the files, and a second layout of the U-Net's convolutions, which those of a
   // larger stride do without.
   std::uint64_t read = 0, layouts = 0;
-  for (const auto& [component, index] : model_->indices())
-    for (const auto& [name, layer] : index.layers) {
+  for (const auto& [component, network] : model_->networks())
+    for (const auto& [name, layer] : network.index.layers) {
       const auto* convolution = dynamic_cast<const nn::Conv2dLayer*>(layer.get());
       if (dynamic_cast<const nn::LinearLayer*>(layer.get()) != nullptr)
         read += layer->weight().nbytes();

@@ -56,8 +56,8 @@ TEST_F(ModelFolder, LoadsAndSaysWhatItIs) {
   const StableDiffusion model = StableDiffusion::open(root());
   EXPECT_EQ(model.files().kind, "Stable Diffusion 1");
   EXPECT_EQ(model.files().name, "model");
-  EXPECT_EQ(find_model(root() / "").name, "model");  // as shells complete folder names
-  EXPECT_EQ(model.default_sampler().name(), "ddim");
+  EXPECT_EQ(find_stable_diffusion(root() / "").name, "model");  // as shells complete folder names
+  EXPECT_EQ(model.defaults().sampler.name(), "ddim");
   EXPECT_FALSE(model.files().inpainting);
 }
 
@@ -92,7 +92,7 @@ TEST_F(ModelFolder, PickledWeightsAreRefusedWithTheWayToConvert) {
   }
   write_file_atomically(folder_ / "old.ckpt", "x");
   expect_error(ErrorCode::unsupported, "convert once with Python",
-               [&] { find_model(folder_ / "old.ckpt"); });
+               [&] { find_stable_diffusion(folder_ / "old.ckpt"); });
 }
 
 TEST_F(ModelFolder, PickledCopiesBesideSafetensorsDoNotMatter) {
@@ -102,12 +102,12 @@ TEST_F(ModelFolder, PickledCopiesBesideSafetensorsDoNotMatter) {
 
 TEST_F(ModelFolder, TheSafetyCheckerIsNotNeeded) {
   edit_index([](Json& index) { index.erase("safety_checker"); });
-  EXPECT_NO_THROW(find_model(root()));
+  EXPECT_NO_THROW(find_stable_diffusion(root()));
   edit_index([](Json& index) {  // listed, but not downloaded
     index["safety_checker"] = {"stable_diffusion", "StableDiffusionSafetyChecker"};
     index["feature_extractor"] = {"transformers", "CLIPImageProcessor"};
   });
-  EXPECT_NO_THROW(find_model(root()));
+  EXPECT_NO_THROW(find_stable_diffusion(root()));
 }
 
 TEST_F(ModelFolder, OtherPipelinesAreRefusedByName) {
@@ -127,9 +127,9 @@ TEST_F(ModelFolder, APartThatTheIndexDoesNotListIsNamed) {
 }
 
 TEST_F(ModelFolder, AShardedUNetIsTheSameUNet) {
-  const auto whole = StableDiffusion::open(root()).indices().at("unet").tensors;
+  const auto whole = StableDiffusion::open(root()).networks().at("unet").index.tensors;
   shard_unet();
-  const auto sharded = StableDiffusion::open(root()).indices().at("unet").tensors;
+  const auto sharded = StableDiffusion::open(root()).networks().at("unet").index.tensors;
   ASSERT_EQ(sharded.size(), whole.size());
   for (const auto& [name, tensor] : whole) EXPECT_TRUE(at::equal(sharded.at(name), tensor)) << name;
 }
@@ -185,27 +185,29 @@ TEST(FindModel, AnFp16FolderLoads) {
   const TemporaryFolder folder;
   golden::write_folder(folder / "model", "sd1", "fp16");
   const StableDiffusion model = StableDiffusion::open(folder / "model");
-  EXPECT_EQ(model.indices().at("unet").tensors.begin()->second.scalar_type(), at::kFloat);
-  EXPECT_EQ(model.files().unet_files.front().filename(),
+  EXPECT_EQ(model.networks().at("unet").index.tensors.begin()->second.scalar_type(), at::kFloat);
+  EXPECT_EQ(model.files().hash_files.front().filename(),
             "diffusion_pytorch_model.fp16.safetensors");
 }
 
 TEST(FindModel, WhatIsNoModelIsSaid) {
   const TemporaryFolder folder;
-  expect_error(ErrorCode::invalid_argument, "model: ", [] { find_model(""); });
+  expect_error(ErrorCode::invalid_argument, "model: ", [] { find_stable_diffusion(""); });
   expect_error(ErrorCode::not_found, "the model does not exist",
-               [&] { find_model(folder / "none"); });
+               [&] { find_stable_diffusion(folder / "none"); });
   expect_error(ErrorCode::not_found, "does not download models",
-               [] { find_model("runwayml/stable-diffusion-v1-5"); });
-  expect_error(ErrorCode::not_found, "no model_index.json", [&] { find_model(folder.path()); });
+               [] { find_stable_diffusion("runwayml/stable-diffusion-v1-5"); });
+  expect_error(ErrorCode::not_found, "no model_index.json",
+               [&] { find_stable_diffusion(folder.path()); });
 }
 
 // std::filesystem's own exceptions must not leave the library, nor be called a defect.
 TEST(FindModel, PathsThatTheSystemRefusesAreInputErrors) {
   const TemporaryFolder folder;
   fs::create_symlink("loop", folder / "loop");
-  expect_error(ErrorCode::io, "loop", [&] { find_model(folder / "loop"); });
-  expect_error(ErrorCode::io, "aaa", [&] { find_model(folder / std::string(5000, 'a')); });
+  expect_error(ErrorCode::io, "loop", [&] { find_stable_diffusion(folder / "loop"); });
+  expect_error(ErrorCode::io, "aaa",
+               [&] { find_stable_diffusion(folder / std::string(5000, 'a')); });
   expect_error(ErrorCode::io, "loop", [&] { StableDiffusion::open(folder / "loop"); });
 }
 

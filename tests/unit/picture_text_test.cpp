@@ -17,6 +17,7 @@ GenerateRequest request() {
   request.prompt = "a cat, (sitting:1.2)";
   request.negative_prompt = "blurry";
   request.steps = 20;
+  request.guidance = 7.5;
   request.size = {512, 768};
   request.sampler = diffusion::find_sampler("dpmpp-2m-karras");
   return request;
@@ -51,7 +52,8 @@ TEST(PictureText, ANegativePromptThatSaysNothingIsLeftOut) {
 TEST(PictureText, EverythingThatChangesThePictureIsSaid) {
   GenerateRequest special = request();
   special.clip_skip = 2;
-  special.guidance = {.scale = 7.0, .rescale = 0.7};
+  special.guidance = 7.0;
+  special.guidance_rescale = 0.7;
   special.eta = 0.5;
   special.init_image = io::Image{1, 1, {0, 0, 0}};
   special.strength = 0.35;
@@ -90,7 +92,7 @@ TEST(PictureText, TheModelHashIsTheFiles) {
   const TemporaryFolder folder;
   write_file_atomically(folder / "unet.safetensors", "abc");
   ModelFiles model;
-  model.unet_files = {folder / "unet.safetensors"};
+  model.hash_files = {folder / "unet.safetensors"};
   EXPECT_EQ(model_hash(model), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 

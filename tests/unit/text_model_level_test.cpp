@@ -12,8 +12,8 @@
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/pipeline/extract.h"
 #include "ringlet/pipeline/merge.h"
-#include "ringlet/pipeline/model_folder.h"
 #include "ringlet/pipeline/other_network.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 
@@ -81,12 +81,12 @@ TEST(TextModelLevel, FoldersWithoutItAreOpenedMergedAndCompared) {
 
   const auto level = open(with), bare = open(without);
   for (const char* part : {"text_encoder", "text_encoder_2"}) {
-    const auto& tensors = bare.indices().at(part).tensors;
-    EXPECT_EQ(tensors.size(), level.indices().at(part).tensors.size());
+    const auto& tensors = bare.networks().at(part).index.tensors;
+    EXPECT_EQ(tensors.size(), level.networks().at(part).index.tensors.size());
     EXPECT_TRUE(tensors.contains("text_model." + kLayer + ".weight"));
   }
-  EXPECT_TRUE(formats::lacks_text_model_level(*bare.files().text_encoder.weights));
-  EXPECT_FALSE(formats::lacks_text_model_level(*level.files().text_encoder.weights));
+  EXPECT_TRUE(formats::lacks_text_model_level(*bare.files().parts.at("text_encoder").weights));
+  EXPECT_FALSE(formats::lacks_text_model_level(*level.files().parts.at("text_encoder").weights));
 
   // An adapter that was made on one fits the other.
   adapt::save_adapter(folder / "own.safetensors", adapters(level));
@@ -127,7 +127,7 @@ TEST(TextModelLevel, NovelAiCheckpointsAreReadAndMergedInTheirNames) {
   io::save_tensors(folder / "nai.safetensors", tensors);
   golden::write_tokenizer(folder / "tokenizer", "<|endoftext|>");
   const auto model = open(folder / "nai.safetensors");
-  EXPECT_TRUE(model.indices().at("text_encoder").layers.contains("text_model." + kLayer));
+  EXPECT_TRUE(model.networks().at("text_encoder").index.layers.contains("text_model." + kLayer));
   const adapt::AdapterSet set = adapters(model);
   const adapt::AdapterSet* const one = &set;
   merge_into_file(model, {&one, 1}, folder / "merged.safetensors");
@@ -136,7 +136,7 @@ TEST(TextModelLevel, NovelAiCheckpointsAreReadAndMergedInTheirNames) {
   EXPECT_FALSE(
       at::equal(merged.at(prefix + kLayer + ".weight"), tensors.at(prefix + kLayer + ".weight")));
   // A folder made of it has today's usual names.
-  save_model(model, folder / "folder", {});
+  model.save(folder / "folder", {});
   EXPECT_TRUE(has_level(io::load_tensors(folder / "folder/text_encoder/model.safetensors")));
 }
 

@@ -11,6 +11,7 @@
 #include "ringlet/data/crop.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/image_tensor.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/golden/tiny_model.h"

@@ -1,4 +1,4 @@
-// What a pass of a text-to-image model's networks holds in memory, block by block. Counts are of
+// What a pass of Stable Diffusion's networks holds in memory, block by block. Counts are of
 // numbers (activations), for one batch.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include "ringlet/models/unet_config.h"
 #include "ringlet/models/vae.h"
 
-namespace ringlet::train {
+namespace ringlet::pipeline {
 
 struct PassShape {
   std::int64_t rows = 1;  ///< pictures at a time
@@ -43,4 +43,4 @@ double unet_inference(const models::UNetConfig& config, const PassShape& shape);
 double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, PictureSize size);
 double vae_encoding(const models::VaeConfig& config, PictureSize size);
 
-}  // namespace ringlet::train
+}  // namespace ringlet::pipeline

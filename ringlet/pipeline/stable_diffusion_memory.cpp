@@ -1,4 +1,4 @@
-#include "ringlet/train/activation_memory.h"
+#include "ringlet/pipeline/stable_diffusion_memory.h"
 
 #include <algorithm>
 #include <initializer_list>
@@ -9,7 +9,7 @@
 #include "ringlet/adapt/plan.h"
 #include "ringlet/core/picture_size.h"
 
-namespace ringlet::train {
+namespace ringlet::pipeline {
 namespace {
 
 double number(std::int64_t count) { return static_cast<double>(count); }
@@ -238,4 +238,4 @@ double vae_encoding(const models::VaeConfig& config, PictureSize size) {
   return most;
 }
 
-}  // namespace ringlet::train
+}  // namespace ringlet::pipeline

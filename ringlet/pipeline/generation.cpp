@@ -1,0 +1,257 @@
+#include "ringlet/pipeline/generation.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/diffusion/guidance.h"
+#include "ringlet/diffusion/noise.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/image_tensor.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+[[noreturn]] void invalid(const Field& where, const std::string& what,
+                          const std::string& hint = {}) {
+  throw Error(ErrorCode::invalid_argument, where, what, hint);
+}
+
+void check_side(const Field& option, std::int64_t pixels, std::int64_t unit) {
+  if (pixels < unit || pixels % unit != 0) {
+    const std::int64_t near = std::max(unit, (pixels + unit / 2) / unit * unit);
+    invalid(option, std::to_string(pixels) + " is not a multiple of " + std::to_string(unit),
+            "try " + std::to_string(near));
+  }
+  constexpr std::int64_t kLargest = 8192;
+  if (pixels > kLargest)
+    invalid(option, std::to_string(pixels) + " pixels are too many",
+            "the largest side is " + std::to_string(kLargest));
+}
+
+/// Given start noise says what size the pictures have.
+void check_latents(const TextToImageModel& model, GenerateRequest& request) {
+  const at::Tensor& latents = request.latents;
+  const std::int64_t unit = model.size_unit();
+  const std::int64_t channels = model.latent_shape({unit, unit}).front();
+  if (latents.dim() != 4 || latents.size(1) != channels) {
+    const std::string divisor = std::to_string(model.picture_size({channels, 1, 1}).width);
+    throw Error(ErrorCode::mismatch, Field("latents"),
+                "the tensor must have the shape [images, " + std::to_string(channels) +
+                    ", height / " + divisor + ", width / " + divisor + "]");
+  }
+  if (latents.size(0) != static_cast<std::int64_t>(request.seeds.size()))
+    throw Error(ErrorCode::mismatch, Field("latents"),
+                "the tensor holds " + std::to_string(latents.size(0)) + " images, but " +
+                    std::to_string(request.seeds.size()) + " are asked for");
+  const PictureSize made = model.picture_size(latents.sizes());
+  const auto fits = [](std::int64_t& pixels, std::int64_t own, const Field& option) {
+    if (pixels == 0) pixels = own;
+    if (pixels != own)
+      throw Error(ErrorCode::mismatch, option,
+                  std::to_string(pixels) + " does not fit the given latents, which make " +
+                      std::to_string(own));
+  };
+  fits(request.size.height, made.height, Field("height"));
+  fits(request.size.width, made.width, Field("width"));
+}
+
+/// Pictures that the request starts from or looks at.
+void check_pictures(const TextToImageModel& model, const GenerateRequest& request) {
+  if (request.mask_image && !model.inpaints())
+    invalid(Field("mask_image"), "the model is no inpainting model",
+            "use a model whose U-Net has 9 input channels");
+  if (request.mask_image && !request.init_image)
+    invalid(Field("mask_image"), "a mask needs the picture that it belongs to",
+            "give `init_image`");
+  if (request.control_image && request.control == nullptr)
+    invalid(Field("control_image"), "nothing looks at it",
+            "give an adapter that was trained with `control`, or `controlnet=FOLDER`");
+  if (request.control != nullptr && !request.control_image)
+    invalid(Field("control_image"), "the control network needs a picture");
+  if (request.control != nullptr && model.inpaints())
+    invalid(Field("control_image"), "inpainting models take no control network");
+}
+
+/// Image-to-image starts in the middle; inpainting sees its picture at every step.
+bool starts_from_picture(const GenerateRequest& request) {
+  return request.init_image && !request.mask_image;
+}
+
+std::int64_t rows_of(const GenerateRequest& request) {
+  return static_cast<std::int64_t>(request.seeds.size());
+}
+
+at::Tensor fitted(const io::Image& image, const GenerateRequest& request) {
+  return image_to_tensor(io::resize_and_crop(image, request.size));
+}
+
+/// A draw from the posterior of each seed.
+at::Tensor encode_picture(const TextToImageModel& model, const at::Tensor& pixels,
+                          const GenerateRequest& request, const char* stream) {
+  const at::Device device = model.options().device;
+  const LatentPosterior posterior = model.encode(pixels.to(device));
+  return posterior.sample(diffusion::seeded_noise(
+      request.seeds, stream, posterior.mean.sizes().slice(1).vec(), device)(0));
+}
+
+/// Mask and masked picture's latents, which inpainting models take beside the latents. Without a
+/// mask the whole picture is new.
+std::pair<at::Tensor, at::Tensor> masked_picture(const TextToImageModel& model,
+                                                 const GenerateRequest& request) {
+  const auto [width, height] = request.size;
+  at::Tensor pixels = at::zeros({1, 3, height, width});
+  at::Tensor mask = at::ones({1, 1, height, width});
+  if (request.mask_image) {
+    mask = fitted(*request.mask_image, request).mean(1, /*keepdim=*/true).ge(0.0).to(at::kFloat);
+    pixels = fitted(*request.init_image, request) * (1.0 - mask);
+  }
+  return {mask.expand({rows_of(request), 1, height, width}),
+          encode_picture(model, pixels, request, "masked image")};
+}
+
+void warn_of_cut_prompts(const TextToImageModel& model, const GenerateRequest& request,
+                         bool guided) {
+  std::vector<std::string> prompts = {request.prompt};
+  if (guided && request.negative_prompt) prompts.push_back(*request.negative_prompt);
+  for (const CutPrompt& cut : model.newly_cut(prompts))
+    log(LogLevel::warning, "the prompt is too long for the model's " + std::to_string(cut.limit) +
+                               " tokens; this part is ignored: \"" + cut.cut + "\"");
+}
+
+/// Conditions of the whole batch; with guidance the negative prompt's come first.
+Conditions request_conditions(const TextToImageModel& model, const GenerateRequest& request,
+                              bool guided) {
+  warn_of_cut_prompts(model, request, guided);
+  const std::array frame = {PictureFrame{request.size, 0, 0, request.size}};
+  const Conditions positive = model.encode_prompts(std::array{request.prompt}, request.clip_skip);
+  std::vector<Conditions> halves;
+  if (guided)
+    halves.push_back(
+        request.negative_prompt
+            ? model.encode_prompts(std::array{*request.negative_prompt}, request.clip_skip)
+            : model.without_prompt(positive, request.clip_skip));
+  halves.push_back(positive);
+  for (Conditions& half : halves) {
+    model.add_sizes(half, frame);
+    half = half.repeated(rows_of(request));
+  }
+  if (model.inpaints()) {
+    const auto [mask, picture] = masked_picture(model, request);
+    for (Conditions& half : halves) model.add_masked_picture(half, mask, picture);
+  }
+  return Conditions::concatenate(halves);
+}
+
+diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateRequest& request) {
+  const diffusion::Guidance guidance{*request.guidance, request.guidance_rescale};
+  const bool guided = guidance.scale > 1.0;
+  const Conditions conditions = request_conditions(model, request, guided);
+  at::Tensor picture;
+  if (request.control)
+    picture = control_tensor(io::resize_and_crop(*request.control_image, request.size))
+                  .to(model.options().device);
+  diffusion::Denoiser network = [&model, conditions, picture, network = request.control,
+                                 strength = request.control_strength](
+                                    const at::Tensor& x, const diffusion::NoiseLevel& level) {
+    if (network == nullptr) return model.predict(x, {&level, 1}, conditions);
+    const ControlInput control{*network, picture, strength};
+    return model.predict(x, {&level, 1}, conditions, &control);
+  };
+  return guided ? diffusion::classifier_free_guidance(std::move(network), guidance) : network;
+}
+
+at::Tensor start(const TextToImageModel& model, const GenerateRequest& request,
+                 const diffusion::SamplingPlan& plan) {
+  const at::Device device = model.options().device;
+  const at::Tensor noise =
+      request.latents.defined()
+          ? request.latents.to(device, at::kFloat)
+          : diffusion::seeded_noise(request.seeds, "latents", model.latent_shape(request.size),
+                                    device)(0);
+  if (!starts_from_picture(request)) return noise * plan.initial_sigma;
+  const at::Tensor picture =
+      encode_picture(model, fitted(*request.init_image, request), request, "init image");
+  return diffusion::add_noise(picture, noise, plan.steps[plan.start].from);
+}
+
+at::Tensor sample_checked(const TextToImageModel& model, const GenerateRequest& request,
+                          const diffusion::StepCallback& callback) {
+  const at::NoGradGuard no_grad;
+  const diffusion::SamplingPlan plan = sampling_plan(model, request);
+  const at::Tensor x = start(model, request, plan);
+  const diffusion::NoiseSource noise = diffusion::seeded_noise(
+      request.seeds, "sampler", x.sizes().slice(1).vec(), model.options().device);
+  return request.sampler.entry->sample(denoiser(model, request), x, plan, noise, callback);
+}
+
+std::vector<io::Image> decode_finite(const TextToImageModel& model, const at::Tensor& latents) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor pixels = model.decode(latents);
+  if (!pixels.isfinite().all().item<bool>())
+    throw Error(ErrorCode::non_finite, "autoencoder", "the image holds NaN or infinite values",
+                "use `precision=fp32`");
+  std::vector<io::Image> images;
+  for (const at::Tensor& image : pixels.unbind()) images.push_back(tensor_to_image(image));
+  return images;
+}
+
+}  // namespace
+
+GenerateRequest checked(const TextToImageModel& model, GenerateRequest request) {
+  const ModelDefaults defaults = model.defaults();
+  if (request.latents.defined()) check_latents(model, request);
+  if (request.size.width == 0) request.size.width = defaults.size.width;
+  if (request.size.height == 0) request.size.height = defaults.size.height;
+  check_side(Field("width"), request.size.width, model.size_unit());
+  check_side(Field("height"), request.size.height, model.size_unit());
+  check_pictures(model, request);
+  if (request.seeds.empty()) invalid(Field("images"), "must be at least 1");
+  if (request.clip_skip < 1) invalid(Field("clip_skip"), "must be at least 1 (the last layer)");
+  if (!request.steps) request.steps = defaults.steps;
+  if (!request.guidance) request.guidance = defaults.guidance;
+  if (request.sampler.entry == nullptr) {
+    const std::optional<diffusion::Spacing> spacing = request.sampler.spacing;
+    request.sampler = defaults.sampler;
+    request.sampler.spacing = spacing;
+  }
+  sampling_plan(model, request);  // checks the number of steps
+  return request;
+}
+
+diffusion::SamplingPlan sampling_plan(const TextToImageModel& model,
+                                      const GenerateRequest& request) {
+  diffusion::SamplingPlan plan = request.sampler.plan(model.schedule(), *request.steps);
+  plan.eta = request.eta;
+  if (request.init_image) {
+    const std::size_t middle = diffusion::start_for_strength(*request.steps, request.strength);
+    if (starts_from_picture(request)) plan.start = middle;
+  }
+  return plan;
+}
+
+at::Tensor sample(const TextToImageModel& model, const GenerateRequest& request,
+                  const diffusion::StepCallback& callback) {
+  return nn::with_ringlet_errors(
+      "sampling", [&] { return sample_checked(model, checked(model, request), callback); });
+}
+
+std::vector<io::Image> decode_images(const TextToImageModel& model, const at::Tensor& latents) {
+  return nn::with_ringlet_errors("autoencoder", [&] { return decode_finite(model, latents); });
+}
+
+std::vector<io::Image> generate(const TextToImageModel& model, const GenerateRequest& request,
+                                const diffusion::StepCallback& callback) {
+  std::vector<io::Image> images;
+  for (const at::Tensor& latent : sample(model, request, callback).split(1))
+    images.push_back(std::move(decode_images(model, latent).front()));
+  return images;
+}
+
+}  // namespace ringlet::pipeline

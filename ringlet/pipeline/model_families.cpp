@@ -1,0 +1,68 @@
+#include "ringlet/pipeline/model_families.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/stable_diffusion.h"
+
+namespace ringlet::pipeline {
+
+std::span<const ModelFamily> model_families() {
+  static const std::array kFamilies = {
+      ModelFamily{"Stable Diffusion 1, 2 and XL", is_stable_diffusion_folder,
+                  is_stable_diffusion_file,
+                  [](const std::filesystem::path& path,
+                     const LoadOptions& options) -> std::unique_ptr<TextToImageModel> {
+                    return std::make_unique<StableDiffusion>(StableDiffusion::open(path, options));
+                  },
+                  describe_stable_diffusion},
+  };
+  return kFamilies;
+}
+
+const ModelFamily* find_family(const std::filesystem::path& path,
+                               std::span<const ModelFamily> families) {
+  if (!std::filesystem::is_directory(path))
+    return find_family(io::SafetensorsFile::open(path), families);
+  const auto found = std::ranges::find_if(
+      families, [&](const ModelFamily& family) { return family.is_folder(path); });
+  return found == families.end() ? nullptr : &*found;
+}
+
+const ModelFamily* find_family(const std::shared_ptr<const io::SafetensorsFile>& file,
+                               std::span<const ModelFamily> families) {
+  const auto found = std::ranges::find_if(
+      families, [&](const ModelFamily& family) { return family.is_file(file); });
+  return found == families.end() ? nullptr : &*found;
+}
+
+const ModelFamily& family_of_folder(const std::filesystem::path& folder,
+                                    std::span<const ModelFamily> families) {
+  if (const ModelFamily* family = find_family(folder, families)) return *family;
+  const std::string pipeline = pipeline_class(folder);
+  std::vector<std::string> names;
+  for (const ModelFamily& family : families) names.push_back(family.name);
+  throw Error(ErrorCode::unsupported, (folder / "model_index.json").string(),
+              "the model is a " + pipeline, "ringlet knows " + join(names));
+}
+
+std::unique_ptr<TextToImageModel> open_text_to_image_model(const std::filesystem::path& path,
+                                                           const LoadOptions& options,
+                                                           std::span<const ModelFamily> families) {
+  return nn::with_ringlet_errors(path.string(), [&] {
+    check_model_path(path, options.files);
+    if (std::filesystem::is_directory(path))
+      return family_of_folder(path, families).open(path, options);
+    LoadOptions opened = options;
+    if (!opened.files.single_file) opened.files.single_file = io::SafetensorsFile::open(path);
+    const ModelFamily* family = find_family(opened.files.single_file, families);
+    // What a file lacks, only the reader of a family can say.
+    return (family != nullptr ? *family : families.front()).open(path, opened);
+  });
+}
+
+}  // namespace ringlet::pipeline

@@ -1,0 +1,258 @@
+// A text-to-image model as training, sampling, merging and saving see it, whatever its networks
+// are. A new family implements TextToImageModel and adds a row to model_families.cpp.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/targets.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/picture_size.h"
+#include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/diffusion/schedule.h"
+#include "ringlet/nn/weight_source.h"
+#include "ringlet/pipeline/conditions.h"
+#include "ringlet/pipeline/control.h"
+#include "ringlet/pipeline/model_files.h"
+
+namespace ringlet::pipeline {
+
+struct LoadOptions {
+  ModelFileOptions files;
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
+  bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; code images in
+                            ///< slices and tiles
+  bool for_training = false;        ///< lay frozen weights out for the backward pass, too
+  std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
+};
+
+/// A network of a model.
+struct ModelNetwork {
+  NetworkRole role = NetworkRole::denoiser;
+  nn::ModuleIndex index;  ///< its layers and tensors by dotted name
+  Json config;            ///< its configuration, which its results depend on
+};
+
+/// By the name that adapters and files call them ("unet", "text_encoder", …).
+using ModelNetworks = std::map<std::string, ModelNetwork>;
+
+/// What a picture is made with where nothing else is asked for.
+struct ModelDefaults {
+  PictureSize size;
+  std::int64_t steps = 30;
+  double guidance = 7.5;
+  diffusion::SamplerChoice sampler;
+};
+
+/// A diagonal Gaussian over latents at the denoiser's scale, both [B, channels, h, w].
+struct LatentPosterior {
+  at::Tensor mean;
+  at::Tensor deviation;
+
+  at::Tensor sample(const at::Tensor& noise) const { return mean + deviation * noise; }
+};
+
+/// A prompt as the first of a model's text encoders reads it.
+struct PromptTokens {
+  std::int64_t used = 0;   ///< that are read, begin and end included
+  std::int64_t total = 0;  ///< of the whole prompt
+  std::int64_t limit = 0;  ///< the most that are read
+  std::string cut;         ///< the words beyond the limit, or ""
+};
+
+/// A prompt that has more tokens than the text encoder takes.
+struct CutPrompt {
+  std::string prompt;
+  std::int64_t tokens = 0;  ///< of the whole, begin and end included
+  std::int64_t limit = 0;   ///< that are read
+  std::string cut;          ///< the words beyond them
+};
+
+/// What is added in a denoiser's middle to follow control pictures.
+struct ControlInput {
+  const ControlNetwork& network;  ///< made by the model that it is given to
+  at::Tensor pictures;            ///< [B or 1, 3, H, W] in [0, 1]
+  double strength = 1.0;          ///< 0 = as without control
+};
+
+/// What the activations of a training step depend on besides the model.
+struct TrainingStepShape {
+  std::int64_t rows = 1;  ///< pictures at a time
+  PictureSize size;
+  const adapt::AdapterSet* adapters = nullptr;
+  bool full = false;        ///< the denoiser's own weights learn
+  bool text = false;        ///< text encoders run in every step
+  bool controlnet = false;  ///< a ControlNet learns
+  bool gradient_checkpointing = false;
+};
+
+/// Tensors that take the place of a model's own, by network and dotted name.
+using Replacements = std::map<std::string, std::map<std::string, at::Tensor>>;
+
+struct SaveModelOptions {
+  Replacements replacements;
+  std::optional<at::ScalarType> dtype;  ///< of the weights in the files; none = as they are stored
+};
+
+/// Functions on pictures and latents may run under at::NoGradGuard or not; predict and
+/// encode_prompts carry gradients to what learns. One model may be used by one thread at a time,
+/// but for newly_cut.
+class TextToImageModel {
+ public:
+  virtual ~TextToImageModel() = default;
+
+  // What it is.
+
+  virtual const ModelDescription& description() const = 0;
+  virtual const LoadOptions& options() const = 0;
+  virtual ModelDefaults defaults() const = 0;
+
+  /// All of them; adapters change those that are not the autoencoder.
+  virtual const ModelNetworks& networks() const = 0;
+
+  /// The process that the denoiser reverses.
+  virtual const diffusion::Schedule& schedule() const = 0;
+
+  // Pictures and latents.
+
+  /// Widths and heights are multiples of this, in pixels.
+  virtual std::int64_t size_unit() const = 0;
+
+  /// [channels, h, w] of a picture of this size, and back.
+  virtual nn::Shape latent_shape(PictureSize size) const = 0;
+  virtual PictureSize picture_size(at::IntArrayRef latents) const = 0;
+
+  /// Pictures [B, 3, H, W] in [-1, 1] to latents, on the model's device.
+  virtual LatentPosterior encode(const at::Tensor& pictures) const = 0;
+
+  /// Clean latents [B, channels, h, w] to pictures [B, 3, H, W] in about [-1, 1], in fp32.
+  virtual at::Tensor decode(const at::Tensor& latents) const = 0;
+
+  // Text.
+
+  /// Throws Error(invalid_argument) for text that is not UTF-8.
+  virtual PromptTokens tokens(const std::string& prompt) const = 0;
+
+  /// How many of the text encoder's last layers can be chosen from: clip_skip counts from 1.
+  virtual std::int64_t text_layers() const { return 1; }
+
+  /// Conditions of prompts, a row each, without sizes. `clip_skip` n: the text encoder's n-th layer
+  /// from the end. Too long prompts are cut without a word: see newly_cut. Throws
+  /// Error(invalid_argument | mismatch).
+  virtual Conditions encode_prompts(std::span<const std::string> prompts,
+                                    std::int64_t clip_skip) const = 0;
+
+  /// What stands for a negative prompt that is not given, beside the row of a positive one: the
+  /// empty prompt, unless the model was trained with something else.
+  virtual Conditions without_prompt(const Conditions& positive, std::int64_t clip_skip) const;
+
+  /// Tells the model of sizes, a frame for each row; most models take none.
+  virtual void add_sizes(Conditions& conditions, std::span<const PictureFrame> frames) const;
+
+  /// Teaches the text encoders the words of a textual-inversion file (see pipeline/embedding.h) and
+  /// returns them; `word` replaces the file's only one. Throws as read_embeddings, Error(mismatch)
+  /// when the file is for other text encoders, Error(invalid_argument) for a word that is taken,
+  /// and Error(unsupported) where the model takes none.
+  virtual std::vector<std::string> add_embeddings(const std::filesystem::path& file,
+                                                  const std::string& word = {});
+
+  /// Warns of words of embeddings that none of the texts uses, and of those that stand inside
+  /// another word of a text, a part of which they replace: once for each word.
+  virtual void check_embedding_words(std::span<const std::string> texts) const;
+
+  // The denoiser.
+
+  /// The raw prediction for latents x [B, channels, h, w] of fp32, in fp32. `levels`: one for all
+  /// rows, or one each; `conditions` have B rows. What it says is the schedule's prediction().
+  virtual at::Tensor predict(const at::Tensor& x, std::span<const diffusion::NoiseLevel> levels,
+                             const Conditions& conditions,
+                             const ControlInput* control = nullptr) const = 0;
+
+  // What some models can do besides; the definitions here throw Error(unsupported).
+
+  /// Whether the denoiser sees a masked picture, for inpainting.
+  virtual bool inpaints() const { return false; }
+
+  /// Tells an inpainting model what to keep, in every row: mask [B, 1, H, W], 1 where the picture
+  /// is new, and the latents of the picture with those parts blank.
+  virtual void add_masked_picture(Conditions& conditions, const at::Tensor& mask,
+                                  const at::Tensor& latents) const;
+
+  /// A new control network, to be trained: with it the model equals the model without. Throws also
+  /// Error(invalid_argument) where the model's latents do not allow it.
+  virtual std::unique_ptr<ControlNetwork> create_control(ControlKind kind,
+                                                         std::uint64_t seed) const;
+
+  /// A control encoder from the tensors of an adapter file. Throws also Error(mismatch) that names
+  /// what does not fit.
+  virtual std::unique_ptr<ControlNetwork> control_from_tensors(
+      const std::map<std::string, at::Tensor>& tensors, const std::string& where) const;
+
+  /// A ControlNet from a folder as diffusers writes it, or one of its safetensors files beside its
+  /// config.json. Throws also Error(not_found | bad_format), and Error(mismatch) for one of another
+  /// kind of model.
+  virtual std::unique_ptr<ControlNetwork> open_control(const std::filesystem::path& path) const;
+
+  // Memory: the most bytes that are held at a time.
+
+  /// Activations of a training step.
+  virtual double training_step_bytes(const TrainingStepShape& shape) const = 0;
+
+  /// Encoding one picture, and decoding one; and a denoising step of `rows` rows without gradients.
+  virtual double encoding_bytes(PictureSize size) const = 0;
+  virtual double decoding_bytes(PictureSize size) const = 0;
+  virtual double denoising_bytes(PictureSize size, std::int64_t rows) const = 0;
+
+  // Saving.
+
+  /// Writes the model as a folder. What is not replaced comes from the model's files, unchanged.
+  /// Throws Error(non_finite) that names the tensor, Error(invalid_argument) when the folder is the
+  /// model's own, and Error(io | no_space).
+  virtual void save(const std::filesystem::path& folder, const SaveModelOptions& options) const = 0;
+
+  /// Writes a model from a single file as a single file of the same layout. Throws as save, and
+  /// Error(unsupported) for a model from a folder.
+  virtual void save_file(const std::filesystem::path& file, const Replacements& replacements) const;
+
+  /// What the files of other programs call layers, by "network.layer", where it is another name.
+  virtual std::map<std::string, std::string> class_names() const { return {}; }
+
+  // The same for all models.
+
+  /// The conditions of pictures: prompts and frames, as many of each.
+  Conditions conditions(std::span<const std::string> prompts, std::span<const PictureFrame> frames,
+                        std::int64_t clip_skip) const;
+
+  /// Which of these prompts are too long for the text encoder, each when it is asked for the first
+  /// time: whoever asks tells the user. Sampling logs a warning for those of its request. Several
+  /// threads may call it.
+  std::vector<CutPrompt> newly_cut(std::span<const std::string> prompts) const;
+
+ protected:
+  TextToImageModel();
+  TextToImageModel(TextToImageModel&&) = default;
+  TextToImageModel& operator=(TextToImageModel&&) = default;
+
+ private:
+  struct ToldPrompts;
+  std::shared_ptr<ToldPrompts> told_;  ///< asked for in newly_cut
+};
+
+/// The networks of a model that adapters can change.
+adapt::Components adaptable(const TextToImageModel& model);
+
+/// The tensors of the networks as they are in memory, for models whose weights have been trained.
+Replacements trained_tensors(const TextToImageModel& model);
+
+}  // namespace ringlet::pipeline
