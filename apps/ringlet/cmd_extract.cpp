@@ -6,13 +6,15 @@
 #include "model_options.h"
 #include "options.h"
 #include "ringlet/adapt/budget.h"
+#include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/make_folder.h"
 #include "ringlet/core/text.h"
-#include "ringlet/io/plot.h"
+#include "ringlet/io/image.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/extract.h"
+#include "ringlet/service/extraction_report.h"
 #include "verbs.h"
 
 namespace ringlet::app {
@@ -141,15 +143,6 @@ void check(ExtractOptions& o) {
   check_output(o);
 }
 
-nlohmann::json report_json(const adapt::FitReport& report) {
-  return {{"relative_error", report.relative_error},
-          {"parameters", report.parameters},
-          {"steps", report.steps},
-          {"seconds", report.seconds},
-          {"closed_form", report.closed_form},
-          {"converged", report.converged}};
-}
-
 void print_row(const std::string& name, const std::string& change, const adapt::FitReport& report) {
   std::printf("  %-68s %7s %8.4f %11lld %6lld %8.2f%s\n", printable(name).c_str(), change.c_str(),
               report.relative_error, static_cast<long long>(report.parameters),
@@ -227,38 +220,10 @@ int extract_one(const ExtractOptions& o, const Difference& difference) {
     std::printf("%s\n", o.out.c_str());
     return 0;
   }
-  nlohmann::json layers = nlohmann::json::array();
-  for (const pipeline::LayerFit& layer : found.layers) {
-    nlohmann::json row = report_json(layer.report);
-    row.update({{"layer", layer.name}, {"method", layer.method}, {"change", layer.change}});
-    layers.push_back(std::move(row));
-  }
-  print_json({{"out", o.out},
-              {"method", found.set.method().text()},
-              {"share", difference.share},
-              {"unchanged", difference.unchanged},
-              {"rounded", difference.rounded},
-              {"types", difference.types},
-              {"rounding", difference.rounding},
-              {"layers", layers},
-              {"total", report_json(found.total)}});
+  Json result = service::to_json(difference, found);
+  result["out"] = o.out;
+  print_json(result);
   return 0;
-}
-
-void write_plot(const fs::path& file, const pipeline::Comparison& comparison) {
-  io::Plot plot;
-  plot.title = "Relative error of W* - W0 against parameters";
-  plot.x_label = "parameters";
-  plot.y_label = "|W' - W*| / |W* - W0|";
-  plot.logarithmic_x = true;
-  plot.zero_y = true;
-  for (const pipeline::ComparedFit& fit : comparison.fits) {
-    if (plot.curves.empty() || plot.curves.back().name != fit.curve)
-      plot.curves.push_back({fit.curve, {}});
-    plot.curves.back().points.emplace_back(static_cast<double>(fit.total.parameters),
-                                           fit.total.relative_error);
-  }
-  io::write_png(file, io::draw_plot(plot));
 }
 
 void print_comparison(const pipeline::Comparison& comparison) {
@@ -287,30 +252,15 @@ int compare(const ExtractOptions& o, const Difference& difference,
                 found.left_out.front());
   const fs::path csv = fs::path(o.out) / "compare.csv", png = fs::path(o.out) / "compare.png";
   pipeline::write_comparison(csv, found);
-  write_plot(png, found);
+  io::write_png(png, service::draw_comparison(found));
   if (!o.common.json) {
     print_comparison(found);
     std::printf("%s\n%s\n", csv.c_str(), png.c_str());
     return 0;
   }
-  nlohmann::json fits = nlohmann::json::array();
-  for (const pipeline::ComparedFit& fit : found.fits) {
-    nlohmann::json row = report_json(fit.total);
-    row.update({{"curve", fit.curve},
-                {"method", fit.method},
-                {"budget", fit.budget},
-                {"converged_layers", fit.converged}});
-    fits.push_back(std::move(row));
-  }
-  print_json({{"csv", csv.string()},
-              {"plot", png.string()},
-              {"share", difference.share},
-              {"rounded", difference.rounded},
-              {"types", difference.types},
-              {"rounding", difference.rounding},
-              {"layers", difference.layers.size()},
-              {"fits", fits},
-              {"left_out", found.left_out}});
+  Json result = service::to_json(difference, found);
+  result.update({{"csv", csv.string()}, {"plot", png.string()}});
+  print_json(result);
   return 0;
 }
 

@@ -10,9 +10,10 @@
 #include "options.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/core/text.h"
-#include "ringlet/eval/control_metrics.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/service/control_metric.h"
+#include "ringlet/service/plan_json.h"
 #include "ringlet/train/fine_tune.h"
 #include "training_options.h"
 #include "verbs.h"
@@ -133,22 +134,6 @@ void check_numbers(const train::FineTuneOptions& run) {
                 "must be at least 1");
 }
 
-/// How far a held-out picture's result follows it, where that needs no network.
-train::ControlMetric control_metric(const data::ControlSettings& settings) {
-  if (settings.signal == data::ControlSignal::canny && settings.folder.empty())
-    return {"F1 of edges",
-            [canny = settings.canny](const io::Image& source, const io::Image& made) {
-              return eval::edge_agreement(source, made, canny).f1;
-            }};
-  if (settings.signal == data::ControlSignal::segmentation && settings.folder.empty())
-    return {"mIoU of colours", [](const io::Image& source, const io::Image& made) {
-              eval::Confusion confusion(data::kColourClasses);
-              confusion.add(data::segment_colours(source), data::segment_colours(made));
-              return confusion.scores().mean_iou;
-            }};
-  return {};
-}
-
 /// Brings the words of the command line into the library's terms.
 void translate(TrainOptions& o) {
   train::FineTuneOptions& run = o.run;
@@ -177,7 +162,7 @@ void translate(TrainOptions& o) {
     const data::ControlSettings settings{
         data::control_signal_from_name(o.control, Field("control")), o.canny, o.control_images};
     run.control = {settings, pipeline::control_kind_from_name(o.control_network),
-                   o.validation_pictures, control_metric(settings)};
+                   o.validation_pictures, service::control_metric(settings)};
   }
   check_numbers(run);
 }
@@ -198,47 +183,12 @@ void check_given(const CLI::App& app, const TrainOptions& o) {
   check_canny(app, o.control == "canny" && o.control_images.empty());
 }
 
-nlohmann::json to_json(const std::vector<data::FolderNote>& notes) {
-  nlohmann::json all = nlohmann::json::array();
-  for (const data::FolderNote& note : notes) {
-    nlohmann::json files = nlohmann::json::array();
-    for (const auto& file : note.files) files.push_back(file.generic_string());
-    all.push_back(
-        {{"kind", data::name_of(note.kind)}, {"text", data::text_of(note)}, {"files", files}});
-  }
-  return all;
-}
-
-nlohmann::json plan_json(const train::FineTunePlan& plan) {
-  nlohmann::json captions = nlohmann::json::array(), too_long = nlohmann::json::array();
-  for (const auto& [caption, tokens] : plan.examples)
-    captions.push_back({{"caption", caption}, {"tokens", tokens}});
-  for (const auto& [where, text] : plan.too_long)
-    too_long.push_back({{"where", with_options(where)},
-                        {"tokens", text.tokens},
-                        {"limit", text.limit},
-                        {"cut", text.cut}});
-  return {{"model", plan.model_kind},
-          {"pictures", plan.pictures},
-          {"captions_from_files", plan.captions},
-          {"captions", captions},
-          {"captions_too_long", too_long},
-          {"notes", to_json(plan.notes)},
-          {"class_pictures", plan.class_pictures},
-          {"class_pictures_found", plan.class_found},
-          {"class_pictures_to_make", plan.class_to_make},
-          {"class_notes", to_json(plan.class_notes)},
-          {"method", plan.method},
-          {"layers", plan.layers},
-          {"parameters", plan.parameters},
-          {"control_parameters", plan.control_parameters},
-          {"validation_pictures", plan.validation},
-          {"resolution", plan.resolution},
-          {"steps", plan.steps},
-          {"first_step", plan.first_step},
-          {"epochs", plan.epochs},
-          {"optimizer", plan.optimizer},
-          {"expected_bytes", plan.expected_bytes}};
+/// The places of texts that are too long, too, are options here.
+Json plan_json(const train::FineTunePlan& plan) {
+  Json json = service::to_json(plan);
+  for (Json& text : json.at("captions_too_long"))
+    text["where"] = with_options(text.at("where").get<std::string>());
+  return json;
 }
 
 void show_class_pictures(const train::FineTunePlan& plan, const std::string& prompt) {

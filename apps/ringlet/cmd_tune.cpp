@@ -7,6 +7,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/service/plan_json.h"
 #include "ringlet/tune/sentences.h"
 #include "ringlet/tune/tune.h"
 #include "training_options.h"
@@ -69,20 +70,6 @@ void translate(TuneCommand& o, bool has_length) {
   run.resume = o.training.resume;
 }
 
-nlohmann::json to_json(const tune::ScoreRow& row) {
-  nlohmann::json scores = nlohmann::json::object();
-  for (const tune::Score& score : row.scores) scores[score.name] = score.value;
-  return {{"step", row.step}, {"scores", scores}};
-}
-
-nlohmann::json to_json(const tune::TunePlan& plan) {
-  return {{"network", plan.network},       {"examples", plan.examples},
-          {"held_out", plan.held_out},     {"method", plan.method},
-          {"layers", plan.layers},         {"new_layers", plan.new_layers},
-          {"parameters", plan.parameters}, {"epochs", plan.epochs},
-          {"optimizer", plan.optimizer},   {"first_step", plan.first_step}};
-}
-
 void show_plan(const tune::TunePlan& plan, const TuneCommand& o) {
   std::fprintf(stderr, "The plan:\n");
   plan_line("network", plan.network + " on " + o.run.examples.weights.device.str() + " in " +
@@ -116,7 +103,7 @@ int tune_run(TuneCommand& o, bool has_length) {
   tune::Tune run(o.run);
   const bool silent = o.common.quiet || o.common.json;
   if (!silent) show_plan(run.plan(), o);
-  nlohmann::json result = {{"plan", to_json(run.plan())}};
+  nlohmann::json result = {{"plan", service::to_json(run.plan())}};
   if (!o.training.dry_run) {
     TrainProgress progress(silent, o.run.trainer.steps - run.plan().first_step);
     if (!run.run([&](const train::StepReport& step) { return progress.step(step); }))
@@ -125,7 +112,8 @@ int tune_run(TuneCommand& o, bool has_length) {
     result["result"] = run.result().string();
     result["report"] = (o.run.out / "report.html").string();
     result["seconds"] = run.seconds();
-    for (const tune::ScoreRow& row : run.scores()) result["scores"].push_back(to_json(row));
+    for (const tune::ScoreRow& row : run.scores())
+      result["scores"].push_back(service::to_json(row));
   }
   if (o.common.json) {
     print_json(result);

@@ -1,0 +1,70 @@
+#include "ringlet/service/extraction_report.h"
+
+#include <utility>
+
+#include "ringlet/io/plot.h"
+
+namespace ringlet::service {
+namespace {
+
+Json fit_json(const adapt::FitReport& report) {
+  return {{"relative_error", report.relative_error},
+          {"parameters", report.parameters},
+          {"steps", report.steps},
+          {"seconds", report.seconds},
+          {"closed_form", report.closed_form},
+          {"converged", report.converged}};
+}
+
+}  // namespace
+
+Json to_json(const pipeline::ModelDifference& difference, const pipeline::Extraction& extraction) {
+  Json layers = Json::array();
+  for (const pipeline::LayerFit& layer : extraction.layers) {
+    Json row = fit_json(layer.report);
+    row.update({{"layer", layer.name}, {"method", layer.method}, {"change", layer.change}});
+    layers.push_back(std::move(row));
+  }
+  return {{"method", extraction.set.method().text()},
+          {"share", difference.share},
+          {"unchanged", difference.unchanged},
+          {"rounded", difference.rounded},
+          {"types", difference.types},
+          {"rounding", difference.rounding},
+          {"layers", layers},
+          {"total", fit_json(extraction.total)}};
+}
+
+Json to_json(const pipeline::ModelDifference& difference, const pipeline::Comparison& comparison) {
+  Json fits = Json::array();
+  for (const pipeline::ComparedFit& fit : comparison.fits) {
+    Json row = fit_json(fit.total);
+    row.update({{"curve", fit.curve},
+                {"method", fit.method},
+                {"budget", fit.budget},
+                {"converged_layers", fit.converged}});
+    fits.push_back(std::move(row));
+  }
+  return {{"share", difference.share},          {"rounded", difference.rounded},
+          {"types", difference.types},          {"rounding", difference.rounding},
+          {"layers", difference.layers.size()}, {"fits", fits},
+          {"left_out", comparison.left_out}};
+}
+
+io::Image draw_comparison(const pipeline::Comparison& comparison) {
+  io::Plot plot;
+  plot.title = "Relative error of W* - W0 against parameters";
+  plot.x_label = "parameters";
+  plot.y_label = "|W' - W*| / |W* - W0|";
+  plot.logarithmic_x = true;
+  plot.zero_y = true;
+  for (const pipeline::ComparedFit& fit : comparison.fits) {
+    if (plot.curves.empty() || plot.curves.back().name != fit.curve)
+      plot.curves.push_back({fit.curve, {}});
+    plot.curves.back().points.emplace_back(static_cast<double>(fit.total.parameters),
+                                           fit.total.relative_error);
+  }
+  return io::draw_plot(plot);
+}
+
+}  // namespace ringlet::service
