@@ -19,7 +19,7 @@ std::string JsonFields::path(const std::string& name) const {
 }
 
 const Json* JsonFields::find(const char* name) {
-  known_.emplace_back(name);
+  if (std::ranges::find(known_, name) == known_.end()) known_.emplace_back(name);
   const auto found = object_.find(name);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
 }

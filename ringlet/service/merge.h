@@ -7,7 +7,6 @@
 
 #include <c10/core/Device.h>
 
-#include "ringlet/core/json.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_files.h"
 
