@@ -48,6 +48,23 @@ TEST(Log, ASinkThatThrowsDoesNotBlockTheNext) {
   EXPECT_EQ(capture.messages().size(), 1u);
 }
 
+TEST(Log, AThreadsOwnSinkTakesItsMessagesAlone) {
+  const LogCapture capture;
+  std::string outer, inner;
+  const ThreadLogSink first([&](LogLevel, std::string_view text) { outer += text; });
+  log(LogLevel::info, "a");
+  {
+    const ThreadLogSink second([&](LogLevel, std::string_view text) { inner += text; });
+    log(LogLevel::info, "b");
+    std::thread([] { log(LogLevel::info, "other"); }).join();
+  }
+  log(LogLevel::info, "c");
+  EXPECT_EQ(outer, "ac");
+  EXPECT_EQ(inner, "b");
+  ASSERT_EQ(capture.messages().size(), 1u);
+  EXPECT_EQ(capture.messages()[0].second, "other");
+}
+
 TEST(Log, ThreadsDoNotLoseMessages) {
   const LogCapture capture;
   std::vector<std::thread> threads;
