@@ -10,7 +10,8 @@
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/core/json.h"
-#include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/model_families.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 #include "tests/e2e/tiny_program_test.h"
 #include "tests/expect_error.h"
 #include "tests/log_capture.h"
@@ -22,9 +23,9 @@ namespace {
 class Generators : public TinyProgram {
  protected:
   Generators() {
-    const auto model = pipeline::StableDiffusion::open(write_model("sd1"));
+    const auto model = pipeline::open_text_to_image_model(write_model("sd1"));
     const auto targets =
-        adapt::select_targets(pipeline::adaptable(model), {.presets = {"attention"}});
+        adapt::select_targets(pipeline::adaptable(*model), {.presets = {"attention"}});
     const auto set = adapt::AdapterSet::create(adapt::parse_method("lora(rank=2)"), targets,
                                                adapt::FactorTable(), Random(3));
     adapt::disturb(set);
