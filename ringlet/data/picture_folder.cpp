@@ -287,6 +287,12 @@ bool is_picture(const fs::path& path) {
              io::kImageExtensions.end();
 }
 
+bool holds_pictures(const fs::path& folder) {
+  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
+    return is_picture(entry.path());
+  });
+}
+
 PictureFolder read_picture_folder(const fs::path& folder, const PictureFolderOptions& options) {
   std::error_code problem;
   if (!is_folder(folder))

@@ -54,6 +54,9 @@ std::vector<std::filesystem::path> paths_of(const std::vector<Picture>& pictures
 /// A file with one of io::kImageExtensions, in letters of either case, and not of another program.
 bool is_picture(const std::filesystem::path& path);
 
+/// Whether one of them lies in the folder itself.
+bool holds_pictures(const std::filesystem::path& folder);
+
 /// ".png" of "a.PNG".
 std::string lower_extension(const std::filesystem::path& path);
 

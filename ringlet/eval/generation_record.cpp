@@ -31,12 +31,6 @@ std::string text_of(const GenerationRecord& record) {
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-bool holds_pictures(const fs::path& folder) {
-  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
-    return data::is_picture(entry.path());
-  });
-}
-
 std::string shown(const Json& object, const std::string& name) {
   const auto found = object.find(name);
   if (found == object.end()) return "nothing";
@@ -79,7 +73,7 @@ void claim_folder(const fs::path& folder, const GenerationRecord& record) {
   make_folder(folder);
   const fs::path file = folder / kGenerationFile;
   const std::string text = text_of(record);
-  if (holds_pictures(folder)) {
+  if (data::holds_pictures(folder)) {
     if (!fs::exists(file))
       throw Error(ErrorCode::mismatch, folder.string(),
                   "holds pictures without a generation.json: what made them is not known",

@@ -58,12 +58,6 @@ std::set<std::string> folders_in(const fs::path& folder) {
   return folders;
 }
 
-bool holds_pictures(const fs::path& folder) {
-  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
-    return data::is_picture(entry.path());
-  });
-}
-
 /// Throws for names of `wanted` that `there` lacks.
 void need_partners(const std::set<std::string>& wanted, const std::set<std::string>& there,
                    const fs::path& folder, const char* what) {
@@ -242,8 +236,8 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
                           without(prompt_of(file), token), file});
   };
   const std::set<std::string> made = folders_in(generated), wanted = folders_in(reference);
-  const bool made_flat = made.empty() || holds_pictures(generated);
-  if (holds_pictures(reference) || (made_flat && wanted.size() < 2)) {
+  const bool made_flat = made.empty() || data::holds_pictures(generated);
+  if (data::holds_pictures(reference) || (made_flat && wanted.size() < 2)) {
     add("", generated, reference);
     return {std::move(pictures), std::move(real)};
   }
@@ -267,7 +261,7 @@ std::vector<SubjectPicture> read_generated(const std::vector<fs::path>& files,
 
 RealPictures read_real(const fs::path& reference) {
   const std::set<std::string> folders = folders_in(reference);
-  if (folders.size() > 1 && !holds_pictures(reference))
+  if (folders.size() > 1 && !data::holds_pictures(reference))
     throw Error(ErrorCode::mismatch, reference.string(),
                 "holds folders of " + std::to_string(folders.size()) + " subjects (" +
                     *folders.begin() + ", …), and pictures are to be made of one",
