@@ -19,8 +19,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include "ringlet/adapt/build.h"
 #include "ringlet/adapt/fit.h"
 #include "ringlet/adapt/method.h"
+#include "ringlet/adapt/method_text.h"
 
 namespace {
 

@@ -15,6 +15,7 @@
 #include <ATen/ATen.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
 #include "ringlet/models/unet.h"
 #include "ringlet/nn/gradient_checkpoint.h"

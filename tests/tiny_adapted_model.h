@@ -13,6 +13,8 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/registry.h"
 #include "tests/golden/formula.h"
 
 namespace ringlet::adapt {

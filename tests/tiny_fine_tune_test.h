@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/train/fine_tune.h"
 #include "ringlet/train/metrics_file.h"
 #include "tests/golden/tiny_model.h"
@@ -32,7 +33,7 @@ class FineTuning : public testing::Test {
     o.instance_images = folder_ / "pictures";
     o.instance_prompt = "a photo of a dog";
     o.crop.size = {16, 16};
-    o.method = "trm(rank=2)+lora(rank=2)";
+    o.learning = adapt::parse_method("trm(rank=2)+lora(rank=2)");
     o.trainer.steps = 3;
     o.trainer.learning_rate.peak = 1e-2;
     o.samples.images = 1;

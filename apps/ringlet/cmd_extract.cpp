@@ -6,6 +6,7 @@
 #include "model_options.h"
 #include "options.h"
 #include "ringlet/adapt/budget.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/make_folder.h"
@@ -195,9 +196,11 @@ void describe(const ExtractOptions& o, const Difference& difference) {
 
 adapt::Method chosen_method(const ExtractOptions& o, const Difference& difference) {
   if (o.budget.empty()) return adapt::parse_method(o.method);
-  const adapt::BudgetPlan plan = adapt::fit_budget(o.method, adapt::parse_budget(o.budget),
-                                                   difference.targets(), adapt::FactorTable());
-  say(o, "budget: " + plan.method.text() + ", " + std::to_string(plan.parameters) + " parameters");
+  const adapt::BudgetPlan plan =
+      adapt::fit_budget(adapt::parse_method(o.method), adapt::parse_budget(o.budget),
+                        difference.targets(), adapt::FactorTable());
+  say(o, "budget: " + adapt::method_text(plan.method) + ", " + std::to_string(plan.parameters) +
+             " parameters");
   return plan.method;
 }
 
@@ -236,7 +239,8 @@ void print_comparison(const pipeline::Comparison& comparison) {
 }
 
 int compare(const ExtractOptions& o, const Difference& difference,
-            const std::vector<std::string>& methods, const std::vector<std::int64_t>& budgets) {
+            const std::vector<pipeline::NamedMethod>& methods,
+            const std::vector<std::int64_t>& budgets) {
   const pipeline::Comparison found = [&] {
     Progress progress("fitting", methods.size() * budgets.size() * difference.layers.size(),
                       o.common.quiet || o.common.json);
@@ -265,11 +269,11 @@ int compare(const ExtractOptions& o, const Difference& difference,
 }
 
 int extract_run(ExtractOptions& o) {
-  std::vector<std::string> methods;
+  std::vector<pipeline::NamedMethod> methods;
   std::vector<std::int64_t> budgets;
   if (!o.compare.empty()) {
-    methods = split_list(o.compare, "--compare");
-    for (const std::string& text : methods) adapt::parse_method(text);
+    for (const std::string& text : split_list(o.compare, "--compare"))
+      methods.push_back({text, adapt::parse_method(text)});
     if (!o.budgets.empty())
       for (const std::string& text : split_list(o.budgets, "--budgets"))
         budgets.push_back(adapt::parse_budget(text));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "options.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
@@ -33,11 +34,17 @@ std::pair<std::string, std::string> halves(const std::string& text, char separat
   return {text.substr(0, middle), text.substr(middle + 1)};
 }
 
+train::Learning parse_learning(const std::string& method) {
+  if (method == "full") return train::AllWeights{};
+  if (method == "none") return train::NoWeights{};
+  return adapt::parse_method(method);
+}
+
 }  // namespace
 
 void TrainingOptions::add_method(CLI::App& app, train::AdapterTrainingOptions& adapters,
                                  const char* method_help, const char* targets_help) {
-  app.add_option("--method", adapters.method, method_help)->capture_default_str();
+  app.add_option("--method", method, method_help)->capture_default_str();
   app.add_option("--budget", adapters.budget,
                  "Parameters to spend, for example 0.4M: makes the residual, or without one the "
                  "transform, as large as that allows");
@@ -98,6 +105,7 @@ void TrainingOptions::add_output(CLI::App& app, train::TrainerOptions& trainer) 
 
 void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
                                 train::TrainerOptions& trainer) const {
+  adapters.learning = parse_learning(method);
   trainer.learning_rate.decay = train::decay_from_name(schedule);
   trainer.learning_rate.peak = learning_rate.value_or(adapters.full() ? 1e-5 : 1e-4);
   trainer.optimizer = chosen_optimizer();

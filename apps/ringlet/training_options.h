@@ -17,7 +17,7 @@ namespace ringlet::app {
 
 /// The words of the command line; translate() brings them into the library's terms.
 struct TrainingOptions {
-  std::string schedule = "constant", optimizer = "adamw";
+  std::string method = "tlora", schedule = "constant", optimizer = "adamw";
   std::optional<std::string> betas;
   std::vector<std::string> factors, penalties, rate_factors;
   std::optional<double> learning_rate, weight_decay;

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/train/trainer.h"
 

@@ -1,7 +1,6 @@
 #include "ringlet/adapt/adapter_file.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstdint>
 #include <map>
@@ -11,11 +10,12 @@
 #include <vector>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/ones.h>
-#include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 
+#include "ringlet/adapt/adapter_file_format.h"
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/registry.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
@@ -27,50 +27,10 @@
 namespace ringlet::adapt {
 namespace {
 
-constexpr std::string_view kPrefix = "ringlet.";
-constexpr std::string_view kControl = "control.";  ///< of a control encoder's tensors
-constexpr std::int64_t kFormat = 1;
 constexpr std::size_t kShown = 200;  ///< of a file's texts, in messages
-constexpr std::array kStorageTypes = {at::kFloat, at::kHalf, at::kBFloat16};
 
 using Shape = std::vector<std::int64_t>;
 using BaseShapes = std::map<std::string, Shape>;  // by the layer's full name
-
-bool is_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
-
-bool is_storage_type(at::ScalarType type) {
-  return std::ranges::find(kStorageTypes, type) != kStorageTypes.end();
-}
-
-io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
-  io::Metadata metadata = info.extra;
-  for (const auto& [key, value] : metadata)
-    if (key.starts_with(kPrefix))
-      throw Error(ErrorCode::invalid_argument, key, "is a key that ringlet writes itself");
-  Json factors = Json::object(), shapes = Json::object();
-  for (const auto& [n, split] : set.factors().entries())
-    factors[std::to_string(n)] = to_string(split);
-  for (const AdapterSet::Entry& entry : set.entries())
-    shapes[entry.target.full_name()] = entry.target.layer->weight().sizes().vec();
-  for (const auto& [target, difference] : set.tensor_changes())
-    shapes[target.full_name()] = difference.sizes().vec();
-  metadata["ringlet.format"] = std::to_string(kFormat);
-  metadata["ringlet.method"] = set.method().text();
-  metadata["ringlet.modes"] = std::to_string(set.factors().modes());
-  metadata["ringlet.factors"] = factors.dump();
-  metadata["ringlet.base_hash"] = info.base_hash;
-  metadata["ringlet.base_shapes"] = shapes.dump();
-  metadata["ringlet.training"] = info.training;
-  if (!info.control.empty()) metadata["ringlet.control"] = info.control;
-  if (!info.new_layers.empty()) metadata["ringlet.new_layers"] = Json(info.new_layers).dump();
-  if (!info.network_config.empty()) metadata["ringlet.config"] = info.network_config;
-  Json exceptions = Json::object();
-  for (const AdapterSet::Entry& entry : set.entries())
-    if (entry.adapter->spec() != set.method().text())
-      exceptions[entry.target.full_name()] = entry.adapter->spec();
-  if (!exceptions.empty()) metadata["ringlet.layer_methods"] = exceptions.dump();
-  return metadata;
-}
 
 /// Reads one adapter file, step by step; each step trusts what the ones before have checked.
 class Reader {
@@ -343,8 +303,8 @@ class Reader {
       check_ranks(method, shape);
       needed += parameter_count(method, shape, factors);
       if (needed > available)
-        throw bad("holds " + std::to_string(available) + " numbers, fewer than " + method.text() +
-                  " needs on its layers");
+        throw bad("holds " + std::to_string(available) + " numbers, fewer than " +
+                  method_text(method) + " needs on its layers");
     }
   }
 
@@ -354,16 +314,15 @@ class Reader {
     constexpr double kMost = 4e18;
     const double width = 4.0 * static_cast<double>(std::max(shape.in, shape.out));
     for (const PartSpec& part : method.parts) {
-      const auto entry = std::ranges::find(part_registry(), part.name, &PartEntry::name);
-      for (const OptionEntry& option : entry->options) {
-        if (option.kind == OptionKind::split && !part.word(option.name).empty())
-          for (const std::int64_t factor : parse_factors(part.word(option.name)))
+      for (const OptionEntry& option : find_part(part.name).options) {
+        if (option.kind == OptionKind::split)
+          for (const std::int64_t factor : part.factors(option.name))
             if (factor > std::max(shape.out, shape.patch()))
-              throw bad("its method " + method.text() + " is too large for its layers");
+              throw bad("its method " + method_text(method) + " is too large for its layers");
         if (option.kind != OptionKind::positive_integer) continue;
         const double rank = part.number(option.name) * width;
         if (rank * rank * static_cast<double>(shape.positions()) > kMost)
-          throw bad("its method " + method.text() + " is too large for its layers");
+          throw bad("its method " + method_text(method) + " is too large for its layers");
       }
     }
   }
@@ -443,52 +402,6 @@ class Reader {
 };
 
 }  // namespace
-
-void save_adapter(const std::filesystem::path& path, const AdapterSet& set,
-                  const AdapterFileInfo& info) {
-  if (!is_storage_type(info.storage))
-    throw Error(ErrorCode::invalid_argument, path.string(),
-                std::string("adapters cannot be stored as ") + at::toString(info.storage),
-                "use fp32, fp16 or bf16");
-  nn::with_ringlet_errors(path.string(), [&] {
-    std::map<std::string, at::Tensor> tensors;
-    const auto add = [&](const std::string& name, const at::Tensor& parameter) {
-      at::Tensor stored = parameter.detach().to(info.storage);
-      if (!is_finite(stored))
-        throw Error(ErrorCode::non_finite, name, "holds numbers that are not finite as stored",
-                    is_finite(parameter.detach()) ? "too large for fp16; store fp32 or bf16"
-                                                  : "the training diverged; nothing was written");
-      tensors.emplace(name, std::move(stored));
-    };
-    for (const auto& [name, parameter] : set.stored()) add(name, parameter);
-    for (const auto& [name, tensor] : info.control_tensors)
-      add(std::string(kControl) + name, tensor);
-    io::save_tensors(path, tensors, metadata_of(set, info));
-  });
-}
-
-void check_transforms(const AdapterSet& set, const std::string& where) {
-  // Nothing in a transform is far from the range of 1, where all of them start. Rotations of larger
-  // numbers are lost to rounding.
-  constexpr double kMost = 1e4;
-  const at::NoGradGuard no_grad;
-  const auto is_usable = [&](const Transform& transform, const at::Device& device) {
-    for (const auto& [name, numbers] : transform.parameters())
-      if (numbers.numel() > 0 && numbers.abs().max().item<double>() > kMost) return false;
-    try {
-      return is_finite(transform.forward(at::ones({1, transform.width()}, device)));
-    } catch (const c10::Error&) {  // a matrix without an inverse
-      return false;
-    }
-  };
-  for (const AdapterSet::Entry& entry : set.entries())
-    for (const auto& transform : entry.adapter->parts().transforms)
-      if (!is_usable(*transform, entry.target.layer->weight().device()))
-        throw Error(ErrorCode::non_finite, where,
-                    "the transform of " + entry.target.full_name() + ", " + entry.adapter->spec() +
-                        ", has numbers from which no weight follows",
-                    "the file is damaged, or its training diverged");
-}
 
 std::vector<std::string> adapted_layers(const std::filesystem::path& path) {
   static const Components kNone;

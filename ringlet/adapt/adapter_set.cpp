@@ -8,6 +8,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "ringlet/adapt/build.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
@@ -145,14 +146,16 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
 
   AdapterSet set(std::move(factors));
   std::map<std::string, SharedContext> shared;  // by component, as PEFT, which adapts one at a time
-  std::map<std::string, std::int64_t> counts;
+  std::vector<std::pair<const Method*, std::int64_t>> counts;
   std::int64_t most = 0;
   for (const auto& [target, method] : sorted) {
     shared[target.component].include(LayerShape::of(target.layer->weight()));
     shared[target.component].load = load;
-    const std::int64_t count = ++counts[method.text()];
-    if (count > most) set.method_ = method;
-    most = std::max(most, count);
+    const auto same = [&](const auto& one) { return *one.first == method; };
+    auto count = std::ranges::find_if(counts, same);
+    if (count == counts.end()) count = counts.emplace(counts.end(), &method, 0);
+    if (++count->second > most) set.method_ = method;
+    most = std::max(most, count->second);
   }
   nn::with_ringlet_errors("adapter", [&] {
     for (auto& [target, method] : sorted) {

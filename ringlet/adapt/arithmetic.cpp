@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -11,6 +12,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "ringlet/adapt/method.h"
 #include "ringlet/adapt/trm.h"
 #include "ringlet/core/error.h"
 #include "ringlet/nn/torch_errors.h"
@@ -119,10 +121,10 @@ class Sum {
   }
 
   Assignment add(Numbers& numbers) {
-    std::vector<std::string> texts;
-    if (const std::string text = sum_transforms(numbers); !text.empty()) texts.push_back(text);
-    if (const std::string text = sum_residuals(numbers); !text.empty()) texts.push_back(text);
-    return {stack_.target, parse_method(join_parts(texts))};
+    std::vector<PartSpec> parts;
+    if (auto transform = sum_transforms(numbers)) parts.push_back(std::move(*transform));
+    if (auto residual = sum_residuals(numbers)) parts.push_back(std::move(*residual));
+    return {stack_.target, make_method(std::move(parts))};
   }
 
  private:
@@ -136,13 +138,8 @@ class Sum {
 
   std::string name() const { return stack_.target.full_name(); }
 
-  static std::string join_parts(const std::vector<std::string>& texts) {
-    return texts.size() == 2 ? texts[0] + "+" + texts[1] : texts.at(0);
-  }
-
   void read(const TransformResidual& adapter, Term& term) const {
-    const Method method = parse_method(adapter.spec());
-    for (const PartSpec& part : method.parts) {
+    for (const PartSpec& part : adapter.method().parts) {
       const bool transform = part.name == "trm" && term.transform.empty();
       if (!transform && part.name != "tr" && part.name != "lora")
         throw no_sum(name(), "a sum with " + adapter.spec() + " has no form of its own");
@@ -163,7 +160,7 @@ class Sum {
     }
   }
 
-  std::string sum_transforms(Numbers& numbers) {
+  std::optional<PartSpec> sum_transforms(Numbers& numbers) {
     double left = 1.0;
     std::vector<std::pair<double, const std::vector<at::Tensor>*>> rings;
     for (const Term& term : terms_)
@@ -171,7 +168,7 @@ class Sum {
         rings.emplace_back(term.strength, &term.transform);
         left -= term.strength;
       }
-    if (rings.empty()) return "";
+    if (rings.empty()) return std::nullopt;
     FactorTable table = factors_;
     const Factors& factors = table.at(LayerShape::of(stack_.target.layer->weight()).in);
     const std::vector<at::Tensor> identity =
@@ -189,14 +186,14 @@ class Sum {
       rank = core.size(-1);
       numbers[name() + ".transform.core_" + std::to_string(d)] = core;
     }
-    return "trm(rank=" + std::to_string(rank) + ")";
+    return make_part("trm", {{"rank", rank}});
   }
 
-  std::string sum_residuals(Numbers& numbers) {
+  std::optional<PartSpec> sum_residuals(Numbers& numbers) {
     std::vector<const Term*> terms;
     for (const Term& term : terms_)
       if (!term.residual.empty()) terms.push_back(&term);
-    if (terms.empty()) return "";
+    if (terms.empty()) return std::nullopt;
     const std::string& family = terms.front()->residual;
     for (const Term* term : terms)
       if (term->residual != family)
@@ -205,7 +202,7 @@ class Sum {
     return family == "lora" ? sum_low_ranks(terms, numbers) : sum_rings(terms, numbers);
   }
 
-  std::string sum_low_ranks(const std::vector<const Term*>& terms, Numbers& numbers) const {
+  PartSpec sum_low_ranks(const std::vector<const Term*>& terms, Numbers& numbers) const {
     std::vector<at::Tensor> downs, ups;
     for (const Term* term : terms) {
       downs.push_back(term->numbers.at("down"));
@@ -214,10 +211,10 @@ class Sum {
     numbers[name() + ".residual.down"] = at::cat(downs);
     const at::Tensor up = at::cat(ups, 1);
     numbers[name() + ".residual.up"] = up;
-    return "lora(rank=" + std::to_string(up.size(1)) + ")";  // alpha = rank: scale 1
+    return make_part("lora", {{"rank", up.size(1)}});  // alpha = rank: scale 1
   }
 
-  std::string sum_rings(const std::vector<const Term*>& terms, Numbers& numbers) const {
+  PartSpec sum_rings(const std::vector<const Term*>& terms, Numbers& numbers) const {
     std::int64_t rank = 0;
     for (const auto& [part, first] : terms.front()->numbers) {
       std::vector<at::Tensor> cores;
@@ -231,7 +228,7 @@ class Sum {
       rank = core.size(-1);
       numbers[name() + ".residual." + part] = core;
     }
-    return "tr(rank=" + std::to_string(rank) + ")";
+    return make_part("tr", {{"rank", rank}});
   }
 
   const Stack& stack_;
@@ -256,12 +253,12 @@ Approximation as_low_rank(std::span<const AdapterSet* const> sets, const LowRank
       const at::Tensor root = s.narrow(0, 0, rank).sqrt();
       numbers[name + ".residual.up"] = u.narrow(1, 0, rank) * root;
       numbers[name + ".residual.down"] = root.unsqueeze(1) * vt.narrow(0, 0, rank);
-      std::string method = "lora(rank=" + std::to_string(rank) + ")";
+      std::vector<PartSpec> parts = {make_part("lora", {{"rank", rank}})};
       if (bias.defined()) {
         numbers[name + ".bias.d"] = bias;
-        method += "+bias";
+        parts.push_back(make_part("bias"));
       }
-      assignments.push_back({stack.target, parse_method(method)});
+      assignments.push_back({stack.target, make_method(std::move(parts))});
       const double own = s.square().sum().item<double>();
       const double tail = s.narrow(0, rank, s.numel() - rank).square().sum().item<double>();
       errors.push_back({name, rank, own > 0.0 ? std::sqrt(tail / own) : 0.0});
@@ -281,8 +278,12 @@ AdapterSet as_difference(std::span<const AdapterSet* const> sets) {
     for (const auto& [name, stack] : stacks_of(sets)) {
       const auto [weight, bias] = change_of(stack);
       numbers[name + ".residual.diff"] = weight;
-      if (bias.defined()) numbers[name + ".bias.d"] = bias;
-      assignments.push_back({stack.target, parse_method(bias.defined() ? "diff+bias" : "diff")});
+      std::vector<PartSpec> parts = {make_part("diff")};
+      if (bias.defined()) {
+        numbers[name + ".bias.d"] = bias;
+        parts.push_back(make_part("bias"));
+      }
+      assignments.push_back({stack.target, make_method(std::move(parts))});
     }
     return build(assignments, FactorTable(), numbers);
   });

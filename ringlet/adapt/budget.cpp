@@ -11,6 +11,9 @@
 #include <tuple>
 #include <utility>
 
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/registry.h"
 #include "ringlet/adapt/transform_width.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -24,30 +27,15 @@ constexpr std::array kSizes = {"rank", "block", "n"};
 /// The option that sets the part's size, or "".
 std::string size_of(const PartSpec& part) {
   // A number of blocks is the whole size of an oft, whatever `block` says beside it.
-  if (part.options.contains("blocks") && part.integer("blocks") > 0) return "";
+  if (part.has("blocks") && part.integer("blocks") > 0) return "";
   for (const char* name : kSizes)
-    if (part.options.contains(name)) return name;
+    if (part.has(name)) return name;
   return "";
 }
 
-/// The part with another `rank`, `block` or `n`; alpha follows where it is the rank.
-PartSpec with_size(PartSpec part, std::int64_t size) {
-  const std::string name = size_of(part);
-  const std::string before = std::exchange(part.options.at(name), std::to_string(size));
-  const auto alpha = part.options.find("alpha");
-  if (name == "rank" && alpha != part.options.end() && alpha->second == before)
-    alpha->second = std::to_string(size);
-  return part;
-}
-
-/// Of each of the method's parts, whether the text names a rank for it; an alias names that of all
-/// its parts.
-std::vector<bool> named_ranks(std::string_view text) {
-  std::vector<bool> named;
-  for (const std::string& piece : split_method(text))
-    named.resize(named.size() + parse_method(piece).parts.size(),
-                 piece.find("rank=") != std::string::npos);
-  return named;
+/// The part with another `rank`, `block` or `n`.
+PartSpec resized(const PartSpec& part, std::int64_t size) {
+  return with_size(part, size_of(part), size);
 }
 
 /// Distinct shapes with their numbers of layers; the parameters are filled in at the end.
@@ -82,9 +70,8 @@ std::vector<const Target*> examples_of(std::span<const Target> targets) {
 class Search {
  public:
   /// Throws as build_adapter where a part whose size stays does not exist.
-  Search(std::string_view text, std::span<const Target> targets, FactorTable& factors)
-      : method_(parse_method(text)),
-        named_(named_ranks(text)),
+  Search(const Method& wanted, std::span<const Target> targets, FactorTable& factors)
+      : method_(wanted),
         rows_(count_shapes(targets, factors)),
         examples_(examples_of(targets)),
         factors_(factors) {
@@ -133,17 +120,17 @@ class Search {
     return method_;
   }
 
-  /// Gives transforms beside the growing part rank 1 unless the text names their rank. False when
+  /// Gives transforms beside the growing part rank 1 unless their rank was chosen. False when
   /// there are none.
   bool lower_transforms() {
     bool any = false;
     for (std::size_t i = 0; i < method_.parts.size(); ++i) {
       PartSpec& part = method_.parts[i];
-      if (i == growing_ || named_[i] || size_of(part) != "rank" ||
+      if (i == growing_ || size_of(part) != "rank" || part.given.contains("rank") ||
           find_part(part.name).kind != PartKind::transform)
         continue;
       others_ -= count(part);
-      part = with_size(part, 1);
+      part = resized(part, 1);
       others_ += count(part);
       any = true;
     }
@@ -155,7 +142,7 @@ class Search {
 
   Method at_size(std::int64_t size) const {
     Method method = method_;
-    method.parts[*growing_] = with_size(growing(), size);
+    method.parts[*growing_] = resized(growing(), size);
     return method;
   }
 
@@ -168,7 +155,7 @@ class Search {
   }
 
   /// Of the growing part alone.
-  std::int64_t count(std::int64_t size) const { return count(with_size(growing(), size)); }
+  std::int64_t count(std::int64_t size) const { return count(resized(growing(), size)); }
 
   std::int64_t weights() const {
     std::int64_t total = 0;
@@ -230,7 +217,7 @@ class Search {
 
   /// Whether every layer can have the growing part at this size, and some parameters with it.
   bool exists(std::int64_t size) const {
-    const PartSpec part = with_size(growing(), size);
+    const PartSpec part = resized(growing(), size);
     if (count(part) == 0) return false;  // blocks of one number do not rotate
     try {
       build({{part}});
@@ -251,7 +238,6 @@ class Search {
   }
 
   Method method_;
-  std::vector<bool> named_;
   std::vector<BudgetRow> rows_;
   std::vector<const Target*> examples_;
   FactorTable& factors_;
@@ -299,19 +285,19 @@ std::int64_t parse_budget(std::string_view text) {
   return static_cast<std::int64_t>(parameters);
 }
 
-BudgetPlan fit_budget(std::string_view text, std::int64_t budget, std::span<const Target> targets,
+BudgetPlan fit_budget(const Method& wanted, std::int64_t budget, std::span<const Target> targets,
                       FactorTable factors) {
   if (targets.empty())
     throw Error(ErrorCode::invalid_argument, Field("budget"),
                 "there is nothing to spend the parameters on", "choose layers");
   return nn::with_ringlet_errors(Field("budget"), [&] {
-    Search search(text, targets, factors);
+    Search search(wanted, targets, factors);
     std::optional<Method> method = search.within(budget);
     if (!method && search.lower_transforms()) method = search.within(budget);
     if (!method) {
       const Method smallest = search.smallest();
       throw Error(ErrorCode::invalid_argument, Field("budget"),
-                  smallest.text() + " on " + std::to_string(targets.size()) + " layers has " +
+                  method_text(smallest) + " on " + std::to_string(targets.size()) + " layers has " +
                       std::to_string(search.count(smallest)) + " parameters, more than " +
                       std::to_string(budget),
                   "raise the budget, choose a part with fewer parameters, or adapt fewer layers "
@@ -319,7 +305,7 @@ BudgetPlan fit_budget(std::string_view text, std::int64_t budget, std::span<cons
     }
     if (!search.grows())
       log(LogLevel::info,
-          "`budget`: " + method->text() + " stays as it is; it has no size to choose");
+          "`budget`: " + method_text(*method) + " stays as it is; it has no size to choose");
     BudgetPlan plan{std::move(*method), 0, search.rows()};
     plan.parameters = search.count(plan.method);
     for (BudgetRow& row : plan.rows)

@@ -25,6 +25,7 @@
 #include "ringlet/adapt/lbfgs.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/oft.h"
+#include "ringlet/adapt/registry.h"
 #include "ringlet/adapt/turns.h"
 #include "ringlet/core/error.h"
 #include "ringlet/nn/torch_errors.h"
@@ -68,7 +69,7 @@ class Fitter {
         options_(options),
         w0_(w0.detach().to(at::kFloat)),
         wanted_(wanted.detach().to(w0_.options())),
-        method_(parse_method(adapter.spec())),
+        method_(adapter.method()),
         solver_(solver_of(method_)),
         parameters_(adapter.parameters()),
         squared_norm_((wanted_ - w0_).to(at::kDouble).square().sum().item<double>()) {

@@ -2,51 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
-#include <optional>
 #include <utility>
 
+#include "ringlet/adapt/registry.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet::adapt {
 namespace {
 
-[[noreturn]] void invalid(const std::string& what, const std::string& hint) {
+[[noreturn]] void invalid_part(const std::string& what, const std::string& hint) {
   throw Error(ErrorCode::invalid_argument, Field("method"), what, hint);
 }
 
-/// What aliases stand for; % takes the options that the alias is given.
-const std::map<std::string, std::string, std::less<>>& aliases() {
-  static const std::map<std::string, std::string, std::less<>> table = {
-      {"tlora", "trm(rank=2)+tr(rank=6)"},
-      {"tlora-star", "trm(rank=2)+lora(rank=4)"},
-      {"rslora", "lora(scaling=sqrt,%)"},
-      {"pissa", "lora(init=pissa,%)"},
-      {"olora", "lora(init=olora,%)"},
-      {"dora", "lora(%)+magnitude"},
-      {"coft", "oft(constraint=6e-05,%)"},
-      {"loretta", "tt(%)"},
-      {"ia3", "diagonal(%)"},
-      {"glora", "lowrank(%)+lora(init=glora,%)"}};
-  return table;
-}
-
-/// The text that an alias stands for, or the text itself.
-std::string expanded(const std::string& text) {
-  const std::size_t open = std::min(text.find('('), text.size());
-  const auto alias = aliases().find(text.substr(0, open));
-  if (alias == aliases().end()) return text;
-  std::string options;
-  if (open < text.size()) {
-    if (text.back() != ')' || alias->second.find('%') == std::string::npos)
-      invalid("\"" + text + "\" is not understood",
-              alias->first + " stands for " + alias->second + "; write that with your options");
-    options = text.substr(open + 1, text.size() - open - 2);
-  }
-  std::string full;
-  for (const char c : alias->second) full += c == '%' ? options : std::string(1, c);
-  return full;
+bool is_fraction(OptionKind kind) {
+  return kind == OptionKind::number || kind == OptionKind::non_negative;
 }
 
 /// The largest whole number of a kind.
@@ -56,219 +26,126 @@ double largest(OptionKind kind) {
   return size ? static_cast<double>(kLargestSize) : kLargestCount;
 }
 
-void check_value(const std::string& part, const OptionEntry& option, const std::string& value) {
-  const std::string where = part + "(" + option.name + "=" + value + ")";
+/// The number as the kind stores it, where it is in the kind's range.
+OptionValue checked_number(const std::string& part, const OptionEntry& option, double number) {
+  const OptionKind kind = option.kind;
+  const bool zero = kind == OptionKind::whole || kind == OptionKind::non_negative;
+  const bool fits = std::isfinite(number) &&
+                    (kind == OptionKind::integer || number > 0.0 || (zero && number == 0.0)) &&
+                    (is_fraction(kind) || std::abs(number) <= largest(kind));
+  if (!fits) throw wrong_number(part, option, exact_number(number));
+  if (is_fraction(kind)) return number;
+  if (number != std::floor(number))
+    invalid_part(part + "(" + option.name + "=" + exact_number(number) + ") must be a whole number",
+                 "for example " + part + "(" + option.name + "=4)");
+  return static_cast<std::int64_t>(number);
+}
+
+OptionValue checked_value(const std::string& part, const OptionEntry& option, OptionValue value) {
   if (option.kind == OptionKind::word) {
-    if (std::ranges::find(option.words, value) == option.words.end())
-      invalid(where + " is not known", "known: " + join(option.words));
-    return;
+    const std::string* const word = std::get_if<std::string>(&value);
+    if (word == nullptr || std::ranges::find(option.words, *word) == option.words.end())
+      invalid_part(
+          part + "(" + option.name + "=" + (word == nullptr ? "…" : *word) + ") is not known",
+          "known: " + join(option.words));
+    return value;
   }
   if (option.kind == OptionKind::split) {
-    if (!value.empty()) parse_factors(value);
-    return;
+    if (!std::holds_alternative<Factors>(value))
+      invalid_part(part + "(" + option.name + "=…) must be factors", "for example 8x40");
+    return value;
   }
-  const bool fraction =
-      option.kind == OptionKind::number || option.kind == OptionKind::non_negative;
-  const bool below = option.kind == OptionKind::integer;
-  const bool zero = option.kind == OptionKind::whole || option.kind == OptionKind::non_negative;
-  const std::optional<double> number = read_number(value);
-  const bool fits = number && (below || *number > 0.0 || (zero && *number == 0.0)) &&
-                    (fraction || std::abs(*number) <= largest(option.kind));
-  if (!fits)
-    invalid(where + " must be a number" +
-                (below  ? ""
-                 : zero ? ", 0 or above"
-                        : " above 0"),
-            "for example " + part + "(" + option.name + "=" +
-                (option.fallback.empty() ? "4" : option.fallback) + ")");
-  if (!fraction && *number != std::floor(*number))
-    invalid(where + " must be a whole number", "for example " + part + "(" + option.name + "=4)");
-}
-
-/// "rank=4,alpha=4" into the part's options.
-void read_options(std::string_view text, const PartEntry& entry, PartSpec& part) {
-  while (!text.empty()) {
-    const std::size_t comma = std::min(text.find(','), text.size());
-    const std::string_view item = text.substr(0, comma);
-    text.remove_prefix(std::min(comma + 1, text.size()));
-    if (item.empty()) continue;  // an alias without options leaves "lora(init=pissa,)"
-    const std::size_t equals = item.find('=');
-    if (equals == std::string_view::npos)
-      invalid("\"" + std::string(item) + "\" in " + part.name + "(…) is no option",
-              "write name=value");
-    const std::string key(item.substr(0, equals));
-    const auto option = std::ranges::find(entry.options, key, &OptionEntry::name);
-    if (option == entry.options.end()) {
-      std::vector<std::string> names;
-      for (const OptionEntry& known : entry.options) names.push_back(known.name);
-      invalid(part.name + " has no option \"" + key + "\"", "known: " + join(names));
-    }
-    std::string value(item.substr(equals + 1));
-    check_value(part.name, *option, value);
-    if (!part.options.emplace(key, std::move(value)).second)
-      invalid("option \"" + key + "\" of " + part.name + " is given twice", "give it once");
-  }
-  for (const OptionEntry& option : entry.options)
-    if (!part.options.contains(option.name))
-      part.options[option.name] =
-          option.same_as.empty() ? option.fallback : part.options.at(option.same_as);
-}
-
-PartSpec read_part(std::string_view text) {
-  const std::size_t open = std::min(text.find('('), text.size());
-  PartSpec part{std::string(text.substr(0, open)), {}};
-  const PartEntry& entry = find_part(part.name);
-  std::string_view options;
-  if (open < text.size()) {
-    if (text.back() != ')')
-      invalid("\"" + std::string(text) + "\" lacks a closing bracket", "write name(option=value)");
-    options = text.substr(open + 1, text.size() - open - 2);
-  }
-  read_options(options, entry, part);
-  return part;
-}
-
-/// The options that a text has to name.
-std::vector<std::string> told_options(const PartSpec& part) {
-  std::vector<std::string> told;
-  const PartEntry& entry = find_part(part.name);
-  for (const auto& [key, value] : part.options) {
-    const auto option = std::ranges::find(entry.options, key, &OptionEntry::name);
-    const bool at_default = option->same_as.empty() ? value == option->fallback
-                                                    : value == part.options.at(option->same_as);
-    if (option->always || !at_default) told.push_back(key + "=" + value);
-  }
-  return told;
+  if (const auto* const whole = std::get_if<std::int64_t>(&value))
+    return checked_number(part, option, static_cast<double>(*whole));
+  if (const auto* const number = std::get_if<double>(&value))
+    return checked_number(part, option, *number);
+  throw wrong_number(part, option, "…");
 }
 
 }  // namespace
 
-const PartEntry& find_part(const std::string& name) {
-  std::vector<std::string> names;
-  for (const PartEntry& entry : part_registry()) {
-    if (entry.name == name) return entry;
-    names.push_back(entry.name);
-  }
-  for (const auto& alias : aliases()) names.push_back(alias.first);
-  const std::string near = nearest_name(name, names);
-  invalid("there is no method \"" + name + "\"",
-          (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
-}
-
-std::vector<std::string> method_aliases() {
-  std::vector<std::string> names;
-  for (const auto& alias : aliases()) names.push_back(alias.first);
-  return names;
+Error wrong_number(const std::string& part, const OptionEntry& option, const std::string& shown) {
+  const bool below = option.kind == OptionKind::integer;
+  const bool zero = option.kind == OptionKind::whole || option.kind == OptionKind::non_negative;
+  return {ErrorCode::invalid_argument, Field("method"),
+          part + "(" + option.name + "=" + shown + ") must be a number" +
+              (below  ? ""
+               : zero ? ", 0 or above"
+                      : " above 0"),
+          "for example " + part + "(" + option.name + "=4)"};
 }
 
 std::int64_t PartSpec::integer(const std::string& key) const {
-  return static_cast<std::int64_t>(number(key));
+  return std::get<std::int64_t>(options.at(key));
 }
 
 double PartSpec::number(const std::string& key) const {
-  return read_number(options.at(key)).value();
+  const OptionValue& value = options.at(key);
+  if (const auto* const whole = std::get_if<std::int64_t>(&value))
+    return static_cast<double>(*whole);
+  return std::get<double>(value);
 }
 
-std::string Method::text() const {
-  std::string text;
-  for (const PartSpec& part : parts) {
-    const std::vector<std::string> options = told_options(part);
-    if (!text.empty()) text += '+';
-    text += part.name;
-    if (!options.empty()) text += '(' + join(options, ",") + ')';
-  }
-  return text;
+const std::string& PartSpec::word(const std::string& key) const {
+  return std::get<std::string>(options.at(key));
 }
 
-std::vector<std::string> split_method(std::string_view text) {
-  std::vector<std::string> pieces(1);
-  bool inside = false;
-  for (const char c : text) {
-    if (c == '(') inside = true;
-    if (c == ')') inside = false;
-    if (c == '+' && !inside)
-      pieces.emplace_back();
-    else if (c != ' ')
-      pieces.back() += c;
-  }
-  return pieces;
+const Factors& PartSpec::factors(const std::string& key) const {
+  return std::get<Factors>(options.at(key));
 }
 
-Method parse_method(std::string_view text) {
-  std::vector<std::string> pieces = split_method(text);
-  const std::string plain = join(pieces, "+");
-  if (pieces.size() > 1 && pieces.back().empty())
-    invalid("\"" + plain + "\" ends with a +", "name the second part");
-  std::ranges::reverse(pieces);  // the next one is the last
-  Method method;
-  std::map<PartKind, int> counts;
-  while (!pieces.empty()) {
-    const std::string piece = pieces.back(), whole = expanded(piece);
-    pieces.pop_back();
-    if (whole != piece) {  // an alias; its parts stand in its place
-      const std::vector<std::string> parts = split_method(whole);
-      std::copy(parts.rbegin(), parts.rend(), std::back_inserter(pieces));
-      continue;
+PartSpec make_part(const std::string& name, Options options) {
+  const PartEntry& entry = find_part(name);
+  PartSpec part{name, {}};
+  for (auto& [key, value] : options) {
+    const OptionEntry* const option = entry.option(key);
+    if (option == nullptr) {
+      std::vector<std::string> names;
+      for (const OptionEntry& known : entry.options) names.push_back(known.name);
+      invalid_part(name + " has no option \"" + key + "\"", "known: " + join(names));
     }
-    constexpr std::size_t kMostParts = 16;
-    if (method.parts.size() == kMostParts)
-      invalid("the method has more than 16 parts", "write fewer");
-    method.parts.push_back(read_part(piece));
-    ++counts[find_part(method.parts.back().name).kind];
+    part.options.emplace(key, checked_value(name, *option, std::move(value)));
+    part.given.insert(key);
   }
+  for (const OptionEntry& option : entry.options)
+    if (!part.has(option.name))
+      part.options.emplace(option.name,
+                           checked_value(name, option, default_value(option, part.options)));
+  return part;
+}
+
+PartSpec with_size(const PartSpec& part, const std::string& option, std::int64_t size) {
+  const PartEntry& entry = find_part(part.name);
+  PartSpec resized = part;
+  for (const OptionEntry& other : entry.options)
+    if (other.same_as == option && part.number(other.name) == part.number(option))
+      resized.options[other.name] = checked_value(part.name, other, static_cast<double>(size));
+  resized.options[option] = checked_value(part.name, *entry.option(option), size);
+  resized.given.insert(option);
+  return resized;
+}
+
+Method make_method(std::vector<PartSpec> parts) {
+  constexpr std::size_t kMostParts = 16;
+  if (parts.empty()) invalid_part("the method has no part", "name one, for example lora");
+  if (parts.size() > kMostParts) invalid_part("the method has more than 16 parts", "write fewer");
   for (const auto& [kind, words] :
        {std::pair{PartKind::residual, "residuals"}, std::pair{PartKind::magnitude, "magnitudes"},
-        std::pair{PartKind::bias, "biases"}})
-    if (counts[kind] > 1)
-      invalid("\"" + plain + "\" has two " + words,
-              "combine transforms with one residual, for example trm(rank=2)+lora(rank=4)");
-  return method;
-}
-
-void SharedContext::include(const LayerShape& shape) {
-  widest.out = std::max(widest.out, shape.out);
-  widest.in = std::max(widest.in, shape.patch());
-}
-
-std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
-                                                 FactorTable& factors, const Random& random,
-                                                 const std::string& name, SharedContext& shared) {
-  const LayerShape shape = LayerShape::of(layer.weight());
-  Parts parts;
-  std::map<std::string, int> repeats;
-  for (const PartSpec& part : method.parts) {
-    const int before = repeats[part.name]++;
-    const std::string stream = name + "." + part.name + (before > 0 ? std::to_string(before) : "");
-    const BuildContext context{shape,
-                               layer.weight(),
-                               layer.bias().defined(),
-                               factors,
-                               random.stream(stream),
-                               shared.tensors,
-                               shared.widest,
-                               shared.load};
-    try {
-      find_part(part.name).build(part, context, parts);
-    } catch (const Error& error) {
-      throw Error(error.code(), name, error.where() + " " + error.message(), error.hint());
-    }
+        std::pair{PartKind::bias, "biases"}}) {
+    std::vector<std::string> names;
+    for (const PartSpec& part : parts)
+      if (find_part(part.name).kind == kind) names.push_back(part.name);
+    if (names.size() > 1)
+      invalid_part("\"" + join(names, "+") + "\" has two " + words,
+                   "combine transforms with one residual, for example trm(rank=2)+lora(rank=4)");
   }
-  return std::make_shared<TransformResidual>(shape, std::move(parts), method.text());
+  return {std::move(parts)};
 }
 
-std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
-                                                 FactorTable& factors, const Random& random,
-                                                 const std::string& name) {
-  SharedContext alone;
-  alone.include(LayerShape::of(layer.weight()));
-  return build_adapter(method, layer, factors, random, name, alone);
-}
-
-std::int64_t parameter_count(const Method& method, const LayerShape& shape, FactorTable& factors) {
-  std::int64_t count = 0;
-  for (const PartSpec& part : method.parts)
-    count += find_part(part.name).parameter_count(part, shape, factors);
-  return count;
+Method tlora() {
+  Method method = make_method({make_part("trm", {{"rank", 2}}), make_part("tr", {{"rank", 6}})});
+  for (PartSpec& part : method.parts) part.given.clear();
+  return method;
 }
 
 }  // namespace ringlet::adapt

@@ -1,129 +1,66 @@
-// Methods as text: "trm(rank=2)+tr(rank=6)", "lora(rank=4,alpha=4)", "tlora".
+// Methods as values: the parts of an adapter with their options. method_text.h reads and prints
+// them.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
-#include <memory>
+#include <set>
 #include <string>
-#include <string_view>
+#include <variant>
 #include <vector>
 
 #include "ringlet/adapt/factors.h"
-#include "ringlet/adapt/part.h"
-#include "ringlet/adapt/transform_residual.h"
-#include "ringlet/adapt/vera.h"
-#include "ringlet/core/random.h"
 
 namespace ringlet::adapt {
 
-/// One part with its options, for example lora and {rank: 4, alpha: 4}. Options are completed with
-/// their defaults, so that equal methods have equal texts.
+/// A size or count, a number, a word, or the factors of a dimension (empty: chosen by the part).
+using OptionValue = std::variant<std::int64_t, double, std::string, Factors>;
+using Options = std::map<std::string, OptionValue>;
+
+/// One part with its options, for example lora and {rank: 4, alpha: 4}. make_part completes the
+/// options with their defaults, so that equal parts have equal options.
 struct PartSpec {
   std::string name;
-  std::map<std::string, std::string> options;
+  Options options;
+  /// The options that were chosen rather than filled in. Two parts that differ in nothing else are
+  /// equal.
+  std::set<std::string> given = {};
 
-  /// Option values; the parser has checked that they are what they must be.
+  bool has(const std::string& key) const { return options.contains(key); }
+  /// Values of options that the part has, of the type that the registry gives them.
   std::int64_t integer(const std::string& key) const;
-  double number(const std::string& key) const;
-  const std::string& word(const std::string& key) const { return options.at(key); }
+  double number(const std::string& key) const;  ///< of an integer, too
+  const std::string& word(const std::string& key) const;
+  const Factors& factors(const std::string& key) const;
   bool yes(const std::string& key) const { return word(key) == "yes"; }
+
+  bool operator==(const PartSpec& other) const {
+    return name == other.name && options == other.options;
+  }
 };
 
-/// Transforms, a residual, a magnitude, a bias: at least one of them.
+/// Transforms, a residual, a magnitude, a bias: at least one of them, and at most one of each but
+/// transforms. See make_method.
 struct Method {
   std::vector<PartSpec> parts;
 
-  std::string text() const;  ///< canonical: parse_method(text()) is the same method
+  bool operator==(const Method& other) const = default;
 };
 
-/// What a part is built from.
-struct BuildContext {
-  LayerShape shape;
-  const at::Tensor& weight;  ///< W0, which some starts read
-  bool has_bias;
-  FactorTable& factors;
-  RandomStream random;  ///< the part's own stream
-  SharedTensors& shared;
-  LayerShape widest;  ///< the largest dimensions of the layers that are adapted together
-  bool load;          ///< the numbers come from a file, so that costly starts may be left out
-};
+/// The part of this name with these options and the defaults of the others. Whole doubles are taken
+/// for integers and the other way round, as the registry wants them. Throws Error(invalid_argument)
+/// for a name, an option or a value that does not exist.
+PartSpec make_part(const std::string& name, Options options = {});
 
-/// The largest rank, block or number of factors that a method may name.
-inline constexpr std::int64_t kLargestSize = 1'000'000;
+/// The same part with another size, which counts as chosen. Options that take its value by default,
+/// and have it, follow: alpha where it is the rank. Throws as make_part.
+PartSpec with_size(const PartSpec& part, const std::string& option, std::int64_t size);
 
-/// How a kind of option value is checked.
-enum class OptionKind {
-  positive_integer,  ///< a size that parameters grow with: at most kLargestSize
-  count,             ///< a whole number above 0 that may be larger
-  whole,             ///< 0, 1, 2, …
-  integer,           ///< also negative
-  number,            ///< above 0
-  non_negative,
-  word,
-  split,  ///< "8x40", or nothing
-};
+/// Throws Error(invalid_argument) for no part, more than 16, and two residuals, magnitudes or
+/// biases.
+Method make_method(std::vector<PartSpec> parts);
 
-struct OptionEntry {
-  std::string name;
-  OptionKind kind;
-  std::string fallback;                 ///< "" = as `same_as`
-  std::string same_as = {};             ///< takes the value of another option by default
-  std::vector<std::string> words = {};  ///< allowed values of kind word
-  bool always = false;                  ///< written in a method's text at its default, too
-};
-
-enum class PartKind { transform, residual, magnitude, bias };
-
-/// A row of the registry.
-struct PartEntry {
-  std::string name;
-  PartKind kind;
-  std::vector<OptionEntry> options;
-  std::function<void(const PartSpec&, const BuildContext&, Parts&)> build;
-  /// The formula for the number of parameters, apart from the code that makes them.
-  std::function<std::int64_t(const PartSpec&, const LayerShape&, FactorTable&)> parameter_count;
-};
-
-/// Every part that ringlet knows. Adding one: its file pair and its entry here.
-const std::vector<PartEntry>& part_registry();
-
-/// The row of a part that exists.
-const PartEntry& find_part(const std::string& name);
-
-/// Names that stand for others: dora(rank=8) is magnitude+lora(rank=8).
-std::vector<std::string> method_aliases();
-
-/// The texts of a method's parts and aliases, without blanks: what stands between its plus signs.
-/// One inside brackets belongs to a number: "lora(alpha=1e+05)+magnitude" has two parts.
-std::vector<std::string> split_method(std::string_view text);
-
-/// Reads a method text or an alias. Every finite number that exact_number writes is read as the
-/// same number again. Throws Error(invalid_argument) with the nearest name.
-Method parse_method(std::string_view text);
-
-/// What the layers that are adapted together have in common.
-struct SharedContext {
-  SharedTensors tensors = {};
-  LayerShape widest = {0, 0};
-  bool load = false;  ///< see BuildContext
-
-  void include(const LayerShape& shape);
-};
-
-/// The adapter of one layer at its neutral start. Its random numbers depend on the seed and the
-/// layer's dotted name alone, not on which other layers there are. `shared` must have included the
-/// layer. Throws Error(unsupported) where a method does not exist for the layer.
-std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
-                                                 FactorTable& factors, const Random& random,
-                                                 const std::string& name, SharedContext& shared);
-
-/// The same for a layer that shares nothing.
-std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
-                                                 FactorTable& factors, const Random& random,
-                                                 const std::string& name);
-
-/// Parameters of a method on a layer, by formula.
-std::int64_t parameter_count(const Method& method, const LayerShape& shape, FactorTable& factors);
+/// T-LoRA of the tensor-ring paper, trm(rank=2)+tr(rank=6), with ranks that count as not chosen.
+Method tlora();
 
 }  // namespace ringlet::adapt

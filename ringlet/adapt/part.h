@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,9 @@ namespace ringlet::adapt {
 
 /// Trainable tensors with their names inside a part.
 using Parameters = std::vector<std::pair<std::string, at::Tensor>>;
+
+/// Frozen random matrices that layers share, by what they are made from.
+using SharedTensors = std::map<std::string, at::Tensor>;
 
 /// The frozen weight's shape: [out, in] or [out, in, kh, kw].
 struct LayerShape {

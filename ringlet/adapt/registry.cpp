@@ -1,4 +1,6 @@
-// The table of parts. A new method adds its include and its row.
+// A new part adds its include and its row.
+#include "ringlet/adapt/registry.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -14,23 +16,25 @@
 #include "ringlet/adapt/kronecker.h"
 #include "ringlet/adapt/low_rank.h"
 #include "ringlet/adapt/low_rank_transform.h"
-#include "ringlet/adapt/method.h"
+#include "ringlet/adapt/magnitude.h"
 #include "ringlet/adapt/oft.h"
 #include "ringlet/adapt/tensor_train.h"
 #include "ringlet/adapt/tr.h"
 #include "ringlet/adapt/transform_width.h"
 #include "ringlet/adapt/trm.h"
+#include "ringlet/adapt/vera.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
 
 namespace ringlet::adapt {
 namespace {
 
 using Kind = OptionKind;
 
-OptionEntry rank_option(const char* fallback) {
+OptionEntry rank_option(std::int64_t fallback) {
   return {"rank", Kind::positive_integer, fallback, {}, {}, true};
 }
-OptionEntry alpha_option() { return {"alpha", Kind::number, {}, "rank", {}, true}; }
+OptionEntry alpha_option() { return {"alpha", Kind::number, 0.0, "rank", {}, true}; }
 OptionEntry switch_option(const char* name) { return {name, Kind::word, "no", {}, {"no", "yes"}}; }
 OptionEntry word_option(const char* name, std::vector<std::string> words) {
   std::string first = words.front();
@@ -61,7 +65,7 @@ double scale_of(const PartSpec& spec) { return spec.number("alpha") / spec.numbe
 PartEntry trm_entry() {
   return {"trm",
           PartKind::transform,
-          {rank_option("2"), {"init", Kind::word, "asymmetric", {}, {"asymmetric", "paper"}, true}},
+          {rank_option(2), {"init", Kind::word, "asymmetric", {}, {"asymmetric", "paper"}, true}},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             const TrmStart start =
                 spec.word("init") == "paper" ? TrmStart::paper : TrmStart::asymmetric;
@@ -100,16 +104,16 @@ std::int64_t oft_block(const PartSpec& spec, std::int64_t width) {
 PartEntry oft_entry() {
   return {"oft",
           PartKind::transform,
-          {{"block", Kind::positive_integer, "32", {}, {}, true},
-           {"blocks", Kind::whole, "0"},
+          {{"block", Kind::positive_integer, 32, {}, {}, true},
+           {"blocks", Kind::whole, 0},
            side_option(),
            over_option(),
            word_option("form", {"triangle", "matrix"}),
            word_option("cayley", {"exact", "neumann"}),
-           {"terms", Kind::positive_integer, "5"},
+           {"terms", Kind::positive_integer, 5},
            switch_option("share"),
            switch_option("transpose"),
-           {"constraint", Kind::non_negative, "0"},
+           {"constraint", Kind::non_negative, 0.0},
            word_option("constrain", {"block", "all"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             const std::int64_t width = transform_width(spec, context.shape);
@@ -134,13 +138,13 @@ PartEntry oft_entry() {
 PartEntry boft_entry() {
   return {"boft",
           PartKind::transform,
-          {{"block", Kind::positive_integer, "4", {}, {}, true},
-           {"factors", Kind::positive_integer, "2", {}, {}, true},
+          {{"block", Kind::positive_integer, 4, {}, {}, true},
+           {"factors", Kind::positive_integer, 2, {}, {}, true},
            side_option(),
            over_option(),
            word_option("pairs", {"halves", "interleaved"}),
            word_option("skew", {"half", "full"}),
-           {"constraint", Kind::non_negative, "0"}},
+           {"constraint", Kind::non_negative, 0.0}},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             BoftOptions options;
             options.block = spec.integer("block");
@@ -160,7 +164,7 @@ PartEntry boft_entry() {
 PartEntry hra_entry() {
   return {"hra",
           PartKind::transform,
-          {rank_option("8"), over_option(), switch_option("orthogonal")},
+          {rank_option(8), over_option(), switch_option("orthogonal")},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.transforms.push_back(std::make_unique<Householder>(
                 transform_width(spec, context.shape), spec.integer("rank"), spec.yes("orthogonal"),
@@ -174,7 +178,7 @@ PartEntry hra_entry() {
 PartEntry lowrank_entry() {
   return {"lowrank",
           PartKind::transform,
-          {rank_option("4"), alpha_option()},
+          {rank_option(4), alpha_option()},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.transforms.push_back(std::make_unique<LowRankTransform>(
                 context.shape.in, spec.integer("rank"), scale_of(spec), context.random));
@@ -187,7 +191,7 @@ PartEntry lowrank_entry() {
 PartEntry tr_entry() {
   return {"tr",
           PartKind::residual,
-          {rank_option("6"), word_option("init", {"kaiming", "paper"})},
+          {rank_option(6), word_option("init", {"kaiming", "paper"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             const TensorRingStart start =
                 spec.word("init") == "paper" ? TensorRingStart::paper : TensorRingStart::kaiming;
@@ -206,7 +210,7 @@ PartEntry tr_entry() {
 PartEntry tt_entry() {
   return {"tt",
           PartKind::residual,
-          {rank_option("8")},
+          {rank_option(8)},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.residual = std::make_unique<TensorTrain>(
                 context.shape, context.factors.at(context.shape.out),
@@ -233,7 +237,7 @@ LowRankStart low_rank_start(const std::string& word) {
 PartEntry lora_entry() {
   return {"lora",
           PartKind::residual,
-          {rank_option("4"), alpha_option(),
+          {rank_option(4), alpha_option(),
            word_option("init", {"kaiming", "gaussian", "orthogonal", "pissa", "olora", "glora"}),
            word_option("scaling", {"rank", "sqrt"}), switch_option("tucker")},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
@@ -258,7 +262,7 @@ PartEntry lora_entry() {
 PartEntry loha_entry() {
   return {"loha",
           PartKind::residual,
-          {rank_option("4"), alpha_option(), switch_option("tucker")},
+          {rank_option(4), alpha_option(), switch_option("tucker")},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             const bool tucker = spec.yes("tucker") && context.shape.positions() > 1;
             parts.residual = std::make_unique<Hadamard>(context.shape, spec.integer("rank"),
@@ -277,12 +281,11 @@ KroneckerOptions lokr_options(const PartSpec& spec, const LayerShape& shape) {
   options.rank = spec.integer("rank");
   options.alpha = spec.number("alpha");
   const auto pair = [&](const char* key, std::int64_t n) {
-    const std::string& text = spec.word(key);
-    if (text.empty()) return Kronecker::split(n, spec.integer("factor"));
-    const Factors factors = parse_factors(text);
+    const Factors& factors = spec.factors(key);
+    if (factors.empty()) return Kronecker::split(n, spec.integer("factor"));
     if (factors.size() != 2)
       throw Error(ErrorCode::invalid_argument, "lokr",
-                  std::string(key) + "=" + text + " is no pair");
+                  std::string(key) + "=" + to_string(factors) + " is no pair");
     return std::pair{factors[0], factors[1]};
   };
   options.out = pair("out", shape.out);
@@ -301,7 +304,7 @@ KroneckerOptions lokr_options(const PartSpec& spec, const LayerShape& shape) {
   // Whole factors only keep the rank, which LyCORIS's files set to 10000 and more.
   if ((options.factored_1 || options.factored_2) && options.rank > kLargestSize)
     throw Error(ErrorCode::invalid_argument, "lokr",
-                "rank=" + spec.word("rank") + " is too large for factors of low rank",
+                "rank=" + std::to_string(options.rank) + " is too large for factors of low rank",
                 "choose at most " + std::to_string(kLargestSize));
   return options;
 }
@@ -309,11 +312,11 @@ KroneckerOptions lokr_options(const PartSpec& spec, const LayerShape& shape) {
 PartEntry lokr_entry() {
   return {"lokr",
           PartKind::residual,
-          {{"rank", Kind::count, "4", {}, {}, true},
+          {{"rank", Kind::count, 4, {}, {}, true},
            alpha_option(),
-           {"factor", Kind::integer, "-1"},
-           {"out", Kind::split, ""},
-           {"in", Kind::split, ""},
+           {"factor", Kind::integer, -1},
+           {"out", Kind::split, Factors()},
+           {"in", Kind::split, Factors()},
            word_option("w1", {"auto", "full", "factored"}),
            word_option("w2", {"auto", "full", "factored"}),
            switch_option("both"),
@@ -337,9 +340,9 @@ PartEntry lokr_entry() {
 PartEntry fourierft_entry() {
   return {"fourierft",
           PartKind::residual,
-          {{"n", Kind::count, "1000", {}, {}, true},
-           {"scale", Kind::number, "150"},
-           {"seed", Kind::whole, "777"}},
+          {{"n", Kind::count, 1000, {}, {}, true},
+           {"scale", Kind::number, 150.0},
+           {"seed", Kind::whole, 777}},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.residual =
                 std::make_unique<Fourier>(context.shape, spec.integer("n"), spec.number("scale"),
@@ -353,7 +356,7 @@ PartEntry fourierft_entry() {
 PartEntry foura_entry() {
   return {"foura",
           PartKind::residual,
-          {rank_option("4"), alpha_option(), word_option("gate", {"yes", "no"})},
+          {rank_option(4), alpha_option(), word_option("gate", {"yes", "no"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             parts.residual =
                 std::make_unique<Foura>(context.shape, spec.integer("rank"), scale_of(spec),
@@ -367,7 +370,7 @@ PartEntry foura_entry() {
 PartEntry vera_entry() {
   return {"vera",
           PartKind::residual,
-          {rank_option("256"), {"seed", Kind::whole, "0"}, {"start", Kind::number, "0.1"}},
+          {rank_option(256), {"seed", Kind::whole, 0}, {"start", Kind::number, 0.1}},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             VeraOptions options;
             options.rank = spec.integer("rank");
@@ -411,7 +414,7 @@ PartEntry magnitude_entry() {
 PartEntry bias_entry() {
   return {"bias",
           PartKind::bias,
-          {{"scale", Kind::number, "1"}},
+          {{"scale", Kind::number, 1.0}},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             if (!context.has_bias)
               throw Error(ErrorCode::unsupported, "bias", "needs a layer that has one",
@@ -431,6 +434,32 @@ const std::vector<PartEntry>& part_registry() {
       lokr_entry(),      fourierft_entry(), foura_entry(), vera_entry(), diff_entry(),
       magnitude_entry(), bias_entry()};
   return registry;
+}
+
+const OptionEntry* PartEntry::option(std::string_view option) const {
+  const auto found = std::ranges::find(options, option, &OptionEntry::name);
+  return found == options.end() ? nullptr : &*found;
+}
+
+const PartEntry* part_named(std::string_view name) {
+  const auto found = std::ranges::find(part_registry(), name, &PartEntry::name);
+  return found == part_registry().end() ? nullptr : &*found;
+}
+
+const PartEntry& find_part(const std::string& name) {
+  if (const PartEntry* const entry = part_named(name)) return *entry;
+  std::vector<std::string> names;
+  for (const PartEntry& entry : part_registry()) names.push_back(entry.name);
+  throw Error(ErrorCode::invalid_argument, Field("method"), "there is no part \"" + name + "\"",
+              "known: " + join(names));
+}
+
+OptionValue default_value(const OptionEntry& option, const Options& options) {
+  if (option.same_as.empty()) return option.fallback;
+  const OptionValue& other = options.at(option.same_as);
+  const auto* const whole = std::get_if<std::int64_t>(&other);
+  const bool fraction = option.kind == Kind::number || option.kind == Kind::non_negative;
+  return whole != nullptr && fraction ? OptionValue(static_cast<double>(*whole)) : other;
 }
 
 }  // namespace ringlet::adapt

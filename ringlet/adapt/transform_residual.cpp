@@ -5,6 +5,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
 
 namespace ringlet::adapt {
@@ -50,10 +51,12 @@ std::string numbered(const std::string& part, std::size_t number) {
 
 }  // namespace
 
-TransformResidual::TransformResidual(const LayerShape& shape, Parts parts, std::string spec)
-    : shape_(shape), parts_(std::move(parts)), spec_(std::move(spec)) {
+TransformResidual::TransformResidual(const LayerShape& shape, Parts parts, Method method)
+    : shape_(shape), parts_(std::move(parts)), method_(std::move(method)) {
   if (const Parameters all = parameters(); !all.empty()) first_parameter_ = all.front().second;
 }
+
+std::string TransformResidual::spec() const { return method_text(method_); }
 
 bool TransformResidual::has(Side side) const {
   return std::ranges::any_of(parts_.transforms,
@@ -227,7 +230,7 @@ void TransformResidual::begin_step(const Dropout& rates, RandomStream random) {
   const std::uint64_t ranks = random.next_u64(), inputs = random.next_u64();
   if (rates.input > 0.0) input_draws_ = RandomStream(inputs, 0);
   if (parts_.residual && !parts_.residual->drop_ranks(rates.rank, RandomStream(ranks, 1)))
-    throw Error(ErrorCode::unsupported, spec_, "has no ranks that could be left out",
+    throw Error(ErrorCode::unsupported, spec(), "has no ranks that could be left out",
                 "train without `rank_dropout`");
 }
 

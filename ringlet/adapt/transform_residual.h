@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ringlet/adapt/magnitude.h"
+#include "ringlet/adapt/method.h"
 #include "ringlet/adapt/part.h"
 #include "ringlet/adapt/plan.h"
 #include "ringlet/nn/adapter.h"
@@ -42,13 +43,15 @@ struct Dropout {
 /// values outside [0, 1] extrapolate.
 class TransformResidual final : public nn::Adapter {
  public:
-  TransformResidual(const LayerShape& shape, Parts parts, std::string spec);
+  TransformResidual(const LayerShape& shape, Parts parts, Method method);
 
   at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const override;
   at::Tensor weight(const at::Tensor& w0) const override;
   at::Tensor bias(const at::Tensor& b0) const override;
   Parameters parameters() const override;
-  std::string spec() const override { return spec_; }
+  std::string spec() const override;  ///< the method as text
+
+  const Method& method() const { return method_; }
 
   /// What belongs to the adapter, and to its file, but is not trained.
   Parameters constants() const;
@@ -88,7 +91,7 @@ class TransformResidual final : public nn::Adapter {
 
   LayerShape shape_;
   Parts parts_;
-  std::string spec_;
+  Method method_;
   at::Tensor first_parameter_;               ///< stands for all
   bool left_out_ = false;                    ///< by module dropout
   double input_dropout_ = 0.0;               ///< in this step

@@ -1,16 +1,12 @@
 // The residual of VeRA (Kopiczko et al. 2024, "VeRA: Vector-based Random Matrix Adaptation").
 #pragma once
 
-#include <map>
 #include <string>
 #include <utility>
 
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {
-
-/// Frozen random matrices that layers share, by what they are made from.
-using SharedTensors = std::map<std::string, at::Tensor>;
 
 struct VeraOptions {
   std::int64_t rank = 256;

@@ -8,6 +8,8 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/StringUtil.h>
 
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/vera.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
@@ -246,7 +248,7 @@ class ForeignReader {
     if (needed > available + weight.numel())
       throw Error(ErrorCode::mismatch, prefix,
                   "holds " + std::to_string(available) + " numbers, fewer than " +
-                      one.method.text() + " needs on the model's layer",
+                      adapt::method_text(one.method) + " needs on the model's layer",
                   "the adapter was made for another model, or is damaged");
   }
 

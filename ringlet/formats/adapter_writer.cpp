@@ -90,7 +90,7 @@ class AdapterWriter {
  private:
   void collect(const adapt::AdapterSet::Entry& entry) {
     Written one{{entry.target.component, entry.target.name},
-                adapt::parse_method(entry.adapter->spec()).parts.front().name,
+                entry.adapter->method().parts.front().name,
                 write_layer(naming_, *entry.target.layer, *entry.adapter)};
     const bool plain = one.family == "lora" || one.family == "diff" || one.family == "bias" ||
                        one.family == "magnitude";

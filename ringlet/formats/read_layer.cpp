@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/layer_reader.h"
 

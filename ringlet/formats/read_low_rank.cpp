@@ -1,6 +1,7 @@
 // LoRA and its kin, and products of small factors: AdaLoRA, LoHa, LoKr.
 #include <cmath>
 
+#include "ringlet/adapt/build.h"
 #include "ringlet/adapt/kronecker.h"
 #include "ringlet/core/text.h"
 #include "ringlet/formats/layer_reader.h"

@@ -7,6 +7,8 @@
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/kronecker.h"
+#include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/registry.h"
 #include "ringlet/formats/adapter_families.h"
 
 namespace ringlet::formats {
@@ -29,7 +31,7 @@ class Writer {
       : naming_(naming),
         layer_(layer),
         shape_(LayerShape::of(layer.weight())),
-        method_(adapt::parse_method(adapter.spec())) {
+        method_(adapter.method()) {
     for (const adapt::Parameters& some : {adapter.parameters(), adapter.constants()})
       for (const auto& [name, tensor] : some) numbers_[name] = tensor.detach().cpu();
     for (const PartSpec& part : method_.parts) {
@@ -55,7 +57,7 @@ class Writer {
   bool peft() const { return naming_ == Naming::peft; }
 
   void refuse(const std::string& why) { writing_.refused = why; }
-  void refuse_method() { refuse("has no form for " + method_.text()); }
+  void refuse_method() { refuse("has no form for " + adapt::method_text(method_)); }
 
   void put(const char* what, const at::Tensor& tensor) { writing_.tensors[what] = tensor; }
   void put(const char* what, const char* parameter) { put(what, numbers_.at(parameter)); }
@@ -74,7 +76,7 @@ class Writer {
   void write_table() {
     const auto& tensors = writing_.tensors;
     if (tensors.size() != 2 || !tensors.contains("down") || !tensors.contains("up"))
-      return refuse("has LoRA only for tables, not " + method_.text());
+      return refuse("has LoRA only for tables, not " + adapt::method_text(method_));
     writing_.tensors = {{"table_down", tensors.at("up").t().contiguous()},
                         {"table_up", tensors.at("down").t().contiguous()}};
   }
@@ -213,7 +215,7 @@ class Writer {
         factor = f;
         break;
       }
-    if (!factor) return "cannot express LoKr factors of " + method_.text();
+    if (!factor) return "cannot express LoKr factors of " + adapt::method_text(method_);
     writing_.config["decompose_factor"] = *factor;
     put_scale(residual_->number("alpha"), residual_->number("rank"));
     return "";

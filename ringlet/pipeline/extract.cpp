@@ -14,6 +14,7 @@
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/budget.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
@@ -294,18 +295,15 @@ std::vector<adapt::Method> methods_for_error(const ModelDifference& difference,
                     !method.parts.front().yes("tucker");
   if (!lora)
     throw Error(ErrorCode::invalid_argument, Field("max_error"),
-                "chooses ranks of lora alone, not of " + method.text(),
+                "chooses ranks of lora alone, not of " + adapt::method_text(method),
                 "give `method=lora`, or a size in the method, or `budget`");
-  const auto& options = method.parts.front().options;
-  const bool follows = options.at("alpha") == options.at("rank");
   std::vector<adapt::Method> methods;
   for (const LayerDifference& layer : difference.layers) {
     const at::Tensor change =
         layer.weight.to(at::kFloat) - layer.target.layer->weight().to(at::kFloat);
     adapt::Method own = method;
-    auto& chosen = own.parts.front().options;
-    chosen["rank"] = std::to_string(adapt::rank_for_error(change, error));
-    if (follows) chosen["alpha"] = chosen["rank"];
+    own.parts.front() =
+        adapt::with_size(own.parts.front(), "rank", adapt::rank_for_error(change, error));
     methods.push_back(std::move(own));
   }
   return methods;
@@ -323,29 +321,28 @@ void save_extraction(const fs::path& path, const Extraction& extraction,
                        .storage = storage});
 }
 
-Comparison compare_methods(const ModelDifference& difference,
-                           const std::vector<std::string>& methods,
+Comparison compare_methods(const ModelDifference& difference, std::span<const NamedMethod> methods,
                            std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
                            const adapt::FitOptions& options, const LayerObserver& observer) {
   std::ranges::sort(budgets);
-  for (const std::string& text : methods) adapt::parse_method(text);  // before hours of work
   const std::vector<adapt::Target> targets = difference.targets();
   Comparison comparison;
-  for (const std::string& text : methods) {
-    std::string last;
+  for (const auto& [name, method] : methods) {
+    adapt::Method last;
     for (const std::int64_t budget : budgets) {
       adapt::BudgetPlan plan;
       try {
-        plan = adapt::fit_budget(text, budget, targets, factors);
+        plan = adapt::fit_budget(method, budget, targets, factors);
       } catch (const Error& error) {
-        comparison.left_out.push_back(text + " at " + std::to_string(budget) + ": " +
+        comparison.left_out.push_back(name + " at " + std::to_string(budget) + ": " +
                                       error.message());
         continue;
       }
-      if (std::exchange(last, plan.method.text()) == plan.method.text()) continue;
+      if (std::exchange(last, plan.method) == plan.method) continue;
       const Extraction found =
           extract(difference, same_method(difference, plan.method), factors, options, observer);
-      ComparedFit fit{text, plan.method.text(), budget, found.total, 0, found.layers.size()};
+      ComparedFit fit{
+          name, adapt::method_text(plan.method), budget, found.total, 0, found.layers.size()};
       for (const LayerFit& layer : found.layers) fit.converged += layer.report.converged ? 1 : 0;
       comparison.fits.push_back(std::move(fit));
     }

@@ -104,10 +104,15 @@ struct Comparison {
   std::vector<std::string> left_out;  ///< points that do not exist, and why
 };
 
+/// A method and what its curve is called.
+struct NamedMethod {
+  std::string name;
+  adapt::Method method;
+};
+
 /// Fits every method at every budget, as adapt::fit_budget spends it; a budget that buys a
-/// method nothing new gives no point. Throws as parse_method and extract.
-Comparison compare_methods(const ModelDifference& difference,
-                           const std::vector<std::string>& methods,
+/// method nothing new gives no point. Throws as extract.
+Comparison compare_methods(const ModelDifference& difference, std::span<const NamedMethod> methods,
                            std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
                            const adapt::FitOptions& options, const LayerObserver& observer = {});
 

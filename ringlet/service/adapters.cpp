@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
@@ -28,7 +29,7 @@ LoadedAdapters load_adapters(const adapt::Components& components,
     char strength[32];
     std::snprintf(strength, sizeof strength, "%g", choice.strength);
     log(LogLevel::info, "adapter " + choice.file.string() + ": " + loaded.report.dialect + ", " +
-                            loaded.set.method().text() + ", " +
+                            adapt::method_text(loaded.set.method()) + ", " +
                             human_count(loaded.set.parameter_count()) + " parameters, strength " +
                             strength);
     for (const std::string& decision : loaded.report.decisions)

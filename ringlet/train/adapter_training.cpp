@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 
@@ -23,46 +25,54 @@ adapt::FactorTable factor_table(const AdapterTrainingOptions& options) {
 }
 
 /// The method with sizes for the budget; `rows` says how it was spent.
-std::string method_for_budget(const AdapterTrainingOptions& options,
-                              std::span<const adapt::Target> targets,
-                              std::vector<adapt::BudgetRow>& rows) {
-  if (options.budget.empty()) return options.method;
-  const adapt::BudgetPlan plan = adapt::fit_budget(
-      options.method, adapt::parse_budget(options.budget), targets, factor_table(options));
-  rows = plan.rows;
-  return plan.method.text();
+adapt::Method method_for_budget(const AdapterTrainingOptions& options,
+                                std::span<const adapt::Target> targets,
+                                std::vector<adapt::BudgetRow>& rows) {
+  const adapt::Method* const method = options.method();
+  if (method == nullptr)
+    throw Error(ErrorCode::invalid_argument, Field("method"),
+                learning_text(options.learning) + " has no adapters", "name a method");
+  if (options.budget.empty()) return *method;
+  adapt::BudgetPlan plan = adapt::fit_budget(*method, adapt::parse_budget(options.budget), targets,
+                                             factor_table(options));
+  rows = std::move(plan.rows);
+  return std::move(plan.method);
 }
 
-adapt::AdapterSet build(const std::string& method, const AdapterTrainingOptions& options,
+adapt::AdapterSet build(const adapt::Method& method, const AdapterTrainingOptions& options,
                         std::span<const adapt::Target> targets,
                         std::span<const adapt::Target> whole, std::uint64_t seed) {
   std::vector<adapt::Assignment> assignments;
-  for (const adapt::Target& target : targets)
-    assignments.push_back({target, adapt::parse_method(method)});
+  for (const adapt::Target& target : targets) assignments.push_back({target, method});
   for (const adapt::Target& target : whole)
-    assignments.push_back({target, adapt::parse_method("diff")});
+    assignments.push_back({target, adapt::make_method({adapt::make_part("diff")})});
   return adapt::AdapterSet::create(assignments, factor_table(options), Random(seed));
 }
 
 /// Factors by hand are of dimensions that the method splits. The formula for its parameters asks
 /// the table for all of them.
-void check_factors(const AdapterTrainingOptions& options, const std::string& method,
+void check_factors(const AdapterTrainingOptions& options, const adapt::Method& method,
                    std::span<const adapt::Target> targets) {
   adapt::FactorTable asked;
   for (const adapt::Target& target : targets)
-    adapt::parameter_count(adapt::parse_method(method),
-                           adapt::LayerShape::of(target.layer->weight()), asked);
+    adapt::parameter_count(method, adapt::LayerShape::of(target.layer->weight()), asked);
   std::vector<std::string> sizes;
   for (const auto& [size, split] : asked.entries()) sizes.push_back(std::to_string(size));
   for (const auto& [size, split] : options.factors)
     if (!asked.entries().contains(size))
       throw Error(ErrorCode::invalid_argument, Field("factors"),
-                  method + " splits no dimension of " + std::to_string(size),
+                  adapt::method_text(method) + " splits no dimension of " + std::to_string(size),
                   sizes.empty() ? "factors are those of rings and trains: trm, tr, tt"
                                 : "of the adapted layers it splits " + join(sizes));
 }
 
 }  // namespace
+
+std::string learning_text(const Learning& learning) {
+  if (const auto* const method = std::get_if<adapt::Method>(&learning))
+    return adapt::method_text(*method);
+  return std::holds_alternative<AllWeights>(learning) ? "full" : "none";
+}
 
 Json settings_of(const AdapterTrainingOptions& options) {
   return {{"identity penalty", options.identity_penalty},
@@ -75,7 +85,7 @@ Json settings_of(const AdapterTrainingOptions& options) {
 void check_adapter_options(const AdapterTrainingOptions& o) {
   check_penalty(o.identity_penalty);
   check_penalty(o.orthogonal_penalty);
-  if (!o.full() && o.method != "none") return;
+  if (o.method() != nullptr) return;
   const std::array<std::pair<Field, bool>, 9> of_adapters = {
       {{Field("penalty"), o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0},
        {Field("budget"), !o.budget.empty()},
@@ -89,7 +99,8 @@ void check_adapter_options(const AdapterTrainingOptions& o) {
   for (const auto& [option, given] : of_adapters)
     if (given)
       throw Error(ErrorCode::invalid_argument, option,
-                  "it says something about adapters, and `method=" + o.method + "` has none",
+                  "it says something about adapters, and `method=" + learning_text(o.learning) +
+                      "` has none",
                   "leave it out, or name an adapter's parts, for example `method=\"trm+tr\"`");
 }
 
@@ -119,7 +130,8 @@ void AdapterTraining::check_penalties() const {
   const bool orthogonal = options_.orthogonal_penalty > 0.0 &&
                           !has_penalty([](const auto& t) { return t.orthogonal_penalty(); });
   if (identity || orthogonal)
-    throw Error(ErrorCode::invalid_argument, Field("penalty"), method_ + " has no such penalty",
+    throw Error(ErrorCode::invalid_argument, Field("penalty"),
+                adapt::method_text(method_) + " has no such penalty",
                 "penalties are those of tensor-ring transforms: trm");
 }
 

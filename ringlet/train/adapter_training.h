@@ -5,27 +5,39 @@
 #include <map>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/budget.h"
+#include "ringlet/adapt/method.h"
 #include "ringlet/core/json.h"
 
 namespace ringlet::train {
 
-/// What learns.
+struct AllWeights {};  ///< of the network, without adapters
+struct NoWeights {};   ///< of the network: a ControlNet beside it learns alone
+
+/// What learns of a network: adapters of a method, or one of the other two.
+using Learning = std::variant<adapt::Method, AllWeights, NoWeights>;
+
+/// For plans, settings and messages: the method's text, "full" or "none".
+std::string learning_text(const Learning& learning);
+
 struct AdapterTrainingOptions {
-  std::string method = "tlora";  ///< or "full": all weights, without adapters
-  std::string budget;            ///< "0.4M": the method's size is chosen for so many parameters
+  Learning learning = adapt::tlora();
+  std::string budget;  ///< "0.4M": the method's size is chosen for so many parameters
   adapt::TargetOptions targets;
   std::map<std::int64_t, adapt::Factors> factors;  ///< splits chosen by hand
   double identity_penalty = 0.0;
   double orthogonal_penalty = 0.0;
   adapt::Dropout dropout = {};
 
-  bool full() const { return method == "full"; }
+  /// Of the adapters, or nothing.
+  const adapt::Method* method() const { return std::get_if<adapt::Method>(&learning); }
+  bool full() const { return std::holds_alternative<AllWeights>(learning); }
 };
 
 /// What a resumed run must find unchanged of the options, beside the method.
@@ -36,15 +48,16 @@ void check_adapter_options(const AdapterTrainingOptions& options);
 
 class AdapterTraining {
  public:
-  /// Adapters on `targets` at their start, not attached; `whole` are layers, such as a new head,
-  /// whose weights learn as they are (method diff). Throws Error(invalid_argument) for a budget
-  /// that cannot be met, and penalties, dropouts and factors that the method has no use for.
+  /// Adapters of the options' method on `targets` at their start, not attached; `whole` are layers,
+  /// such as a new head, whose weights learn as they are (method diff). Throws
+  /// Error(invalid_argument) for a budget that cannot be met, and penalties, dropouts and factors
+  /// that the method has no use for.
   AdapterTraining(const AdapterTrainingOptions& options, std::span<const adapt::Target> targets,
                   std::uint64_t seed, std::span<const adapt::Target> whole = {});
 
   adapt::AdapterSet& set() { return set_; }
   const adapt::AdapterSet& set() const { return set_; }
-  std::string method() const { return adapt::parse_method(method_).text(); }  ///< sizes included
+  const adapt::Method& method() const { return method_; }  ///< with the sizes of the budget
   const std::vector<adapt::BudgetRow>& budget() const { return budget_; }
 
   /// Draws what a micro-batch leaves out.
@@ -61,7 +74,7 @@ class AdapterTraining {
   AdapterTrainingOptions options_;
   std::uint64_t seed_;
   std::vector<adapt::BudgetRow> budget_;
-  std::string method_;
+  adapt::Method method_;
   adapt::AdapterSet set_;
 };
 

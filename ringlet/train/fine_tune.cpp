@@ -36,7 +36,6 @@ FineTune::FineTune(FineTuneOptions options, const FineTuneObserver& observer)
 
 void FineTune::prepare(const FineTuneObserver& observer) {
   check_options(options_);
-  if (adapts()) adapt::parse_method(options_.method);  // before the model is loaded
   read_pictures();
   options_.load.for_training = true;
   if (full()) {
@@ -87,7 +86,7 @@ void FineTune::build_adapters() {
     if (model_->networks().at(target.component).role == pipeline::NetworkRole::text_encoder)
       options_.loss.train_text = true;
   adapters_.emplace(options_, targets, options_.seed);
-  options_.method = adapters_->method();
+  options_.learning = adapters_->method();
   plan_.budget = adapters_->budget();
 }
 

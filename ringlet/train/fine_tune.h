@@ -33,7 +33,7 @@ struct ControlTraining {
   ControlMetric metric = {};  ///< measured on them
 };
 
-/// The method may also be "none": a ControlNet alone.
+/// Nothing of the model may learn beside a ControlNet (NoWeights).
 struct FineTuneOptions : AdapterTrainingOptions {
   std::filesystem::path model;
   pipeline::LoadOptions load;
@@ -130,7 +130,7 @@ class FineTune {
 
  private:
   bool full() const { return options_.full(); }
-  bool adapts() const { return !full() && options_.method != "none"; }
+  bool adapts() const { return options_.method() != nullptr; }
   void prepare(const FineTuneObserver& observer);
   bool run_stages(const FineTuneObserver& observer);
   void read_pictures();

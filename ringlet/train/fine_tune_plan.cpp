@@ -45,14 +45,15 @@ void check_control_samples(const FineTuneOptions& o) {
 
 void check_control(const FineTuneOptions& o) {
   const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
-  if (o.method == "none" && !controlnet)
+  const bool nothing = std::holds_alternative<NoWeights>(o.learning);
+  if (nothing && !controlnet)
     throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
                 "it goes with `control=SIGNAL` `control_network=controlnet`");
-  if (o.method == "none" && o.train_text_encoder)
+  if (nothing && o.train_text_encoder)
     throw Error(ErrorCode::invalid_argument, Field("train_text_encoder"),
                 "`method=none` trains a ControlNet alone", "leave one of them out");
   if (!o.control) return;
-  if (o.method == "full")
+  if (o.full())
     throw Error(ErrorCode::invalid_argument, Field("control"),
                 "it goes with adapters, not with `method=full`");
   if (!o.class_prompt.empty())
@@ -192,7 +193,7 @@ void FineTune::make_plan() {
   if (!options_.class_prompt.empty())
     plan_.class_to_make = static_cast<std::size_t>(options_.class_count) - class_pictures_.size();
   plan_captions();
-  plan_.method = adapters_ ? adapters_->method() : options_.method;
+  plan_.method = learning_text(options_.learning);
   plan_.layers = adapters_ ? adapters_->set().entries().size() : 0;
   if (control_)
     for (const auto& [name, tensor] : control_->tensors())

@@ -45,6 +45,9 @@ void check_options(const TuneOptions& o) {
   positive(Field("learning_rate"), o.trainer.learning_rate.peak);
   if (o.evaluate_every < 0)
     throw Error(ErrorCode::invalid_argument, Field("evaluate_every"), "must not be negative");
+  if (!o.full() && o.method() == nullptr)
+    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
+                "name a method, or full");
   train::refuse_other_run(o.out, o.resume);
 }
 
@@ -62,7 +65,6 @@ Tune::Tune(TuneOptions options) : options_(std::move(options)) {
 
 void Tune::prepare() {
   check_options(options_);
-  if (!options_.full()) adapt::parse_method(options_.method);  // before the network is loaded
   options_.examples.weights.trainable = options_.full();
   task_ = open_task(options_.task, options_.examples);
   if (!options_.full()) build_adapters();
@@ -93,7 +95,7 @@ void Tune::build_adapters() {
     return std::ranges::find(whole, target.layer, &adapt::Target::layer) != whole.end();
   });
   adapters_.emplace(options_, targets, options_.seed, whole);
-  options_.method = adapters_->method();
+  options_.learning = adapters_->method();
   plan_.budget = adapters_->budget();
   plan_.layers = targets.size() + whole.size();
   plan_.new_layers = whole.size();
@@ -107,7 +109,7 @@ void Tune::make_plan() {
   plan_.network = task_->description();
   plan_.examples = task_->examples();
   plan_.held_out = task_->held_out();
-  plan_.method = options_.method;
+  plan_.method = train::learning_text(options_.learning);
   plan_.optimizer = options_.trainer.optimizer.name;
   for (const train::Trainable& one :
        train::with_rate_factors(trainables(), options_.trainer.rate_factors))

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/random.h"
 #include "ringlet/formats/adapter_reader.h"

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/random.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "tests/expect_error.h"

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/gradient_checkpoint.h"

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/io/tensor_file.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"

@@ -7,6 +7,8 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_adapted_model.h"
 
@@ -140,13 +142,14 @@ TEST(AdapterSet, ASingleOneOfSeveralIsExactlyItself) {
              third = model.adapters("trm+tr");
   for (const AdapterSet* set : {&first, &second, &third}) disturb(*set);
   first.attach();
-  EXPECT_EQ(model.layer("mid.conv").adapter->spec(), first.method().text());
+  EXPECT_EQ(model.layer("mid.conv").adapter->spec(), method_text(first.method()));
   const std::vector<at::Tensor> alone = model.outputs();
   second.attach();
   second.attach();  // once is enough
   third.attach();
-  EXPECT_EQ(model.layer("mid.conv").adapter->spec(),
-            first.method().text() + " & " + second.method().text() + " & " + third.method().text());
+  EXPECT_EQ(model.layer("mid.conv").adapter->spec(), method_text(first.method()) + " & " +
+                                                         method_text(second.method()) + " & " +
+                                                         method_text(third.method()));
   EXPECT_EQ(model.layer("mid.conv").adapter->parameters().front().first, "0.transform.core_0");
   for (AdapterSet* set : {&first, &second, &third}) set->set_strength(0.0);
   EXPECT_TRUE(equal(model.outputs(), base));

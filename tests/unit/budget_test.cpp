@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/registry.h"
 #include "ringlet/core/log.h"
 #include "tests/expect_error.h"
 #include "tests/golden/formula.h"
@@ -62,7 +65,7 @@ std::string ranks(const BudgetPlan& plan) {
 }
 
 std::string fit(std::int64_t budget, const char* method = "trm+tr") {
-  return ranks(fit_budget(method, budget, attention(), FactorTable()));
+  return ranks(fit_budget(parse_method(method), budget, attention(), FactorTable()));
 }
 
 TEST(Budget, TextsAreNumbersOfParameters) {
@@ -106,31 +109,29 @@ TEST(Budget, ARankInTheTextStays) {
 TEST(Budget, IsNeverExceededAndNeverWastedByARank) {
   for (const char* method : {"trm+tr", "trm+lora", "lora", "tr", "trm"})
     for (std::int64_t budget = 240'000; budget < 60'000'000; budget = budget * 17 / 10) {
-      const BudgetPlan plan = fit_budget(method, budget, attention(), FactorTable());
+      const BudgetPlan plan = fit_budget(parse_method(method), budget, attention(), FactorTable());
       EXPECT_LE(plan.parameters, budget);
       EXPECT_EQ(plan.parameters, count(plan.method, attention()));
       Method more = plan.method;
       PartSpec& last = more.parts.back();
-      last = parse_method(last.name + "(rank=" + std::to_string(last.integer("rank") + 1) + ")")
-                 .parts.front();
-      EXPECT_GT(count(more, attention()), budget) << plan.method.text();
+      last = with_size(last, "rank", last.integer("rank") + 1);
+      EXPECT_GT(count(more, attention()), budget) << method_text(plan.method);
     }
 }
 
 TEST(Budget, OtherOptionsStayAsTheyAre) {
   const auto text = [](const char* method) {
-    return fit_budget(method, 941'440, attention(), FactorTable()).method.text();
+    return fit_budget(parse_method(method), 941'440, attention(), FactorTable()).method;
   };
   EXPECT_EQ(text("trm(init=paper)+lora(init=gaussian)"),
-            parse_method("trm(init=paper,rank=2)+lora(init=gaussian,rank=4)").text());
-  EXPECT_EQ(text("trm(rank=1)+tr(init=paper)"),
-            parse_method("trm(rank=1)+tr(init=paper,rank=11)").text());
-  EXPECT_EQ(text("lora(alpha=16)"), parse_method("lora(alpha=16,rank=4)").text());
-  EXPECT_EQ(text("oft(block=4)+lora"), parse_method("oft(block=4)+lora(rank=3)").text());
+            parse_method("trm(init=paper,rank=2)+lora(init=gaussian,rank=4)"));
+  EXPECT_EQ(text("trm(rank=1)+tr(init=paper)"), parse_method("trm(rank=1)+tr(init=paper,rank=11)"));
+  EXPECT_EQ(text("lora(alpha=16)"), parse_method("lora(alpha=16,rank=4)"));
+  EXPECT_EQ(text("oft(block=4)+lora"), parse_method("oft(block=4)+lora(rank=3)"));
 }
 
 TEST(Budget, TableAddsUp) {
-  const BudgetPlan plan = fit_budget("trm+tr", 400'288, attention(), FactorTable());
+  const BudgetPlan plan = fit_budget(parse_method("trm+tr"), 400'288, attention(), FactorTable());
   ASSERT_EQ(plan.rows.size(), 6u);
   EXPECT_EQ(plan.rows[1].shape.out, 320);
   EXPECT_EQ(plan.rows[1].shape.in, 768);
@@ -149,19 +150,21 @@ TEST(Budget, TableAddsUp) {
 TEST(Budget, SplitsByHandCount) {
   FactorTable factors;
   factors.set(320, {5, 8, 8});
-  EXPECT_EQ(fit_budget("trm", 1'000, targets_of({{320, 320}}), factors).parameters, 612);
+  EXPECT_EQ(fit_budget(parse_method("trm"), 1'000, targets_of({{320, 320}}), factors).parameters,
+            612);
 }
 
 TEST(Budget, ConvolutionsCount) {
   const std::vector<Target> targets = targets_of({{320, 320, 3, 3, true}});
-  EXPECT_EQ(ranks(fit_budget("lora", 12'800, targets, FactorTable())), "lora4");
+  EXPECT_EQ(ranks(fit_budget(parse_method("lora"), 12'800, targets, FactorTable())), "lora4");
 }
 
 TEST(Budget, EndsAtTheWeightsThemselves) {
   const BudgetPlan plan =
-      fit_budget("lora", 1'000'000'000'000, targets_of({{64, 64}}), FactorTable());
+      fit_budget(parse_method("lora"), 1'000'000'000'000, targets_of({{64, 64}}), FactorTable());
   EXPECT_EQ(plan.parameters, 4'096);
-  EXPECT_EQ(ranks(fit_budget("lora", 1'000, targets_of({{1, 1}}), FactorTable())), "lora1");
+  EXPECT_EQ(ranks(fit_budget(parse_method("lora"), 1'000, targets_of({{1, 1}}), FactorTable())),
+            "lora1");
 }
 
 TEST(Budget, TooSmallOnesAreExplained) {
@@ -171,17 +174,17 @@ TEST(Budget, TooSmallOnesAreExplained) {
   expect_error(ErrorCode::invalid_argument, "did you mean \"lora\"", [] { fit(1, "lorra"); });
   expect_error(ErrorCode::invalid_argument, "two residuals", [] { fit(1, "lora+tr"); });
   expect_error(ErrorCode::invalid_argument, "nothing to spend",
-               [] { fit_budget("trm+tr", 1'000, {}, FactorTable()); });
+               [] { fit_budget(parse_method("trm+tr"), 1'000, {}, FactorTable()); });
 }
 
 class SmallBudget : public testing::Test {
  protected:
   BudgetPlan plan(const std::string& text, std::int64_t budget) const {
-    return fit_budget(text, budget, targets_, FactorTable());
+    return fit_budget(parse_method(text), budget, targets_, FactorTable());
   }
   void expect(const std::string& text, std::int64_t budget, const std::string& method) const {
     const BudgetPlan found = plan(text, budget);
-    EXPECT_EQ(found.method.text(), parse_method(method).text());
+    EXPECT_EQ(found.method, parse_method(method));
     EXPECT_LE(found.parameters, budget);
     EXPECT_EQ(found.parameters, count(found.method, targets_));
   }
@@ -209,9 +212,9 @@ TEST_F(SmallBudget, TheTransformGrowsAlone) {
   expect("oft", 3 * 64 * 7 / 2, "oft(block=8)");
   expect("boft", 3 * 2 * 64 * 9, "boft(block=8)");  // 9 is odd
   expect("hra", 3 * 64 * 5, "hra(rank=4)");         // 5 is odd
-  EXPECT_EQ(plan("oft", 1000000).method.text(), "oft(block=64)");
-  EXPECT_EQ(plan("oft(side=output)", 2 * 64 * 7 / 2 + 128 * 7 / 2).method.text(),
-            parse_method("oft(block=8,side=output)").text());
+  EXPECT_EQ(method_text(plan("oft", 1000000).method), "oft(block=64)");
+  EXPECT_EQ(plan("oft(side=output)", 2 * 64 * 7 / 2 + 128 * 7 / 2).method,
+            parse_method("oft(block=8,side=output)"));
 }
 
 TEST_F(SmallBudget, WithoutASizeItStaysAndSaysSo) {
@@ -227,17 +230,17 @@ TEST_F(SmallBudget, WithoutASizeItStaysAndSaysSo) {
 
 TEST_F(SmallBudget, SizesThatComeToTheSameAreTheLeast) {
   const std::int64_t large = 1'000'000'000;
-  EXPECT_EQ(plan("fourierft", large).method.text(), "fourierft(n=8192)");
+  EXPECT_EQ(method_text(plan("fourierft", large).method), "fourierft(n=8192)");
   // 64 = 8 x 8 and 128 = 8 x 16: from rank 8 on, no factor is split.
-  EXPECT_EQ(plan("lokr", large).method.text(), "lokr(alpha=8,rank=8)");
-  EXPECT_EQ(plan("vera", large).method.text(), "vera(rank=1024)");  // the most that exist
+  EXPECT_EQ(method_text(plan("lokr", large).method), "lokr(alpha=8,rank=8)");
+  EXPECT_EQ(method_text(plan("vera", large).method), "vera(rank=1024)");  // the most that exist
 }
 
 TEST_F(SmallBudget, AWholeFactorMayBeSmallerThanTwo) {
   // w1 1 x 8; w2 8 x 31 whole, or of the rank r < 15.5 with 39 r numbers
   const std::vector<Target> targets = targets_of({{64, 31}});
-  EXPECT_EQ(ranks(fit_budget("lokr", 8 + 248, targets, FactorTable())), "lokr16");
-  EXPECT_EQ(ranks(fit_budget("lokr", 8 + 247, targets, FactorTable())), "lokr6");
+  EXPECT_EQ(ranks(fit_budget(parse_method("lokr"), 8 + 248, targets, FactorTable())), "lokr16");
+  EXPECT_EQ(ranks(fit_budget(parse_method("lokr"), 8 + 247, targets, FactorTable())), "lokr6");
 }
 
 TEST_F(SmallBudget, ABudgetIsNeverMoreThanTheWeights) {
@@ -291,15 +294,14 @@ PartSpec& growing_part(Method& method) {
 Method with_size(Method method, std::int64_t size) {
   PartSpec& part = growing_part(method);
   for (const char* option : {"rank", "block", "n"})
-    if (part.options.contains(option)) part.options[option] = std::to_string(size);
-  if (part.options.contains("alpha")) part.options["alpha"] = std::to_string(size);
+    if (part.has(option)) part = adapt::with_size(part, option, size);
   return method;
 }
 
 std::int64_t size_in(Method method) {
   const PartSpec& part = growing_part(method);
   for (const char* option : {"rank", "block", "n"})
-    if (part.options.contains(option)) return part.integer(option);
+    if (part.has(option)) return part.integer(option);
   return 0;
 }
 
@@ -319,10 +321,10 @@ TEST_P(BudgetOf, IsUsedUpByASizeThatExists) {
   const std::vector<Target> targets = mixed_layers();
   for (const std::int64_t budget : {smallest, 2 * smallest + 1, std::int64_t{3'000},
                                     std::int64_t{9'000}, std::int64_t{1'000'000}}) {
-    const BudgetPlan plan = fit_budget(text, budget, targets, FactorTable());
+    const BudgetPlan plan = fit_budget(parse_method(text), budget, targets, FactorTable());
     EXPECT_LE(plan.parameters, budget);
     EXPECT_EQ(plan.parameters, count(plan.method, targets));
-    EXPECT_TRUE(exists(plan.method, targets)) << plan.method.text();
+    EXPECT_TRUE(exists(plan.method, targets)) << method_text(plan.method);
     std::int64_t sum = 0;
     for (const BudgetRow& row : plan.rows) sum += row.layers * row.parameters;
     EXPECT_EQ(sum, plan.parameters);
@@ -334,13 +336,13 @@ TEST_P(BudgetOf, IsUsedUpByASizeThatExists) {
       const std::int64_t parameters = count(more, targets);
       EXPECT_TRUE(parameters > std::min(budget, kWeights) || parameters == plan.parameters ||
                   !exists(more, targets))
-          << more.text() << " within " << budget;
+          << method_text(more) << " within " << budget;
     }
   }
   expect_error(
       ErrorCode::invalid_argument,
       "has " + std::to_string(smallest) + " parameters, more than " + std::to_string(smallest - 1),
-      [&] { fit_budget(text, smallest - 1, targets, FactorTable()); });
+      [&] { fit_budget(parse_method(text), smallest - 1, targets, FactorTable()); });
 }
 
 // Each with the parameters of its smallest size: on 64 + 96 + 64 + 16 channels in (144 numbers in a

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/generation.h"
@@ -28,7 +29,7 @@ class ControlTraining : public FineTuning {
   FineTuneOptions control_options(const std::string& out, ControlKind network,
                                   const std::string& method = "lora(rank=2)") const {
     FineTuneOptions o = options(out);
-    o.method = method;
+    o.learning = adapt::parse_method(method);
     o.control = train::ControlTraining{.settings = {.signal = data::ControlSignal::canny},
                                        .network = network,
                                        .validation_pictures = 2};
@@ -303,9 +304,9 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     change(o);
     expect_error(ErrorCode::invalid_argument, words, [&] { FineTune run(o); });
   };
-  expect_refusal("nothing to learn", [](auto& o) { o.method = "none"; });
+  expect_refusal("nothing to learn", [](auto& o) { o.learning = NoWeights{}; });
   const auto alone = [](auto& o) {
-    o.method = "none";
+    o.learning = NoWeights{};
     o.control->network = ControlKind::controlnet;
   };
   expect_refusal("train_text_encoder: ", [&](auto& o) {
@@ -316,7 +317,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     alone(o);
     o.budget = "10k";
   });
-  expect_refusal("goes with adapters", [](auto& o) { o.method = "full"; });
+  expect_refusal("goes with adapters", [](auto& o) { o.learning = AllWeights{}; });
   expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
   expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 4; });
   // The next picture's signal would be its own.

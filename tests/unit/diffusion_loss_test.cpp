@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/stable_diffusion.h"

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/expect_error.h"
@@ -61,7 +62,7 @@ TEST_F(FineTuning, MakesAnAdapterThatOpens) {
   const auto model = pipeline::StableDiffusion::open(o.model);
   const auto loaded = adapt::load_adapter(o.out / "adapter.safetensors",
                                           {{"unet", &model.networks().at("unet").index}});
-  EXPECT_EQ(loaded.set.method().text(), FineTune(options("other")).plan().method);
+  EXPECT_EQ(adapt::method_text(loaded.set.method()), FineTune(options("other")).plan().method);
   const Json training = parse_json(loaded.info.training, "training");
   EXPECT_EQ(training.at("steps"), 3);
   EXPECT_EQ(training.at("seed"), 5);
@@ -211,7 +212,7 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
   };
   const std::vector<Change> changes = {
       {"seed was 5, now 6", [](auto& o) { o.seed = 6; }},
-      {"method was", [](auto& o) { o.method = "lora(rank=2)"; }},
+      {"method was", [](auto& o) { o.learning = adapt::parse_method("lora(rank=2)"); }},
       {"parameters was", [](auto& o) { o.targets.presets = {"all"}; }},
       {"pictures was", [](auto& o) { o.instance_prompt = "a photo of a cat"; }},
       {"pictures was", [](auto& o) { o.repeats = 2; }},
@@ -285,7 +286,7 @@ TEST_F(FineTuning, TheSeedOfARunIsFound) {
 
 TEST_F(FineTuning, AllWeightsMakeAModelFolderThatOpens) {
   FineTuneOptions o = options();
-  o.method = "full";
+  o.learning = AllWeights{};
   o.trainer.learning_rate.peak = 1e-3;
   o.load.files.prediction = diffusion::Prediction::v;
   EXPECT_EQ(FineTune(o).plan().layers, 0u);
@@ -307,7 +308,7 @@ TEST_F(FineTuning, AllWeightsMakeAModelFolderThatOpens) {
 TEST_F(FineTuning, AllWeightsResumeBitExactlyToo) {
   const auto with = [&](const std::string& out) {
     FineTuneOptions o = options(out);
-    o.method = "full";
+    o.learning = AllWeights{};
     o.train_text_encoder = true;
     o.trainer.ema_decay = 0.9;
     return o;
@@ -365,7 +366,7 @@ TEST_F(FineTuning, AnyFolderNameWillDo) {
 }
 
 FineTuneOptions& all_weights(FineTuneOptions& options) {
-  options.method = "full";
+  options.learning = AllWeights{};
   return options;
 }
 
@@ -395,7 +396,7 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
       {"penalty: ", [=](auto& o) { o.orthogonal_penalty = nan; }},
       {"penalty: ",
        [](auto& o) {
-         o.method = "full";
+         o.learning = AllWeights{};
          o.identity_penalty = 1.0;
        }},
       {"budget: ", [](auto& o) { all_weights(o).budget = "10k"; }},
@@ -410,7 +411,6 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
       {"rank_dropout: ", [](auto& o) { all_weights(o).dropout.rank = 0.1; }},
       {"module_dropout: ", [](auto& o) { all_weights(o).dropout.module = 0.1; }},
       {"no caption", [](auto& o) { o.instance_prompt.clear(); }},
-      {"lorra", [](auto& o) { o.method = "lorra(rank=2)"; }},
   };
   for (const Case& each : cases) {
     SCOPED_TRACE(each.words);
@@ -440,7 +440,7 @@ TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
        }},
       {"those of rings and trains",
        [](auto& o) {
-         o.method = "lora(rank=2)";
+         o.learning = adapt::parse_method("lora(rank=2)");
          o.factors[8] = {2, 2, 2};
        }},
   };

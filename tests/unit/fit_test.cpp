@@ -3,10 +3,12 @@
 
 #include <cmath>
 
+#include "ringlet/adapt/build.h"
 #include "ringlet/adapt/coordinates.h"
 #include "ringlet/adapt/fit_closed_form.h"
 #include "ringlet/adapt/fit_ring.h"
 #include "ringlet/adapt/lbfgs.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/trm.h"
 #include "ringlet/core/error.h"
 #include "tests/expect_error.h"

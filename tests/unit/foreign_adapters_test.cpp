@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/adapter_writer.h"
 #include "ringlet/io/tensor_file.h"

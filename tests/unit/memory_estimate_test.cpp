@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/memory_use.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "ringlet/train/optimizers.h"

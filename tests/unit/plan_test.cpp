@@ -3,7 +3,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/method.h"
+#include "ringlet/adapt/build.h"
+#include "ringlet/adapt/method_text.h"
 
 namespace ringlet::adapt {
 namespace {

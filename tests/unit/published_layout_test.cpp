@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/eval/feature_network.h"
 #include "ringlet/io/image.h"
 #include "ringlet/nn/weight_store.h"
@@ -40,7 +41,7 @@ class PublishedLayouts : public testing::Test {
   TuneOptions options(const std::string& task, const std::string& data) const {
     TuneOptions o;
     o.task = task;
-    o.method = "lora(rank=1)";
+    o.learning = adapt::parse_method("lora(rank=1)");
     o.examples.model = folder_ / "net";
     o.examples.length = 16;
     o.examples.data = folder_ / data;

@@ -5,7 +5,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/build.h"
 #include "ringlet/adapt/method.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/tr.h"
 #include "ringlet/adapt/trm.h"
 #include "tests/expect_error.h"
@@ -314,11 +316,11 @@ TEST(Method, PaperParameterCountsComeOut) {
 }
 
 TEST(Method, TextIsCanonical) {
-  EXPECT_EQ(parse_method("lora").text(), "lora(alpha=4,rank=4)");
-  EXPECT_EQ(parse_method("lora(rank=8)").text(), "lora(alpha=8,rank=8)");
-  EXPECT_EQ(parse_method("tlora").text(), "trm(init=asymmetric,rank=2)+tr(rank=6)");
+  EXPECT_EQ(method_text(parse_method("lora")), "lora(alpha=4,rank=4)");
+  EXPECT_EQ(method_text(parse_method("lora(rank=8)")), "lora(alpha=8,rank=8)");
+  EXPECT_EQ(method_text(parse_method("tlora")), "trm(init=asymmetric,rank=2)+tr(rank=6)");
   for (const char* text : {"tlora-star", "tr(rank=3)", " lora( rank = 2 ) + trm "})
-    EXPECT_EQ(parse_method(parse_method(text).text()).text(), parse_method(text).text());
+    EXPECT_EQ(parse_method(method_text(parse_method(text))), parse_method(text));
 }
 
 TEST(Method, WrongTextsAreExplained) {

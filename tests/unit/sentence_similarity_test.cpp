@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/eval/correlation.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/tune/sentences.h"
@@ -60,7 +61,7 @@ class Sentences : public testing::Test {
   TuneOptions options(const std::string& data) const {
     TuneOptions o;
     o.task = "sentence-similarity";
-    o.method = "lora(rank=2)";
+    o.learning = adapt::parse_method("lora(rank=2)");
     o.examples.model = folder_ / "net";
     o.examples.data = folder_ / data;
     o.out = folder_ / "run";
@@ -144,7 +145,7 @@ TEST_F(Sentences, PairsLearnToFindEachOther) {
 
   o.out = folder_ / "scored";
   o.examples.data = o.examples.eval_data = folder_ / "scored.jsonl";
-  o.method = "full";
+  o.learning = train::AllWeights{};
   o.trainer.learning_rate.peak = 3e-3;
   Tune other(o);
   EXPECT_EQ(other.plan().network, "bert, sentences, regression");

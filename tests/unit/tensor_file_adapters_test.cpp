@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/adapter_writer.h"
 #include "ringlet/io/tensor_file.h"

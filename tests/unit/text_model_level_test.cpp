@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/pipeline/extract.h"

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/weight_store.h"
@@ -64,7 +65,7 @@ class TuneTest : public testing::Test {
                       const std::string& out = "run") const {
     TuneOptions o;
     o.task = task;
-    o.method = "trm(rank=2)+lora(rank=2)";
+    o.learning = adapt::parse_method("trm(rank=2)+lora(rank=2)");
     o.examples.model = folder_ / "net";
     o.examples.random_seed = 5;
     o.examples.length = 24;
@@ -78,7 +79,7 @@ class TuneTest : public testing::Test {
   }
   /// Trains all weights once, so that there is a checkpoint in "net".
   void make_base(TuneOptions o) const {
-    o.method = "full";
+    o.learning = train::AllWeights{};
     o.out = folder_ / "base";
     Tune(o).run();
     fs::remove_all(folder_ / "net");
@@ -200,7 +201,7 @@ TEST_F(TuneTest, QuestionsAreAnsweredFromTheirContext) {
   text("questions.jsonl", lines);
   TuneOptions o = options("question-answering", "questions.jsonl");
   o.trainer.steps = 60;
-  o.method = "full";
+  o.learning = train::AllWeights{};
   Tune run(o);
   ASSERT_TRUE(run.run());
   EXPECT_EQ(last(run), 1.0);
@@ -271,7 +272,7 @@ TEST_F(TuneTest, PicturesAreClassifiedByBothKindsOfNetwork) {
     network(config);
     const std::string out = config.at("model_type").get<std::string>();
     TuneOptions o = options("image-classification", "pictures", out);
-    o.method = "full";
+    o.learning = train::AllWeights{};
     o.trainer.steps = 30;
     Tune run(o);
     ASSERT_TRUE(run.run());
@@ -359,7 +360,7 @@ TEST_F(TuneTest, SpeechIsWrittenDown) {
     text("speech/" + name + ".txt", i % 2 == 0 ? "a b" : "B");
   }
   TuneOptions o = options("ctc", "speech");
-  o.method = "full";
+  o.learning = train::AllWeights{};
   o.trainer.steps = 150;
   Tune run(o);
   ASSERT_TRUE(run.run());
