@@ -7,13 +7,29 @@ Each folder may include headers of itself and of the layers that its line in rin
 names (docs/architecture.md shows the same table as a picture); apps/ may include all of them. Library
 code under ringlet/ may not print, exit, abort or assert: it throws ringlet::Error. Nor does it speak
 command line: a literal names an option as a field between back quotes (core/error.h), never with
-dashes. Exits 1 with one line per offence.
+dashes. Only METHOD_TEXT_USERS include the text of methods. Exits 1 with one line per offence.
 """
 import pathlib
 import re
 import sys
 
 LAYER = re.compile(r"^ringlet_layer\((\w+)([^)]*)\)", re.M)
+
+# Methods are values; only the edges read and print them as text: command lines, files' metadata,
+# settings and records of runs, and the names of methods in messages and reports.
+METHOD_TEXT = "ringlet/adapt/method_text.h"
+METHOD_TEXT_USERS = (
+    "apps/",
+    "ringlet/adapt/adapter_file.cpp",        # ringlet.method of a file
+    "ringlet/adapt/budget.cpp",              # messages
+    "ringlet/adapt/method_text.cpp",
+    "ringlet/adapt/save_adapter.cpp",        # ringlet.method of a file
+    "ringlet/adapt/transform_residual.cpp",  # spec(), for messages and reports
+    "ringlet/formats/adapter_reader.cpp",    # messages
+    "ringlet/pipeline/extract.cpp",          # the table of a comparison
+    "ringlet/service/adapters.cpp",          # the log of what is loaded
+    "ringlet/train/adapter_training.cpp",    # plans and settings of runs
+)
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')
 QUOTED = re.compile(r'^\s*#\s*include\s+"(?!ringlet/)([^"]+)"')
@@ -56,6 +72,8 @@ def offences(root, path, allowed):
         target = INCLUDE.match(code)
         if target and target[1] != here and target[1] not in allowed[here]:
             yield f"{path}:{number}: {here} may not include {target[1]}"
+        if METHOD_TEXT in code and "#" in code and not path.as_posix().startswith(METHOD_TEXT_USERS):
+            yield f"{path}:{number}: methods are values here; METHOD_TEXT_USERS may use their text"
         if path.parts[0] == "ringlet":
             if QUOTED.match(code):
                 yield f"{path}:{number}: write the include from the root: \"ringlet/...\""

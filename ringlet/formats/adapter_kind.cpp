@@ -30,33 +30,6 @@ std::string dialect(const io::SafetensorsFile& file) {
   return "";
 }
 
-/// Methods by the names of their parts; the more special ones first.
-std::string method(const io::SafetensorsFile& file) {
-  static const std::vector<std::pair<const char*, const char*>> kParts = {
-      {"dora_scale", "DoRA"},
-      {"lora_magnitude_vector", "DoRA"},
-      {"lokr_w", "LoKr"},
-      {"hada_w", "LoHa"},
-      {"oft_blocks", "OFT"},
-      {"oft_diag", "OFT"},
-      {"oft_R", "OFT"},
-      {"boft_R", "BOFT"},
-      {"a1.weight", "GLoRA"},
-      {"ia3_l", "IA3"},
-      {":down", "LoRA"},
-      {"lora_down", "LoRA"},
-      {"lora_up", "LoRA"},
-      {"lora.down", "LoRA"},
-      {"_lora.down", "LoRA"},
-      {"lora_A", "LoRA"},
-      {"lora_linear_layer", "LoRA"},
-  };
-  for (const auto& [part, name] : kParts)
-    if (any_name(file, part)) return name;
-  if (any_name(file, ".diff") || any_name(file, ".set_weight")) return "full difference";
-  return "";
-}
-
 bool only_names(const io::SafetensorsFile& file, const std::vector<std::string_view>& names) {
   return std::ranges::all_of(file.tensors(), [&](const io::TensorInfo& info) {
     return std::ranges::find(names, info.name) != names.end();
@@ -81,7 +54,7 @@ std::string file_kind(const io::SafetensorsFile& file) {
     return "textual inversion";
   if (any_name(file, "control_model.") || any_name(file, "controlnet_cond_embedding"))
     return "ControlNet";
-  const std::string name = method(file);
+  const std::string name = told_method(file);
   if (!name.empty()) {
     const std::string by = dialect(file);
     const bool bundle = std::ranges::any_of(file.tensors(), is_bundled_embedding);

@@ -14,7 +14,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
-#include "ringlet/formats/adapter_families.h"
+#include "ringlet/formats/layer_reader.h"
 #include "ringlet/formats/unread_adapter.h"
 #include "ringlet/nn/torch_errors.h"
 
@@ -45,7 +45,7 @@ at::ScalarType common_type(const AdapterTensors& tensors) {
   std::optional<at::ScalarType> type;
   for (const LayerTensors& layer : tensors.layers)
     for (const auto& [what, tensor] : layer.tensors) {
-      if (what == "alpha" || what == "on_input" || what == "oft_scaled") continue;
+      if (is_setting(what)) continue;
       if (type && *type != tensor.scalar_type()) return at::kFloat;
       type = tensor.scalar_type();
     }
@@ -174,8 +174,7 @@ class ForeignReader {
         layer.prefix.starts_with("oft_unet_") ||
             (network != file.metadata().end() && network->second.starts_with("networks.oft"))};
     LayerReading reading = read_layer(layer, context, decisions_);
-    assignments_.push_back(
-        {{module->component, module->path, target}, to_method(reading.method, layer.prefix)});
+    assignments_.push_back({{module->component, module->path, target}, reading.method});
     check_size(assignments_.back(), reading, layer.prefix);
     const std::string full = module->component + "." + module->path + ".";
     for (auto& [name, tensor] : reading.tensors) numbers_.emplace(full + name, std::move(tensor));

@@ -1,131 +1,31 @@
 #include "ringlet/formats/adapter_tensors.h"
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <initializer_list>
-#include <optional>
-#include <span>
 #include <utility>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/formats/part_format.h"
 #include "ringlet/io/tensor_file.h"
 
 namespace ringlet::formats {
 namespace {
 
-struct Ending {
-  const char* text;
-  const char* what;
-};
-
-/// Longer ones first where one ends another. The first of each meaning is what is written.
-constexpr std::array kPeftEndings = {Ending{".lora_A.weight", "down"},
-                                     Ending{".lora_B.weight", "up"},
-                                     Ending{".lora_B.bias", "up_bias"},
-                                     Ending{".lora_magnitude_vector", "magnitude"},
-                                     Ending{".lora_magnitude_vector.weight", "magnitude"},
-                                     Ending{".lora_A", "down"},
-                                     Ending{".lora_E", "rank_scale"},
-                                     Ending{".lora_B", "up"},
-                                     Ending{".lora_embedding_A", "table_down"},
-                                     Ending{".lora_embedding_B", "table_up"},
-                                     Ending{".base_layer.weight", "base_weight"},
-                                     Ending{".weight", "saved_weight"},
-                                     Ending{".bias", "saved_bias"},
-                                     Ending{".oft_R.weight", "oft_r"},
-                                     Ending{".boft_R", "boft_r"},
-                                     Ending{".boft_s", "boft_s"},
-                                     Ending{".hra_u", "hra_u"},
-                                     Ending{".ia3_l", "ia3"},
-                                     Ending{".fourierft_spectrum", "spectrum"},
-                                     Ending{".vera_lambda_b", "vera_b"},
-                                     Ending{".vera_lambda_d", "vera_d"},
-                                     Ending{".hada_w1_a", "hada_w1_a"},
-                                     Ending{".hada_w1_b", "hada_w1_b"},
-                                     Ending{".hada_w2_a", "hada_w2_a"},
-                                     Ending{".hada_w2_b", "hada_w2_b"},
-                                     Ending{".hada_t1", "hada_t1"},
-                                     Ending{".hada_t2", "hada_t2"},
-                                     Ending{".lokr_w1", "lokr_w1"},
-                                     Ending{".lokr_w1_a", "lokr_w1_a"},
-                                     Ending{".lokr_w1_b", "lokr_w1_b"},
-                                     Ending{".lokr_w2", "lokr_w2"},
-                                     Ending{".lokr_w2_a", "lokr_w2_a"},
-                                     Ending{".lokr_w2_b", "lokr_w2_b"},
-                                     Ending{".lokr_t2", "lokr_t2"}};
-
-/// LoRA under dotted names: diffusers' spellings, and those that ComfyUI reads beside them.
-constexpr std::array kDotted = {Ending{".lora_A.weight", "down"},
-                                Ending{".lora_B.weight", "up"},
-                                Ending{".lora_B.bias", "up_bias"},
-                                Ending{".lora_magnitude_vector", "magnitude"},
-                                Ending{".lora_magnitude_vector.weight", "magnitude"},
-                                Ending{".lora_linear_layer.down.weight", "down"},
-                                Ending{".lora_linear_layer.up.weight", "up"},
-                                Ending{".lora.down.weight", "down"},
-                                Ending{".lora.up.weight", "up"},
-                                Ending{".down.weight", "down"},
-                                Ending{".up.weight", "up"},
-                                Ending{".lora_A", "down"},
-                                Ending{".lora_B", "up"},
-                                Ending{".lora_A.default.weight", "down"},
-                                Ending{".lora_B.default.weight", "up"}};
-
-/// What kohya, LyCORIS, ComfyUI and OneTrainer write under their own names of layers, and
-/// OneTrainer under diffusers', too.
-constexpr std::array kShared = {Ending{".lora_down.weight", "down"},
-                                Ending{".lora_up.weight", "up"},
-                                Ending{".lora_mid.weight", "mid"},
-                                Ending{".alpha", "alpha"},
-                                Ending{".dora_scale", "magnitude"},
-                                Ending{".hada_w1_a", "hada_w1_a"},
-                                Ending{".hada_w1_b", "hada_w1_b"},
-                                Ending{".hada_w2_a", "hada_w2_a"},
-                                Ending{".hada_w2_b", "hada_w2_b"},
-                                Ending{".hada_t1", "hada_t1"},
-                                Ending{".hada_t2", "hada_t2"},
-                                Ending{".lokr_w1", "lokr_w1"},
-                                Ending{".lokr_w1_a", "lokr_w1_a"},
-                                Ending{".lokr_w1_b", "lokr_w1_b"},
-                                Ending{".lokr_w2", "lokr_w2"},
-                                Ending{".lokr_w2_a", "lokr_w2_a"},
-                                Ending{".lokr_w2_b", "lokr_w2_b"},
-                                Ending{".lokr_t2", "lokr_t2"},
-                                Ending{".oft_blocks", "oft_blocks"},
-                                Ending{".oft_diag", "oft_diag"},
-                                Ending{".rescale", "rescale"},
-                                Ending{".oft_R.weight", "oft_r"},
-                                Ending{".oft_R.scaled_oft", "oft_scaled"},
-                                Ending{".a1.weight", "a1"},
-                                Ending{".a2.weight", "a2"},
-                                Ending{".b1.weight", "b1"},
-                                Ending{".b2.weight", "b2"},
-                                Ending{".bm.weight", "bm"},
-                                Ending{".diff", "diff"},
-                                Ending{".diff_b", "diff_b"},
-                                Ending{".set_weight", "set_weight"},
-                                Ending{".w_norm", "w_norm"},
-                                Ending{".b_norm", "b_norm"}};
-
-/// LyCORIS' IA3. Under dotted names this would be the name of any weight.
-constexpr std::array kIa3 = {Ending{".weight", "ia3"}, Ending{".on_input", "on_input"}};
-
-constexpr std::array kCloneofsimo = {Ending{":down", "down"}, Ending{":up", "up"}};
-
-/// The first that has a meaning is the one that is written.
-std::vector<std::span<const Ending>> endings(Naming naming) {
+/// Groups of endings that a name may have, in the order in which they are looked through for the
+/// one that is written.
+std::vector<Spellings> spellings(Naming naming) {
   switch (naming) {
     case Naming::peft:
-      return {kPeftEndings};
+      return {kPeftNames};
     case Naming::cloneofsimo:
       return {kCloneofsimo};
     case Naming::diffusers:
     case Naming::comfyui:
       return {kDotted, kShared};
     default:
-      return {kShared, kIa3, kDotted};
+      return {kShared, kUnderscored, kDotted};
   }
 }
 
@@ -146,13 +46,24 @@ Naming naming_of(const std::string& name) {
   return Naming::diffusers;
 }
 
-std::optional<Ending> ending_of(Naming naming, const std::string& name) {
-  std::optional<Ending> best;
-  for (const std::span<const Ending> table : endings(naming))
-    for (const Ending& one : table)
-      if (name.ends_with(one.text) &&
-          (!best || std::string_view(one.text).size() > std::string_view(best->text).size()))
-        best = one;
+struct Match {
+  const PartFormat* format = nullptr;
+  const Ending* ending = nullptr;
+};
+
+/// The longest ending that a name has, if any: some end others.
+Match match(Naming naming, const std::string& name) {
+  Spellings known = 0;
+  for (const Spellings group : spellings(naming)) known |= group;
+  Match best;
+  std::size_t length = 0;
+  for (const PartFormat& format : part_formats())
+    for (const Ending& one : format.endings) {
+      const std::string_view text = one.text;
+      if ((one.spellings & known) == 0 || text.size() <= length || !name.ends_with(text)) continue;
+      best = {&format, &one};
+      length = text.size();
+    }
   return best;
 }
 
@@ -178,8 +89,8 @@ AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& fi
       continue;
     }
     const Naming naming = naming_of(info.name);
-    const std::optional<Ending> end = ending_of(naming, info.name);
-    if (!end || (naming == Naming::peft && !info.name.starts_with(kPeftPrefix))) {
+    const Ending* const end = match(naming, info.name).ending;
+    if (end == nullptr || (naming == Naming::peft && !info.name.starts_with(kPeftPrefix))) {
       sorted.unknown.push_back(info.name);
       continue;
     }
@@ -217,9 +128,28 @@ std::string AdapterTensors::dialect() const {
 }
 
 const std::string& LayerTensors::telling_name() const {
-  const auto found = std::ranges::find_if(
-      names, [](const auto& entry) { return entry.first != "alpha" && entry.first != "on_input"; });
+  const auto found =
+      std::ranges::find_if(names, [](const auto& entry) { return !is_setting(entry.first); });
   return found != names.end() ? found->second : names.begin()->second;
+}
+
+std::string told_method(const io::SafetensorsFile& file) {
+  const PartFormat* told = nullptr;
+  for (const io::TensorInfo& info : file.tensors()) {
+    const auto [format, end] = match(naming_of(info.name), info.name);
+    const bool tells = end != nullptr && end->telling == Telling::method &&
+                       info.name.ends_with(std::string(end->behind) + end->text);
+    if (tells && (told == nullptr || format < told)) told = format;  // the list's order
+  }
+  return told == nullptr ? "" : told->shown;
+}
+
+bool is_setting(const std::string& what) {
+  return std::ranges::any_of(part_formats(), [&](const PartFormat& format) {
+    return std::ranges::any_of(format.endings, [&](const Ending& one) {
+      return one.telling == Telling::setting && what == one.what;
+    });
+  });
 }
 
 bool is_factor_type(at::ScalarType type) {
@@ -235,9 +165,10 @@ std::string shown(const std::string& text) {
 }
 
 std::string ending(Naming naming, const std::string& what) {
-  for (const std::span<const Ending> table : endings(naming))
-    for (const Ending& one : table)
-      if (what == one.what) return one.text;
+  for (const Spellings group : spellings(naming))
+    for (const PartFormat& format : part_formats())
+      for (const Ending& one : format.endings)
+        if ((one.spellings & group) != 0 && what == one.what) return one.text;
   throw Error(ErrorCode::internal, what, std::string("has no name in ") + name_of(naming));
 }
 

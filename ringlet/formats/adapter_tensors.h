@@ -20,6 +20,8 @@ struct LayerTensors {
   std::map<std::string, at::Tensor> tensors;
   std::map<std::string, std::string> names;  ///< of the tensors in the file
 
+  bool has(const char* what) const { return tensors.contains(what); }
+
   /// The file's name of a tensor that says what the layer's are: not a scale or a switch, which
   /// stand beside those of several methods.
   const std::string& telling_name() const;
@@ -41,6 +43,12 @@ inline constexpr const char* kBundledEmbedding = "bundle_emb.";
 /// Sorts a file's tensors, whose layers may have the names of several programs. Throws
 /// Error(bad_format) when the file is empty or says one thing twice in two spellings.
 AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& file);
+
+/// The method that the names of a file's tensors tell, the most special one: "DoRA", or "".
+std::string told_method(const io::SafetensorsFile& file);
+
+/// Whether a tensor is a scale or a switch ("alpha", "on_input", …), not numbers of a method.
+bool is_setting(const std::string& what);
 
 /// The types that factors may have: F64, F32, F16, BF16.
 bool is_factor_type(at::ScalarType type);

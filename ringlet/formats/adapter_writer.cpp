@@ -1,7 +1,6 @@
 #include "ringlet/formats/adapter_writer.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -17,7 +16,8 @@
 #include "ringlet/core/make_folder.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
-#include "ringlet/formats/adapter_families.h"
+#include "ringlet/formats/layer_writer.h"
+#include "ringlet/formats/part_format.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
@@ -29,30 +29,10 @@ namespace fs = std::filesystem;
 
 using Tensors = std::map<std::string, at::Tensor>;
 
-constexpr std::array<std::pair<const char*, AdapterFormat>, 5> kFormats = {
-    {{"ringlet", AdapterFormat::ringlet},
-     {"peft", AdapterFormat::peft},
-     {"diffusers", AdapterFormat::diffusers},
-     {"kohya", AdapterFormat::kohya},
-     {"lycoris", AdapterFormat::lycoris}}};
-
-const char* name_of(AdapterFormat format) {
-  for (const auto& [name, one] : kFormats)
-    if (one == format) return name;
-  return "";
-}
-
-/// LyCORIS' methods live under kohya's names, which is where programs look for them.
-Naming naming_of(AdapterFormat format) {
-  if (format == AdapterFormat::peft) return Naming::peft;
-  if (format == AdapterFormat::diffusers) return Naming::diffusers;
-  return Naming::kohya;
-}
-
 /// One adapted layer in the program's form.
 struct Written {
   ModuleName module;
-  std::string family;  ///< the first part's name: "lora", "oft", …
+  const PartFormat* format;  ///< of the leading part
   LayerWriting layer;
 };
 
@@ -75,6 +55,7 @@ class AdapterWriter {
         naming_(naming_of(options.format)) {}
 
   void write(const fs::path& path) {
+    if (options_.format == AdapterFormat::diffusers) check_components();
     for (const auto& entry : set_.entries()) collect(entry);
     if (!set_.tensor_changes().empty() && options_.format != AdapterFormat::lycoris)
       refuse(set_.tensor_changes().front().target.full_name(), "has no form for changes of norms");
@@ -89,15 +70,23 @@ class AdapterWriter {
 
  private:
   void collect(const adapt::AdapterSet::Entry& entry) {
+    const adapt::Method& method = entry.adapter->method();
     Written one{{entry.target.component, entry.target.name},
-                entry.adapter->method().parts.front().name,
-                write_layer(naming_, *entry.target.layer, *entry.adapter)};
-    const bool plain = one.family == "lora" || one.family == "diff" || one.family == "bias" ||
-                       one.family == "magnitude";
-    if (one.layer.refused.empty() && options_.format == AdapterFormat::kohya && !plain)
-      one.layer.refused = "has no form for " + entry.adapter->spec() + "; LyCORIS may have";
+                find_format(leading_part(method).name),
+                write_layer(options_.format, *entry.target.layer, *entry.adapter)};
     if (!one.layer.refused.empty()) refuse(entry.target.full_name(), one.layer.refused);
     written_.push_back(std::move(one));
+  }
+
+  /// diffusers loads adapters into the networks of a text-to-image model, by their names.
+  void check_components() const {
+    for (const auto& entry : set_.entries())
+      if (const std::string& component = entry.target.component;
+          component != "unet" && !component.starts_with("text_encoder"))
+        throw Error(ErrorCode::unsupported, entry.target.full_name(),
+                    "diffusers has no class for the network of this layer, and none would find it "
+                    "in the file",
+                    "use `to=peft`, whose files name the layers of every network");
   }
 
   [[noreturn]] void refuse(const std::string& layer, const std::string& why) const {
@@ -191,13 +180,14 @@ class AdapterWriter {
 
   /// The fields that all layers must have alike.
   Json common_config(const std::vector<const Written*>& layers) const {
+    const PartFormat& format = *layers.front()->format;
     Json config = Json::object();
-    Json feedforward = Json::array();
+    Json of_input = Json::array();
     for (const Written* one : layers) {
-      if (one->layer.of_input) feedforward.push_back(listed(one->module));
-      if (one->family != layers.front()->family)
-        refuse(one->module.path, "has one method for all layers, not " + one->family + " beside " +
-                                     layers.front()->family);
+      if (one->layer.of_input) of_input.push_back(listed(one->module));
+      if (one->format != &format)
+        refuse(one->module.path, std::string("has one method for all layers, not ") +
+                                     one->format->part + " beside " + format.part);
       for (const auto& [field, value] : one->layer.config.items()) {
         if (config.contains(field) && config[field] != value) {
           refuse(one->module.path, "has one \"" + field + "\" for all layers, and they differ");
@@ -206,10 +196,10 @@ class AdapterWriter {
         }
       }
     }
-    if (layers.front()->family == "diagonal") config["feedforward_modules"] = feedforward;
-    if (layers.front()->family == "oft") add_blocks(layers, "oft_block_size", "r", config);
-    if (layers.front()->family == "boft")
-      add_blocks(layers, "boft_block_size", "boft_block_num", config);
+    const PeftForm& peft = format.peft;
+    if (peft.input_layers_field != nullptr) config[peft.input_layers_field] = of_input;
+    if (peft.block_size_field != nullptr)
+      add_blocks(layers, peft.block_size_field, peft.block_number_field, config);
     return config;
   }
 
@@ -239,16 +229,10 @@ class AdapterWriter {
   }
 
   Json peft_config(const std::vector<const Written*>& layers) const {
-    static const std::map<std::string, const char*> kTypes = {
-        {"lora", "LORA"}, {"magnitude", "LORA"}, {"oft", "OFT"},
-        {"boft", "BOFT"}, {"hra", "HRA"},        {"diagonal", "IA3"},
-        {"loha", "LOHA"}, {"lokr", "LOKR"},      {"fourierft", "FOURIERFT"},
-        {"vera", "VERA"}};
-    const std::string& family = layers.front()->family;
+    const PeftForm& peft = layers.front()->format->peft;
     Json config = common_config(layers);
-    const bool lora = family == "lora" || family == "magnitude";
-    add_ranks(layers, lora ? "lora_alpha" : "alpha", config);
-    config["peft_type"] = kTypes.at(family);
+    add_ranks(layers, peft.alpha_field, config);
+    config["peft_type"] = peft.types.front();
     config["task_type"] = nullptr;
     config["base_model_name_or_path"] = nullptr;
     config["inference_mode"] = true;
@@ -312,7 +296,10 @@ class AdapterWriter {
     metadata["ss_network_dim"] = mixed ? "Dynamic" : as_number(rank).dump();
     metadata["ss_network_alpha"] = mixed ? "Dynamic" : as_number(alpha).dump();
     Json arguments = Json::object();
-    if (!plain) arguments["algo"] = algorithm(layers.empty() ? "diff" : layers.front()->family);
+    if (!plain) {
+      const PartFormat& format = layers.empty() ? *find_format("diff") : *layers.front()->format;
+      arguments["algo"] = *format.algorithm != '\0' ? format.algorithm : format.part;
+    }
     metadata["ss_network_args"] = arguments.dump();
     const bool xl = components_.contains("text_encoder_2"), two = !xl && is_version_2();
     metadata["ss_v2"] = two ? "True" : "False";
@@ -325,14 +312,6 @@ class AdapterWriter {
         xl ? "https://github.com/Stability-AI/generative-models" : "diffusers";
     if (!options_.title.empty()) metadata["modelspec.title"] = options_.title;
     return metadata;
-  }
-
-  static std::string algorithm(const std::string& family) {
-    if (family == "oft") return "diag-oft";
-    if (family == "diagonal") return "ia3";
-    if (family == "lowrank") return "glora";
-    if (family == "diff") return "full";
-    return family;
   }
 
   /// Stable Diffusion 2 by the width of its text: 1024 instead of 768.
@@ -384,16 +363,6 @@ class AdapterWriter {
 };
 
 }  // namespace
-
-AdapterFormat parse_adapter_format(const std::string& name) {
-  std::vector<std::string> known;
-  for (const auto& [text, format] : kFormats) {
-    if (name == text) return format;
-    known.emplace_back(text);
-  }
-  throw Error(ErrorCode::invalid_argument, Field("to"), "\"" + name + "\" is no format of adapters",
-              "known: " + join(known));
-}
 
 void write_adapter(const fs::path& path, const adapt::AdapterSet& set,
                    const adapt::AdapterFileInfo& info, const adapt::Components& components,

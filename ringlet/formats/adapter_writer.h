@@ -6,13 +6,9 @@
 #include <string>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/formats/adapter_format.h"
 
 namespace ringlet::formats {
-
-enum class AdapterFormat { ringlet, peft, diffusers, kohya, lycoris };
-
-/// "ringlet", "peft", … Throws Error(invalid_argument) with the known ones.
-AdapterFormat parse_adapter_format(const std::string& name);
 
 /// What of a training goes into the file beside the numbers. Captions and folder names are in
 /// "full".

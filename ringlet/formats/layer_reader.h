@@ -1,17 +1,45 @@
-// One layer of a foreign adapter file: read_layer.cpp has what all methods share, read_low_rank.cpp
-// and read_rotations.cpp a family of methods each.
+// One layer's tensors of a foreign adapter file as a method of ringlet's.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
+#include <vector>
 
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/adapt/method.h"
+#include "ringlet/adapt/part.h"
 #include "ringlet/core/error.h"
-#include "ringlet/formats/adapter_families.h"
+#include "ringlet/formats/adapter_tensors.h"
+#include "ringlet/formats/peft_config.h"
+#include "ringlet/nn/layer.h"
 
 namespace ringlet::formats {
 
-/// Takes tensors out of a layer, one after the other; none may be left over.
+/// What a file's tensors of one layer mean.
+struct LayerReading {
+  adapt::Method method;
+  std::map<std::string, at::Tensor> tensors;  ///< by ringlet's parameter: "residual.down", …
+  std::map<std::string, std::string> names;   ///< the file's names of those taken as they are
+};
+
+struct ReadingContext {
+  Naming naming;
+  std::string path;  ///< of the layer in the network that the file's configuration speaks of
+  const nn::Layer* layer;
+  const PeftConfig* config = nullptr;  ///< PEFT's, or diffusers' metadata; may be missing
+  bool kohya_oft = false;              ///< written by kohya's networks/oft.py
+};
+
+/// Reads one layer. `decisions` collects what had to be decided, in words. Throws
+/// Error(bad_format | mismatch | unsupported) that names the file's tensor.
+LayerReading read_layer(const LayerTensors& file, const ReadingContext& context,
+                        std::set<std::string>& decisions);
+
+/// Takes tensors out of a layer, one after the other, and makes parts of them; none may be left
+/// over. What the files of parts/ read with.
 class LayerReader {
  public:
   LayerReader(const LayerTensors& file, const ReadingContext& context,
@@ -23,22 +51,29 @@ class LayerReader {
 
   LayerReading read();
 
- private:
-  bool has(const char* what) const { return file_.tensors.contains(what); }
-  Error bad(const char* what, const std::string& problem) const;
+  const LayerTensors& file() const { return file_; }
+  const ReadingContext& context() const { return context_; }
+  const adapt::LayerShape& shape() const { return shape_; }
+  bool of_peft() const { return context_.naming == Naming::peft; }
 
+  bool has(const char* what) const { return file_.tensors.contains(what); }
+  const std::string& name(const char* what) const { return file_.names.at(what); }
+  void decide(const std::string& decision) { decisions_.insert(decision); }
+
+  /// The layer gets this part, too. Throws Error(unsupported) for values that it cannot have.
+  void add(const std::string& part, adapt::Options options = {});
+
+  /// The same without adding it.
+  adapt::PartSpec part(const std::string& name, adapt::Options options) const;
+
+  Error bad(const char* what, const std::string& problem) const;
   /// Of numbers that no model would have: the file is at fault, whatever model it is for.
   Error damaged(const char* what, const std::string& problem) const;
-  void check_finite(const std::string& what, const at::Tensor& tensor) const;
 
-  /// PEFT keeps the weight of tables and heads beside their adapters, and loads it with them.
-  void check_base();
   const at::Tensor& take(const char* what);
-
   /// A tensor that is a parameter of ringlet's as it stands.
   const at::Tensor& give(const char* what, const std::string& parameter);
   void give(const std::string& parameter, const at::Tensor& tensor);
-
   /// A tensor of one number.
   double scalar(const char* what);
 
@@ -51,73 +86,26 @@ class LayerReader {
 
   /// A PEFT configuration must be one of what the tensors are.
   void check_type(const char* type) const;
-
   /// And of their rank.
   void check_rank(const char* what, std::int64_t rank) const;
   bool configured(const char* flag) const;
-  std::string ranked(const std::string& part, std::int64_t rank, double of_alpha,
-                     const std::string& more = "") const;
   std::int64_t rank_of(const char* what, const at::Tensor& tensor, std::int64_t axis) const;
 
-  /// "+magnitude(…)" where the file has one.
-  std::string magnitude();
-  void read_family();
-  void read_lora();
+  /// The options of a transform of the input: PEFT's rotations of a convolution turn whole patches.
+  adapt::Options over_patches(std::int64_t width) const;
 
-  /// PEFT's LoRA of a table of [count, width]: (B A)^t is added to it.
-  void read_table();
+ private:
+  void check_finite(const std::string& what, const at::Tensor& tensor) const;
 
-  /// "pissa" or "olora" where PEFT's start changes the layer's weight.
-  std::string start_from() const;
-
-  /// PEFT starts such adapters again when it loads them, and so the start has to be found again.
-  std::string start_from_weight(const std::string& start, std::int64_t rank, double of_alpha,
-                                const std::string& more);
-  void read_adalora();
-  void read_loha();
-  void read_lokr();
-  std::string lokr_scale(std::int64_t rank, const std::string& form);
-
-  /// d of a factor [rows, d(, kh, kw)], which may be flat.
-  std::int64_t columns(const char* what, const at::Tensor& tensor, std::int64_t c) const;
-  std::string over_patches(std::int64_t width) const;
-
-  /// The numbers of PEFT's OFT. OneTrainer's scaled OFT divides them while it computes.
-  const at::Tensor& give_oft_numbers(std::int64_t block);
-  void read_peft_oft();
-  std::string peft_cayley();
-
-  /// OneTrainer's is PEFT's with five terms, but it turns the weight of a convolution where PEFT
-  /// turns the input: the transpose.
-  std::string onetrainer_cayley();
-
-  /// "+diagonal(…)" for the row scales that OFT and BOFT files may have.
-  std::string row_scale(const char* what, int transform);
-  void read_lycoris_oft();
-
-  /// LyCORIS before 2.1.0.dev9 (February 2024) saved the rotations, R^t W0 for each block of rows,
-  /// in place of the numbers that they are made from.
-  void read_old_lycoris_oft();
-  void read_peft_boft();
-  void read_hra();
-  void read_glora();
-  void read_ia3();
-  void read_fourier();
-  void read_vera();
-
-  /// A layer that PEFT trained and saved whole, as it does with a new head: the difference from the
-  /// model's own.
-  void read_saved();
-  void read_difference();
-
-  /// ComfyUI and LyCORIS keep a difference of the bias beside the tensors of every method.
-  void read_bias();
+  /// PEFT keeps the weight of tables and heads beside their adapters, and loads it with them.
+  void check_base();
 
   const LayerTensors& file_;
   const ReadingContext& context_;
   std::set<std::string>& decisions_;
   adapt::LayerShape shape_;
   LayerReading reading_;
+  std::vector<adapt::PartSpec> parts_;
   std::set<std::string> used_;
 };
 

@@ -9,37 +9,20 @@
 #include <cmath>
 #include <optional>
 #include <regex>
-#include <set>
 #include <utility>
+#include <vector>
 
 #include "ringlet/formats/adapter_tensors.h"
+#include "ringlet/formats/part_format.h"
 
 namespace ringlet::formats {
 namespace {
 
-/// Fields that only select layers, or that only matter while training.
-const std::set<std::string, std::less<>>& harmless() {
-  static const std::set<std::string, std::less<>> fields = {
-      "peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision",
-      "inference_mode", "peft_version", "target_modules", "exclude_modules", "layers_to_transform",
-      "layers_pattern", "lora_dropout", "module_dropout", "rank_dropout", "rank_dropout_scale",
-      "boft_dropout", "vera_dropout", "megatron_core", "qalora_group_size", "loftq_config",
-      "init_weights", "init_ia3_weights", "save_projection", "d_initial", "oft_block_size",
-      "boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "decompose_both",
-      "decompose_factor", "use_effective_conv2d", "n_frequency", "n_frequency_pattern", "beta1",
-      "beta2", "deltaT", "tinit", "tfinal", "total_step", "orth_reg_weight", "target_r",
-      "ensure_weight_tying", "eva_config", "corda_config", "lora_ga_config",
-      // of 2023: merged while evaluating; how a start is computed
-      "merge_weights", "runtime_config",
-      // how the network stores a layer's weight: PEFT sets it by the layer's class (true for
-      // GPT-2's Conv1D), whatever the file says; the factors are the same either way
-      "fan_in_fan_out",
-      // read elsewhere
-      "r", "init_r", "alpha", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
-      "use_dora", "lora_bias", "init_lora_weights", "coft", "eps", "block_share",
-      "use_cayley_neumann", "num_cayley_neumann_terms", "apply_GS", "feedforward_modules",
-      "projection_prng_key", "scaling", "random_loc_seed", "modules_to_save"};
-  return fields;
+bool is_known(const std::string& value, std::vector<std::string> PeftForm::*list) {
+  return std::ranges::any_of(part_formats(), [&](const PartFormat& format) {
+    const std::vector<std::string>& known = format.peft.*list;
+    return std::ranges::find(known, value) != known.end();
+  });
 }
 
 bool is_unset(const Json& value) {
@@ -146,14 +129,12 @@ PeftConfig::PeftConfig(const OrderedJson& config, std::string where)
     : config_(config), where_(std::move(where)) {
   if (!config_.is_object()) throw Error(ErrorCode::bad_format, where_, "is no JSON object");
   type_ = json_value<std::string>(config_, "peft_type", "LORA", where_);
-  static const std::set<std::string, std::less<>> kTypes = {
-      "LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "IA3", "FOURIERFT", "VERA"};
-  if (!kTypes.contains(type_))
+  if (!is_known(type_, &PeftForm::types))
     throw Error(ErrorCode::unsupported, where_,
                 "PEFT's method \"" + shown(type_) + "\" is not known here",
                 "merge the adapter with PEFT and use the merged model");
   for (const auto& [field, value] : config_.items())
-    if (!harmless().contains(field) && !is_unset(value))
+    if (!is_known(field, &PeftForm::fields) && !is_unset(value))
       throw Error(ErrorCode::unsupported, where_,
                   "field \"" + shown(field) + "\" is set to " + shown(value.dump()) +
                       ", which may change what the adapter computes and is not known here",

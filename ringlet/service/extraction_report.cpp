@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/io/plot.h"
 
 namespace ringlet::service {
@@ -25,7 +26,7 @@ Json to_json(const pipeline::ModelDifference& difference, const pipeline::Extrac
     row.update({{"layer", layer.name}, {"method", layer.method}, {"change", layer.change}});
     layers.push_back(std::move(row));
   }
-  return {{"method", extraction.set.method().text()},
+  return {{"method", adapt::method_text(extraction.set.method())},
           {"share", difference.share},
           {"unchanged", difference.unchanged},
           {"rounded", difference.rounded},

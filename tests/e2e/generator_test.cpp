@@ -9,6 +9,7 @@
 
 #include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
 #include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/text_to_image_model.h"

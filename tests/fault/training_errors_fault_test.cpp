@@ -136,7 +136,7 @@ tune::TuneOptions tiny_tuning(const fs::path& folder, const std::string& out) {
   o.examples.random_seed = 1;
   o.examples.data = folder / "labelled";
   o.out = folder / out;
-  o.method = "full";
+  o.learning = train::AllWeights{};
   o.batch_size = 2;
   o.trainer.steps = 1;
   return o;

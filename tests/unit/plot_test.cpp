@@ -75,7 +75,7 @@ TEST(Plot, OddDataIsDrawn) {
              {{3, 1}, {2, 2}, {4, 1}}}) {       // backwards
       Plot plot = plot_of({points, {}});
       plot.logarithmic_x = plot.logarithmic_y = logarithmic;
-      plot.curves.front().name = std::string(300, 'x') + "\xc3\xa4";
+      plot.curves.front().name.assign(300, 'x').append("\xc3\xa4");
       EXPECT_EQ(draw_plot(plot).pixels.size(), 960U * 640U * 3U);
     }
 }

@@ -177,6 +177,21 @@ TEST_F(TensorFileAdapters, PeftIsWrittenForTheClassThatTheConfigurationNames) {
   EXPECT_EQ(formats::read_adapter(folder_ / "out", opened.components()).set.entries().size(), 1U);
 }
 
+// diffusers has classes for the networks of text-to-image models alone.
+TEST_F(TensorFileAdapters, DiffusersHoldsNoAdapterOfALanguageModel) {
+  write_base(gpt2(""));
+  const Opened opened = open({folder_ / "none"});
+  const auto set = adapt::AdapterSet::create(
+      adapt::parse_method("lora(rank=2)"),
+      adapt::select_targets(opened.components(), {.include = {"*c_attn"}}), adapt::FactorTable(),
+      Random(1));
+  expect_error(ErrorCode::unsupported, "use `to=peft`", [&] {
+    formats::write_adapter(folder_ / "out.safetensors", set, {}, opened.components(),
+                           {.format = formats::AdapterFormat::diffusers});
+  });
+  EXPECT_FALSE(fs::exists(folder_ / "out.safetensors"));
+}
+
 TEST_F(TensorFileAdapters, PeftHasNoRotationsOfConv1d) {
   write_base(gpt2(""));
   const Opened opened = open({folder_ / "none"});
