@@ -17,10 +17,10 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
+#include "ringlet/diffusion/schedule.h"
 #include "ringlet/models/unet.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/nn/weight_store.h"
-#include "ringlet/train/diffusion_loss.h"
 #include "ringlet/train/trainer.h"
 
 namespace {
@@ -50,14 +50,15 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
                                             adapt::FactorTable(), Random(1));
   adapters.attach();
 
-  const diffusion::Schedule schedule({});
+  const diffusion::NoiseLevel level = diffusion::Schedule({}).level(500);
+  const at::Tensor timesteps = at::full({1}, level.timestep);
   const at::Tensor latents = at::randn({1, config.in_channels, side, side});
   const at::Tensor text = at::randn({1, 77, config.levels.front().context_width});
   const auto loss = [&](std::int64_t) {
     const nn::GradientCheckpointing guard(checkpointing);
-    return train::denoising_errors(unet, schedule,
-                                   {latents, at::randn_like(latents), {500}, text, {}})
-        .mean();
+    const at::Tensor noise = at::randn_like(latents);
+    const at::Tensor x = level.alpha * latents + level.sigma * noise;
+    return at::mse_loss(unet.forward(x, timesteps, text), noise);
   };
   train::TrainerOptions options;
   options.steps = steps + 1;

@@ -39,9 +39,9 @@ double min_snr_weight(diffusion::Prediction prediction, const diffusion::NoiseLe
 
 }  // namespace
 
-at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
-                            double min_snr_gamma, const pipeline::ControlNetwork* control) {
-  const diffusion::Prediction prediction = model.schedule().prediction();
+at::Tensor denoising_errors(const diffusion::Schedule& schedule, const NoisyBatch& batch,
+                            const Predictor& predict, double min_snr_gamma) {
+  const diffusion::Prediction prediction = schedule.prediction();
   std::vector<at::Tensor> noisy, targets;
   std::vector<double> weights;
   for (std::size_t i = 0; i < batch.levels.size(); ++i) {
@@ -52,13 +52,22 @@ at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const Noisy
         diffusion::training_target(prediction, batch.latents[row], batch.noise[row], level));
     weights.push_back(min_snr_gamma > 0.0 ? min_snr_weight(prediction, level, min_snr_gamma) : 1.0);
   }
-  std::optional<pipeline::ControlInput> input;
-  if (control != nullptr) input.emplace(pipeline::ControlInput{*control, batch.control});
-  const at::Tensor said =
-      model.predict(at::stack(noisy), batch.levels, batch.conditions, input ? &*input : nullptr);
+  const at::Tensor said = predict(at::stack(noisy), batch.levels);
   const at::Tensor error = (said - at::stack(targets)).pow(2).mean({1, 2, 3});
   return min_snr_gamma > 0.0 ? error * at::tensor(weights, at::kFloat).to(batch.latents.device())
                              : error;
+}
+
+at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
+                            double min_snr_gamma, const pipeline::ControlNetwork* control) {
+  std::optional<pipeline::ControlInput> input;
+  if (control != nullptr) input.emplace(pipeline::ControlInput{*control, batch.control});
+  return denoising_errors(
+      model.schedule(), batch,
+      [&](const at::Tensor& x, const std::vector<diffusion::NoiseLevel>& levels) {
+        return model.predict(x, levels, batch.conditions, input ? &*input : nullptr);
+      },
+      min_snr_gamma);
 }
 
 at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,

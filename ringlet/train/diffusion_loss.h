@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -23,9 +24,17 @@ struct NoisyBatch {
   at::Tensor control = {};  ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
 };
 
-/// Mean squared error per row, [B] in fp32, between the model's prediction and what it should say.
-/// With `min_snr_gamma` > 0 rows are weighted by min(SNR, gamma) / SNR, or / (SNR + 1) for v
-/// (Hang et al. 2023). `control` sees the batch's control pictures.
+/// What a network says of noisy latents x [B, C, h, w] at the rows' levels.
+using Predictor = std::function<at::Tensor(const at::Tensor& x,
+                                           const std::vector<diffusion::NoiseLevel>& levels)>;
+
+/// Mean squared error per row, [B] in fp32, between a prediction and what it should say under the
+/// schedule. With `min_snr_gamma` > 0 rows are weighted by min(SNR, gamma) / SNR, or / (SNR + 1)
+/// for v (Hang et al. 2023).
+at::Tensor denoising_errors(const diffusion::Schedule& schedule, const NoisyBatch& batch,
+                            const Predictor& predict, double min_snr_gamma = 0.0);
+
+/// The same of a model, which sees the batch's conditions, and `control` its control pictures.
 at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
                             double min_snr_gamma = 0.0,
                             const pipeline::ControlNetwork* control = nullptr);

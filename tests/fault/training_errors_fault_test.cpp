@@ -8,6 +8,7 @@
 
 #include "ringlet/core/failpoint.h"
 #include "ringlet/eval/generation_record.h"
+#include "ringlet/pipeline/stable_diffusion.h"
 #include "ringlet/tune/tune.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_fine_tune_test.h"

@@ -1,5 +1,6 @@
 // Training against PEFT, diffusers and torch.optim.AdamW (make_training.py).
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_set.h"
@@ -43,14 +44,22 @@ struct TinyUNet {
   nn::ModuleIndex index;
 };
 
-train::NoisyBatch batch_of(const std::string& key, const std::vector<std::int64_t>& timesteps) {
+/// The errors of rows at these timesteps, whose latents, noise and text follow from the key.
+at::Tensor errors_of(const models::UNet& unet, const diffusion::Schedule& schedule,
+                     const std::string& key, const std::vector<std::int64_t>& timesteps,
+                     double min_snr_gamma = 0.0) {
   const auto rows = static_cast<std::int64_t>(timesteps.size());
   const nn::Shape shape = {rows, 4, 16, 12};
-  return {1.7 * golden::uniform(key + ".latents", shape),
-          1.7 * golden::uniform(key + ".noise", shape),
-          timesteps,
-          golden::uniform(key + ".text", {rows, 7, 64}),
-          {}};
+  train::NoisyBatch batch;
+  batch.latents = 1.7 * golden::uniform(key + ".latents", shape);
+  batch.noise = 1.7 * golden::uniform(key + ".noise", shape);
+  for (const std::int64_t timestep : timesteps) batch.levels.push_back(schedule.level(timestep));
+  const at::Tensor times = at::tensor(timesteps, at::kFloat);
+  const at::Tensor text = golden::uniform(key + ".text", {rows, 7, 64});
+  return train::denoising_errors(
+      schedule, batch,
+      [&](const at::Tensor& x, const auto&) { return unet.forward(x, times, text); },
+      min_snr_gamma);
 }
 
 /// PEFT's name of a parameter of ringlet's: "unet.LAYER.residual.down" -> "LAYER.lora_A.weight".
@@ -111,9 +120,9 @@ class LoraRun {
     std::vector<std::int64_t> timesteps;
     for (std::int64_t row = 0; row < rows; ++row)
       timesteps.push_back(all[static_cast<std::size_t>(step + row) % all.size()]);
-    const at::Tensor errors = train::denoising_errors(
-        model_.unet, schedule_,
-        batch_of(run_.at("inputs").get<std::string>() + "." + std::to_string(step), timesteps));
+    const at::Tensor errors =
+        errors_of(model_.unet, schedule_,
+                  run_.at("inputs").get<std::string>() + "." + std::to_string(step), timesteps);
     return train::combine_errors(errors, instance_rows, run_.at("prior_weight"));
   }
 
@@ -170,9 +179,9 @@ TEST(MinSnrGolden, WeightedErrorsEqualDiffusers) {
   for (const auto& [key, want] : golden_training().at("min_snr").items()) {
     const TinyUNet model(want.at("model").get<std::string>());
     const auto timesteps = want.at("timesteps").get<std::vector<std::int64_t>>();
-    const at::Tensor errors = train::denoising_errors(
-        model.unet, model.schedule(want.at("zero_terminal").get<bool>()),
-        batch_of("min_snr." + key, timesteps), golden_training().at("min_snr_gamma").get<double>());
+    const at::Tensor errors =
+        errors_of(model.unet, model.schedule(want.at("zero_terminal").get<bool>()),
+                  "min_snr." + key, timesteps, golden_training().at("min_snr_gamma").get<double>());
     for (std::size_t i = 0; i < timesteps.size(); ++i) {
       const double row = want.at("rows")[i];
       EXPECT_NEAR(errors[static_cast<std::int64_t>(i)].item<double>(), row, kLossTolerance * row)

@@ -126,7 +126,7 @@ TEST_P(GenerationLaw, EveryInputMatters) {
 
 TEST_P(GenerationLaw, WithoutASamplerTheModelsOwnIsTaken) {
   const StableDiffusion model = open();
-  GenerateRequest plain = request(model.default_sampler().name().c_str());
+  GenerateRequest plain = request(model.defaults().sampler.name().c_str());
   const at::Tensor named = pipeline::sample(model, plain);
   plain.sampler = {};
   EXPECT_TRUE(at::equal(pipeline::sample(model, plain), named));

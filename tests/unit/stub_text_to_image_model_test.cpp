@@ -16,6 +16,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/targets.h"
 #include "ringlet/core/make_folder.h"
 #include "ringlet/eval/control_metrics.h"
@@ -199,7 +200,7 @@ class StubTextToImageModel : public testing::Test {
   }
   static train::AdapterTraining adapters(const pipeline::TextToImageModel& model) {
     train::AdapterTrainingOptions options;
-    options.method = "lora(rank=2)";
+    options.learning = adapt::parse_method("lora(rank=2)");
     const auto targets = adapt::select_targets(pipeline::adaptable(model),
                                                {.include = {"painter.mix", "words.table"}});
     return train::AdapterTraining(options, targets, 1);
