@@ -20,6 +20,8 @@ std::string human_count(std::int64_t count);   ///< "860 M", "797 k", "12"
 /// The shortest text that reads as exactly this number again.
 std::string exact_number(double value);
 
+std::string short_number(double value);  ///< four significant digits, for reports: "0.9167"
+
 /// The finite number that the whole text is, in decimal digits ("0.5", "-1e+05", a leading + is
 /// allowed), whatever the locale; nothing for any other text, and for what is too large or too
 /// small for a double.

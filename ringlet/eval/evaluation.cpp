@@ -5,6 +5,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/sha256.h"
+#include "ringlet/core/text.h"
 #include "ringlet/io/html.h"
 
 namespace ringlet::eval {
@@ -69,12 +70,6 @@ std::string hash_of_files(std::vector<std::filesystem::path> files) {
   for (const std::filesystem::path& file : files)
     text += file.filename().string() + " " + sha256_file(file) + "\n";
   return short_hash(sha256_text(text));
-}
-
-std::string short_number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
 }
 
 Measured measured(std::string name, bool higher_is_better, std::vector<Sample> samples) {

@@ -66,9 +66,6 @@ std::string to_html(const std::vector<NamedDifference>& differences, const std::
 /// A short hash of files' names and contents, for the protocol. Throws Error(not_found | io).
 std::string hash_of_files(std::vector<std::filesystem::path> files);
 
-/// Four significant digits.
-std::string short_number(double value);
-
 /// "0.512 [0.480, 0.544]"; the mean alone where one number was measured.
 std::string interval_text(const Interval& interval);
 
