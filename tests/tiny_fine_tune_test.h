@@ -3,19 +3,44 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/train/fine_tune.h"
 #include "ringlet/train/metrics_file.h"
+#include "ringlet/train/run.h"
+#include "ringlet/train/text_to_image_task.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
 
 namespace ringlet::train {
+
+/// All that `ringlet train` takes.
+struct FineTuneOptions : RunOptions, TextToImageOptions {};
+
+/// All that it says before it starts.
+struct FineTunePlan : RunPlan, TextToImagePlan {};
+
+/// A run on pictures.
+class FineTune {
+ public:
+  explicit FineTune(const FineTuneOptions& options, const RunObserver& observer = {})
+      : run_(options, text_to_image(options), observer) {}
+
+  FineTunePlan plan() const {
+    return {run_.plan(), dynamic_cast<const TextToImageTask&>(run_.task()).plan()};
+  }
+  bool run(const RunObserver& observer) { return run_.run(observer); }
+  std::filesystem::path result() const { return run_.result(); }
+  std::optional<std::filesystem::path> companion() const { return run_.companion(); }
+
+ private:
+  Run run_;
+};
 
 class FineTuning : public testing::Test {
  protected:
@@ -57,7 +82,7 @@ class FineTuning : public testing::Test {
     o.trainer.clip_norm = 0.5;
     o.trainer.learning_rate.decay = Decay::cosine;
     o.trainer.learning_rate.warmup = 2;
-    o.loss.batch_size = 2;
+    o.batch_size = 2;
     o.loss.min_snr_gamma = 5.0;
     o.loss.noise_offset = 0.1;
     o.loss.caption_dropout = 0.3;

@@ -12,6 +12,7 @@
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/train/diffusion_loss.h"
+#include "ringlet/train/score_file.h"
 
 namespace ringlet::train {
 
@@ -86,27 +87,24 @@ ControlScore ControlValidation::measured(std::int64_t step, io::Image& sheet) co
   return score;
 }
 
-std::vector<ControlScore> ControlScores::rows() const {
-  std::vector<ControlScore> rows;
-  for (const auto& [step, values] : file_.rows())
-    rows.push_back({step, values[0], values[1], values[2]});
-  return rows;
+std::vector<Score> scores_of(const ControlScore& score) {
+  return {{"loss", false, score.loss},
+          {"exchanged_loss", true, score.exchanged_loss},
+          {"metric", true, score.metric}};
 }
 
-void add_scores(Report& report, const ControlScores& scores, const std::string& metric) {
-  const std::vector<ControlScore> rows = scores.rows();
+void add_scores(Report& report, const std::vector<ScoreRow>& rows, const std::string& metric) {
   if (rows.empty()) return;
-  ReportSeries own{"own signal", {}}, exchanged{"another picture's signal", {}},
-      measured{metric, {}};
-  for (const ControlScore& row : rows) {
-    own.values.emplace_back(row.step, row.loss);
-    exchanged.values.emplace_back(row.step, row.exchanged_loss);
-    measured.values.emplace_back(row.step, row.metric);
-  }
-  report.charts.push_back({"Loss on held-out pictures", {own, exchanged}});
+  const auto series = [&](const std::string& name, std::size_t column) {
+    ReportSeries values{name, {}};
+    for (const ScoreRow& row : rows) values.values.emplace_back(row.step, row.scores[column].value);
+    return values;
+  };
+  report.charts.push_back({"Loss on held-out pictures",
+                           {series("own signal", 0), series("another picture's signal", 1)}});
   if (metric.empty()) return;
-  report.charts.push_back({metric + " of held-out pictures", {measured}});
-  report.summary.emplace_back(metric + " (held out)", number_text(rows.back().metric));
+  report.charts.push_back({metric + " of held-out pictures", {series(metric, 2)}});
+  report.summary.emplace_back(metric + " (held out)", number_text(rows.back().scores[2].value));
 }
 
 }  // namespace ringlet::train

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -12,7 +11,7 @@
 #include "ringlet/pipeline/control.h"
 #include "ringlet/train/report.h"
 #include "ringlet/train/sample_sheet.h"
-#include "ringlet/train/score_file.h"
+#include "ringlet/train/score.h"
 #include "ringlet/train/training_set.h"
 
 namespace ringlet::train {
@@ -54,24 +53,11 @@ class ControlValidation {
   SampleOptions samples_;
 };
 
-/// control.csv: "step,loss,exchanged_loss,metric", a row per measurement.
-class ControlScores {
- public:
-  /// Throws as ScoreFile.
-  ControlScores(std::filesystem::path file, std::int64_t last_step)
-      : file_(std::move(file), {"loss", "exchanged_loss", "metric"}, last_step) {}
-
-  void add(const ControlScore& score) {
-    file_.add(score.step, {score.loss, score.exchanged_loss, score.metric});
-  }
-  std::vector<ControlScore> rows() const;
-
- private:
-  ScoreFile file_;
-};
+/// As a run keeps them: loss, exchanged_loss, metric, which are the columns of control.csv.
+std::vector<Score> scores_of(const ControlScore& score);
 
 /// The scores as charts of a report, and the last of them among its first numbers. `metric` is the
 /// metric's name, or empty.
-void add_scores(Report& report, const ControlScores& scores, const std::string& metric);
+void add_scores(Report& report, const std::vector<ScoreRow>& rows, const std::string& metric);
 
 }  // namespace ringlet::train

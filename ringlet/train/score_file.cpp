@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <ranges>
+#include <string_view>
 #include <utility>
 
 #include "ringlet/core/atomic_file.h"
@@ -15,7 +17,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string header(const std::vector<std::string>& columns) { return "step," + join(columns, ","); }
+constexpr std::string_view kFirstColumn = "step,";
+
+std::string header(const std::vector<std::string>& columns) {
+  return std::string(kFirstColumn) + join(columns, ",");
+}
+
+std::vector<std::string> columns_of(std::string_view line) {
+  std::vector<std::string> columns;
+  for (const auto name : std::views::split(line.substr(kFirstColumn.size()), ','))
+    columns.emplace_back(name.begin(), name.end());
+  return columns;
+}
+
+Error of_another_run(const fs::path& file) {
+  return {ErrorCode::bad_format, file.string(), "does not hold the scores of this run",
+          "move it away"};
+}
 
 MeasuredStep read_row(const fs::path& file, const std::string& line, std::size_t columns) {
   MeasuredStep row;
@@ -42,21 +60,27 @@ std::string number_text(double value) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
-ScoreFile::ScoreFile(fs::path file, std::vector<std::string> columns, std::int64_t last_step)
-    : file_(std::move(file)), columns_(std::move(columns)) {
+ScoreFile::ScoreFile(fs::path file, std::int64_t last_step) : file_(std::move(file)) {
   if (last_step == 0 || !fs::exists(file_)) return;
   std::ifstream stream(file_);
   std::string line;
-  if (!std::getline(stream, line) || line != header(columns_))
-    throw Error(ErrorCode::bad_format, file_.string(), "does not hold the scores of this run",
-                "move it away");
+  if (!std::getline(stream, line) || !line.starts_with(kFirstColumn)) throw of_another_run(file_);
+  columns_ = columns_of(line);
   while (std::getline(stream, line))
     if (MeasuredStep row = read_row(file_, line, columns_.size()); row.step <= last_step)
       rows_.push_back(std::move(row));
 }
 
-void ScoreFile::add(std::int64_t step, std::vector<double> values) {
+void ScoreFile::add(std::int64_t step, const std::vector<Score>& scores) {
+  std::vector<std::string> names;
+  std::vector<double> values;
+  for (const Score& score : scores) {
+    names.push_back(score.name);
+    values.push_back(score.value);
+  }
   while (!rows_.empty() && rows_.back().step >= step) rows_.pop_back();
+  if (!rows_.empty() && names != columns_) throw of_another_run(file_);
+  columns_ = std::move(names);
   rows_.push_back({step, std::move(values)});
   std::string text = header(columns_) + "\n";
   for (const MeasuredStep& row : rows_) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/train/score.h"
+
 namespace ringlet::train {
 
 struct MeasuredStep {
@@ -16,13 +18,14 @@ struct MeasuredStep {
 /// "step,COLUMN,…". What is not finite is "nan".
 class ScoreFile {
  public:
-  /// Keeps the rows of the file up to `last_step` (0 = begins anew). Throws Error(bad_format) for a
-  /// file that is none, or has other columns.
-  ScoreFile(std::filesystem::path file, std::vector<std::string> columns, std::int64_t last_step);
+  /// Keeps the rows of the file, if there is one, up to `last_step` (0 = begins anew). Throws
+  /// Error(bad_format) for a file that is none.
+  ScoreFile(std::filesystem::path file, std::int64_t last_step);
 
-  /// Writes the file anew, atomically. Rows of this and later steps, from before an interruption,
-  /// are replaced. Throws Error(io | no_space).
-  void add(std::int64_t step, std::vector<double> values);
+  /// Writes the file anew, atomically, with a column per score. Rows of this and later steps, from
+  /// before an interruption, are replaced. Throws Error(bad_format) where the file has other
+  /// columns, and Error(io | no_space).
+  void add(std::int64_t step, const std::vector<Score>& scores);
 
   const std::vector<MeasuredStep>& rows() const { return rows_; }
   const std::vector<std::string>& columns() const { return columns_; }

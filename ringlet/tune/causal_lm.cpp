@@ -36,10 +36,11 @@ std::vector<std::string> read_texts(const fs::path& path) {
 
 using Block = std::vector<std::int64_t>;
 
-class CausalLanguageModel final : public Task {
+class CausalLanguageModel final : public ExampleTask {
  public:
-  explicit CausalLanguageModel(const TaskOptions& options)
-      : json_(read_config(options, "gpt2")),
+  CausalLanguageModel(const TaskOptions& options, const train::RunOptions& run)
+      : ExampleTask(options, run),
+        json_(read_config(options, "gpt2")),
         config_(models::Gpt2Config::from_json(json_, (options.model / "config.json").string())),
         tokenizer_(models::ByteBpeTokenizer::open(options.model)),
         examples_(read_split<Block>(
@@ -69,7 +70,7 @@ class CausalLanguageModel final : public Task {
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
 
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const override {
     return mean_loss(examples_.train, rows);
   }
 
@@ -133,8 +134,8 @@ class CausalLanguageModel final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> causal_lm(const TaskOptions& options) {
-  return std::make_unique<CausalLanguageModel>(options);
+std::unique_ptr<train::Task> causal_lm(const TaskOptions& options, const train::RunOptions& run) {
+  return std::make_unique<CausalLanguageModel>(options, run);
 }
 
 }  // namespace ringlet::tune

@@ -26,7 +26,7 @@ struct Labelled {
 
 /// `Example` is a Labelled.
 template <class Example>
-class Classification : public Task {
+class Classification : public ExampleTask {
  public:
   std::size_t examples() const final { return examples_.train.size(); }
   std::size_t held_out() const final { return examples_.held_out.size(); }
@@ -34,7 +34,7 @@ class Classification : public Task {
   std::map<std::string, std::string> model_files() const final { return files_; }
 
   /// Mean cross entropy.
-  at::Tensor loss(std::span<const std::size_t> rows) const final {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const final {
     const Batch batch = batch_of(examples_.train, rows);
     return at::cross_entropy_loss(scores(batch.examples), batch.classes);
   }
@@ -65,9 +65,10 @@ class Classification : public Task {
   /// belong to the network. The classes are the config's or those of the examples to learn from.
   /// Throws Error(invalid_argument) for a held-out example of another class.
   template <class Read>
-  Classification(const TaskOptions& options, const char* known, const Read& read,
-                 std::span<const char* const> kept)
-      : where_((options.model / "config.json").string()),
+  Classification(const TaskOptions& options, const train::RunOptions& run, const char* known,
+                 const Read& read, std::span<const char* const> kept)
+      : ExampleTask(options, run),
+        where_((options.model / "config.json").string()),
         config_(read_config(options, known)),
         examples_(read_split<Example>(options, read)),
         labels_(config_, names_of(examples_.train), where_),

@@ -30,10 +30,11 @@ std::vector<data::Picture> read_captioned(const fs::path& folder) {
   return pictures;
 }
 
-class Contrastive final : public Task {
+class Contrastive final : public ExampleTask {
  public:
-  explicit Contrastive(const TaskOptions& options)
-      : config_(read_config(options, "clip (openai/clip-vit-base-patch32)")),
+  Contrastive(const TaskOptions& options, const train::RunOptions& run)
+      : ExampleTask(options, run),
+        config_(read_config(options, "clip (openai/clip-vit-base-patch32)")),
         where_((options.model / "config.json").string()),
         examples_(read_split<data::Picture>(options, read_captioned)),
         tokenizer_(models::ClipTokenizer::open(options.model)),
@@ -67,7 +68,7 @@ class Contrastive final : public Task {
     return files;
   }
 
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const override {
     return clip_->loss(pixels(examples_.train, rows), ids(examples_.train, rows));
   }
 
@@ -147,8 +148,8 @@ class Contrastive final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> contrastive(const TaskOptions& options) {
-  return std::make_unique<Contrastive>(options);
+std::unique_ptr<train::Task> contrastive(const TaskOptions& options, const train::RunOptions& run) {
+  return std::make_unique<Contrastive>(options, run);
 }
 
 }  // namespace ringlet::tune

@@ -120,9 +120,9 @@ PictureNetwork picture_network(const Json& config, const std::string& where,
 
 class ImageClassification final : public Classification<LabelledPicture> {
  public:
-  explicit ImageClassification(const TaskOptions& options)
-      : Classification(options, "vit (google/vit-base-patch16-224), resnet", read_class_folders,
-                       std::array{"preprocessor_config.json"}),
+  ImageClassification(const TaskOptions& options, const train::RunOptions& run)
+      : Classification(options, run, "vit (google/vit-base-patch16-224), resnet",
+                       read_class_folders, std::array{"preprocessor_config.json"}),
         weights_(options, models::network_type(config_), config_),
         kind_(picture_network(config_, where_, weights_)),
         pictures_(eval::Preprocessing::read(options.model, kind_.preprocessing)) {
@@ -144,7 +144,7 @@ class ImageClassification final : public Classification<LabelledPicture> {
     return kind_.kind + ", " + std::to_string(labels_.count()) + " classes";
   }
   std::vector<std::string> usual_targets() const override { return kind_.targets; }
-  std::vector<std::string> new_layers() const override {
+  std::vector<std::string> heads() const override {
     return has_head_ ? std::vector<std::string>{}
                      : std::vector{weights_.layout().layer_name(kind_.head)};
   }
@@ -171,8 +171,9 @@ class ImageClassification final : public Classification<LabelledPicture> {
 
 }  // namespace
 
-std::unique_ptr<Task> image_classification(const TaskOptions& options) {
-  return std::make_unique<ImageClassification>(options);
+std::unique_ptr<train::Task> image_classification(const TaskOptions& options,
+                                                  const train::RunOptions& run) {
+  return std::make_unique<ImageClassification>(options, run);
 }
 
 }  // namespace ringlet::tune

@@ -45,10 +45,11 @@ void encode(Question& one, const EncoderTokenizer& tokenizer, std::int64_t lengt
   if (one.first < 0 || one.last < one.first) one.first = one.last = -1;
 }
 
-class QuestionAnswering final : public Task {
+class QuestionAnswering final : public ExampleTask {
  public:
-  explicit QuestionAnswering(const TaskOptions& options)
-      : config_(read_config(options, "bert, roberta")),
+  QuestionAnswering(const TaskOptions& options, const train::RunOptions& run)
+      : ExampleTask(options, run),
+        config_(read_config(options, "bert, roberta")),
         where_((options.model / "config.json").string()),
         bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)),
         examples_(read_split<Question>(options, read_questions)),
@@ -78,14 +79,14 @@ class QuestionAnswering final : public Task {
 
   std::string description() const override { return std::string(bert_.name()) + ", spans"; }
   std::vector<std::string> usual_targets() const override { return {"model.*encoder.layer.*"}; }
-  std::vector<std::string> new_layers() const override {
+  std::vector<std::string> heads() const override {
     return has_head_ ? std::vector<std::string>{} : std::vector<std::string>{"qa_outputs"};
   }
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
 
   /// Mean cross entropy of the first and the last token (Devlin et al. 2019, 4.2).
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const override {
     std::vector<const models::EncodedText*> texts;
     std::vector<std::int64_t> first, last;
     for (const std::size_t row : rows) {
@@ -151,8 +152,9 @@ class QuestionAnswering final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> question_answering(const TaskOptions& options) {
-  return std::make_unique<QuestionAnswering>(options);
+std::unique_ptr<train::Task> question_answering(const TaskOptions& options,
+                                                const train::RunOptions& run) {
+  return std::make_unique<QuestionAnswering>(options, run);
 }
 
 }  // namespace ringlet::tune

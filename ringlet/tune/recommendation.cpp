@@ -38,10 +38,11 @@ std::map<std::string, std::int64_t> read_names(const fs::path& file) {
   return numbers;
 }
 
-class Recommendation final : public Task {
+class Recommendation final : public ExampleTask {
  public:
-  explicit Recommendation(const TaskOptions& options)
-      : config_(models::RecommenderConfig::from_json(
+  Recommendation(const TaskOptions& options, const train::RunOptions& run)
+      : ExampleTask(options, run),
+        config_(models::RecommenderConfig::from_json(
             read_config(options, "two-tower, matrix-factorisation"),
             (options.model / "config.json").string())),
         items_(read_names(options.model / "items.txt")),
@@ -70,7 +71,7 @@ class Recommendation final : public Task {
 
   /// Cross entropy of the items that a third of a basket holds, given the others (or the user): the
   /// multinomial likelihood of Liang et al. 2018. Which third changes with the batch's order alone.
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const override {
     std::vector<Parts> parts;
     for (std::size_t i = 0; i < rows.size(); ++i)
       parts.push_back(split(examples_.train[rows[i]], rows[i] + i));
@@ -185,8 +186,9 @@ class Recommendation final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> recommendation(const TaskOptions& options) {
-  return std::make_unique<Recommendation>(options);
+std::unique_ptr<train::Task> recommendation(const TaskOptions& options,
+                                            const train::RunOptions& run) {
+  return std::make_unique<Recommendation>(options, run);
 }
 
 }  // namespace ringlet::tune

@@ -47,10 +47,12 @@ std::vector<Pair> read_pairs(const std::filesystem::path& file) {
   return pairs;
 }
 
-class SentenceSimilarity final : public Task {
+class SentenceSimilarity final : public ExampleTask {
  public:
-  explicit SentenceSimilarity(const TaskOptions& options)
-      : network_of_texts_(options), pairs_(read_split<Pair>(options, read_pairs)) {
+  SentenceSimilarity(const TaskOptions& options, const train::RunOptions& run)
+      : ExampleTask(options, run),
+        network_of_texts_(options),
+        pairs_(read_split<Pair>(options, read_pairs)) {
     regression_ = wants_regression(options);
     for (auto* part : {&pairs_.train, &pairs_.held_out})
       for (Pair& one : *part) {
@@ -69,7 +71,7 @@ class SentenceSimilarity final : public Task {
   std::size_t held_out() const override { return pairs_.held_out.size(); }
 
   /// The mean squared difference of cosine and score, or the ranking loss.
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const override {
     const auto [first, second] = vectors(pairs_.train, rows);
     if (!regression_) return models::ranking_loss(first, second);
     std::vector<double> scores;
@@ -171,8 +173,9 @@ class SentenceSimilarity final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> sentence_similarity(const TaskOptions& options) {
-  return std::make_unique<SentenceSimilarity>(options);
+std::unique_ptr<train::Task> sentence_similarity(const TaskOptions& options,
+                                                 const train::RunOptions& run) {
+  return std::make_unique<SentenceSimilarity>(options, run);
 }
 
 }  // namespace ringlet::tune

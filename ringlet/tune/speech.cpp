@@ -101,10 +101,11 @@ std::vector<float> standardised(std::vector<float> samples) {
   return samples;
 }
 
-class Speech final : public Task {
+class Speech final : public ExampleTask {
  public:
-  explicit Speech(const TaskOptions& options)
-      : json_(read_config(options, "wav2vec2")),
+  Speech(const TaskOptions& options, const train::RunOptions& run)
+      : ExampleTask(options, run),
+        json_(read_config(options, "wav2vec2")),
         config_(models::Wav2Vec2Config::from_json(json_, (options.model / "config.json").string())),
         letters_(options.model),
         examples_(
@@ -126,13 +127,13 @@ class Speech final : public Task {
   std::vector<std::string> usual_targets() const override {
     return {"model.wav2vec2.encoder.layers.*"};
   }
-  std::vector<std::string> new_layers() const override {
+  std::vector<std::string> heads() const override {
     return has_head_ ? std::vector<std::string>{} : std::vector<std::string>{"lm_head"};
   }
   std::size_t examples() const override { return examples_.train.size(); }
   std::size_t held_out() const override { return examples_.held_out.size(); }
 
-  at::Tensor loss(std::span<const std::size_t> rows) const override {
+  at::Tensor loss_of(std::span<const std::size_t> rows) const override {
     std::vector<std::int64_t> frames;
     std::vector<std::vector<std::int64_t>> letters;
     for (const std::size_t row : rows) {
@@ -215,6 +216,8 @@ class Speech final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> ctc(const TaskOptions& options) { return std::make_unique<Speech>(options); }
+std::unique_ptr<train::Task> ctc(const TaskOptions& options, const train::RunOptions& run) {
+  return std::make_unique<Speech>(options, run);
+}
 
 }  // namespace ringlet::tune

@@ -1,6 +1,8 @@
-// What a network can be fine-tuned for: its examples, their loss, and how well it does.
+// What a network beside text-to-image models is fine-tuned for: its examples, their loss, and how
+// well it does.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -13,32 +15,27 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/weight_source.h"
+#include "ringlet/train/task.h"
 
 namespace ringlet::tune {
 
-/// A number that says how well a network does on held-out examples.
-struct Score {
-  std::string name;
-  bool higher_is_better = true;
-  double value = 0.0;
-};
+using train::Score;
 
 struct TaskOptions {
+  std::string task;                 ///< its name: task_names()
   std::filesystem::path model;      ///< folder with config.json, model.safetensors, tokenizer files
   std::filesystem::path data;       ///< what to learn from; the form is the task's
   std::filesystem::path eval_data;  ///< what to measure on; empty = every tenth example of `data`
   std::optional<std::uint64_t> random_seed;  ///< weights that the folder lacks start at random
-  nn::WeightOptions weights;
-  std::int64_t length = 128;  ///< tokens of a text
-  std::string loss;           ///< where a task has several; "" = what the data are for
+  nn::WeightOptions weights;                 ///< whether they learn follows from the method
+  std::int64_t length = 128;                 ///< tokens of a text
+  std::string loss;  ///< where a task has several; "" = what the data are for
 };
 
-/// A network and its examples. Losses and scores are functions of the weights, the adapters on them
-/// and the rows alone.
-class Task {
+/// A network and its examples, a list of rows to draw from. A task's own class says what an example
+/// and its loss are.
+class ExampleTask : public train::Task {
  public:
-  virtual ~Task() = default;
-
   /// For the plan and the report: "vit, 10 classes".
   virtual std::string description() const = 0;
 
@@ -46,7 +43,7 @@ class Task {
   virtual std::vector<std::string> usual_targets() const = 0;
 
   /// Names of layers that learn as they are beside the adapters: the head that a checkpoint lacks.
-  virtual std::vector<std::string> new_layers() const { return {}; }
+  virtual std::vector<std::string> heads() const { return {}; }
 
   virtual std::size_t examples() const = 0;
 
@@ -56,7 +53,7 @@ class Task {
   virtual std::size_t held_out() const = 0;
 
   /// The mean loss of some examples, with its gradient.
-  virtual at::Tensor loss(std::span<const std::size_t> rows) const = 0;
+  virtual at::Tensor loss_of(std::span<const std::size_t> rows) const = 0;
 
   /// On the held-out examples; the first score is the main one.
   virtual std::vector<Score> evaluate() const = 0;
@@ -64,22 +61,43 @@ class Task {
   /// Beside model.safetensors, what a folder of the tuned network needs, by file name.
   virtual std::map<std::string, std::string> model_files() const = 0;
 
-  /// Of the new layers those that no checkpoint has: their starts are functions of the names that
-  /// they go by in ringlet (nn::made_linear_layer), which are the values here.
-  const std::map<std::string, std::string>& made_layers() const { return made_layers_; }
-
-  const nn::ModuleIndex& network() const { return network_; }
+  // Of train::Task.
+  adapt::Components components() const final;
+  adapt::TargetOptions targets(const adapt::TargetOptions& asked) const final;
+  std::vector<std::string> new_layers() const final;
+  std::vector<train::Trainable> trainables() const final;
+  std::int64_t epoch_size() const final { return static_cast<std::int64_t>(examples()); }
+  train::Lines plan_lines(const train::Spelling& option) const final;
+  Json plan_json(const train::Spelling& option) const final;
+  void check(const train::StageProgress& progress) final;
+  Json settings() const final;
+  Json prepare(const train::Learners& learners, const train::StageProgress& progress) final;
+  at::Tensor loss(std::int64_t micro_batch) const final;
+  train::Observation observe(std::int64_t step) const final;
+  void save_model(const std::filesystem::path& folder, at::ScalarType precision) const final;
+  void complete(adapt::AdapterFileInfo& info) const final;
+  void describe(train::Report& report, const std::vector<train::ScoreRow>& scores) const final;
 
  protected:
+  ExampleTask(const TaskOptions& options, const train::RunOptions& run);
+
+  const TaskOptions options_;
+  const train::RunOptions& run_;
+
+  /// Of the heads those that no checkpoint has: their starts are functions of the names that they
+  /// go by in ringlet (nn::made_linear_layer), which are the values here.
   std::map<std::string, std::string> made_layers_;
   nn::ModuleIndex network_;
+
+ private:
+  std::string picture_contents_;  ///< a hash; "" without pictures
 };
 
 /// The names of the tasks.
 std::vector<std::string> task_names();
 
-/// Opens a task's network and examples. Throws Error(invalid_argument) for an unknown name, and as
-/// reading the files does.
-std::unique_ptr<Task> open_task(const std::string& name, const TaskOptions& options);
+/// Opens a task's network and examples for a run. Throws Error(invalid_argument) for an unknown
+/// name, and as reading the files does.
+train::OpenTask task(const TaskOptions& options);
 
 }  // namespace ringlet::tune

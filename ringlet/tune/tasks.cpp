@@ -11,7 +11,7 @@ namespace {
 
 struct TaskEntry {
   const char* name;
-  std::unique_ptr<Task> (*open)(const TaskOptions& options);
+  std::unique_ptr<train::Task> (*open)(const TaskOptions& options, const train::RunOptions& run);
 };
 
 constexpr const char* kSentences = "sentence-similarity";
@@ -27,6 +27,24 @@ constexpr std::array kTasks = {
     TaskEntry{"text-classification", text_classification},
 };
 
+const TaskEntry& entry_of(const TaskOptions& options) {
+  if (!options.loss.empty() && options.task != kSentences)
+    throw Error(ErrorCode::invalid_argument, Field("loss"), "chooses nothing for " + options.task,
+                std::string("only ") + kSentences + " has several losses");
+  for (const TaskEntry& entry : kTasks)
+    if (options.task == entry.name) return entry;
+  throw Error(ErrorCode::invalid_argument, Field("task"), "\"" + options.task + "\" is not known",
+              "use one of " + join(task_names()));
+}
+
+void check(const train::RunOptions& run) {
+  if (run.observe_every < 0)
+    throw Error(ErrorCode::invalid_argument, Field("evaluate_every"), "must not be negative");
+  if (!run.full() && !run.adapts())
+    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
+                "name a method, or full");
+}
+
 }  // namespace
 
 std::vector<std::string> task_names() {
@@ -35,15 +53,15 @@ std::vector<std::string> task_names() {
   return names;
 }
 
-std::unique_ptr<Task> open_task(const std::string& name, const TaskOptions& options) {
-  if (!options.loss.empty() && name != kSentences)
-    throw Error(ErrorCode::invalid_argument, Field("loss"), "chooses nothing for " + name,
-                std::string("only ") + kSentences + " has several losses");
-  for (const TaskEntry& task : kTasks)
-    if (name == task.name)
-      return nn::with_ringlet_errors(options.model.string(), [&] { return task.open(options); });
-  throw Error(ErrorCode::invalid_argument, Field("task"), "\"" + name + "\" is not known",
-              "use one of " + join(task_names()));
+train::OpenTask task(const TaskOptions& options) {
+  return [options](const train::RunOptions& run) {
+    const TaskEntry& entry = entry_of(options);
+    check(run);
+    TaskOptions resolved = options;
+    resolved.weights.trainable = run.full();
+    return nn::with_ringlet_errors(options.model.string(),
+                                   [&] { return entry.open(resolved, run); });
+  };
 }
 
 }  // namespace ringlet::tune

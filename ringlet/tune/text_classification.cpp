@@ -27,8 +27,8 @@ std::vector<LabelledText> read_texts(const std::filesystem::path& file) {
 
 class TextClassification final : public Classification<LabelledText> {
  public:
-  explicit TextClassification(const TaskOptions& options)
-      : Classification(options, "bert, roberta", read_texts, kTokenizerFiles),
+  TextClassification(const TaskOptions& options, const train::RunOptions& run)
+      : Classification(options, run, "bert, roberta", read_texts, kTokenizerFiles),
         bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)) {
     const EncoderTokenizer tokenizer(options.model, bert_);
     for (auto* part : {&examples_.train, &examples_.held_out})
@@ -57,7 +57,7 @@ class TextClassification final : public Classification<LabelledText> {
     return std::string(bert_.name()) + ", " + std::to_string(labels_.count()) + " classes";
   }
   std::vector<std::string> usual_targets() const override { return {"model.*encoder.layer.*"}; }
-  std::vector<std::string> new_layers() const override {
+  std::vector<std::string> heads() const override {
     return has_head_ ? std::vector<std::string>{} : models::TextClassifier::head_layers(bert_);
   }
 
@@ -75,8 +75,9 @@ class TextClassification final : public Classification<LabelledText> {
 
 }  // namespace
 
-std::unique_ptr<Task> text_classification(const TaskOptions& options) {
-  return std::make_unique<TextClassification>(options);
+std::unique_ptr<train::Task> text_classification(const TaskOptions& options,
+                                                 const train::RunOptions& run) {
+  return std::make_unique<TextClassification>(options, run);
 }
 
 }  // namespace ringlet::tune

@@ -9,9 +9,9 @@
 #include "ringlet/core/failpoint.h"
 #include "ringlet/eval/generation_record.h"
 #include "ringlet/pipeline/stable_diffusion.h"
-#include "ringlet/tune/tune.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_fine_tune_test.h"
+#include "tests/tiny_tune.h"
 #include "tests/tiny_vision.h"
 
 namespace ringlet::train {
@@ -132,7 +132,7 @@ tune::TuneOptions tiny_tuning(const fs::path& folder, const std::string& out) {
     io::write_png(label / (std::to_string(i) + ".png"), waves(i, 16, 16));
   }
   tune::TuneOptions o;
-  o.task = "image-classification";
+  o.examples.task = "image-classification";
   o.examples.model = folder / "net";
   o.examples.random_seed = 1;
   o.examples.data = folder / "labelled";

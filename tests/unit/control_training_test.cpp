@@ -11,6 +11,7 @@
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/train/score_file.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/tiny_fine_tune_test.h"
@@ -167,14 +168,14 @@ TEST_F(ControlTraining, AControlNetIsSavedBesideItsAdapterInTheSameType) {
   o.save_precision = at::kHalf;
   FineTune both(o);
   EXPECT_EQ(both.result(), o.out / "adapter.safetensors");
-  EXPECT_EQ(both.controlnet(), o.out / "controlnet");
+  EXPECT_EQ(both.companion(), o.out / "controlnet");
   EXPECT_TRUE(both.run({}));
   for (const fs::path& file :
-       {both.result(), *both.controlnet() / "diffusion_pytorch_model.safetensors"})
+       {both.result(), *both.companion() / "diffusion_pytorch_model.safetensors"})
     for (const auto& [name, tensor] : io::load_tensors(file))
       EXPECT_EQ(tensor.scalar_type(), at::kHalf) << name;
-  EXPECT_FALSE(FineTune(control_options("other", ControlKind::encoder)).controlnet());
-  model().open_control(*both.controlnet());
+  EXPECT_FALSE(FineTune(control_options("other", ControlKind::encoder)).companion());
+  model().open_control(*both.companion());
 
   const auto large = model().create_control(ControlKind::controlnet, 1);
   const at::NoGradGuard no_grad;
@@ -188,7 +189,7 @@ TEST_F(ControlTraining, ResumeIsBitExact) {
     const std::string name = pipeline::name_of(kind);
     FineTuneOptions whole = control_options(name + "/whole/run", kind);
     whole.crop.flip = true;
-    whole.sample_every = 2;
+    whole.observe_every = 2;
     EXPECT_TRUE(run(whole));
     FineTuneOptions parts = whole;
     parts.out = folder_ / name / "parts/run";
@@ -266,14 +267,14 @@ TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
                          EXPECT_EQ(source.width, made.width);
                          return 0.25;
                        }};
-  o.sample_every = 1;
+  o.observe_every = 1;
   EXPECT_TRUE(run(o));
-  const ControlScores scores(o.out / "control.csv", 3);
+  const ScoreFile scores(o.out / "control.csv", 3);
   ASSERT_EQ(scores.rows().size(), 4u);  // before, and after each of three steps
-  EXPECT_EQ(scores.rows().front().loss, scores.rows().front().exchanged_loss);  // not yet seen
-  EXPECT_NE(scores.rows().back().loss, scores.rows().back().exchanged_loss);
-  EXPECT_EQ(scores.rows().back().metric, 0.25);
-  EXPECT_EQ(ControlScores(o.out / "control.csv", 1).rows().size(), 2u);
+  EXPECT_EQ(scores.rows().front().values[0], scores.rows().front().values[1]);  // not yet seen
+  EXPECT_NE(scores.rows().back().values[0], scores.rows().back().values[1]);
+  EXPECT_EQ(scores.rows().back().values[2], 0.25);
+  EXPECT_EQ(ScoreFile(o.out / "control.csv", 1).rows().size(), 2u);
   const io::Image sheet = io::read_image(o.out / "samples/step-00000003.png");
   EXPECT_EQ(sheet.width, 3 * 16);
   EXPECT_EQ(sheet.height, 2 * 16);
@@ -291,11 +292,11 @@ TEST_F(ControlTraining, MeasuresWithTheTextEncoderLayerThatLearns) {
                            return std::accumulate(made.pixels.begin(), made.pixels.end(), 0.0);
                          }};
     EXPECT_TRUE(run(o));
-    return ControlScores(o.out / "control.csv", 1).rows().front();
+    return ScoreFile(o.out / "control.csv", 1).rows().front();
   };
-  const ControlScore last = before(1), skipped = before(2);
-  EXPECT_NE(last.loss, skipped.loss);
-  EXPECT_NE(last.metric, skipped.metric);
+  const MeasuredStep last = before(1), skipped = before(2);
+  EXPECT_NE(last.values[0], skipped.values[0]);  // the loss
+  EXPECT_NE(last.values[2], skipped.values[2]);  // the metric
 }
 
 TEST_F(ControlTraining, RefusesWhatCannotBe) {
@@ -329,7 +330,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     o.control->validation_pictures = 0;
   });
   expect_refusal("nothing to sample", [](auto& o) {
-    o.sample_every = 1;
+    o.observe_every = 1;
     o.control->validation_pictures = 0;
   });
   expect_refusal("cannot be computed",

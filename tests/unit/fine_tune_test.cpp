@@ -1,5 +1,4 @@
 // Whole runs on the tiny model.
-#include "ringlet/train/fine_tune.h"
 
 #include <cmath>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/train/run_folder.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/log_capture.h"
@@ -26,12 +26,12 @@ TEST_F(FineTuning, ThePlanSaysWhatIsGoingToBe) {
   FineTuneOptions o = options();
   o.trainer.steps = 12;
   o.trainer.gradient_accumulation = 2;
-  o.loss.batch_size = 3;
+  o.batch_size = 3;
   o.repeats = 4;
   o.class_prompt = "a dog";
   o.class_count = 7;
   const FineTune run(o);
-  const FineTunePlan& plan = run.plan();
+  const FineTunePlan plan = run.plan();
   EXPECT_EQ(plan.model_kind, "Stable Diffusion 1");
   EXPECT_EQ(plan.pictures, 3u);
   EXPECT_EQ(plan.captions, 1u);
@@ -161,14 +161,14 @@ TEST_F(FineTuning, MoreStepsMayFollow) {
 
 TEST_F(FineTuning, SamplesThatAnInterruptionPreventedAreMade) {
   FineTuneOptions o = options();
-  o.sample_every = 2;
+  o.observe_every = 2;
   o.trainer.checkpoint_every = 1;
   run(o, 2);
   EXPECT_FALSE(fs::exists(o.out / "samples/step-00000002.png"));
   o.resume = true;
   run(o);
   FineTuneOptions whole = options("whole");
-  whole.sample_every = 2;
+  whole.observe_every = 2;
   run(whole);
   for (const char* name : {"step-00000000.png", "step-00000002.png", "step-00000003.png"})
     EXPECT_EQ(file_content(o.out / "samples" / name), file_content(whole.out / "samples" / name))
@@ -220,7 +220,7 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
       {"resolution was 16, now 32", [](auto& o) { o.crop.size = PictureSize::square(32); }},
       {"crop was", [](auto& o) { o.crop.random = true; }},
       {"flip was false, now true", [](auto& o) { o.crop.flip = true; }},
-      {"batch size was 1, now 2", [](auto& o) { o.loss.batch_size = 2; }},
+      {"batch size was 1, now 2", [](auto& o) { o.batch_size = 2; }},
       {"gradient accumulation was", [](auto& o) { o.trainer.gradient_accumulation = 2; }},
       {"learning rate was", [](auto& o) { o.trainer.learning_rate.peak = 1e-3; }},
       {"learning rate factors was",
@@ -380,7 +380,7 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
       {"instance_images: ", [](auto& o) { o.instance_images.clear(); }},
       {"out: ", [](auto& o) { o.out.clear(); }},
       {"steps: ", [](auto& o) { o.trainer.steps = 0; }},
-      {"batch_size: ", [](auto& o) { o.loss.batch_size = -1; }},
+      {"batch_size: ", [](auto& o) { o.batch_size = -1; }},
       {"gradient_accumulation: ", [](auto& o) { o.trainer.gradient_accumulation = 0; }},
       {"repeats: ", [](auto& o) { o.repeats = 0; }},
       {"learning_rate: ", [](auto& o) { o.trainer.learning_rate.peak = 0.0; }},

@@ -12,12 +12,12 @@
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
-#include "ringlet/tune/tune.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/published_networks.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
+#include "tests/tiny_tune.h"
 
 namespace ringlet::tune {
 namespace {
@@ -40,7 +40,7 @@ class PublishedLayouts : public testing::Test {
   }
   TuneOptions options(const std::string& task, const std::string& data) const {
     TuneOptions o;
-    o.task = task;
+    o.examples.task = task;
     o.learning = adapt::parse_method("lora(rank=1)");
     o.examples.model = folder_ / "net";
     o.examples.length = 16;

@@ -9,10 +9,10 @@
 #include "ringlet/eval/correlation.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/tune/sentences.h"
-#include "ringlet/tune/tune.h"
 #include "tests/expect_error.h"
 #include "tests/published_networks.h"
 #include "tests/temporary_folder.h"
+#include "tests/tiny_tune.h"
 
 namespace ringlet::tune {
 namespace {
@@ -60,7 +60,7 @@ class Sentences : public testing::Test {
   }
   TuneOptions options(const std::string& data) const {
     TuneOptions o;
-    o.task = "sentence-similarity";
+    o.examples.task = "sentence-similarity";
     o.learning = adapt::parse_method("lora(rank=2)");
     o.examples.model = folder_ / "net";
     o.examples.data = folder_ / data;
@@ -139,7 +139,7 @@ TEST_F(Sentences, PairsLearnToFindEachOther) {
   Tune run(o);
   EXPECT_EQ(run.plan().network, "bert, sentences, contrastive");
   ASSERT_TRUE(run.run());
-  const auto& after = run.scores().back().scores;
+  const auto after = run.scores().back().scores;
   EXPECT_EQ(after.front().name, "retrieval accuracy");
   EXPECT_GT(after.front().value, run.scores().front().scores.front().value);
 
@@ -206,7 +206,7 @@ TEST_F(Sentences, SayWhatIsWrong) {
   refused(ErrorCode::invalid_argument, "contrastive or regression", pair, "triplet");
   refused(ErrorCode::invalid_argument, "the same score", low + low);
   TuneOptions o = options("pairs.jsonl");
-  o.task = "causal-lm";
+  o.examples.task = "causal-lm";
   o.examples.loss = "regression";
   expect_error(ErrorCode::invalid_argument, "chooses nothing", [&] { Tune one(o); });
 }

@@ -1,5 +1,4 @@
 // Fine-tuning of networks beside diffusion: every task on a tiny network that begins at random.
-#include "ringlet/tune/tune.h"
 
 #include <cmath>
 #include <fstream>
@@ -19,6 +18,7 @@
 #include "tests/file_content.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
+#include "tests/tiny_tune.h"
 #include "tests/tiny_vision.h"
 
 namespace ringlet::tune {
@@ -64,7 +64,7 @@ class TuneTest : public testing::Test {
   TuneOptions options(const std::string& task, const std::string& data,
                       const std::string& out = "run") const {
     TuneOptions o;
-    o.task = task;
+    o.examples.task = task;
     o.learning = adapt::parse_method("trm(rank=2)+lora(rank=2)");
     o.examples.model = folder_ / "net";
     o.examples.random_seed = 5;
@@ -139,8 +139,7 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
   const auto b = io::load_tensors(folder_ / "parts/adapter.safetensors");
   for (const auto& [name, tensor] : a) EXPECT_TRUE(tensor.equal(b.at(name))) << name;
   parts.trainer.learning_rate.peak = 1.0;
-  Tune changed(parts);
-  EXPECT_THROW(changed.run(), Error);
+  EXPECT_THROW(Tune{parts}, Error);
   parts.resume = false;
   expect_error(ErrorCode::invalid_argument, "`resume`", [&] { Tune refused(parts); });
 }
@@ -155,8 +154,7 @@ TEST_F(TuneTest, AResumedRunFindsItsExamplesUnchanged) {
   EXPECT_FALSE(Tune(o).run([](const train::StepReport& s) { return s.step < 3; }));
   o.resume = true;
   const auto expect_refusal = [&](const TuneOptions& changed, const char* words) {
-    Tune again(changed);
-    expect_error(ErrorCode::mismatch, words, [&] { again.run(); });
+    expect_error(ErrorCode::mismatch, words, [&] { Tune{changed}; });
   };
   const std::string texts = file_content(folder_ / "texts.jsonl"),
                     eval = file_content(folder_ / "eval.jsonl");
@@ -391,7 +389,7 @@ TEST_F(TuneTest, SaysWhatIsWrong) {
   sections(20);
   TuneOptions o = options("dancing", "texts.jsonl");
   expect_error(ErrorCode::invalid_argument, "use one of causal-lm", [&] { Tune refused(o); });
-  o.task = "text-classification";
+  o.examples.task = "text-classification";
   o.examples.length = 100;
   expect_error(ErrorCode::invalid_argument, "between 4 and 40", [&] { Tune refused(o); });
   o.examples.length = 24;

@@ -1,0 +1,126 @@
+#include "training_run.h"
+
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "option_words.h"
+
+namespace ringlet::app {
+namespace {
+
+std::string steps_text(const train::Run& run) {
+  const train::RunOptions& o = run.options();
+  const train::RunPlan& plan = run.plan();
+  const std::string size = run.task().example_size();
+  char epochs[40];
+  std::snprintf(epochs, sizeof epochs, "%.1f epochs", plan.epochs);
+  return std::to_string(plan.steps) + " of batch " + std::to_string(o.batch_size) + " x " +
+         std::to_string(o.trainer.gradient_accumulation) + (size.empty() ? "" : " at " + size) +
+         ", " + epochs +
+         (plan.first_step == 0 ? "" : ", going on after step " + std::to_string(plan.first_step));
+}
+
+void show_plan(const train::Run& run, const TrainingOptions& words) {
+  const train::RunPlan& plan = run.plan();
+  std::fprintf(stderr, "The plan:\n");
+  for (const auto& [name, text] : run.task().plan_lines(option_of)) plan_line(name.c_str(), text);
+  show_method(plan.method, plan.layers, plan.budget, plan.parameters);
+  if (plan.new_layers > 0)
+    plan_line("new layers", std::to_string(plan.new_layers) + ", which learn as they are");
+  plan_line("steps", steps_text(run));
+  show_optimizer(run.options().trainer.optimizer);
+  show_learning_rate(run.options().trainer.learning_rate, words.schedule, plan.steps);
+  if (plan.expected_bytes > 0) show_memory(plan.expected_bytes);
+  plan_line("seed", std::to_string(run.options().seed));
+}
+
+nlohmann::json plan_json(const train::Run& run) {
+  const train::RunPlan& plan = run.plan();
+  nlohmann::json json = run.task().plan_json(option_of);
+  json.update({{"method", plan.method},
+               {"layers", plan.layers},
+               {"new_layers", plan.new_layers},
+               {"parameters", plan.parameters},
+               {"optimizer", run.options().trainer.optimizer.name},
+               {"steps", plan.steps},
+               {"first_step", plan.first_step},
+               {"epochs", plan.epochs}});
+  if (plan.expected_bytes > 0) json["expected_bytes"] = plan.expected_bytes;
+  return json;
+}
+
+nlohmann::json to_json(const train::ScoreRow& row) {
+  nlohmann::json scores = nlohmann::json::object();
+  for (const train::Score& score : row.scores) scores[score.name] = score.value;
+  return {{"step", row.step}, {"scores", scores}};
+}
+
+void add_result(nlohmann::json& result, const train::Run& run) {
+  result["result"] = run.result().string();
+  if (const auto companion = run.companion()) result[run.task().companion()] = companion->string();
+  result["report"] = run.report_file().string();
+  result["seconds"] = run.seconds();
+  for (const train::ScoreRow& row : run.scores()) result["scores"].push_back(to_json(row));
+}
+
+void print_scores(const std::vector<train::ScoreRow>& rows) {
+  if (rows.empty()) return;
+  for (std::size_t i = 0; i < rows.front().scores.size(); ++i) {
+    const train::Score& before = rows.front().scores[i];
+    std::printf("%-28s %.4f before, %.4f after (%s is better)\n", before.name.c_str(), before.value,
+                rows.back().scores[i].value, before.higher_is_better ? "higher" : "lower");
+  }
+}
+
+void print_result(const train::Run& run) {
+  if (run.task().observation_rules().needed) print_scores(run.scores());
+  std::printf("%s\n", run.result().c_str());
+  if (const auto companion = run.companion(); companion && *companion != run.result())
+    std::printf("%s\n", companion->c_str());
+  std::printf("%s\n", run.report_file().c_str());
+}
+
+void train_to_the_end(train::Run& run, bool silent) {
+  TrainProgress progress(silent, run.plan().steps - run.plan().first_step);
+  train::RunObserver observer;
+  observer.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
+    return progress.stage(stage, total);
+  };
+  observer.step = [&](const train::StepReport& report) { return progress.step(report); };
+  if (!run.run(observer))
+    throw Error(ErrorCode::cancelled, "training", "stopped",
+                "a checkpoint was written; the same command with --resume goes on");
+}
+
+}  // namespace
+
+int carry_out(const train::RunOptions& options, const train::OpenTask& task,
+              const TrainingOptions& words, const CommonOptions& common) {
+  const bool silent = common.quiet || common.json;
+  std::optional<TrainProgress> checking(std::in_place, silent, 0);
+  train::RunObserver opening;
+  opening.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
+    constexpr std::size_t kFew = 200;  // a few seconds
+    return total < kFew ? !interrupted() : checking->stage(stage, total);
+  };
+  train::Run run(options, task, opening);
+  checking.reset();
+  if (!silent) show_plan(run, words);
+  nlohmann::json result = {{"plan", plan_json(run)}};
+  if (!words.dry_run) {
+    train_to_the_end(run, silent);
+    add_result(result, run);
+  }
+  if (common.json) {
+    print_json(result);
+  } else if (!words.dry_run) {
+    print_result(run);
+  }
+  return 0;
+}
+
+}  // namespace ringlet::app

@@ -1,0 +1,16 @@
+// How verbs that train carry out a run.
+#pragma once
+
+#include "options.h"
+#include "ringlet/train/run.h"
+#include "training_options.h"
+
+namespace ringlet::app {
+
+/// Opens the run, shows its plan on stderr and, unless the plan is all that is wanted, does it and
+/// prints what it made on stdout. Returns the exit status; throws as train::Run, and
+/// Error(cancelled) after an interrupt.
+int carry_out(const train::RunOptions& options, const train::OpenTask& task,
+              const TrainingOptions& words, const CommonOptions& common);
+
+}  // namespace ringlet::app

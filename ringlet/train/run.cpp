@@ -1,0 +1,259 @@
+#include "ringlet/train/run.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/memory_use.h"
+#include "ringlet/core/text.h"
+#include "ringlet/core/version.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/run_folder.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kWhere = "training";
+
+void check_positive(const char* field, double value) {
+  if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
+    throw Error(ErrorCode::invalid_argument, Field(field), "must be larger than 0");
+}
+
+/// The settings but for those that Task::prepare finds.
+Json without_later_ones(Json settings, const Json& own) {
+  for (const auto& [key, value] : own.items())
+    if (value.is_null()) settings.erase(key);
+  return settings;
+}
+
+}  // namespace
+
+void check_options(const RunOptions& o) {
+  if (o.out.empty()) throw Error(ErrorCode::invalid_argument, Field("out"), "a folder is needed");
+  check_positive("steps", static_cast<double>(o.trainer.steps));
+  check_positive("batch_size", static_cast<double>(o.batch_size));
+  check_positive("gradient_accumulation", static_cast<double>(o.trainer.gradient_accumulation));
+  check_positive("learning_rate", o.trainer.learning_rate.peak);
+  check_adapter_options(o);
+  refuse_other_run(o.out, o.resume);
+}
+
+Run::Run(RunOptions options, const OpenTask& open, const RunObserver& observer)
+    : options_(std::move(options)) {
+  nn::with_ringlet_errors(kWhere, [&] {
+    check_options(options_);
+    task_ = open(options_);
+    if (options_.adapts()) build_adapters();
+    make_plan();
+    task_->check(observer.progress);  // after all that takes less time
+    settings_ = settings();
+    check_resume();
+  });
+}
+
+void Run::build_adapters() {
+  const adapt::Components components = task_->components();
+  std::vector<adapt::Target> whole;
+  for (const std::string& name : task_->new_layers())
+    for (adapt::Target& target : adapt::select_targets(components, {.include = {name}}))
+      whole.push_back(std::move(target));
+  std::vector<adapt::Target> targets =
+      adapt::select_targets(components, task_->targets(options_.targets));
+  std::erase_if(targets, [&](const adapt::Target& target) {
+    return std::ranges::find(whole, target.layer, &adapt::Target::layer) != whole.end();
+  });
+  adapters_.emplace(options_, targets, options_.seed, whole);
+  plan_.budget = adapters_->budget();
+  plan_.layers = adapters_->set().entries().size();
+  plan_.new_layers = whole.size();
+}
+
+std::vector<Trainable> Run::trainables() const {
+  std::vector<Trainable> found;
+  if (adapters_) found = train::trainables(adapters_->set());
+  for (Trainable& one : task_->trainables()) found.push_back(std::move(one));
+  return found;
+}
+
+Learners Run::learners() const {
+  return {.adapters = adapters_ ? &adapters_->set() : nullptr, .parameters = plan_.parameters};
+}
+
+void Run::make_plan() {
+  plan_.method = learning_text(adapters_ ? Learning(adapters_->method()) : options_.learning);
+  for (const Trainable& one :
+       with_rate_factors(trainables(), options_.trainer.rate_factors))  // refuses wrong ones early
+    plan_.parameters += one.value.numel();
+  plan_.steps = options_.trainer.steps;
+  plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
+                                     options_.batch_size) /
+                 static_cast<double>(task_->epoch_size());
+  if (const auto latest = checkpoint()) plan_.first_step = CheckpointFolder::load(*latest).step;
+  plan_.expected_bytes = task_->expected_bytes(learners());
+}
+
+std::optional<fs::path> Run::checkpoint() const {
+  if (!options_.resume) return std::nullopt;
+  return CheckpointFolder(options_.out / kCheckpoints, 1).latest();
+}
+
+Json Run::settings() const {
+  Json settings = {{"method", plan_.method},
+                   {"parameters", plan_.parameters},
+                   {"batch size", options_.batch_size},
+                   {"seed", options_.seed}};
+  settings.update(settings_of(options_));
+  settings.update(settings_of(options_.trainer));
+  settings.update(task_->settings());
+  return settings;
+}
+
+/// Before anything is made. Trainer::resume compares all, when all is known.
+void Run::check_resume() const {
+  const auto latest = checkpoint();
+  if (!latest) return;
+  const TrainState state = CheckpointFolder::load(*latest);
+  check_settings(without_later_ones(state.settings, settings_),
+                 without_later_ones(settings_, settings_), latest->string());
+}
+
+LossFunction Run::loss_function() const {
+  return [this](std::int64_t micro_batch) {
+    if (adapters_) adapters_->begin_step(micro_batch);
+    const at::Tensor loss = task_->loss(micro_batch);
+    return adapters_ ? adapters_->penalised(loss) : loss;
+  };
+}
+
+void Run::observe(Trainer& trainer, RunLog& log, std::int64_t step) {
+  const ObservationRules rules = task_->observation_rules();
+  if (adapters_) adapters_->end_steps();  // nothing is dropped
+  try {
+    const AveragedParameters averaged(trainer);
+    const at::NoGradGuard no_grad;
+    const Observation seen = task_->observe(step);
+    if (!seen.scores.empty()) {
+      score_file_->add(step, seen.scores);
+      latest_scores_ = seen.scores;
+    }
+    if (seen.pictures) log.add_samples(step, *seen.pictures);
+  } catch (const Error& error) {
+    if (rules.needed) throw;
+    // Pictures are for people: a run whose state is sound is not ended by one.
+    ringlet::log(LogLevel::warning, "no " + rules.what + ": " + error.what());
+  }
+}
+
+bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
+  const std::int64_t steps = options_.trainer.steps, every = options_.observe_every;
+  const std::int64_t save_every = options_.trainer.checkpoint_every;
+  const std::int64_t first = trainer.steps_done();
+  const ObservationRules rules = task_->observation_rules();
+  const bool observes = rules.any && writes();
+  const auto due = [&](std::int64_t step) {
+    return observes && (step == steps || (every > 0 && step % every == 0));
+  };
+  if (observes && rules.base_first && first == 0) observe(trainer, log, 0);
+  if (adapters_) adapters_->set().attach();
+  if (observes && !rules.base_first && first == 0) observe(trainer, log, 0);
+  // One that an interruption after the checkpoint has prevented. Scores cost little.
+  if (first > 0 && due(first) && !(rules.pictures && log.has_samples(first)))
+    observe(trainer, log, first);
+  return_free_memory();  // of preparing and observing
+  return trainer.run(
+      [&](const StepReport& step) {
+        log.add(step);
+        seconds_ += step.seconds;
+        const bool go_on = !observer || observer(step);
+        if (!go_on || step.step == steps || (save_every > 0 && step.step % save_every == 0))
+          log.flush();
+        return go_on;
+      },
+      [&](std::int64_t step) {
+        if (due(step)) observe(trainer, log, step);
+      });
+}
+
+fs::path Run::result() const {
+  if (options_.adapts()) return options_.out / "adapter.safetensors";
+  return options_.out / (options_.full() ? "model" : task_->companion());
+}
+
+std::optional<fs::path> Run::companion() const {
+  const std::string name = task_->companion();
+  if (name.empty()) return std::nullopt;
+  return options_.out / name;
+}
+
+void Run::save(Trainer& trainer, const Json& settings) const {
+  const AveragedParameters averaged(trainer);
+  if (options_.full()) task_->save_model(result(), options_.save_precision);
+  if (const auto folder = companion()) task_->save_companion(*folder, options_.save_precision);
+  if (adapters_) save_adapters(trainer.steps_done(), settings);
+}
+
+void Run::save_adapters(std::int64_t steps, const Json& settings) const {
+  Json training = settings;
+  training["steps"] = steps;
+  training["ringlet"] = kVersion;
+  adapt::AdapterFileInfo info;
+  info.base_hash = json_value<std::string>(settings, "model", "", kWhere);
+  info.training = training.dump();
+  info.extra = {{"modelspec.title", run_title(options_.out)}};
+  info.storage = options_.save_precision;
+  task_->complete(info);
+  adapt::save_adapter(result(), adapters_->set(), info);
+}
+
+std::vector<ScoreRow> Run::scores() const {
+  std::vector<ScoreRow> rows;
+  if (!score_file_) return rows;
+  for (const MeasuredStep& measured : score_file_->rows()) {
+    ScoreRow& row = rows.emplace_back(ScoreRow{measured.step, latest_scores_});
+    row.scores.resize(measured.values.size());
+    for (std::size_t i = 0; i < row.scores.size(); ++i) {
+      row.scores[i].name = score_file_->columns()[i];
+      row.scores[i].value = measured.values[i];
+    }
+  }
+  return rows;
+}
+
+Report Run::report(const Trainer& trainer, const Json& settings) const {
+  Report report;
+  report.title = "ringlet: " + run_title(options_.out);
+  report.summary = {{"method", plan_.method},
+                    {"parameters", human_count(plan_.parameters)},
+                    {"steps", std::to_string(trainer.steps_done())},
+                    {"skipped steps", std::to_string(trainer.skipped())}};
+  report.settings = setting_lines(settings);
+  task_->describe(report, scores());
+  return report;
+}
+
+bool Run::run(const RunObserver& observer) {
+  return nn::with_ringlet_errors(kWhere, [&] {
+    Json settings = settings_;
+    settings.update(task_->prepare(learners(), observer.progress));
+    TrainerOptions loop = options_.trainer;
+    loop.checkpoint_folder = options_.out / kCheckpoints;
+    loop.settings = settings;
+    Trainer trainer(trainables(), loss_function(), std::move(loop));
+    if (const auto latest = checkpoint()) trainer.resume(*latest);
+    RunLog log(options_.out, trainer.steps_done(), writes());
+    score_file_.emplace(options_.out / task_->observation_rules().score_file, trainer.steps_done());
+    const bool finished = train(trainer, log, observer.step);
+    if (finished && writes()) save(trainer, settings);
+    log.write_report(report(trainer, settings), task_->picture_caption());
+    return finished;
+  });
+}
+
+}  // namespace ringlet::train

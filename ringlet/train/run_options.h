@@ -1,0 +1,30 @@
+// What is asked of a training run, whatever it trains.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include <c10/core/ScalarType.h>
+
+#include "ringlet/train/adapter_training.h"
+#include "ringlet/train/trainer.h"
+
+namespace ringlet::train {
+
+/// Nothing of the network may learn (NoWeights) where a task has something else that does.
+struct RunOptions : AdapterTrainingOptions {
+  std::filesystem::path out;  ///< folder for all that the run writes
+  bool resume = false;        ///< from the last checkpoint of `out`, if there is one
+  std::uint64_t seed = 0;
+  std::int64_t batch_size = 1;     ///< examples at a time
+  std::int64_t observe_every = 0;  ///< steps between samples or scores; 0 = before and after only
+  TrainerOptions trainer;          ///< checkpoint_folder and settings are the run's own
+  at::ScalarType save_precision = at::kFloat;  ///< of what is written
+
+  bool adapts() const { return method() != nullptr; }
+};
+
+/// Everything about the options that is wrong whatever the task. Throws Error(invalid_argument).
+void check_options(const RunOptions& options);
+
+}  // namespace ringlet::train
