@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
     ringlet::pipeline::GenerateRequest request;
     request.prompt = "a photo of a cat";
     request.steps = 2;
-    request.sampler = model.default_sampler();
+    request.sampler = model.defaults().sampler;
     const at::Tensor latents = ringlet::pipeline::sample(model, request);
     ringlet::io::write_png(argv[2], ringlet::pipeline::decode_images(model, latents).front());
     std::printf("ringlet %s: %s\n", ringlet::kVersion, argv[2]);

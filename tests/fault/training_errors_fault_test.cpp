@@ -94,7 +94,7 @@ TEST_F(TrainingErrors, LeaveTheLossAndTheEncodingAsErrors) {
       });
     });
     const DiffusionLoss loss(model, encode_pictures(model, pictures, {.size = 16}, {}), {}, {});
-    const auto& layer = model.indices().at("unet").layers.begin()->second;
+    const auto& layer = model.networks().at("unet").index.layers.begin()->second;
     layer->adapter = std::make_shared<FailingAdapter>(foreign);
     expect_error(foreign.code, "", [&] { loss(0); });
     layer->adapter.reset();
