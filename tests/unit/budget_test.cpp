@@ -170,7 +170,7 @@ TEST(Budget, EndsAtTheWeightsThemselves) {
 TEST(Budget, TooSmallOnesAreExplained) {
   expect_error(ErrorCode::invalid_argument, "has 43176 parameters, more than 43175",
                [] { fit(43'175); });
-  expect_error(ErrorCode::invalid_argument, "exclude: ", [] { fit(1); });
+  expect_error(ErrorCode::invalid_argument, "`include` and `exclude`", [] { fit(1); });
   expect_error(ErrorCode::invalid_argument, "did you mean \"lora\"", [] { fit(1, "lorra"); });
   expect_error(ErrorCode::invalid_argument, "two residuals", [] { fit(1, "lora+tr"); });
   expect_error(ErrorCode::invalid_argument, "nothing to spend",

@@ -30,7 +30,10 @@ class ControlTraining : public FineTuning {
   FineTuneOptions control_options(const std::string& out, ControlKind network,
                                   const std::string& method = "lora(rank=2)") const {
     FineTuneOptions o = options(out);
-    o.learning = adapt::parse_method(method);
+    if (method == "none")
+      o.learning = train::NoWeights{};
+    else
+      o.learning = adapt::parse_method(method);
     o.control = train::ControlTraining{.settings = {.signal = data::ControlSignal::canny},
                                        .network = network,
                                        .validation_pictures = 2};

@@ -37,7 +37,8 @@ TEST(Device, CudaIndexesAreChecked) {
 TEST(Device, PrecisionNames) {
   for (const char* name : {"fp32", "bf16", "fp16"})
     EXPECT_EQ(precision_name(select_precision(name, c10::kCPU)), name);
-  for (const char* name : {"", "float", "FP16", "fp8"})
+  EXPECT_EQ(select_precision("", c10::kCPU), c10::kFloat);
+  for (const char* name : {"float", "FP16", "fp8"})
     expect_error(ErrorCode::invalid_argument, "use auto, fp32, bf16, fp16",
                  [&] { select_precision(name, c10::kCPU); });
 }

@@ -80,7 +80,7 @@ TEST(MethodText, ExponentsMayHaveBothSignsInEveryPart) {
   const Method dora = parse_method("trm+dora(alpha=1e+06)+bias(scale=2e+00)");
   EXPECT_EQ(method_text(dora),
             "trm(init=asymmetric,rank=2)+lora(alpha=1e+06,rank=4)+magnitude"
-            "+bias(scale=2e+00)");
+            "+bias(scale=2)");
   EXPECT_EQ(parse_method("ia3+rslora(alpha=1e+2)").parts[1].number("alpha"), 100.0);
 }
 
