@@ -2,6 +2,8 @@
 // Butterfly Factorization").
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {

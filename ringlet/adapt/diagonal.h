@@ -2,6 +2,8 @@
 // Cheaper than In-Context Learning").
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {

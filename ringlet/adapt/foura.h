@@ -1,6 +1,8 @@
 // The residual of FouRA (Borse et al. 2024, "FouRA: Fourier Low Rank Adaptation").
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {

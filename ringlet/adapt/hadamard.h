@@ -1,6 +1,8 @@
 // The residual of LoHa (Hyeon-Woo et al. 2022, "FedPara"; LyCORIS).
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/approach.h"
 #include "ringlet/adapt/part.h"
 

@@ -2,6 +2,8 @@
 // Orthogonal Adaptation via Householder Reflection Adaptation").
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {

@@ -1,6 +1,7 @@
 // The residual of LoKr (LyCORIS; Edalati et al. 2022, "KronA").
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <utility>
 

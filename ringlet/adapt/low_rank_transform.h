@@ -1,6 +1,8 @@
 // The transform of GLoRA (Chavan et al. 2023, "One-for-All: Generalized LoRA").
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {

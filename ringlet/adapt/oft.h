@@ -2,6 +2,8 @@
 // Finetuning"): a block-diagonal rotation.
 #pragma once
 
+#include <cstdint>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {

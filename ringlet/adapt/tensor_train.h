@@ -1,6 +1,9 @@
 // The residual of LoRETTA (Yang et al. 2024, "LoRETTA: Low-Rank Economic Tensor-Train Adaptation").
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "ringlet/adapt/factors.h"
 #include "ringlet/adapt/part.h"
 

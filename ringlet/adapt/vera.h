@@ -1,6 +1,7 @@
 // The residual of VeRA (Kopiczko et al. 2024, "VeRA: Vector-based Random Matrix Adaptation").
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 

@@ -1,6 +1,7 @@
 // Landmarks of a picture: named points in its pixels, as detectors and data sets write them.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <vector>
 

@@ -1,6 +1,7 @@
 // Control metrics over a set of pictures.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "ringlet/io/image.h"
 #include "ringlet/models/lpips.h"

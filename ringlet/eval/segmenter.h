@@ -1,8 +1,11 @@
 // Label maps of pictures by a segmentation network.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "ringlet/data/control_signal.h"
 #include "ringlet/eval/feature_network.h"

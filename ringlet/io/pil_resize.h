@@ -2,6 +2,7 @@
 // that measure pictures relies on.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "ringlet/io/image.h"

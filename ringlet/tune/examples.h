@@ -1,6 +1,7 @@
 // Pieces that several tasks share.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
