@@ -32,7 +32,6 @@ find_package_handle_standard_args(
   REASON_FAILURE_MESSAGE "Run scripts/bootstrap.sh, or pass -DTORCH_DIR=<folder of an installed torch>.")
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
-  get_filename_component(LibTorch_LIBRARY_DIR "${LibTorch_CPU_LIBRARY}" DIRECTORY)
   add_library(LibTorch::c10 SHARED IMPORTED GLOBAL)
   set_target_properties(LibTorch::c10 PROPERTIES IMPORTED_LOCATION "${LibTorch_C10_LIBRARY}")
   add_library(LibTorch::cpu SHARED IMPORTED GLOBAL)
@@ -41,7 +40,7 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
                              "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
   target_link_libraries(LibTorch::cpu INTERFACE LibTorch::c10)
   # libtorch_cpu finds its own CUDA runtime stubs through its run path; the linker need not.
-  target_link_options(LibTorch::cpu INTERFACE -Wl,--allow-shlib-undefined
-                      -Wl,--disable-new-dtags "-Wl,-rpath,${LibTorch_LIBRARY_DIR}")
+  # A run path of the old kind serves the libraries behind it as well.
+  target_link_options(LibTorch::cpu INTERFACE -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags)
 endif()
 mark_as_advanced(LibTorch_INCLUDE_DIR LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY)

@@ -13,6 +13,9 @@ function(ringlet_compile_options target)
       target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
     endif()
   endif()
+  # Messages name a source file, not the folder of the machine that built it.
+  target_compile_options(${target} PRIVATE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=
+                         $<$<BOOL:${LibTorch_INCLUDE_DIR}>:-fmacro-prefix-map=${LibTorch_INCLUDE_DIR}/=>)
   # One precompiled header serves the library and the programs, so both need the same code model.
   target_compile_options(${target} PRIVATE -fPIC)
   if(RINGLET_SANITIZE)

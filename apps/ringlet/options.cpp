@@ -13,6 +13,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "installed_model.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
@@ -197,6 +198,7 @@ c10::ScalarType CommonOptions::select_precision(c10::Device chosen) const {
 
 ParseResult parse(CLI::App& app, int argc, char** argv) {
   app.allow_extras();
+  if (CLI::Option* model = app.get_option_no_throw("--model")) model->transform(installed_model);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
