@@ -88,12 +88,13 @@ TEST_F(TrainingErrors, LeaveTheLossAndTheEncodingAsErrors) {
   for (const Foreign& foreign : kForeign) {
     SCOPED_TRACE(foreign.name);
     expect_error(foreign.code, "", [&] {
-      encode_pictures(model, pictures, {.size = 16}, {}, [&] {
+      encode_pictures(model, pictures, {.size = {16, 16}}, {}, [&] {
         foreign.raise();
         return true;
       });
     });
-    const DiffusionLoss loss(model, encode_pictures(model, pictures, {.size = 16}, {}), {}, {});
+    const DiffusionLoss loss(model, encode_pictures(model, pictures, {.size = {16, 16}}, {}), {},
+                             {});
     const auto& layer = model.networks().at("unet").index.layers.begin()->second;
     layer->adapter = std::make_shared<FailingAdapter>(foreign);
     expect_error(foreign.code, "", [&] { loss(0); });
