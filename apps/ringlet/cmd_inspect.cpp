@@ -37,7 +37,22 @@ struct InspectOptions {
 
 std::string text_of(const Json& json) { return printable(json.get<std::string>()); }
 
+/// A process without betas: what it says, field by field.
+void print_process(const Json& process) {
+  std::printf("  process     %s (%s)\n", text_of(process.at("process")).c_str(),
+              text_of(process.at("source")).c_str());
+  for (const auto& [field, value] : process.items()) {
+    if (field == "process" || field == "source") continue;
+    std::string label = field;
+    std::ranges::replace(label, '_', ' ');
+    std::printf(
+        "  %-11s %s\n", printable(label).c_str(),
+        value.is_string() ? text_of(value).c_str() : exact_number(value.get<double>()).c_str());
+  }
+}
+
 void print_schedule(const Json& schedule) {
+  if (schedule.contains("process")) return print_process(schedule);
   const auto number = [&](const char* name) { return exact_number(schedule.at(name)); };
   char snr[48] = "zero terminal SNR";
   if (!schedule.at("zero_terminal_snr").get<bool>())

@@ -7,19 +7,30 @@
 
 namespace ringlet::diffusion {
 
-/// A point of the forward process: x = alpha * x0 + sigma * epsilon with alpha^2 + sigma^2 = 1
-/// (variance preserving; sigma = 1 is pure noise, also under zero terminal SNR).
+/// A point of a forward process: x = alpha * x0 + sigma * epsilon. alpha = 0 is pure noise and
+/// sigma = 0 clean latents; nothing else ties the two (variance preserving: alpha^2 + sigma^2 = 1,
+/// rectified flow: alpha + sigma = 1, variance exploding: alpha = 1).
 struct NoiseLevel {
   double alpha = 1.0;
   double sigma = 0.0;
-  double timestep = 0.0;  ///< what the network is conditioned on, in [0, training steps)
+  double timestep = 0.0;  ///< what the network is conditioned on
 
-  /// Noise-to-signal ratio, the "sigma" of Karras et al. 2022 and of k-diffusion.
+  /// Noise-to-signal ratio, the "sigma" of Karras et al. 2022 and of k-diffusion; infinite for pure
+  /// noise.
   double ratio() const { return sigma / alpha; }
+
+  /// log(alpha / sigma), the lambda of DPM-Solver (half the logarithm of the signal-to-noise
+  /// ratio): minus infinity for pure noise, infinity for clean latents.
+  double log_snr() const;
 };
 
-/// The raw prediction (epsilon, v or x0, as the schedule says) for latents x [B, C, h, w] in the
-/// variance-preserving scale. Guidance and control wrap one Denoiser in another.
+/// ratio(to) / ratio(from) = e^-h, where h is the step in lambda: 0 from pure noise and to clean
+/// latents. `to` must have signal and `from` noise.
+double ratio_quotient(const NoiseLevel& from, const NoiseLevel& to);
+
+/// What the network says (as NoiseProcess::prediction says) for latents x [B, C, h, w], which are
+/// in the scale of alpha * x0 + sigma * epsilon times NoiseProcess::input_scale. Guidance and
+/// control wrap one Denoiser in another.
 using Denoiser = std::function<at::Tensor(const at::Tensor& x, const NoiseLevel& level)>;
 
 }  // namespace ringlet::diffusion

@@ -18,10 +18,17 @@ Estimate estimate(Prediction prediction, const at::Tensor& raw, const at::Tensor
                     "zero terminal SNR needs a model that predicts v or the sample",
                     "set rescale_betas_zero_snr to false for this epsilon model");
       return {(x - level.sigma * raw) / level.alpha, raw};
-    case Prediction::v:
-      return {level.alpha * x - level.sigma * raw, level.alpha * raw + level.sigma * x};
+    case Prediction::v: {
+      const double norm = level.alpha * level.alpha + level.sigma * level.sigma;
+      const double alpha = level.alpha / norm, sigma = level.sigma / norm;
+      return {alpha * x - sigma * raw, alpha * raw + sigma * x};
+    }
     case Prediction::sample:
       return {raw, (x - level.alpha * raw) / level.sigma};
+    case Prediction::flow: {
+      const double norm = level.alpha + level.sigma;
+      return {(x - level.sigma * raw) / norm, (x + level.alpha * raw) / norm};
+    }
   }
   throw Error(ErrorCode::internal, "prediction", "unknown kind");
 }
@@ -39,6 +46,25 @@ at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at
       return level.alpha * noise - level.sigma * x0;
     case Prediction::sample:
       return x0;
+    case Prediction::flow:
+      return noise - x0;
+  }
+  throw Error(ErrorCode::internal, "prediction", "unknown kind");
+}
+
+double min_snr_weight(Prediction prediction, const NoiseLevel& level, double gamma) {
+  // Written without SNR itself, which is 0 or infinite at the ends.
+  const double signal = level.alpha * level.alpha, noise = level.sigma * level.sigma;
+  const double capped = std::min(signal, gamma * noise);  // min(SNR, gamma) * noise
+  switch (prediction) {
+    case Prediction::epsilon:
+      return signal == 0.0 ? 1.0 : capped / signal;
+    case Prediction::v:
+      return capped / (signal + noise);
+    case Prediction::sample:
+      return noise == 0.0 ? gamma : capped / noise;
+    case Prediction::flow:
+      return capped / ((level.alpha + level.sigma) * (level.alpha + level.sigma));
   }
   throw Error(ErrorCode::internal, "prediction", "unknown kind");
 }
@@ -51,6 +77,8 @@ std::string_view prediction_name(Prediction prediction) {
       return "v_prediction";
     case Prediction::sample:
       return "sample";
+    case Prediction::flow:
+      return "flow_prediction";
   }
   throw Error(ErrorCode::internal, "prediction", "unknown kind");
 }

@@ -15,6 +15,7 @@ enum class Prediction {
   epsilon,  ///< the noise (Ho et al. 2020)
   v,        ///< alpha * epsilon - sigma * x0 (Salimans and Ho 2022)
   sample,   ///< x0 itself
+  flow,     ///< epsilon - x0, the velocity of rectified flow (Liu et al. 2022)
 };
 
 /// The two unknowns of x = alpha * x0 + sigma * epsilon.
@@ -35,11 +36,17 @@ at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const NoiseL
 at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
                            const NoiseLevel& level);
 
-/// The word of scheduler_config.json: "epsilon", "v_prediction" or "sample".
+/// min(SNR, gamma) / SNR for a network that predicts epsilon, and for the others the weight that
+/// makes their squared error the same loss of x0 (Hang et al. 2023, "Efficient Diffusion Training
+/// via Min-SNR Weighting Strategy"). gamma > 0; finite at both ends of the process.
+double min_snr_weight(Prediction prediction, const NoiseLevel& level, double gamma);
+
+/// The word of scheduler_config.json: "epsilon", "v_prediction", "sample" or "flow_prediction".
 std::string_view prediction_name(Prediction prediction);
 
 /// What a word means that some program writes for a prediction ("v", "v-prediction", "velocity",
-/// "eps", …), whatever its case; none for a word that is not known.
+/// "eps", …) of a network for DDPM's process, whatever its case; none for a word that is not known.
+/// Flow is none of them: it belongs to another process, which no word alone can choose.
 std::optional<Prediction> find_prediction(std::string_view word);
 
 /// As find_prediction. Throws Error(unsupported) for a word that is not known.

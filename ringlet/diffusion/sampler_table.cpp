@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <map>
+#include <utility>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -59,7 +60,7 @@ const std::vector<SamplerEntry>& sampler_table() {
   static const std::vector<SamplerEntry> table = {
       {"ddim", "DDIM", "DDIMScheduler", Grid::ddim, sample_ddim},
       {"ddpm", "DDPM", "DDPMScheduler", Grid::ddpm, sample_ddpm},
-      {"pndm", "PLMS", "PNDMScheduler", Grid::pndm, sample_pndm},
+      {"pndm", "PLMS", "PNDMScheduler", Grid::pndm, sample_pndm, true},
       {"euler", "Euler", "EulerDiscreteScheduler", Grid::k, sample_euler},
       {"euler-ancestral", "Euler a", "EulerAncestralDiscreteScheduler", Grid::k,
        sample_euler_ancestral},
@@ -68,7 +69,7 @@ const std::vector<SamplerEntry>& sampler_table() {
       {"dpmpp-2m-sde", "DPM++ 2M SDE", "", Grid::dpm, sample_dpmpp_2m_sde},
       {"dpmpp-sde", "DPM++ SDE", "DPMSolverSDEScheduler", Grid::k, sample_dpmpp_sde},
       {"unipc", "UniPC", "UniPCMultistepScheduler", Grid::dpm, sample_unipc},
-      {"lcm", "LCM", "LCMScheduler", Grid::lcm, sample_lcm},
+      {"lcm", "LCM", "LCMScheduler", Grid::lcm, sample_lcm, true},
   };
   return table;
 }
@@ -78,6 +79,17 @@ std::string SamplerChoice::name() const {
 }
 
 std::string SamplerChoice::label() const { return entry->label + (karras ? " Karras" : ""); }
+
+SamplingSteps SamplerChoice::steps(std::shared_ptr<const NoiseProcess> process, std::int64_t steps,
+                                   PictureSize size) const {
+  if (!entry->runs_on(*process))
+    throw Error(ErrorCode::unsupported, Field("sampler"),
+                entry->name +
+                    " is made for whole training timesteps, but this model's process is " +
+                    std::string(process->name()),
+                "use euler, heun, dpmpp-2m or unipc");
+  return make_sampling_steps(std::move(process), {entry->grid, steps, karras, spacing, size});
+}
 
 SamplerChoice find_sampler(std::string_view name) {
   std::string wanted = normal_form(name);
@@ -97,15 +109,16 @@ SamplerChoice find_sampler(std::string_view name) {
               (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
 }
 
-SamplerChoice default_sampler(const ScheduleConfig& config) {
-  std::string wanted = normal_form(config.scheduler_class);
-  if (config.sde) wanted = "dpmpp-2m-sde";
-  if (const SamplerEntry* entry = wanted.empty() ? nullptr : find_entry(wanted))
-    return {entry, config.karras_sigmas && takes_karras(*entry)};
-  if (!config.scheduler_class.empty())
-    log(LogLevel::warning, "the model's own sampler " + config.scheduler_class +
+SamplerChoice default_sampler(const NoiseProcess& process) {
+  const SamplerDefault own = process.default_sampler();
+  const std::string wanted = normal_form(own.name);
+  const SamplerEntry* entry = wanted.empty() ? nullptr : find_entry(wanted);
+  if (entry != nullptr && entry->runs_on(process))
+    return {entry, own.karras && takes_karras(*entry)};
+  if (!own.name.empty())
+    log(LogLevel::warning, "the model's own sampler " + own.name +
                                " is not available; using euler (choose with `sampler`)");
-  return {find_entry("euler"), config.karras_sigmas};
+  return {find_entry("euler"), own.karras};
 }
 
 }  // namespace ringlet::diffusion

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "ringlet/diffusion/plan.h"
+#include "ringlet/core/picture_size.h"
+#include "ringlet/diffusion/noise_process.h"
 #include "ringlet/diffusion/samplers.h"
+#include "ringlet/diffusion/sampling_steps.h"
 
 namespace ringlet::diffusion {
 
@@ -18,6 +21,12 @@ struct SamplerEntry {
   std::string diffusers_class;  ///< "DPMSolverMultistepScheduler"
   Grid grid;
   Sampler sample;
+  bool whole_timesteps = false;  ///< takes equal strides of whole training timesteps for granted
+
+  /// Whether it makes sense for the levels of `process`.
+  bool runs_on(const NoiseProcess& process) const {
+    return !whole_timesteps || process.has_whole_timesteps();
+  }
 };
 
 const std::vector<SamplerEntry>& sampler_table();
@@ -30,17 +39,20 @@ struct SamplerChoice {
 
   std::string name() const;   ///< "dpmpp-2m-karras"
   std::string label() const;  ///< "DPM++ 2M Karras"
-  SamplingPlan plan(const Schedule& schedule, std::int64_t steps) const {
-    return make_plan(schedule, entry->grid, steps, karras, spacing);
-  }
+
+  /// The levels that `steps` steps visit for pictures of `size` (needed only where the process
+  /// depends on it). Throws Error(invalid_argument) for a number of steps or a spacing that cannot
+  /// be, and Error(unsupported) for a sampler that makes no sense for the process.
+  SamplingSteps steps(std::shared_ptr<const NoiseProcess> process, std::int64_t steps,
+                      PictureSize size = {}) const;
 };
 
 /// Finds a sampler by any of its spellings ("dpmpp-2m-karras", "DPM++ 2M Karras", "k_euler_a",
 /// "UniPCMultistepScheduler"). Throws Error(invalid_argument) with the nearest name.
 SamplerChoice find_sampler(std::string_view name);
 
-/// The sampler that the model's scheduler_config.json names; Euler, with a warning, when ringlet
-/// has no such sampler.
-SamplerChoice default_sampler(const ScheduleConfig& config);
+/// The sampler that the process names for itself; Euler, with a warning, when ringlet has no such
+/// sampler.
+SamplerChoice default_sampler(const NoiseProcess& process);
 
 }  // namespace ringlet::diffusion

@@ -11,11 +11,14 @@
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/tensor.h>
 
+#include "ringlet/core/error.h"
+#include "ringlet/diffusion/scheduler_fields.h"
+
 namespace ringlet::diffusion {
 namespace {
 
-/// alpha^2 of the last step under zero terminal SNR where a finite ratio is needed: the smallest
-/// fp16 number, as diffusers has it.
+/// alpha^2 of the last level of Schedule::ratios under zero terminal SNR: the smallest fp16 number,
+/// as diffusers has it.
 constexpr double kTinyAlphaSquared = 1.0 / 16777216.0;
 
 /// Betas whose cumulative product is the squared cosine of Nichol and Dhariwal 2021.
@@ -53,15 +56,6 @@ at::Tensor rescale_to_zero_terminal_snr(const at::Tensor& betas) {
   return 1.0 - at::cat({alpha_bar.slice(0, 0, 1), alphas});
 }
 
-void refuse_unless(const Json& json, const char* field, const Json& neutral,
-                   const std::string& where) {
-  const auto found = json.find(field);
-  if (found == json.end() || found->is_null() || *found == neutral) return;
-  throw Error(ErrorCode::unsupported, where,
-              std::string("field \"") + field + "\" is " + found->dump(),
-              "ringlet implements " + neutral.dump() + " only; edit the field to use that");
-}
-
 void refuse_foreign_features(const Json& json, const std::string& where) {
   refuse_unless(json, "thresholding", false, where);
   refuse_unless(json, "use_exponential_sigmas", false, where);
@@ -72,12 +66,7 @@ void refuse_foreign_features(const Json& json, const std::string& where) {
   refuse_unless(json, "timestep_type", "discrete", where);
   refuse_unless(json, "sigma_min", nullptr, where);
   refuse_unless(json, "sigma_max", nullptr, where);
-  const auto name = json_value<std::string>(json, "_class_name", "", where);
-  if (name == "DPMSolverMultistepScheduler" || name == "UniPCMultistepScheduler")
-    refuse_unless(json, "solver_order", 2, where);
-  if (name == "DPMSolverMultistepScheduler") refuse_unless(json, "solver_type", "midpoint", where);
-  if (name == "UniPCMultistepScheduler") refuse_unless(json, "solver_type", "bh2", where);
-  if (name == "DDPMScheduler") refuse_unless(json, "variance_type", "fixed_small", where);
+  refuse_other_solvers(json, where);
 }
 
 /// Schedulers of other processes (EDM, flow matching, consistency models) write no betas: the
@@ -97,9 +86,9 @@ void refuse_other_processes(const Json& json, const std::string& where) {
     if (json.contains(field)) return;
   const auto name = json_value<std::string>(json, "_class_name", "", where);
   if (std::ranges::find(kOfBetas, name) != kOfBetas.end()) return;
-  throw Error(ErrorCode::unsupported, where,
-              "the model's scheduler is " + name + ", which has no betas",
-              "its noise levels (EDM, flow matching, …) are none that ringlet samples or trains");
+  throw Error(
+      ErrorCode::unsupported, where, "the model's scheduler is " + name + ", which has no betas",
+      "its noise levels (EDM, consistency models, …) are none that ringlet samples or trains");
 }
 
 void check(const ScheduleConfig& c, const std::string& where) {
@@ -128,20 +117,6 @@ void check(const ScheduleConfig& c, const std::string& where) {
 
 }  // namespace
 
-Spacing spacing_from_name(const std::string& name, const std::string& where) {
-  if (name == "leading") return Spacing::leading;
-  if (name == "trailing") return Spacing::trailing;
-  if (name == "linspace") return Spacing::linspace;
-  throw Error(ErrorCode::unsupported, where, "timestep spacing \"" + name + "\" is not known",
-              "use leading, trailing or linspace");
-}
-
-std::string_view spacing_name(Spacing spacing) {
-  return spacing == Spacing::leading    ? "leading"
-         : spacing == Spacing::trailing ? "trailing"
-                                        : "linspace";
-}
-
 ScheduleConfig ScheduleConfig::from_json(const Json& json, const std::string& where) {
   refuse_other_processes(json, where);
   refuse_foreign_features(json, where);
@@ -168,9 +143,7 @@ ScheduleConfig ScheduleConfig::from_json(const Json& json, const std::string& wh
     c.clip_range = json_value(json, "clip_sample_range", 1.0, where);
   c.original_inference_steps =
       json_value(json, "original_inference_steps", c.original_inference_steps, where);
-  const auto algorithm = json_value<std::string>(json, "algorithm_type", "dpmsolver++", where);
-  c.sde = algorithm == "sde-dpmsolver++";
-  if (!c.sde) refuse_unless(json, "algorithm_type", "dpmsolver++", where);
+  c.sde = is_sde_solver(json, where);
   check(c, where);
   return c;
 }
@@ -202,6 +175,7 @@ NoiseLevel Schedule::level(std::int64_t timestep) const {
 }
 
 NoiseLevel level_from_ratio(double ratio, double timestep) {
+  if (std::isinf(ratio)) return {0.0, 1.0, timestep};
   const double alpha = 1.0 / std::sqrt(ratio * ratio + 1.0);
   return {alpha, ratio * alpha, timestep};
 }
@@ -215,6 +189,11 @@ NoiseLevel Schedule::level_at_timestep(double timestep) const {
   return level_from_ratio(ratios[low] + weight * (ratios[high] - ratios[low]), timestep);
 }
 
+NoiseLevel Schedule::level_at(double time) const {
+  return level(static_cast<std::int64_t>(std::clamp(time, 0.0, 1.0) *
+                                         static_cast<double>(training_steps() - 1)));
+}
+
 NoiseLevel Schedule::level_at_ratio(double ratio) const {
   const std::vector<double>& ratios = tables_->ratios;
   const auto above = std::ranges::upper_bound(ratios, ratio);
@@ -225,6 +204,40 @@ NoiseLevel Schedule::level_at_ratio(double ratio) const {
   const double log_ratio = std::log(std::max(ratio, 1e-10));
   const double weight = std::clamp((log_ratio - log_low) / (log_high - log_low), 0.0, 1.0);
   return level_from_ratio(ratio, static_cast<double>(low) + weight);
+}
+
+NoiseLevel Schedule::draw_level(RandomStream& random, PictureSize) const {
+  return level(
+      static_cast<std::int64_t>(random.uniform_int(static_cast<std::uint64_t>(training_steps()))));
+}
+
+SamplerDefault Schedule::default_sampler() const {
+  return {config_.sde ? "dpmpp-2m-sde" : config_.scheduler_class, config_.karras_sigmas};
+}
+
+Json Schedule::description(Grid grid) const {
+  const Spacing spacing = config_.spacing.value_or(default_spacing(config_, grid));
+  return {{"training_steps", config_.training_steps},
+          {"beta_schedule",
+           config_.trained_betas.empty() ? config_.beta_schedule : std::string("trained_betas")},
+          {"beta_start", config_.beta_start},
+          {"beta_end", config_.beta_end},
+          {"zero_terminal_snr", config_.zero_terminal_snr},
+          {"terminal_snr", terminal_snr()},
+          {"spacing", spacing_name(spacing)}};
+}
+
+std::vector<std::string> Schedule::warnings() const {
+  if (!config_.zero_terminal_snr) return {};
+  if (config_.prediction == Prediction::epsilon)
+    return {
+        "the model is said to predict epsilon and to end in zero SNR, where epsilon says nothing; "
+        "`prediction` tells what it predicts"};
+  if (config_.spacing == Spacing::leading)
+    return {
+        "the schedule ends in zero SNR, but the spacing \"leading\" leaves its last level out; "
+        "`spacing=trailing` starts there"};
+  return {};
 }
 
 }  // namespace ringlet::diffusion

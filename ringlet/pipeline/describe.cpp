@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ringlet/core/error.h"
+#include "ringlet/diffusion/noise_process.h"
 #include "ringlet/diffusion/sampler_table.h"
 #include "ringlet/formats/adapter_kind.h"
 #include "ringlet/models/published_layout.h"
@@ -96,19 +97,13 @@ void add_schedule(Json& out, const Json& scheduler, const std::string& where,
       {"type", json_value<std::string>(scheduler, "prediction_type", "epsilon", where)},
       {"source", prediction_source}};
   try {
-    const auto config = diffusion::ScheduleConfig::from_json(scheduler, where);
-    const diffusion::SamplerChoice sampler = diffusion::default_sampler(config);
-    const auto spacing = diffusion::default_spacing(config, sampler.entry->grid);
-    out["prediction"]["type"] = diffusion::prediction_name(config.prediction);
+    const auto process = diffusion::open_noise_process(scheduler, where);
+    const diffusion::SamplerChoice sampler = diffusion::default_sampler(*process);
+    out["prediction"]["type"] = diffusion::prediction_name(process->prediction());
+    if (process->prediction() == diffusion::Prediction::flow)
+      out["prediction"]["source"] = "the scheduler's class";
     out["sampler"] = sampler.name();
-    out["schedule"] = {{"training_steps", config.training_steps},
-                       {"beta_schedule", config.beta_schedule},
-                       {"beta_start", config.beta_start},
-                       {"beta_end", config.beta_end},
-                       {"zero_terminal_snr", config.zero_terminal_snr},
-                       {"terminal_snr", diffusion::Schedule(config).terminal_snr()},
-                       {"spacing", diffusion::spacing_name(config.spacing.value_or(spacing))}};
-    if (!config.trained_betas.empty()) out["schedule"]["beta_schedule"] = "trained_betas";
+    out["schedule"] = process->description(sampler.entry->grid);
   } catch (const Error& error) {
     out["notes"].push_back(std::string("pictures cannot be made with it: ") + error.what());
   }

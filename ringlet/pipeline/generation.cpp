@@ -168,27 +168,27 @@ diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateReques
 }
 
 at::Tensor start(const TextToImageModel& model, const GenerateRequest& request,
-                 const diffusion::SamplingPlan& plan) {
+                 const diffusion::SamplingSteps& path) {
   const at::Device device = model.options().device;
   const at::Tensor noise =
       request.latents.defined()
           ? request.latents.to(device, at::kFloat)
           : diffusion::seeded_noise(request.seeds, "latents", model.latent_shape(request.size),
                                     device)(0);
-  if (!starts_from_picture(request)) return noise * plan.initial_sigma;
+  if (!starts_from_picture(request)) return noise * path.initial_sigma;
   const at::Tensor picture =
       encode_picture(model, fitted(*request.init_image, request), request, "init image");
-  return diffusion::add_noise(picture, noise, plan.steps[plan.start].from);
+  return diffusion::add_noise(picture, noise, path.steps[path.start].from);
 }
 
 at::Tensor sample_checked(const TextToImageModel& model, const GenerateRequest& request,
                           const diffusion::StepCallback& callback) {
   const at::NoGradGuard no_grad;
-  const diffusion::SamplingPlan plan = sampling_plan(model, request);
-  const at::Tensor x = start(model, request, plan);
+  const diffusion::SamplingSteps path = sampling_steps(model, request);
+  const at::Tensor x = start(model, request, path);
   const diffusion::NoiseSource noise = diffusion::seeded_noise(
       request.seeds, "sampler", x.sizes().slice(1).vec(), model.options().device);
-  return request.sampler.entry->sample(denoiser(model, request), x, plan, noise, callback);
+  return request.sampler.entry->sample(denoiser(model, request), x, path, noise, callback);
 }
 
 std::vector<io::Image> decode_finite(const TextToImageModel& model, const at::Tensor& latents) {
@@ -221,19 +221,20 @@ GenerateRequest checked(const TextToImageModel& model, GenerateRequest request) 
     request.sampler = defaults.sampler;
     request.sampler.spacing = spacing;
   }
-  sampling_plan(model, request);  // checks the number of steps
+  sampling_steps(model, request);  // checks the number of steps
   return request;
 }
 
-diffusion::SamplingPlan sampling_plan(const TextToImageModel& model,
-                                      const GenerateRequest& request) {
-  diffusion::SamplingPlan plan = request.sampler.plan(model.schedule(), *request.steps);
-  plan.eta = request.eta;
+diffusion::SamplingSteps sampling_steps(const TextToImageModel& model,
+                                        const GenerateRequest& request) {
+  diffusion::SamplingSteps path =
+      request.sampler.steps(model.noise_process(), *request.steps, request.size);
+  path.eta = request.eta;
   if (request.init_image) {
     const std::size_t middle = diffusion::start_for_strength(*request.steps, request.strength);
-    if (starts_from_picture(request)) plan.start = middle;
+    if (starts_from_picture(request)) path.start = middle;
   }
-  return plan;
+  return path;
 }
 
 at::Tensor sample(const TextToImageModel& model, const GenerateRequest& request,

@@ -43,8 +43,8 @@ struct GenerateRequest {
 GenerateRequest checked(const TextToImageModel& model, GenerateRequest request);
 
 /// The steps of a checked request, in the order in which they are done.
-diffusion::SamplingPlan sampling_plan(const TextToImageModel& model,
-                                      const GenerateRequest& request);
+diffusion::SamplingSteps sampling_steps(const TextToImageModel& model,
+                                        const GenerateRequest& request);
 
 /// Clean latents [B, channels, h, w] of a request, at the denoiser's scale. Throws as checked, and
 /// Error(cancelled) when `callback` says no.

@@ -58,17 +58,11 @@ nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& option
                            .trainable = trainable});
 }
 
-diffusion::Schedule load_schedule(const ModelFiles& files) {
-  const auto config = diffusion::ScheduleConfig::from_json(files.scheduler, files.scheduler_where);
-  if (config.zero_terminal_snr && config.prediction == diffusion::Prediction::epsilon)
-    log(LogLevel::warning, files.scheduler_where +
-                               ": the model is said to predict epsilon and to end in zero SNR, "
-                               "where epsilon says nothing; `prediction` tells what it predicts");
-  else if (config.zero_terminal_snr && config.spacing == diffusion::Spacing::leading)
-    log(LogLevel::warning, files.scheduler_where +
-                               ": the schedule ends in zero SNR, but the spacing \"leading\" "
-                               "leaves its last level out; `spacing=trailing` starts there");
-  return diffusion::Schedule(config);
+std::shared_ptr<const diffusion::NoiseProcess> load_noise_process(const ModelFiles& files) {
+  auto process = diffusion::open_noise_process(files.scheduler, files.scheduler_where);
+  for (const std::string& warning : process->warnings())
+    log(LogLevel::warning, files.scheduler_where + ": " + warning);
+  return process;
 }
 
 TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
@@ -133,7 +127,7 @@ StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
 }
 
 StableDiffusion::StableDiffusion(StableDiffusionFiles files, const LoadOptions& options)
-    : files_(std::move(files)), options_(options), schedule_(load_schedule(files_)) {
+    : files_(std::move(files)), options_(options), noise_process_(load_noise_process(files_)) {
   for (const auto& [name, tokenizer] :
        {std::pair{"text_encoder", "tokenizer"}, std::pair{"text_encoder_2", "tokenizer_2"}})
     if (files_.parts.contains(name))
@@ -167,7 +161,7 @@ ModelDefaults StableDiffusion::defaults() const {
   ModelDefaults defaults;
   defaults.size = PictureSize::square(unet_->config().sample_size * size_unit());
   defaults.guidance = files_.sdxl() ? kXlGuidance : kGuidance;
-  defaults.sampler = diffusion::default_sampler(schedule_.config());
+  defaults.sampler = diffusion::default_sampler(*noise_process_);
   return defaults;
 }
 

@@ -32,7 +32,9 @@ class StableDiffusion final : public TextToImageModel {
   const LoadOptions& options() const override { return options_; }
   ModelDefaults defaults() const override;
   const ModelNetworks& networks() const override { return networks_; }
-  const diffusion::Schedule& schedule() const override { return schedule_; }
+  const std::shared_ptr<const diffusion::NoiseProcess>& noise_process() const override {
+    return noise_process_;
+  }
 
   std::int64_t size_unit() const override { return vae_->config().downscale(); }
   nn::Shape latent_shape(PictureSize size) const override;
@@ -87,7 +89,7 @@ class StableDiffusion final : public TextToImageModel {
 
   StableDiffusionFiles files_;
   LoadOptions options_;
-  diffusion::Schedule schedule_;
+  std::shared_ptr<const diffusion::NoiseProcess> noise_process_;
   std::vector<TextStage> text_;
   std::vector<std::string> embedding_words_;
   ModelNetworks networks_;

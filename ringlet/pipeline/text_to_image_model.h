@@ -18,8 +18,8 @@
 #include "ringlet/adapt/targets.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/picture_size.h"
+#include "ringlet/diffusion/noise_process.h"
 #include "ringlet/diffusion/sampler_table.h"
-#include "ringlet/diffusion/schedule.h"
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/pipeline/conditions.h"
 #include "ringlet/pipeline/control.h"
@@ -122,7 +122,7 @@ class TextToImageModel {
   virtual const ModelNetworks& networks() const = 0;
 
   /// The process that the denoiser reverses.
-  virtual const diffusion::Schedule& schedule() const = 0;
+  virtual const std::shared_ptr<const diffusion::NoiseProcess>& noise_process() const = 0;
 
   // Pictures and latents.
 
@@ -174,7 +174,8 @@ class TextToImageModel {
   // The denoiser.
 
   /// The raw prediction for latents x [B, channels, h, w] of fp32, in fp32. `levels`: one for all
-  /// rows, or one each; `conditions` have B rows. What it says is the schedule's prediction().
+  /// rows, or one each; `conditions` have B rows. What it says is the noise process's
+  /// prediction(), for x at the process's input_scale.
   virtual at::Tensor predict(const at::Tensor& x, std::span<const diffusion::NoiseLevel> levels,
                              const Conditions& conditions,
                              const ControlInput* control = nullptr) const = 0;

@@ -108,10 +108,10 @@ pipeline::GenerateRequest Generator::first_request(const PictureRequest& r) cons
 
 at::Tensor Generator::sample(const pipeline::GenerateRequest& request, std::size_t batch,
                              const PictureObserver& observer) const {
-  const diffusion::SamplingPlan plan = pipeline::sampling_plan(*model_, request);
+  const diffusion::SamplingSteps path = pipeline::sampling_steps(*model_, request);
   SamplingStep state{batch, 0, 0};
   return pipeline::sample(*model_, request, [&](const diffusion::StepReport& step) {
-    if (state.total == 0) state.total = plan.steps.size() - step.step + 1;  // image to image
+    if (state.total == 0) state.total = path.steps.size() - step.step + 1;  // image to image
     ++state.done;
     return !observer.step || observer.step(state);
   });

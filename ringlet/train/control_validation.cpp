@@ -28,7 +28,7 @@ ControlValidation::ControlValidation(const pipeline::TextToImageModel& model,
       samples_(std::move(samples)) {}
 
 double ControlValidation::loss(std::size_t shift) const {
-  constexpr std::array kShares = {0.9, 0.7, 0.5, 0.3};  // of the training timesteps
+  constexpr std::array kShares = {0.9, 0.7, 0.5, 0.3};  // of the time from data to noise
   double sum = 0.0;
   const std::size_t count = pictures_.pictures.size();
   for (std::size_t i = 0; i < count; ++i) {
@@ -40,8 +40,7 @@ double ControlValidation::loss(std::size_t shift) const {
     NoisyBatch batch;
     std::vector<at::Tensor> clean_rows, noise_rows, control_rows;
     for (const double share : kShares) {
-      batch.levels.push_back(model_.schedule().level(static_cast<std::int64_t>(
-          share * static_cast<double>(model_.schedule().training_steps() - 1))));
+      batch.levels.push_back(model_.noise_process()->level_at(share));
       clean_rows.push_back(clean);
       noise_rows.push_back(noise);
       control_rows.push_back(other.control);

@@ -27,35 +27,26 @@ at::Tensor normal_like(const at::Tensor& like, RandomStream random) {
   return numbers.to(like.device());
 }
 
-double min_snr_weight(diffusion::Prediction prediction, const diffusion::NoiseLevel& level,
-                      double gamma) {
-  // Written without SNR itself, which is 0 or infinite at the ends.
-  const double signal = level.alpha * level.alpha, noise = level.sigma * level.sigma;
-  const double capped = std::min(signal, gamma * noise);  // min(SNR, gamma) * noise
-  if (prediction == diffusion::Prediction::v) return capped / (signal + noise);
-  if (prediction == diffusion::Prediction::sample) return noise == 0.0 ? gamma : capped / noise;
-  return signal == 0.0 ? 1.0 : capped / signal;
-}
-
 }  // namespace
 
-at::Tensor denoising_errors(const diffusion::Schedule& schedule, const NoisyBatch& batch,
+at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
                             const Predictor& predict, double min_snr_gamma) {
-  const diffusion::Prediction prediction = schedule.prediction();
+  const diffusion::Prediction prediction = process.prediction();
   std::vector<at::Tensor> noisy, targets;
   std::vector<double> weights;
   for (std::size_t i = 0; i < batch.levels.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);
     const diffusion::NoiseLevel& level = batch.levels[i];
-    noisy.push_back(diffusion::add_noise(batch.latents[row], batch.noise[row], level));
+    const at::Tensor x = diffusion::add_noise(batch.latents[row], batch.noise[row], level);
+    const double scale = process.input_scale(level);
+    noisy.push_back(scale == 1.0 ? x : scale * x);
     targets.push_back(
         diffusion::training_target(prediction, batch.latents[row], batch.noise[row], level));
-    weights.push_back(min_snr_gamma > 0.0 ? min_snr_weight(prediction, level, min_snr_gamma) : 1.0);
+    weights.push_back(process.loss_weight(level, min_snr_gamma));
   }
   const at::Tensor said = predict(at::stack(noisy), batch.levels);
   const at::Tensor error = (said - at::stack(targets)).pow(2).mean({1, 2, 3});
-  return min_snr_gamma > 0.0 ? error * at::tensor(weights, at::kFloat).to(batch.latents.device())
-                             : error;
+  return error * at::tensor(weights, at::kFloat).to(batch.latents.device());
 }
 
 at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
@@ -63,7 +54,7 @@ at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const Noisy
   std::optional<pipeline::ControlInput> input;
   if (control != nullptr) input.emplace(pipeline::ControlInput{*control, batch.control});
   return denoising_errors(
-      model.schedule(), batch,
+      *model.noise_process(), batch,
       [&](const at::Tensor& x, const std::vector<diffusion::NoiseLevel>& levels) {
         return model.predict(x, levels, batch.conditions, input ? &*input : nullptr);
       },
@@ -122,10 +113,9 @@ NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro
                                                    random.stream("noise offset", step, row.number));
     noises.push_back(std::move(noise));
     if (options_.control) controls.push_back(row.crop->control);
-    const auto timestep =
-        random.stream("timestep", step, row.number)
-            .uniform_int(static_cast<std::uint64_t>(model_.schedule().training_steps()));
-    batch.levels.push_back(model_.schedule().level(static_cast<std::int64_t>(timestep)));
+    RandomStream times = random.stream("timestep", step, row.number);
+    batch.levels.push_back(
+        model_.noise_process()->draw_level(times, model_.picture_size(mean.sizes())));
   }
   batch.latents = at::stack(latents);
   batch.noise = at::stack(noises);

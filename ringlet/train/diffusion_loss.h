@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/diffusion/denoiser.h"
+#include "ringlet/diffusion/noise_process.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/training_set.h"
 
@@ -24,14 +25,14 @@ struct NoisyBatch {
   at::Tensor control = {};  ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
 };
 
-/// What a network says of noisy latents x [B, C, h, w] at the rows' levels.
+/// What a network says of noisy latents x [B, C, h, w], at the process's input_scale, at the rows'
+/// levels.
 using Predictor = std::function<at::Tensor(const at::Tensor& x,
                                            const std::vector<diffusion::NoiseLevel>& levels)>;
 
 /// Mean squared error per row, [B] in fp32, between a prediction and what it should say under the
-/// schedule. With `min_snr_gamma` > 0 rows are weighted by min(SNR, gamma) / SNR, or / (SNR + 1)
-/// for v (Hang et al. 2023).
-at::Tensor denoising_errors(const diffusion::Schedule& schedule, const NoisyBatch& batch,
+/// noise process, with its weights: NoiseProcess::loss_weight.
+at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
                             const Predictor& predict, double min_snr_gamma = 0.0);
 
 /// The same of a model, which sees the batch's conditions, and `control` its control pictures.

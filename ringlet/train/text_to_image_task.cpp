@@ -183,6 +183,7 @@ void TextToImageTask::check(const StageProgress& progress) {
 
 Json TextToImageTask::settings() const {
   const DiffusionLossOptions& l = options_.loss;
+  const diffusion::Prediction prediction = model_->noise_process()->prediction();
   Json settings = {{"pictures", fingerprint(pictures_.instance)},
                    {"pictures' contents", contents_of(pictures_.instance, hashes_)},
                    {"class prompt", options_.class_prompt},
@@ -190,7 +191,7 @@ Json TextToImageTask::settings() const {
                    {"class pictures", nullptr},
                    {"class pictures' contents", nullptr},
                    {"model", nullptr},
-                   {"prediction", diffusion::prediction_name(model_->schedule().prediction())},
+                   {"prediction", diffusion::prediction_name(prediction)},
                    {"precision", nn::precision_name(options_.load.precision)},
                    {"resolution", crop_.size},
                    {"crop", crop_.random ? "random" : "centre"},

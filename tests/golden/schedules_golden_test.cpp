@@ -7,6 +7,7 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/diffusion/schedule.h"
 #include "ringlet/io/tensor_file.h"
 #include "tests/golden/formula.h"
 
@@ -66,18 +67,19 @@ TEST(SchedulesGolden, TrajectoriesEqualDiffusers) {
     std::string name = test_case.at("sampler");
     const bool random_ddim = name == "ddim-eta";
     const auto choice = diffusion::find_sampler(random_ddim ? "ddim" : name);
-    const diffusion::Schedule schedule = schedule_of(test_case.at("config"));
-    diffusion::SamplingPlan plan = choice.plan(schedule, test_case.at("steps"));
-    plan.start = test_case.at("start");
-    if (random_ddim) plan.eta = 0.7;
+    const auto schedule =
+        std::make_shared<diffusion::Schedule>(schedule_of(test_case.at("config")));
+    diffusion::SamplingSteps path = choice.steps(schedule, test_case.at("steps"));
+    path.start = test_case.at("start");
+    if (random_ddim) path.eta = 0.7;
 
     const at::Tensor noise = 1.7 * golden::uniform("start", kShape);
-    const at::Tensor x = plan.start > 0 ? diffusion::add_noise(golden::uniform("picture", kShape),
-                                                               noise, plan.steps[plan.start].from)
-                                        : noise * plan.initial_sigma;
+    const at::Tensor x = path.start > 0 ? diffusion::add_noise(golden::uniform("picture", kShape),
+                                                               noise, path.steps[path.start].from)
+                                        : noise * path.initial_sigma;
     const at::Tensor& want = golden_schedules().tensors.at(key);
     std::int64_t row = 0;
-    choice.entry->sample(network, x, plan, draw, [&](const diffusion::StepReport& report) {
+    choice.entry->sample(network, x, path, draw, [&](const diffusion::StepReport& report) {
       const double difference = (report.latents - want[row]).abs().max().item<double>();
       EXPECT_LE(difference, kTrajectoryTolerance * want[row].abs().max().item<double>())
           << key << " step " << row;

@@ -6,6 +6,7 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/json.h"
+#include "ringlet/diffusion/schedule.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/train/diffusion_loss.h"

@@ -146,7 +146,7 @@ TEST_P(GenerationLaw, AFolderAndASingleFileOfTheSameTensorsAgree) {
   golden::write_tokenizer(folder_ / "tokenizer", "<|endoftext|>");
   io::save_tensors(folder_ / "model.safetensors", golden::single_file_tensors(GetParam()));
   LoadOptions options;  // what a file of Stable Diffusion 2 predicts must be guessed
-  options.files.prediction = open().schedule().prediction();
+  options.files.prediction = open().noise_process()->prediction();
   const auto file = StableDiffusion::open(folder_ / "model.safetensors", options);
   const at::Tensor want = pipeline::sample(open(), request("ddim"));
   expect_near(pipeline::sample(file, request("ddim")), want);

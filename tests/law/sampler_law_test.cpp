@@ -1,31 +1,18 @@
-// Laws over the whole table of samplers: data whose best denoiser is known in closed form.
+// Laws over the whole table of samplers on DDPM's process; noise_process_law_test.cpp has the
+// others.
 #include <algorithm>
-#include <cmath>
 
 #include <gtest/gtest.h>
 
 #include "ringlet/diffusion/sampler_table.h"
-#include "tests/golden/formula.h"
+#include "ringlet/diffusion/schedule.h"
+#include "tests/law/sampler_laws.h"
 
 namespace ringlet::diffusion {
 namespace {
 
-using golden::uniform;
-
-const nn::Shape kShape = {2, 3, 4, 4};
-
-at::Tensor numbers(const std::string& name) { return uniform(name, kShape).to(at::kDouble); }
-at::Tensor draw(std::int64_t index) { return 1.7 * numbers("draw" + std::to_string(index)); }
-
-double difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a - b).abs().max().item<double>();
-}
-
-/// Says what a network would say that knows x0.
-at::Tensor raw_prediction(Prediction prediction, const at::Tensor& x0, const at::Tensor& x,
-                          const NoiseLevel& level) {
-  const at::Tensor epsilon = (x - level.alpha * x0) / level.sigma;
-  return training_target(prediction, x0, epsilon, level);
+std::shared_ptr<const NoiseProcess> process_of(const ScheduleConfig& config) {
+  return std::make_shared<Schedule>(config);
 }
 
 struct Case {
@@ -40,13 +27,8 @@ class SamplerLaw : public testing::TestWithParam<Case> {
     config.prediction = GetParam().prediction;
     return config;
   }
-  /// Runs with the denoiser of data that is the one point x0.
-  at::Tensor run(const SamplingPlan& plan, const at::Tensor& x0) const {
-    const Denoiser exact = [&](const at::Tensor& x, const NoiseLevel& level) {
-      return raw_prediction(GetParam().prediction, x0, x, level);
-    };
-    const at::Tensor x = add_noise(x0, draw(99), plan.steps[plan.start].from);
-    return GetParam().sampler.entry->sample(exact, x, plan, draw, {});
+  static at::Tensor run(const SamplingSteps& path, const at::Tensor& x0) {
+    return sample_point(GetParam().sampler, path, x0);
   }
   /// PLMS adds raw outputs of different levels: those of a v model differ even for a point, and its
   /// warm-up takes for granted that "leading" timesteps lie one stride apart.
@@ -59,8 +41,7 @@ class SamplerLaw : public testing::TestWithParam<Case> {
   double tolerance() const { return GetParam().sampler.entry->grid == Grid::lcm ? 1e-4 : 1e-9; }
 };
 
-// The last step of every sampler, random ones included, goes to clean latents. In double, so that
-// only a wrong coefficient can be behind a difference.
+// The last step of every sampler, random ones included, goes to clean latents.
 TEST_P(SamplerLaw, APointIsFound) {
   const at::Tensor x0 = numbers("x0");
   int checked = 0;
@@ -70,11 +51,11 @@ TEST_P(SamplerLaw, APointIsFound) {
         if (is_inexact_by_design(spacing)) continue;
         ScheduleConfig scheduled = config();
         scheduled.spacing = spacing;
-        SamplingPlan plan = GetParam().sampler.plan(Schedule(scheduled), steps);
-        plan.start = static_cast<std::size_t>(start);
+        SamplingSteps path = GetParam().sampler.steps(process_of(scheduled), steps);
+        path.start = static_cast<std::size_t>(start);
         // DDIM and PLMS stop at the lowest level when the strides do not divide the timesteps.
-        if (plan.steps.back().to.sigma > 0.0) continue;
-        EXPECT_LE(difference(run(plan, x0), x0), tolerance()) << steps << " from " << start;
+        if (path.steps.back().to.sigma > 0.0) continue;
+        EXPECT_LE(difference(run(path, x0), x0), tolerance()) << steps << " from " << start;
         ++checked;
       }
   EXPECT_TRUE(checked >= 40 || is_inexact_by_design(Spacing::trailing));
@@ -89,8 +70,8 @@ TEST_P(SamplerLaw, APointIsFoundFromPureNoise) {
     ScheduleConfig scheduled = config();
     scheduled.zero_terminal_snr = true;
     scheduled.spacing = Spacing::trailing;
-    const SamplingPlan plan = GetParam().sampler.plan(Schedule(scheduled), steps);
-    EXPECT_LE(difference(run(plan, x0), x0), tolerance()) << steps;
+    const SamplingSteps path = GetParam().sampler.steps(process_of(scheduled), steps);
+    EXPECT_LE(difference(run(path, x0), x0), tolerance()) << steps;
   }
 }
 
@@ -102,10 +83,10 @@ TEST_P(SamplerLaw, EndingAboveZeroNoiseStaysFinite) {
     ScheduleConfig scheduled = config();
     scheduled.final_sigma_is_min = true;
     scheduled.set_alpha_to_one = false;
-    const SamplingPlan plan = GetParam().sampler.plan(Schedule(scheduled), steps);
-    const at::Tensor result = run(plan, x0);
+    const SamplingSteps path = GetParam().sampler.steps(process_of(scheduled), steps);
+    const at::Tensor result = run(path, x0);
     ASSERT_TRUE(result.isfinite().all().item<bool>()) << steps;
-    const NoiseLevel& last = plan.steps.back().to;
+    const NoiseLevel& last = path.steps.back().to;
     if (is_inexact_by_design(Spacing::leading)) continue;
     EXPECT_LE(difference(result, last.alpha * x0), 4.0 * last.sigma + 1e-4) << steps;
   }
@@ -113,18 +94,8 @@ TEST_P(SamplerLaw, EndingAboveZeroNoiseStaysFinite) {
 
 // Shape and values of one row never reach another.
 TEST_P(SamplerLaw, RowsAreIndependent) {
-  const SamplingPlan plan = GetParam().sampler.plan(Schedule(config()), 6);
-  const Denoiser network = [](const at::Tensor& x, const NoiseLevel&) { return 0.4 * x.tanh(); };
-  const at::Tensor x = draw(99);
-  const auto sample = [&](const at::Tensor& start, const NoiseSource& noise) {
-    return GetParam().sampler.entry->sample(network, start, plan, noise, {});
-  };
-  const at::Tensor both = sample(x, draw);
-  for (const std::int64_t row : {0, 1}) {
-    const at::Tensor alone = sample(
-        x.narrow(0, row, 1), [&](std::int64_t index) { return draw(index).narrow(0, row, 1); });
-    EXPECT_LE(difference(alone, both.narrow(0, row, 1)), 1e-12);
-  }
+  const SamplingSteps path = GetParam().sampler.steps(process_of(config()), 6);
+  EXPECT_LE(row_dependence(GetParam().sampler, path), 1e-12);
 }
 
 std::vector<Case> all_cases() {
@@ -149,26 +120,12 @@ std::string case_name(const testing::TestParamInfo<Case>& entry) {
 
 INSTANTIATE_TEST_SUITE_P(Table, SamplerLaw, testing::ValuesIn(all_cases()), case_name);
 
-/// Largest error on data N(mean, deviation^2), whose probability flow is known: a point keeps its
-/// quantile. `order` is the sampler's order of convergence.
 double flow_error(const char* name, std::int64_t steps) {
-  constexpr double kMean = 0.3, kDeviation = 0.5;
   ScheduleConfig config;
   config.final_sigma_is_min = true;  // the jump to clean latents does not shrink with the steps
   config.set_alpha_to_one = false;
   const auto choice = find_sampler(name);
-  const SamplingPlan plan = choice.plan(Schedule(config), steps);
-  const at::Tensor quantile = draw(0);
-  const auto exact = [&](const NoiseLevel& level) {
-    return level.alpha * kMean + std::hypot(level.alpha * kDeviation, level.sigma) * quantile;
-  };
-  const Denoiser best = [&](const at::Tensor& x, const NoiseLevel& level) {
-    const double variance =
-        level.alpha * level.alpha * kDeviation * kDeviation + level.sigma * level.sigma;
-    return level.sigma / variance * (x - level.alpha * kMean);  // the expected epsilon
-  };
-  const at::Tensor end = choice.entry->sample(best, exact(plan.steps.front().from), plan, draw, {});
-  return difference(end, exact(plan.steps.back().to));
+  return probability_flow_error(choice, choice.steps(process_of(config), steps));
 }
 
 // Twice the steps halve the error of a first-order sampler and quarter that of a second-order one:

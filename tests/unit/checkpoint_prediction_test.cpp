@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/core/text.h"
+#include "ringlet/diffusion/schedule.h"
 #include "ringlet/formats/single_file.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
@@ -166,7 +167,8 @@ class MarkedCheckpoint : public testing::Test {
   fs::path path() const { return folder_ / "model.safetensors"; }
   static diffusion::ScheduleConfig schedule(const fs::path& model,
                                             const pipeline::LoadOptions& options = {}) {
-    return pipeline::StableDiffusion::open(model, options).schedule().config();
+    const auto opened = pipeline::StableDiffusion::open(model, options);
+    return diffusion::ScheduleConfig::from_json(opened.files().scheduler, "scheduler");
   }
   TemporaryFolder folder_;
 };
@@ -175,12 +177,12 @@ TEST_F(MarkedCheckpoint, IsSampledFromTheLastLevel) {
   save({"v_pred", "ztsnr"});
   const auto model = pipeline::StableDiffusion::open(path());
   EXPECT_EQ(model.files().kind, "Stable Diffusion XL (v-prediction)");
-  EXPECT_EQ(model.schedule().prediction(), Prediction::v);
+  EXPECT_EQ(model.noise_process()->prediction(), Prediction::v);
   for (const char* name : {"ddim", "euler", "dpmpp-2m", "unipc"}) {
-    const auto plan = diffusion::find_sampler(name).plan(model.schedule(), 10);
-    EXPECT_EQ(plan.steps.front().from.timestep, 999.0) << name;
+    const auto path = diffusion::find_sampler(name).steps(model.noise_process(), 10);
+    EXPECT_EQ(path.steps.front().from.timestep, 999.0) << name;
   }
-  EXPECT_EQ(model.schedule().terminal_snr(), 0.0);
+  EXPECT_EQ(model.noise_process()->level_at(1.0).alpha, 0.0);
 }
 
 // What is saved says in its own way what the file said.

@@ -92,6 +92,14 @@ TEST(Describe, WhatAModelPredictsAndWhoSaysSo) {
   EXPECT_EQ(json.at("prediction"),
             Json({{"type", "v_prediction"}, {"source", "scheduler_config.json"}}));
   EXPECT_EQ(json.at("schedule").at("training_steps"), 1000);
+
+  golden::write_json(folder / "model/scheduler/scheduler_config.json",
+                     {{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}});
+  json = describe(folder / "model", "fp16");
+  EXPECT_EQ(json.at("prediction").at("type"), "flow_prediction");
+  EXPECT_EQ(json.at("schedule").at("process"), "rectified flow");
+  EXPECT_EQ(json.at("schedule").at("shift"), 3.0);
+  EXPECT_EQ(json.at("sampler"), "euler");
 }
 
 TEST(Describe, AnAdapterFile) {

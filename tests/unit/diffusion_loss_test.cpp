@@ -12,6 +12,7 @@
 #include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/diffusion/prediction.h"
+#include "ringlet/diffusion/schedule.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
@@ -34,6 +35,11 @@ const pipeline::StableDiffusion& model_of(const std::string& which) {
         pipeline::StableDiffusion::open(folder / which));
   }
   return *model;
+}
+
+diffusion::Schedule schedule_of(const pipeline::StableDiffusion& model) {
+  return diffusion::Schedule(
+      diffusion::ScheduleConfig::from_json(model.files().scheduler, "scheduler"));
 }
 
 EncodedPicture picture(const std::string& name, const std::string& caption, int crops = 1) {
@@ -117,7 +123,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
         normal("noise", {4, 8, 8}) + kOffset * normal("noise offset", {4, 1, 1});
     const auto timestep =
         static_cast<std::int64_t>(Random(kSeed).stream("timestep", n, row).uniform_int(1000));
-    const auto level = model.schedule().level(timestep);
+    const auto level = schedule_of(model).level(timestep);
     const at::Tensor noisy = level.alpha * latents + level.sigma * noise;
     const at::Tensor said = model.unet().forward(
         noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)), text);
@@ -132,6 +138,37 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
                   expected, 1e-5 * expected);
     }
   }
+}
+
+// A U-Net under another process: levels, timesteps and the target are the process's.
+TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
+  const TemporaryFolder folder;
+  golden::write_folder(folder / "flow", "sd1");
+  const Json scheduler = {{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}};
+  golden::write_json(folder / "flow/scheduler/scheduler_config.json", scheduler);
+  const auto model = pipeline::StableDiffusion::open(folder / "flow");
+  EXPECT_EQ(model.noise_process()->name(), "rectified flow");
+  const TrainingSet set{{picture("one", "a dog")}, {0}};
+  const EncodedCrop& crop = set.pictures[0].crops[0];
+  const at::NoGradGuard no_grad;
+  const auto normal = [](const char* stream) {
+    at::Tensor out = at::empty({4, 8, 8}, at::kFloat);
+    Random(4)
+        .stream(stream, 2, 0)
+        .fill_normal({out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
+    return out;
+  };
+  const at::Tensor latents = crop.mean + crop.deviation * normal("posterior");
+  const at::Tensor noise = normal("noise");
+  const double time = 1.0 / (1.0 + std::exp(-Random(4).stream("timestep", 2, 0).normal()));
+  const double sigma = 3.0 * time / (1.0 + 2.0 * time);
+  const std::vector<std::string> captions = {"a dog"};
+  const at::Tensor text = model.encode_prompts(captions, 1).get("text");
+  const at::Tensor said = model.unet().forward(
+      ((1.0 - sigma) * latents + sigma * noise).unsqueeze(0), at::full({1}, 1000.0 * sigma), text);
+  const double expected = (said[0] - (noise - latents)).square().mean().item<double>();
+  EXPECT_NEAR(DiffusionLoss(model, set, {}, {.seed = 4})(2).item<double>(), expected,
+              1e-5 * expected);
 }
 
 TEST(DiffusionLoss, TheClassLossIsAddedWithItsWeight) {
@@ -221,11 +258,11 @@ class MinSnr : public testing::TestWithParam<const char*> {};
 
 TEST_P(MinSnr, WeightsAreThePapers) {
   const auto& model = model_of(GetParam());
-  const bool v = model.schedule().prediction() == diffusion::Prediction::v;
+  const bool v = model.noise_process()->prediction() == diffusion::Prediction::v;
   EXPECT_EQ(v, std::string(GetParam()) == "sd2");
   NoisyBatch batch;
   for (const std::int64_t timestep : {0, 40, 333, 700, 999})
-    batch.levels.push_back(model.schedule().level(timestep));
+    batch.levels.push_back(schedule_of(model).level(timestep));
   const auto rows = static_cast<std::int64_t>(batch.levels.size());
   batch.latents = uniform("latents", {rows, 4, 8, 8});
   batch.noise = uniform("noise", {rows, 4, 8, 8});

@@ -293,8 +293,9 @@ TEST_F(FineTuning, AllWeightsMakeAModelFolderThatOpens) {
   EXPECT_TRUE(run(o));
   const auto before = pipeline::StableDiffusion::open(o.model);
   const auto after = pipeline::StableDiffusion::open(o.out / "model");
-  EXPECT_EQ(before.schedule().prediction(), diffusion::Prediction::epsilon);
-  EXPECT_EQ(after.schedule().prediction(), diffusion::Prediction::v);  // what it was trained for
+  EXPECT_EQ(before.noise_process()->prediction(), diffusion::Prediction::epsilon);
+  EXPECT_EQ(after.noise_process()->prediction(),
+            diffusion::Prediction::v);  // what it was trained for
   std::size_t changed = 0;
   for (const auto& [component, network] : before.networks())
     for (const auto& [name, tensor] : network.index.tensors) {

@@ -1,10 +1,11 @@
-// What holds for samplers, plans and schedules beyond the golden trajectories.
+// What holds for samplers, their steps and schedules beyond the golden trajectories.
 #include <cmath>
 #include <set>
 
 #include <gtest/gtest.h>
 
 #include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/diffusion/schedule.h"
 #include "tests/expect_error.h"
 #include "tests/golden/formula.h"
 #include "tests/log_capture.h"
@@ -21,6 +22,10 @@ ScheduleConfig config_of(bool zero_snr = false) {
   config.zero_terminal_snr = zero_snr;
   config.prediction = zero_snr ? Prediction::v : Prediction::epsilon;
   return config;
+}
+
+std::shared_ptr<const NoiseProcess> process_of(const ScheduleConfig& config) {
+  return std::make_shared<Schedule>(config);
 }
 
 /// A network without meaning, but bounded and smooth.
@@ -70,22 +75,22 @@ TEST(SamplerNames, TheModelsOwnSamplerIsTaken) {
   ScheduleConfig config = config_of();
   config.scheduler_class = "DPMSolverMultistepScheduler";
   config.karras_sigmas = true;
-  EXPECT_EQ(default_sampler(config).name(), "dpmpp-2m-karras");
+  EXPECT_EQ(default_sampler(*process_of(config)).name(), "dpmpp-2m-karras");
   config.sde = true;
-  EXPECT_EQ(default_sampler(config).name(), "dpmpp-2m-sde-karras");
+  EXPECT_EQ(default_sampler(*process_of(config)).name(), "dpmpp-2m-sde-karras");
   config = config_of();
   config.scheduler_class = "DDIMScheduler";
   config.karras_sigmas = true;  // has no meaning there
-  EXPECT_EQ(default_sampler(config).name(), "ddim");
+  EXPECT_EQ(default_sampler(*process_of(config)).name(), "ddim");
 }
 
 TEST(SamplerNames, AnUnknownSamplerOfAModelBecomesEulerWithAWarning) {
   const LogCapture capture;
   ScheduleConfig config = config_of();
-  EXPECT_EQ(default_sampler(config).name(), "euler");
+  EXPECT_EQ(default_sampler(*process_of(config)).name(), "euler");
   EXPECT_EQ(capture.warnings(), "");
   config.scheduler_class = "TCDScheduler";
-  EXPECT_EQ(default_sampler(config).name(), "euler");
+  EXPECT_EQ(default_sampler(*process_of(config)).name(), "euler");
   EXPECT_NE(capture.warnings().find("TCDScheduler"), std::string::npos);
 }
 
@@ -131,9 +136,9 @@ TEST(Schedule, EpsilonAtZeroSnrIsRefused) {
   ScheduleConfig config = config_of(true);
   config.prediction = Prediction::epsilon;
   config.spacing = Spacing::trailing;
-  const SamplingPlan plan = find_sampler("ddim").plan(Schedule(config), 5);
+  const SamplingSteps path = find_sampler("ddim").steps(process_of(config), 5);
   expect_error(ErrorCode::unsupported, "zero terminal SNR",
-               [&] { sample_ddim(network, uniform("x", kShape), plan, draw, {}); });
+               [&] { sample_ddim(network, uniform("x", kShape), path, draw, {}); });
 }
 
 TEST(Schedule, FieldsThatWouldChangeTheResultAreRefused) {
@@ -163,14 +168,15 @@ TEST(Schedule, FieldsThatWouldChangeTheResultAreRefused) {
   expect(ErrorCode::bad_format, {{"steps_offset", "1"}}, "steps_offset");
 }
 
-TEST(Plan, StepsDescendToTheEndForEverySampler) {
+TEST(SamplingSteps, StepsDescendToTheEndForEverySampler) {
   for (const SamplerEntry& entry : sampler_table())
     for (const bool zero_snr : {false, true})
       for (const std::int64_t steps : {1, 2, 20, 50}) {
-        const SamplingPlan plan = SamplerChoice{&entry}.plan(Schedule(config_of(zero_snr)), steps);
+        const SamplingSteps path =
+            SamplerChoice{&entry}.steps(process_of(config_of(zero_snr)), steps);
         const std::int64_t extra = entry.grid == Grid::pndm && steps > 1 ? 1 : 0;
-        ASSERT_EQ(static_cast<std::int64_t>(plan.steps.size()), steps + extra) << entry.name;
-        for (const SamplingStep& step : plan.steps) {
+        ASSERT_EQ(static_cast<std::int64_t>(path.steps.size()), steps + extra) << entry.name;
+        for (const SamplingStep& step : path.steps) {
           ASSERT_LT(step.to.sigma, step.from.sigma) << entry.name << " " << steps;
           ASSERT_GE(step.from.timestep, 0.0);
           ASSERT_LE(step.from.timestep, 999.0);
@@ -178,30 +184,30 @@ TEST(Plan, StepsDescendToTheEndForEverySampler) {
       }
 }
 
-TEST(Plan, TheNumberOfStepsIsChecked) {
-  const Schedule schedule(config_of());
+TEST(SamplingSteps, TheNumberOfStepsIsChecked) {
+  const auto schedule = process_of(config_of());
   for (const SamplerEntry& entry : sampler_table()) {
     const SamplerChoice choice{&entry};
     for (const std::int64_t steps : {std::int64_t{0}, std::int64_t{-5}, std::int64_t{1001},
                                      std::numeric_limits<std::int64_t>::max()})
-      expect_error(ErrorCode::invalid_argument, "steps: ", [&] { choice.plan(schedule, steps); });
+      expect_error(ErrorCode::invalid_argument, "steps: ", [&] { choice.steps(schedule, steps); });
   }
   expect_error(ErrorCode::invalid_argument, "LCM needs 1 to 8 steps",
-               [&] { find_sampler("lcm").plan(schedule, 51); });
+               [&] { find_sampler("lcm").steps(schedule, 51); });
 }
 
-TEST(Plan, ZeroTerminalSnrIsSampledFromTheLastLevel) {
+TEST(SamplingSteps, ZeroTerminalSnrIsSampledFromTheLastLevel) {
   for (const SamplerEntry& entry : sampler_table()) {
     if (entry.grid == Grid::lcm) continue;
     const SamplerChoice choice{&entry};
-    EXPECT_EQ(choice.plan(Schedule(config_of(true)), 7).steps.front().from.timestep, 999.0);
+    EXPECT_EQ(choice.steps(process_of(config_of(true)), 7).steps.front().from.timestep, 999.0);
     ScheduleConfig leading = config_of(true);  // what a configuration says stays
     leading.spacing = Spacing::leading;
-    EXPECT_LT(choice.plan(Schedule(leading), 7).steps.front().from.timestep, 999.0);
+    EXPECT_LT(choice.steps(process_of(leading), 7).steps.front().from.timestep, 999.0);
   }
 }
 
-TEST(Plan, AChosenSpacingTakesThePlaceOfTheModels) {
+TEST(SamplingSteps, AChosenSpacingTakesThePlaceOfTheModels) {
   ScheduleConfig config = config_of();
   config.spacing = Spacing::leading;
   for (const SamplerEntry& entry : sampler_table()) {
@@ -211,23 +217,23 @@ TEST(Plan, AChosenSpacingTakesThePlaceOfTheModels) {
       choice.spacing = spacing;
       if (entry.grid == Grid::lcm) {
         expect_error(ErrorCode::invalid_argument,
-                     "spacing: ", [&] { choice.plan(Schedule(config), 7); });
+                     "spacing: ", [&] { choice.steps(process_of(config), 7); });
         continue;
       }
       ScheduleConfig said = config;
       said.spacing = spacing;
-      const SamplingPlan plan = choice.plan(Schedule(config), 7);
-      const SamplingPlan want = SamplerChoice{&entry}.plan(Schedule(said), 7);
-      ASSERT_EQ(plan.steps.size(), want.steps.size());
+      const SamplingSteps path = choice.steps(process_of(config), 7);
+      const SamplingSteps want = SamplerChoice{&entry}.steps(process_of(said), 7);
+      ASSERT_EQ(path.steps.size(), want.steps.size());
       for (std::size_t i = 0; i < want.steps.size(); ++i)
-        EXPECT_EQ(plan.steps[i].from.timestep, want.steps[i].from.timestep) << entry.name << i;
-      EXPECT_EQ(plan.initial_sigma, want.initial_sigma);
+        EXPECT_EQ(path.steps[i].from.timestep, want.steps[i].from.timestep) << entry.name << i;
+      EXPECT_EQ(path.initial_sigma, want.initial_sigma);
       EXPECT_EQ(choice.name(), own);
     }
   }
 }
 
-TEST(Plan, ImageToImageStartsByStrength) {
+TEST(SamplingSteps, ImageToImageStartsByStrength) {
   EXPECT_EQ(start_for_strength(30, 1.0), 0u);
   EXPECT_EQ(start_for_strength(30, 0.8), 6u);
   EXPECT_EQ(start_for_strength(30, 0.5), 15u);
@@ -240,17 +246,18 @@ TEST(Plan, ImageToImageStartsByStrength) {
 
 class EverySampler : public testing::TestWithParam<SamplerChoice> {
  protected:
-  SamplingPlan plan(std::int64_t steps) const {
-    return GetParam().plan(Schedule(config_of()), steps);
+  SamplingSteps path(std::int64_t steps) const {
+    return GetParam().steps(process_of(config_of()), steps);
   }
-  at::Tensor run(const SamplingPlan& plan, const StepCallback& callback) const {
-    return GetParam().entry->sample(network, 1.7 * uniform("start", kShape), plan, draw, callback);
+  at::Tensor run(const SamplingSteps& walked, const StepCallback& callback) const {
+    return GetParam().entry->sample(network, 1.7 * uniform("start", kShape), walked, draw,
+                                    callback);
   }
 };
 
 TEST_P(EverySampler, ReportsEveryStepOnce) {
   for (const std::int64_t steps : {1, 2, 7}) {
-    const SamplingPlan whole = plan(steps);
+    const SamplingSteps whole = path(steps);
     std::vector<std::size_t> seen;
     at::Tensor last;
     const at::Tensor result = run(whole, [&](const StepReport& report) {
@@ -267,20 +274,20 @@ TEST_P(EverySampler, ReportsEveryStepOnce) {
 }
 
 TEST_P(EverySampler, LooksNeitherAtTheCallbackNorAtHowOftenItRan) {
-  EXPECT_TRUE(run(plan(5), {}).equal(run(plan(5), [](const StepReport&) { return true; })));
+  EXPECT_TRUE(run(path(5), {}).equal(run(path(5), [](const StepReport&) { return true; })));
 }
 
 TEST_P(EverySampler, StopsWhenTheCallbackSaysSo) {
   for (const std::size_t stop_after : {std::size_t{1}, std::size_t{3}}) {
     std::size_t calls = 0;
     expect_error(ErrorCode::cancelled, "stopped after step " + std::to_string(stop_after),
-                 [&] { run(plan(5), [&](const StepReport&) { return ++calls < stop_after; }); });
+                 [&] { run(path(5), [&](const StepReport&) { return ++calls < stop_after; }); });
     EXPECT_EQ(calls, stop_after);
   }
 }
 
 TEST_P(EverySampler, StartsInTheMiddleForImageToImage) {
-  SamplingPlan late = plan(8);
+  SamplingSteps late = path(8);
   late.start = start_for_strength(8, 0.5);
   std::vector<std::size_t> seen;
   std::vector<double> asked;
@@ -301,7 +308,7 @@ TEST_P(EverySampler, StartsInTheMiddleForImageToImage) {
 
 TEST_P(EverySampler, ReturnsANewTensor) {
   const at::Tensor x = uniform("start", kShape), copy = x.clone();
-  GetParam().entry->sample(network, x, plan(3), draw, {});
+  GetParam().entry->sample(network, x, path(3), draw, {});
   EXPECT_TRUE(x.equal(copy));  // the caller's noise is not overwritten
 }
 

@@ -19,6 +19,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/targets.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/diffusion/schedule.h"
 #include "ringlet/eval/control_metrics.h"
 #include "ringlet/eval/evaluation.h"
 #include "ringlet/io/tensor_file.h"
@@ -53,7 +54,8 @@ constexpr const char* kFile = "three_layers.safetensors";
 class ThreeLayers final : public pipeline::TextToImageModel {
  public:
   ThreeLayers(const fs::path& path, const pipeline::LoadOptions& options)
-      : options_(options), schedule_(diffusion::ScheduleConfig{}) {
+      : options_(options),
+        process_(std::make_shared<diffusion::Schedule>(diffusion::ScheduleConfig{})) {
     const fs::path file = fs::is_directory(path) ? path / kFile : path;
     description_ = {path, "three layers", "tiny", {file}};
     for (const auto& [name, tensor] : io::load_tensors(file))
@@ -72,7 +74,9 @@ class ThreeLayers final : public pipeline::TextToImageModel {
   const pipeline::ModelDescription& description() const override { return description_; }
   const pipeline::LoadOptions& options() const override { return options_; }
   const pipeline::ModelNetworks& networks() const override { return networks_; }
-  const diffusion::Schedule& schedule() const override { return schedule_; }
+  const std::shared_ptr<const diffusion::NoiseProcess>& noise_process() const override {
+    return process_;
+  }
   pipeline::ModelDefaults defaults() const override {
     return {{24, 16}, 4, 2.0, diffusion::find_sampler("ddim")};
   }
@@ -154,7 +158,7 @@ class ThreeLayers final : public pipeline::TextToImageModel {
 
   pipeline::ModelDescription description_;
   pipeline::LoadOptions options_;
-  diffusion::Schedule schedule_;
+  std::shared_ptr<const diffusion::NoiseProcess> process_;
   std::map<std::string, std::map<std::string, at::Tensor>> stored_;
   pipeline::ModelNetworks networks_;
   std::optional<nn::EmbeddingTable> words_;

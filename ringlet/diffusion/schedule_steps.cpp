@@ -1,10 +1,13 @@
-#include "ringlet/diffusion/plan.h"
-
+// How the samplers of diffusers lay out the timesteps of DDPM's process.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "ringlet/core/error.h"
+#include "ringlet/diffusion/sampling_steps.h"
+#include "ringlet/diffusion/schedule.h"
 
 namespace ringlet::diffusion {
 namespace {
@@ -71,26 +74,6 @@ std::vector<SamplingStep> pndm_steps(const Schedule& schedule, const std::vector
   return steps;
 }
 
-/// Steps between consecutive levels, the last one to `final`.
-std::vector<SamplingStep> chain(const std::vector<NoiseLevel>& levels, const NoiseLevel& final) {
-  std::vector<SamplingStep> steps;
-  for (std::size_t i = 0; i < levels.size(); ++i)
-    steps.push_back({levels[i], i + 1 < levels.size() ? levels[i + 1] : final});
-  return steps;
-}
-
-std::vector<double> karras_ratios(double highest, double lowest, std::int64_t count) {
-  constexpr double kRho = 7.0;
-  const double high = std::pow(highest, 1.0 / kRho);
-  const double low = std::pow(lowest, 1.0 / kRho);
-  std::vector<double> ratios;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double ramp = count > 1 ? static_cast<double>(i) / static_cast<double>(count - 1) : 0.0;
-    ratios.push_back(std::pow(high + ramp * (low - high), kRho));
-  }
-  return ratios;
-}
-
 /// Levels at Karras sigmas. The k grid spans the sigmas of its timesteps; the dpm grid spans all
 /// training sigmas and tells the network whole timesteps.
 std::vector<NoiseLevel> karras_levels(const Schedule& schedule, Grid grid,
@@ -102,7 +85,7 @@ std::vector<NoiseLevel> karras_levels(const Schedule& schedule, Grid grid,
       k ? schedule.level_at_timestep(timesteps.back()).ratio() : schedule.ratios().front();
   std::vector<NoiseLevel> levels;
   const auto count = static_cast<std::int64_t>(timesteps.size());
-  for (const double ratio : karras_ratios(highest, lowest, count)) {
+  for (const double ratio : karras_spaced(highest, lowest, count)) {
     NoiseLevel level = schedule.level_at_ratio(ratio);
     if (!k) level.timestep = rounded(level.timestep);
     levels.push_back(level);
@@ -128,12 +111,28 @@ std::vector<double> lcm_timesteps(const ScheduleConfig& c, std::int64_t count) {
 }
 
 void check_steps(const Schedule& schedule, std::int64_t steps, std::int64_t more_intervals) {
-  if (steps < 1) throw Error(ErrorCode::invalid_argument, Field("steps"), "must be at least 1");
+  check_step_count(steps);
   if (steps > schedule.training_steps() - more_intervals)
     throw Error(ErrorCode::invalid_argument, Field("steps"),
                 std::to_string(steps) + " steps are too many: the model was trained with " +
                     std::to_string(schedule.training_steps()) + " noise levels",
                 "20 to 50 steps are usual");
+}
+
+std::vector<NoiseLevel> integer_levels(const Schedule& schedule,
+                                       const std::vector<double>& timesteps) {
+  std::vector<NoiseLevel> levels;
+  for (const double t : timesteps) levels.push_back(integer_level(schedule, t));
+  return levels;
+}
+
+/// The levels of the grids k and dpm.
+std::vector<NoiseLevel> real_levels(const Schedule& schedule, const StepRequest& request,
+                                    const std::vector<double>& timesteps) {
+  if (request.karras) return karras_levels(schedule, request.grid, timesteps);
+  std::vector<NoiseLevel> levels;
+  for (const double t : timesteps) levels.push_back(schedule.level_at_timestep(t));
+  return levels;
 }
 
 }  // namespace
@@ -143,60 +142,33 @@ Spacing default_spacing(const ScheduleConfig& config, Grid grid) {
   return grid == Grid::k || grid == Grid::dpm ? Spacing::linspace : Spacing::leading;
 }
 
-SamplingPlan make_plan(const Schedule& schedule, Grid grid, std::int64_t steps, bool karras,
-                       std::optional<Spacing> chosen) {
-  const ScheduleConfig& c = schedule.config();
-  if (chosen && grid == Grid::lcm)
+StepLayout Schedule::lay_out(const StepRequest& request) const {
+  const Grid grid = request.grid;
+  if (request.spacing && grid == Grid::lcm)
     throw Error(ErrorCode::invalid_argument, Field("spacing"),
                 "the sampler lcm visits the steps that the model was distilled on",
                 "leave it out, or choose another sampler");
-  const Spacing spacing = chosen ? *chosen : c.spacing.value_or(default_spacing(c, grid));
+  const Spacing spacing =
+      request.spacing ? *request.spacing : config_.spacing.value_or(default_spacing(config_, grid));
   const bool one_more = grid == Grid::dpm && spacing != Spacing::trailing;
-  check_steps(schedule, steps, one_more ? 1 : 0);
+  check_steps(*this, request.steps, one_more ? 1 : 0);
+  if (grid == Grid::lcm)
+    return {chain(integer_levels(*this, lcm_timesteps(config_, request.steps)), kClean)};
 
-  SamplingPlan plan{.schedule = schedule, .steps = {}};
-  if (grid == Grid::lcm) {
-    std::vector<NoiseLevel> levels;
-    for (const double t : lcm_timesteps(c, steps)) levels.push_back(integer_level(schedule, t));
-    plan.steps = chain(levels, kClean);
-    return plan;
-  }
+  const std::vector<double> timesteps =
+      spaced_timesteps(config_, spacing, request.steps, request.steps + (one_more ? 1 : 0),
+                       /*integers=*/grid != Grid::k);
+  if (grid == Grid::ddim) return {ddim_steps(*this, timesteps)};
+  if (grid == Grid::pndm) return {pndm_steps(*this, timesteps)};
+  if (grid == Grid::ddpm) return {chain(integer_levels(*this, timesteps), kClean)};
 
-  const std::vector<double> timesteps = spaced_timesteps(
-      c, spacing, steps, one_more ? steps + 1 : steps, /*integers=*/grid != Grid::k);
-  if (grid == Grid::ddim) plan.steps = ddim_steps(schedule, timesteps);
-  if (grid == Grid::pndm) plan.steps = pndm_steps(schedule, timesteps);
-  if (grid == Grid::ddpm) {
-    std::vector<NoiseLevel> levels;
-    for (const double t : timesteps) levels.push_back(integer_level(schedule, t));
-    plan.steps = chain(levels, kClean);
-  }
-  if (grid == Grid::k || grid == Grid::dpm) {
-    std::vector<NoiseLevel> levels;
-    if (karras)
-      levels = karras_levels(schedule, grid, timesteps);
-    else
-      for (const double t : timesteps) levels.push_back(schedule.level_at_timestep(t));
-    const NoiseLevel last = c.final_sigma_is_min ? schedule.level_at_timestep(0.0) : kClean;
-    plan.steps = chain(levels, last);
-  }
+  const NoiseLevel last = config_.final_sigma_is_min ? level_at_timestep(0.0) : kClean;
+  StepLayout layout{chain(real_levels(*this, request, timesteps), last)};
   // k-diffusion starts from noise of deviation sigma; "leading" grids correct for the signal that
   // is left at their first level.
   if (grid == Grid::k && spacing != Spacing::leading)
-    plan.initial_sigma = plan.steps.front().from.sigma;
-  return plan;
-}
-
-std::size_t start_for_strength(std::int64_t steps, double strength) {
-  if (!(strength > 0.0 && strength <= 1.0))
-    throw Error(ErrorCode::invalid_argument, Field("strength"), "must lie above 0 and up to 1");
-  const auto done =
-      std::min(static_cast<std::int64_t>(static_cast<double>(steps) * strength), steps);
-  if (done < 1)
-    throw Error(ErrorCode::invalid_argument, Field("strength"),
-                "so low a strength leaves no step of " + std::to_string(steps),
-                "raise `strength` or `steps`");
-  return static_cast<std::size_t>(steps - done);
+    layout.initial_sigma = layout.steps.front().from.sigma;
+  return layout;
 }
 
 }  // namespace ringlet::diffusion
