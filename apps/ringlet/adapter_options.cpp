@@ -46,14 +46,13 @@ std::pair<std::string, double> parse_block(const std::string& text) {
 
 }  // namespace
 
-void AdapterOptions::add_to(CLI::App& app) {
-  repeatable(
-      app.add_option("--adapter", files,
-                     "Adapter file (ringlet, kohya, LyCORIS, diffusers) or PEFT folder, with "
-                     ":strength where it is not 1; may be given several times"));
-  repeatable(app.add_option("--block-strength", blocks,
-                            "PATTERN=strength: the adapters' strength in some layers, as a factor, "
-                            "for example \"unet.up_blocks.*=0.5\"; may be given several times"));
+void AdapterOptions::add_to(OptionList& list) {
+  list.add("adapter", files,
+           "Adapter file (ringlet, kohya, LyCORIS, diffusers) or PEFT folder, with :strength where "
+           "it is not 1; may be given several times");
+  list.add("block_strength", blocks,
+           "PATTERN=strength: the adapters' strength in some layers, as a factor, for example "
+           "\"unet.up_blocks.*=0.5\"; may be given several times");
 }
 
 std::vector<pipeline::AdapterChoice> parse_adapters(const AdapterOptions& options) {

@@ -4,8 +4,7 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
+#include "ringlet/core/option.h"
 #include "ringlet/pipeline/merge.h"
 
 namespace ringlet::app {
@@ -15,7 +14,7 @@ struct AdapterOptions {
   std::vector<std::string> files;
   std::vector<std::string> blocks;
 
-  void add_to(CLI::App& app);
+  void add_to(OptionList& list);
 };
 
 /// Reads FILE or FILE:strength, and PATTERN=strength for blocks. Throws Error(invalid_argument |

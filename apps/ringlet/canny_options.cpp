@@ -4,10 +4,9 @@
 
 namespace ringlet::app {
 
-void add_canny(CLI::App& app, data::CannyThresholds& thresholds) {
-  app.add_option("--canny-low", thresholds.low, "Lower threshold of canny")->capture_default_str();
-  app.add_option("--canny-high", thresholds.high, "Upper threshold of canny")
-      ->capture_default_str();
+void add_canny(OptionList& list, data::CannyThresholds& thresholds) {
+  list.add("canny_low", thresholds.low, "Lower threshold of canny");
+  list.add("canny_high", thresholds.high, "Upper threshold of canny");
 }
 
 void check_canny(const CLI::App& app, bool finds_edges) {

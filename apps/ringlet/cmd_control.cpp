@@ -46,28 +46,30 @@ int make_signals(const ControlMakeOptions& o) {
 
 int cmd_control(int argc, char** argv) {
   const std::string word = argc > 1 ? argv[1] : "--help";
-  const bool help = word == "--help" || word == "-h";
+  const bool help = word == "--help" || word == "-h" || word == kAsMarkdown;
   if (!help && word != "make")
     throw Error(ErrorCode::invalid_argument, "\"" + word + "\"", "control has no such verb",
                 "use ringlet control make");
   ControlMakeOptions options;
+  OptionList list;
   CLI::App app(
       "Make control signals from pictures: a signal per picture, as OUT/name.png.\nExample:\n  "
       "ringlet control make --kind canny --images photos --out edges",
       "control make");
-  app.add_option("--kind", options.kind,
-                 "canny: edges; segmentation: of drawings, by colour; landmark: drawn from files; "
-                 "map: given maps, scaled and cut")
-      ->required();
-  app.add_option("--images", options.images, "Folder of pictures, or one")->required();
-  app.add_option("--given", options.given,
-                 "Folder with landmark files or maps, of the pictures' names");
-  app.add_option("--out", options.out, "Folder for the signals")->required();
-  app.add_option("--size", options.size,
-                 "Cut squares of so many pixels, as training does [the pictures' own sizes]");
-  add_canny(app, options.canny);
-  options.common.add_to(app);
-  if (const ParseResult done = help ? parse(app, argc, argv) : parse(app, argc - 1, argv + 1))
+  list.add("kind", options.kind,
+           "canny: edges; segmentation: of drawings, by colour; landmark: drawn from files; map: "
+           "given maps, scaled and cut")
+      .required();
+  list.add("images", options.images, "Folder of pictures, or one").required();
+  list.add("given", options.given, "Folder with landmark files or maps, of the pictures' names");
+  list.add("out", options.out, "Folder for the signals").required();
+  list.add("size", options.size, "Cut squares of so many pixels, as training does")
+      .within(Range::at_least(0))
+      .or_else("the pictures' own sizes");
+  add_canny(list, options.canny);
+  options.common.add_to(list);
+  if (const ParseResult done =
+          help ? parse(app, list, argc, argv) : parse(app, list, argc - 1, argv + 1))
     return *done;
   options.common.apply();
   catch_interrupts();

@@ -88,33 +88,31 @@ int convert(const ConvertOptions& o) {
 
 int cmd_convert(int argc, char** argv) {
   ConvertOptions options;
+  OptionList list;
   CLI::App app(
       "Turn an adapter into another program's file, or into another form.\nExamples:\n  ringlet "
       "convert --model MODEL --adapter runs/dog/adapter.safetensors --to peft --out dog-peft\n  "
       "ringlet convert --model MODEL --adapter a.safetensors --to kohya --as lora --rank 16 --out "
       "a-kohya.safetensors",
       "convert");
-  app.add_option("--model", options.model,
-                 "The model or network that the adapter is for, folder or file")
-      ->required();
-  options.adapters.add_to(app);
-  app.add_option("--to", options.to, "ringlet, peft (a folder), diffusers, kohya or lycoris")
-      ->required();
-  app.add_option("--out", options.out, "File, or folder for peft")->required();
-  app.add_option("--as", options.as,
-                 "Another form: lora (nearest low rank, the error is printed) or diff (whole "
-                 "differences)");
-  app.add_option("--rank", options.rank, "Rank of --as lora");
-  app.add_option("--max-error", options.max_error,
-                 "Instead of a rank: each layer's smallest rank with at most this relative error");
-  app.add_option(
-      "--metadata", options.metadata,
-      "What of the training goes along: none, minimum, or full (captions, folder names)");
-  app.add_option("--save-precision", options.save_precision,
-                 "fp32, fp16 or bf16; default: as read");
-  options.files.add_files(app);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("model", options.model, "The model or network that the adapter is for, folder or file")
+      .required();
+  options.adapters.add_to(list);
+  list.add("to", options.to, "ringlet, peft (a folder), diffusers, kohya or lycoris").required();
+  list.add("out", options.out, "File, or folder for peft").required();
+  list.add(
+      "as", options.as,
+      "Another form: lora (nearest low rank, the error is printed) or diff (whole differences)");
+  list.add("rank", options.rank, "Rank of --as lora").within(Range::at_least(0));
+  list.add("max_error", options.max_error,
+           "Instead of a rank: each layer's smallest rank with at most this relative error")
+      .within(Range::share());
+  list.add("metadata", options.metadata,
+           "What of the training goes along: none, minimum, or full (captions, folder names)");
+  list.add("save_precision", options.save_precision, "fp32, fp16 or bf16; default: as read");
+  options.files.add_files(list);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   return nn::with_ringlet_errors("convert", [&] { return convert(options); });
 }

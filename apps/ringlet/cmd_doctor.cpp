@@ -155,13 +155,14 @@ void print(const Json& r) {
 int cmd_doctor(int argc, char** argv) {
   CommonOptions common;
   bool no_probes = false;
+  OptionList list;
   CLI::App app(
       "Check this machine: versions, processor, memory, GPU, MPI, speed.\nExample:\n  "
       "ringlet doctor",
       "doctor");
-  app.add_flag("--no-probes", no_probes, "Leave the speed measurements out");
-  common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("no_probes", no_probes, "Leave the speed measurements out");
+  common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   common.apply();
   const Json report = examine(!no_probes, common.automatic_threads());
   if (common.json)

@@ -41,9 +41,9 @@ void print_help() {
 
 }  // namespace
 
-void EvalOutput::add_to(CLI::App& app) {
-  app.add_option("--result", json, "File for the numbers as JSON, with every sample's");
-  app.add_option("--html", html, "File for a page with the table and pictures");
+void EvalOutput::add_to(OptionList& list) {
+  list.add("result", json, "File for the numbers as JSON, with every sample's");
+  list.add("html", html, "File for a page with the table and pictures");
 }
 
 void EvalOutput::write(const eval::Evaluation& evaluation,
@@ -78,6 +78,10 @@ int cmd_eval(int argc, char** argv) {
     print_help();
     return 0;
   }
+  if (word == kAsMarkdown) {
+    for (const EvalVerb& verb : kEvalVerbs) verb.run(argc, argv);
+    return 0;
+  }
   std::vector<std::string> names;
   for (const EvalVerb& verb : kEvalVerbs) {
     if (word == verb.name) return verb.run(argc - 1, argv + 1);
@@ -90,15 +94,18 @@ int cmd_eval(int argc, char** argv) {
 int cmd_eval_difference(int argc, char** argv) {
   CommonOptions common;
   std::string first, second, html;
+  OptionList list;
   CLI::App app(
       "Compare two results of ringlet eval over the same samples: means of the differences, with "
       "intervals.\nExample:\n  ringlet eval difference lora.json tlora.json",
       "eval difference");
-  app.add_option("first", first, "Result (--result) of the first run")->required();
-  app.add_option("second", second, "Result of the second run, which is subtracted")->required();
-  app.add_option("--html", html, "File for a page with the differences");
-  common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("first", first, "Result (--result) of the first run").positional().required();
+  list.add("second", second, "Result of the second run, which is subtracted")
+      .positional()
+      .required();
+  list.add("html", html, "File for a page with the differences");
+  common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   common.apply();
   return nn::with_ringlet_errors("eval difference", [&] {
     const std::vector<eval::NamedDifference> differences =

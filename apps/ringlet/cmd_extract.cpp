@@ -36,49 +36,41 @@ struct ExtractOptions {
   std::size_t rows = 20;
 };
 
-void add_options(CLI::App& app, ExtractOptions& o) {
-  app.add_option("--base", o.base, "The model before: folder, checkpoint, or .safetensors file")
-      ->required();
-  app.add_option("--tuned", o.tuned, "The model after fine-tuning or merging")->required();
-  app.add_option("--out", o.out, "Adapter file, or folder for --compare")->required();
-  app.add_option("--method", o.method,
-                 "Parts such as lora(rank=8), trm(rank=2), tr(rank=6) joined by +, or an alias "
-                 "[lora(rank=8)]");
-  app.add_option("--budget", o.budget,
-                 "Parameters to spend, for example 0.4M: makes the residual, or without one the "
-                 "transform, as large as that allows");
-  app.add_option("--max-error", o.max_error,
-                 "For lora: the smallest rank of each layer within this relative error");
-  app.add_option("--compare", o.compare,
-                 "Several methods, separated by commas: error against parameters as table, CSV and "
-                 "picture");
-  app.add_option("--budgets", o.budgets, "Parameters to compare at, for example 0.1M,0.2M,0.4M");
-  repeatable(app.add_option("--targets", o.source.targets.presets,
-                            "Layers: attention, attention+ff, all-linear, all, text-encoder; may "
-                            "be given several times [attention; all of other files]"));
-  repeatable(app.add_option("--include", o.source.targets.include,
-                            "More layers, by glob over \"unet.down_blocks…\" or re:REGEX"));
-  repeatable(
-      app.add_option("--exclude", o.source.targets.exclude, "Fewer layers, by glob or re:REGEX"));
-  app.add_option("--component", o.source.component,
-                 "What the layers of a .safetensors file that is no model belong to, such as unet")
-      ->capture_default_str();
-  app.add_option("--steps", o.fit.steps, "Optimiser steps per layer, at most")
-      ->capture_default_str();
-  app.add_option(
-         "--tolerance", o.fit.tolerance,
-         "A fit has converged when 50 steps (10 of trm, 10 sweeps) lower its squared error by "
-         "a smaller share")
-      ->capture_default_str();
-  app.add_option("--seed", o.fit.seed, "Seed of the adapters' start")
-      ->transform(whole_number())
-      ->capture_default_str();
-  app.add_option("--layers", o.rows, "Layers to list, worst first; 0 = all")
-      ->transform(whole_number())
-      ->capture_default_str();
-  app.add_option("--save-precision", o.save_precision, "fp32, fp16 or bf16: type of what is saved")
-      ->capture_default_str();
-  o.files.add_files(app);
+void add_options(OptionList& list, ExtractOptions& o) {
+  list.add("base", o.base, "The model before: folder, checkpoint, or .safetensors file").required();
+  list.add("tuned", o.tuned, "The model after fine-tuning or merging").required();
+  list.add("out", o.out, "Adapter file, or folder for --compare").required();
+  list.add("method", o.method,
+           "Parts such as lora(rank=8), trm(rank=2), tr(rank=6) joined by +, or an alias")
+      .or_else("lora(rank=8)");
+  list.add("budget", o.budget,
+           "Parameters to spend, for example 0.4M: makes the residual, or without one the "
+           "transform, as large as that allows");
+  list.add("max_error", o.max_error,
+           "For lora: the smallest rank of each layer within this relative error")
+      .within(Range::inside(0, 1));
+  list.add(
+      "compare", o.compare,
+      "Several methods, separated by commas: error against parameters as table, CSV and picture");
+  list.add("budgets", o.budgets, "Parameters to compare at, for example 0.1M,0.2M,0.4M");
+  list.add("targets", o.source.targets.presets,
+           "Layers: attention, attention+ff, all-linear, all, text-encoder; may be given several "
+           "times")
+      .or_else("attention; all of other files");
+  list.add("include", o.source.targets.include,
+           "More layers, by glob over \"unet.down_blocks…\" or re:REGEX");
+  list.add("exclude", o.source.targets.exclude, "Fewer layers, by glob or re:REGEX");
+  list.add("component", o.source.component,
+           "What the layers of a .safetensors file that is no model belong to, such as unet");
+  list.add("steps", o.fit.steps, "Optimiser steps per layer, at most").within(Range::at_least(1));
+  list.add("tolerance", o.fit.tolerance,
+           "A fit has converged when 50 steps (10 of trm, 10 sweeps) lower its squared error by a "
+           "smaller share")
+      .within(Range::share());
+  list.add("seed", o.fit.seed, "Seed of the adapters' start");
+  list.add("layers", o.rows, "Layers to list, worst first; 0 = all");
+  list.add("save_precision", o.save_precision, "fp32, fp16 or bf16: type of what is saved");
+  o.files.add_files(list);
 }
 
 /// The texts between commas that no bracket encloses.
@@ -126,11 +118,6 @@ void check(ExtractOptions& o) {
          "for one adapter give --budget");
   refuse("--max-error", o.max_error && !o.budget.empty(), "and --budget exclude each other",
          "give one of them");
-  refuse("--max-error", o.max_error && !(*o.max_error > 0.0 && *o.max_error < 1.0),
-         "must lie between 0 and 1", "0.02 keeps 98 % of each layer's change");
-  refuse("--steps", o.fit.steps < 1, "must be at least 1", "");
-  refuse("--tolerance", !(o.fit.tolerance >= 0.0 && o.fit.tolerance < 1.0), "must lie in [0, 1)",
-         "");
   refuse("--component",
          o.source.component.empty() || o.source.component.find('.') != std::string::npos,
          "must be a name without dots", "for example --component unet");
@@ -288,6 +275,7 @@ int extract_run(ExtractOptions& o) {
 
 int cmd_extract(int argc, char** argv) {
   ExtractOptions options;
+  OptionList list;
   CLI::App app(
       "Turn the difference of two models into an adapter of any method, and say how near it comes. "
       "Layers that differ by the rounding of their storage types alone are left out."
@@ -295,9 +283,9 @@ int cmd_extract(int argc, char** argv) {
       "--out adapter.safetensors\n  ringlet extract --base MODEL --tuned FINE_TUNED --compare "
       "lora,trm+lora,oft --budgets 0.1M,0.4M --out comparison",
       "extract");
-  add_options(app, options);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  add_options(list, options);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("extract", [&] { return extract_run(options); });

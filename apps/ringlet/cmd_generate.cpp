@@ -29,70 +29,34 @@ struct GenerateOptions {
   service::PictureRequest request;
   service::PictureFiles output{.out = "pictures"};
   std::string prompts_file, output_type = "png";
-  SamplerOptions sampler;
   AdapterOptions adapters;
   std::vector<std::string> embeddings;
 };
 
-void add_model_options(CLI::App& app, GenerateOptions& o) {
-  app.add_option("--model", o.opened.model,
-                 "Model folder (diffusers) or single .safetensors checkpoint")
-      ->required();
-  o.adapters.add_to(app);
-  repeatable(app.add_option("--embedding", o.embeddings,
-                            "Textual-inversion file, :word where its own name is not wanted; "
-                            "may be given several times"));
-  o.files.add_files(app);
-  o.files.add_prediction(app);
-  app.add_flag("--low-memory", o.opened.load.low_memory,
-               "Keep 16-bit weights as stored and code large images in tiles; slower");
+void add_model_options(OptionList& list, GenerateOptions& o) {
+  list.add("model", o.opened.model, "Model folder (diffusers) or single .safetensors checkpoint")
+      .required();
+  o.adapters.add_to(list);
+  list.add(
+      "embedding", o.embeddings,
+      "Textual-inversion file, :word where its own name is not wanted; may be given several times");
+  o.files.add_files(list);
+  o.files.add_prediction(list);
+  list.add("low_memory", o.opened.load.low_memory,
+           "Keep 16-bit weights as stored and code large images in tiles; slower");
 }
 
-void add_picture_options(CLI::App& app, GenerateOptions& o) {
-  service::PictureRequest& r = o.request;
-  repeatable(app.add_option("--prompt", r.prompts, "What to show; may be given several times"));
-  app.add_option("--prompts", o.prompts_file, "Text file with one prompt a line");
-  app.add_option("--negative-prompt", r.negative_prompt, "What not to show");
-  app.add_option("--steps", r.steps, "Sampling steps")->capture_default_str();
-  o.sampler.add_to(app);
-  app.add_option("--guidance", r.guidance,
-                 "Classifier-free guidance scale; 1 = off [7.5, or 5 for SDXL]");
-  app.add_option("--guidance-rescale", r.guidance_rescale,
-                 "Share of guidance brought back to the prompt's contrast, 0 to 1")
-      ->capture_default_str();
-  app.add_option("--eta", r.eta, "Randomness of ddim, 0 to 1")->capture_default_str();
-  app.add_option("--seed", r.seed, "Seed of the first image; the next has seed + 1 [random]")
-      ->transform(whole_number());
-  app.add_option("--images", r.images, "Images per prompt")->capture_default_str();
-  app.add_option("--batch-size", r.batch_size, "Images computed at a time; changes none of them")
-      ->capture_default_str();
-  app.add_option("--width", r.width, "Pixels [the model's own]");
-  app.add_option("--height", r.height, "Pixels [the model's own]");
-  add_clip_skip(app, r.clip_skip);
+void add_picture_options(OptionList& list, GenerateOptions& o) {
+  service::describe(list, o.request);
+  list.add("prompts", o.prompts_file, "Text file with one prompt a line");
+  list.add("controlnet", o.opened.controlnet,
+           "ControlNet folder (diffusers) that sees --control-image");
 }
 
-void add_start_and_output_options(CLI::App& app, GenerateOptions& o) {
-  service::PictureRequest& r = o.request;
-  app.add_option("--init-image", r.init_image, "Picture to start from (image to image)");
-  app.add_option("--strength", r.strength, "How much of it is made anew, 0 to 1 [0.8]");
-  app.add_option("--mask-image", r.mask_image,
-                 "Inpainting models: white parts of --init-image are painted anew");
-  app.add_option("--control-image", r.control_image,
-                 "Edges, map or landmarks that the picture is to follow, for an adapter that was "
-                 "trained with --control, or for --controlnet");
-  app.add_option("--control", r.control,
-                 "canny or segmentation: --control-image is a plain picture, from which the signal "
-                 "is made [it is the signal]");
-  add_canny(app, r.canny);
-  app.add_option("--controlnet", o.opened.controlnet,
-                 "ControlNet folder (diffusers) that sees --control-image");
-  app.add_option("--control-strength", r.control_strength, "Of --control-image, 0 to 2 [1]");
-  app.add_option("--latents", r.latents,
-                 "Start noise: a safetensors file with \"latents\" [images, 4, h/8, w/8]");
-  app.add_option("--out", o.output.out, "File (one image), or folder")->capture_default_str();
-  app.add_option("--output-type", o.output_type, "png, or latent (a safetensors file)")
-      ->capture_default_str();
-  app.add_flag("--grid", o.output.grid, "Also put all images into one");
+void add_output_options(OptionList& list, GenerateOptions& o) {
+  list.add("out", o.output.out, "File (one image), or folder");
+  list.add("output_type", o.output_type, "png, or latent (a safetensors file)");
+  list.add("grid", o.output.grid, "Also put all images into one");
 }
 
 /// From the command line, perhaps as "$(cat FILE)", and from the file.
@@ -120,8 +84,6 @@ service::EmbeddingChoice parse_embedding(const std::string& text) {
 /// the model is loaded.
 void translate(GenerateOptions& o) {
   read_prompts(o);
-  o.request.sampler = o.sampler.sampler;
-  o.request.spacing = o.sampler.spacing;
   service::check(o.request);
   if (!o.opened.controlnet.empty() && o.request.control_image.empty())
     throw Error(ErrorCode::invalid_argument, "--control-image",
@@ -180,15 +142,16 @@ int generate(GenerateOptions& o) {
 
 int cmd_generate(int argc, char** argv) {
   GenerateOptions options;
+  OptionList list;
   CLI::App app(
       "Make pictures from text.\nExample:\n  ringlet generate --model MODEL --prompt \"a "
       "photo of a cat\" --steps 30 --sampler dpmpp-2m --seed 1 --out cat.png",
       "generate");
-  add_model_options(app, options);
-  add_picture_options(app, options);
-  add_start_and_output_options(app, options);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  add_model_options(list, options);
+  add_picture_options(list, options);
+  add_output_options(list, options);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("generate", [&] {

@@ -184,20 +184,20 @@ void check_given(const CLI::App& app, const InspectOptions& o) {
 
 int cmd_inspect(int argc, char** argv) {
   InspectOptions options;
+  OptionList list;
   CLI::App app(
       "Say what a model, checkpoint, adapter or tokenizer holds.\nExamples:\n  ringlet "
       "inspect model.safetensors\n  ringlet inspect MODEL --tokens \"a photo of sks dog\"\n  "
       "ringlet inspect lora.safetensors --model MODEL",
       "inspect");
-  app.add_option("path", options.path, "File or folder")->required();
-  app.add_option("--tokens", options.tokens, "Show how the tokenizer splits this text");
-  app.add_option("--tokens-file", options.tokens_file, "The same for every line of a text file");
-  app.add_option("--model", options.model,
-                 "For an adapter: how it is understood for this model (program, methods, axes, "
-                 "scales)");
-  options.files.add_files(app);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("path", options.path, "File or folder").positional().required();
+  list.add("tokens", options.tokens, "Show how the tokenizer splits this text");
+  list.add("tokens_file", options.tokens_file, "The same for every line of a text file");
+  list.add("model", options.model,
+           "For an adapter: how it is understood for this model (program, methods, axes, scales)");
+  options.files.add_files(list);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   check_given(app, options);
   if (!options.model.empty())

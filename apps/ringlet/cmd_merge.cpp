@@ -43,6 +43,7 @@ int merge(const MergeOptions& o) {
 
 int cmd_merge(int argc, char** argv) {
   MergeOptions options;
+  OptionList list;
   CLI::App app(
       "Write adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
       "runs/dog/adapter.safetensors --out merged\n  ringlet merge --model MODEL --adapter a:0.7 "
@@ -51,18 +52,17 @@ int cmd_merge(int argc, char** argv) {
       ".safetensors file whose tensors the adapter names: a U-Net of diffusers, a text encoder, "
       "GPT-2, BERT, anything else.",
       "merge");
-  app.add_option("--model", options.model, "Model folder, single checkpoint, or .safetensors file")
-      ->required();
-  options.adapters.add_to(app);
-  app.add_option("--out", options.out, "Folder, or .safetensors file for single-file models")
-      ->required();
-  options.files.add_files(app);
-  app.add_flag("--into-adapter", options.into_adapter,
-               "Write one adapter that does what all do together, exactly, instead of a model");
-  app.add_flag("--no-check", options.no_check,
-               "Do not compare pictures of the merged and the unmerged model");
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("model", options.model, "Model folder, single checkpoint, or .safetensors file")
+      .required();
+  options.adapters.add_to(list);
+  list.add("out", options.out, "Folder, or .safetensors file for single-file models").required();
+  options.files.add_files(list);
+  list.add("into_adapter", options.into_adapter,
+           "Write one adapter that does what all do together, exactly, instead of a model");
+  list.add("no_check", options.no_check,
+           "Do not compare pictures of the merged and the unmerged model");
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   return nn::with_ringlet_errors("merge", [&] { return merge(options); });
 }

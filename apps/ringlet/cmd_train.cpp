@@ -28,105 +28,94 @@ struct TrainOptions {
   std::int64_t validation_pictures = 0;
 };
 
-void add_model_options(CLI::App& app, TrainOptions& o) {
-  app.add_option("--model", o.model, "Model folder (diffusers) or single .safetensors checkpoint");
-  app.add_option("--init", o.init,
-                 "Model folder whose parts may lack weights: those start at random");
-  o.files.add_files(app);
-  o.files.add_prediction(app);
+void add_model_options(OptionList& list, TrainOptions& o) {
+  list.add("model", o.model, "Model folder (diffusers) or single .safetensors checkpoint");
+  list.add("init", o.init, "Model folder whose parts may lack weights: those start at random");
+  o.files.add_files(list);
+  o.files.add_prediction(list);
   o.training.add_method(
-      app, o.run,
+      list, o.run,
       "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined by +, an "
       "alias (tlora, tlora-star), full for all weights, or none for a ControlNet alone",
       "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder; may be given "
-      "several "
-      "times [attention]");
-  app.add_flag("--train-text-encoder", o.task.train_text_encoder,
-               "The text encoder learns as well");
+      "several times",
+      "attention");
+  list.add("train_text_encoder", o.task.train_text_encoder, "The text encoder learns as well")
+      .repeated("text encoder");
 }
 
-void add_data_options(CLI::App& app, TrainOptions& o) {
-  app.add_option("--instance-images", o.instance_images,
-                 "Folder with the training pictures: .png, .jpg, .webp or .bmp files")
-      ->required();
-  app.add_option("--instance-prompt", o.task.instance_prompt,
-                 "Caption of pictures that have no .txt or .caption file beside them");
-  app.add_option("--class-prompt", o.task.class_prompt,
-                 "Prior preservation: what the class looks like, for example \"a photo of a dog\"");
-  app.add_option("--class-images", o.class_images,
-                 "Folder with class pictures; missing ones are made [OUT/class_images]");
-  app.add_option("--class-count", o.task.class_count,
-                 "Class pictures to use, the first by name where there are more")
-      ->capture_default_str();
-  app.add_option("--prior-weight", o.task.loss.prior_weight, "Weight of the class pictures' loss")
-      ->capture_default_str();
-  app.add_option("--repeats", o.task.repeats, "How often an epoch shows each picture")
-      ->capture_default_str();
-  app.add_option("--resolution", o.resolution, "Pixels of a side [the model's own]");
-  app.add_option("--crop", o.crop, "centre, or random: eight places of each picture")
-      ->capture_default_str();
-  app.add_flag("--flip", o.task.crop.flip, "Also show pictures mirrored");
-  app.add_option("--cache", o.cache, "Folder that keeps encoded pictures for later runs");
+void add_data_options(OptionList& list, TrainOptions& o) {
+  list.add("instance_images", o.instance_images,
+           "Folder with the training pictures: .png, .jpg, .webp or .bmp files")
+      .required();
+  list.add("instance_prompt", o.task.instance_prompt,
+           "Caption of pictures that have no .txt or .caption file beside them");
+  list.add("class_prompt", o.task.class_prompt,
+           "Prior preservation: what the class looks like, for example \"a photo of a dog\"")
+      .repeated();
+  list.add("class_images", o.class_images, "Folder with class pictures; missing ones are made")
+      .or_else("OUT/class_images");
+  list.add("class_count", o.task.class_count,
+           "Class pictures to use, the first by name where there are more")
+      .within(Range::at_least(1))
+      .repeated();
+  list.add("prior_weight", o.task.loss.prior_weight, "Weight of the class pictures' loss")
+      .within(Range::at_least(0))
+      .repeated();
+  list.add("repeats", o.task.repeats, "How often an epoch shows each picture");
+  list.add("resolution", o.resolution, "Pixels of a side").or_else("the model's own").repeated();
+  list.add("crop", o.crop, "centre, or random: eight places of each picture").repeated();
+  list.add("flip", o.task.crop.flip, "Also show pictures mirrored").repeated();
+  list.add("cache", o.cache, "Folder that keeps encoded pictures for later runs");
 }
 
-void add_control_options(CLI::App& app, TrainOptions& o) {
-  app.add_option("--control", o.control,
-                 "Pictures that follow a signal: canny, segmentation, landmark or map");
-  app.add_option("--control-images", o.control_images,
-                 "Folder with the signals, one file per picture, of the same name: maps, or "
-                 ".json/.pts landmarks; canny and segmentation are computed without it");
-  app.add_option("--control-network", o.control_network,
-                 "encoder: a small one that is trained with the adapter and saved in its file; "
-                 "controlnet: a ControlNet, saved beside it as diffusers reads it")
-      ->capture_default_str();
-  add_canny(app, o.canny);
-  app.add_option("--validation-pictures", o.validation_pictures,
-                 "Pictures held out, two at least, to show and to measure whether the signal is "
-                 "followed: they take the place of sample prompts; 0 = no samples")
-      ->capture_default_str();
+void add_control_options(OptionList& list, TrainOptions& o) {
+  list.add("control", o.control,
+           "Pictures that follow a signal: canny, segmentation, landmark or map")
+      .repeated();
+  list.add("control_images", o.control_images,
+           "Folder with the signals, one file per picture, of the same name: maps, or .json/.pts "
+           "landmarks; canny and segmentation are computed without it");
+  list.add("control_network", o.control_network,
+           "encoder: a small one that is trained with the adapter and saved in its file; "
+           "controlnet: a ControlNet, saved beside it as diffusers reads it")
+      .repeated();
+  add_canny(list, o.canny);
+  list.add("validation_pictures", o.validation_pictures,
+           "Pictures held out, two at least, to show and to measure whether the signal is "
+           "followed: they take the place of sample prompts; 0 = no samples");
 }
 
-void add_loop_options(CLI::App& app, TrainOptions& o) {
+void add_loop_options(OptionList& list, TrainOptions& o) {
   train::DiffusionLossOptions& l = o.task.loss;
-  o.training.add_loop(app, o.run.trainer, o.run.batch_size, "Pictures at a time");
-  app.add_flag("--gradient-checkpointing", o.task.gradient_checkpointing,
-               "Less memory for more time: compute activations twice");
-  app.add_option("--min-snr-gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
-      ->capture_default_str();
-  app.add_option("--noise-offset", l.noise_offset, "Deviation of a constant per channel")
-      ->capture_default_str();
-  app.add_option("--caption-dropout", l.caption_dropout, "Share of empty captions")
-      ->capture_default_str();
-  add_clip_skip(app, l.clip_skip);
+  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Pictures at a time");
+  list.add("gradient_checkpointing", o.task.gradient_checkpointing,
+           "Less memory for more time: compute activations twice");
+  list.add("min_snr_gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
+      .within(Range::at_least(0))
+      .repeated("min-SNR gamma");
+  list.add("noise_offset", l.noise_offset, "Deviation of a constant per channel")
+      .within(Range::at_least(0))
+      .repeated();
+  list.add("caption_dropout", l.caption_dropout, "Share of empty captions")
+      .within(Range::share())
+      .repeated();
+  add_clip_skip(list, l.clip_skip);
 }
 
-void add_output_options(CLI::App& app, TrainOptions& o) {
-  o.training.add_output(app, o.run.trainer);
-  repeatable(
-      app.add_option("--sample-prompt", o.task.samples.prompts,
-                     "Prompt of sample pictures; may be given several times [the captions; with "
-                     "--control the validation pictures instead]"));
-  app.add_option("--sample-every", o.run.observe_every,
-                 "Steps between sample grids; 0 = before and after only")
-      ->capture_default_str();
-  app.add_option("--sample-images", o.task.samples.images, "Pictures per sample prompt")
-      ->capture_default_str();
-  app.add_option("--sample-steps", o.task.samples.steps, "Sampling steps")->capture_default_str();
-  app.add_option("--sample-guidance", o.task.samples.guidance, "Guidance scale of samples")
-      ->capture_default_str();
-  app.add_option("--sample-seed", o.task.samples.seed, "First seed of samples")
-      ->capture_default_str();
-}
-
-void check_numbers(const train::RunOptions& run, const train::TextToImageOptions& task) {
-  check_share("--caption-dropout", task.loss.caption_dropout);
-  check_not_negative("--prior-weight", task.loss.prior_weight);
-  check_not_negative("--min-snr-gamma", task.loss.min_snr_gamma);
-  check_not_negative("--noise-offset", task.loss.noise_offset);
-  check_not_negative("--sample-every", static_cast<double>(run.observe_every));
-  if (task.class_count < 1 || task.samples.images < 1 || task.samples.steps < 1)
-    throw Error(ErrorCode::invalid_argument, "--class-count, --sample-images, --sample-steps",
-                "must be at least 1");
+void add_output_options(OptionList& list, TrainOptions& o) {
+  o.training.add_output(list);
+  list.add("sample_prompt", o.task.samples.prompts,
+           "Prompt of sample pictures; may be given several times")
+      .or_else("the captions; with --control the validation pictures instead");
+  list.add("sample_every", o.run.observe_every,
+           "Steps between sample grids; 0 = before and after only")
+      .within(Range::at_least(0));
+  list.add("sample_images", o.task.samples.images, "Pictures per sample prompt")
+      .within(Range::at_least(1));
+  list.add("sample_steps", o.task.samples.steps, "Sampling steps").within(Range::at_least(1));
+  list.add("sample_guidance", o.task.samples.guidance, "Guidance scale of samples");
+  list.add("sample_seed", o.task.samples.seed, "First seed of samples");
 }
 
 /// Brings the words of the command line into the library's terms.
@@ -160,7 +149,6 @@ void translate(TrainOptions& o) {
     task.control = {settings, pipeline::control_kind_from_name(o.control_network),
                     o.validation_pictures, service::control_metric(settings)};
   }
-  check_numbers(run, task);
 }
 
 /// Options that would be passed over.
@@ -183,25 +171,26 @@ void check_given(const CLI::App& app, const TrainOptions& o) {
 
 int cmd_train(int argc, char** argv) {
   TrainOptions options;
+  OptionList list;
   CLI::App app(
       "Teach a model a subject or style from a folder of pictures.\nExample:\n  ringlet train "
       "--model MODEL --instance-images photos --instance-prompt \"a photo of sks dog\" --method "
       "\"trm(rank=2)+tr(rank=6)\" --steps 800 --out runs/dog",
       "train");
-  add_model_options(app, options);
-  add_data_options(app, options);
-  add_control_options(app, options);
-  add_loop_options(app, options);
-  add_output_options(app, options);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  add_model_options(list, options);
+  add_data_options(list, options);
+  add_control_options(list, options);
+  add_loop_options(list, options);
+  add_output_options(list, options);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("train", [&] {
     check_given(app, options);
     translate(options);
     return carry_out(options.run, train::text_to_image(options.task), options.training,
-                     options.common);
+                     options.common, list);
   });
 }
 

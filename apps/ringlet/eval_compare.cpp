@@ -200,8 +200,6 @@ void report(const eval::Recipe& recipe, const CompareOptions& o) {
 }
 
 int compare(const CompareOptions& o) {
-  if (o.jobs < 1 || o.jobs > 1024)
-    throw Error(ErrorCode::invalid_argument, "--jobs", "must lie between 1 and 1024");
   if (!o.common.precision.empty())
     throw Error(ErrorCode::invalid_argument, "--precision", "is the recipe's to say",
                 "write precision = \"" + o.common.precision + "\" into its [train] and [eval]");
@@ -227,6 +225,7 @@ int compare(const CompareOptions& o) {
 
 int cmd_eval_compare(int argc, char** argv) {
   CompareOptions options;
+  OptionList list;
   CLI::App app(
       "Train every method of a recipe, with a search for its learning rate and several seeds, "
       "measure them, and report. What is done stays done: the same command goes on after a stop, "
@@ -234,14 +233,14 @@ int cmd_eval_compare(int argc, char** argv) {
       "eval "
       "compare examples/paper/control-starter.toml --out runs/control",
       "eval compare");
-  app.add_option("recipe", options.recipe, "Recipe (TOML)")->required();
-  app.add_option("--out", options.out, "Folder for cells and report")->required();
-  app.add_option("--jobs", options.jobs, "Cells at a time; each gets its share of the cores")
-      ->capture_default_str();
-  app.add_flag("--report-only", options.report_only, "Report on what has been measured so far");
-  app.add_flag("--dry-run", options.dry_run, "Show the runs and stop");
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("recipe", options.recipe, "Recipe (TOML)").positional().required();
+  list.add("out", options.out, "Folder for cells and report").required();
+  list.add("jobs", options.jobs, "Cells at a time; each gets its share of the cores")
+      .within(Range::between(1, 1024));
+  list.add("report_only", options.report_only, "Report on what has been measured so far");
+  list.add("dry_run", options.dry_run, "Show the runs and stop");
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("eval compare", [&] { return compare(options); });

@@ -41,59 +41,54 @@ struct EvalControlOptions {
   double strength = 1.0;
 };
 
-void add_making(CLI::App& app, EvalControlOptions& o) {
-  o.making.add_model(app,
+void add_making(OptionList& list, EvalControlOptions& o) {
+  o.making.add_model(list,
                      "The model that makes them; captions come from the references' .txt files");
-  app.add_option("--controlnet", o.controlnet,
-                 "ControlNet folder, in place of an adapter's encoder");
-  app.add_option("--control-images", o.control_images,
-                 "Folder of given signals [canny and segmentation are made from the references]");
-  app.add_option("--prompt", o.prompt, "Prompt of references without a .txt file");
-  o.making.add_sampling(app, "Pictures to make per reference");
-  app.add_option("--control-strength", o.strength, "Of the signal, 0 to 2")->capture_default_str();
-  o.making.add_seed(app);
+  list.add("controlnet", o.controlnet, "ControlNet folder, in place of an adapter's encoder");
+  list.add("control_images", o.control_images, "Folder of given signals")
+      .or_else("canny and segmentation are made from the references");
+  list.add("prompt", o.prompt, "Prompt of references without a .txt file");
+  o.making.add_sampling(list, "Pictures to make per reference");
+  list.add("control_strength", o.strength, "Of the signal").within(Range::between(0, 2));
+  o.making.add_seed(list);
 }
 
-void add_options(CLI::App& app, EvalControlOptions& o) {
-  app.add_option("--kind", o.kind, "canny, segmentation or landmark")->required();
-  app.add_option("--reference", o.reference,
-                 "Folder of the pictures that the signals were made from");
-  app.add_option("--generated", o.generated,
-                 "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
-      ->required();
-  app.add_option("--size", o.size,
-                 "Bring both to squares of so many pixels [the model's own; without --model they "
-                 "must be alike]");
-  add_canny(app, o.canny);
-  app.add_option("--labels", o.labels,
-                 "segmentation: folder of the true label maps, grey or palette PNGs whose stored "
-                 "numbers are the classes [drawings are segmented by colour]");
-  app.add_option("--found-labels", o.found_labels,
-                 "segmentation: folder of the label maps that a segmenter found in the generated "
-                 "pictures, whose classes count from 0");
-  app.add_option("--segmenter", o.segmenter,
-                 "segmentation: folder of a SegFormer that finds the classes in the generated "
-                 "pictures, such as nvidia/segformer-b4-finetuned-ade-512-512");
-  app.add_flag("--labels-from-one", o.labels_from_one,
-               "segmentation: label 0 of the true maps is ignored and their classes count from 1, "
-               "as in ADE20K");
-  app.add_option("--classes", o.classes,
-                 "segmentation: how many classes the maps have, 150 for ADE20K");
-  app.add_option("--landmarks", o.landmarks,
-                 "landmark: folder of the true landmarks, in the references' pixels (with "
-                 "neither --size nor --model in those of the generated pictures)");
-  app.add_option(
-      "--found-landmarks", o.found_landmarks,
-      "landmark: folder of the landmarks that a detector found in the generated pictures, under "
-      "their names; no file or an empty list where it found none");
-  app.add_option(
-      "--find-with", o.find_with,
-      "landmark, or segmentation with --labels: program that looks at the generated pictures. It "
-      "is "
-      "called with their folder and that of --found-landmarks or --found-labels [found, in "
-      "--generated], into which it writes what it finds");
-  o.output.add_to(app);
-  add_group(app, kMaking, [&] { add_making(app, o); });
+void add_options(OptionList& list, EvalControlOptions& o) {
+  list.add("kind", o.kind, "canny, segmentation or landmark").required();
+  list.add("reference", o.reference, "Folder of the pictures that the signals were made from");
+  list.add("generated", o.generated,
+           "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
+      .required();
+  list.add("size", o.size, "Bring both to squares of so many pixels")
+      .within(Range::at_least(0))
+      .or_else("the model's own; without --model they must be alike");
+  add_canny(list, o.canny);
+  list.add("labels", o.labels,
+           "segmentation: folder of the true label maps, grey or palette PNGs whose stored numbers "
+           "are the classes")
+      .or_else("drawings are segmented by colour");
+  list.add("found_labels", o.found_labels,
+           "segmentation: folder of the label maps that a segmenter found in the generated "
+           "pictures, whose classes count from 0");
+  list.add("segmenter", o.segmenter,
+           "segmentation: folder of a SegFormer that finds the classes in the generated pictures, "
+           "such as nvidia/segformer-b4-finetuned-ade-512-512");
+  list.add("labels_from_one", o.labels_from_one,
+           "segmentation: label 0 of the true maps is ignored and their classes count from 1, as "
+           "in ADE20K");
+  list.add("classes", o.classes, "segmentation: how many classes the maps have, 150 for ADE20K");
+  list.add("landmarks", o.landmarks,
+           "landmark: folder of the true landmarks, in the references' pixels (with neither --size "
+           "nor --model in those of the generated pictures)");
+  list.add("found_landmarks", o.found_landmarks,
+           "landmark: folder of the landmarks that a detector found in the generated pictures, "
+           "under their names; no file or an empty list where it found none");
+  list.add("find_with", o.find_with,
+           "landmark, or segmentation with --labels: program that looks at the generated pictures. "
+           "It is called with their folder and that of --found-landmarks or --found-labels [found, "
+           "in --generated], into which it writes what it finds");
+  o.output.add_to(list);
+  list.in_group(kMaking, [&] { add_making(list, o); });
 }
 
 service::ControlPictures control_pictures(const EvalControlOptions& o) {
@@ -156,8 +151,6 @@ void check(const EvalControlOptions& o) {
   if (o.kind != "canny" && o.kind != "segmentation" && o.kind != "landmark")
     throw Error(ErrorCode::invalid_argument, "--kind", "\"" + o.kind + "\" is not known",
                 "use canny, segmentation or landmark");
-  if (o.making.samples < 1 || o.size < 0)
-    throw Error(ErrorCode::invalid_argument, "--samples, --size", "must be positive");
   if (!o.making.model.empty()) need(o.reference, "--reference", "--model");
   check_truth(o);
   if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))
@@ -293,14 +286,15 @@ int eval_control(const EvalControlOptions& o) {
 
 int cmd_eval_control(int argc, char** argv) {
   EvalControlOptions options;
+  OptionList list;
   CLI::App app(
       "Measure whether pictures follow their control signals, and make the pictures first with "
       "--model.\nExample:\n  ringlet eval control --kind canny --reference photos --model MODEL "
       "--adapter runs/edges/adapter.safetensors --generated made --result edges.json",
       "eval control");
-  add_options(app, options);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  add_options(list, options);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("eval control", [&] {

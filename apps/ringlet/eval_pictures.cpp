@@ -4,25 +4,23 @@
 
 namespace ringlet::app {
 
-void MakingOptions::add_model(CLI::App& app, const char* model_help) {
-  app.add_option("--model", model, model_help);
-  files.add_files(app);
-  files.add_prediction(app);
-  adapters.add_to(app);
+void MakingOptions::add_model(OptionList& list, const char* model_help) {
+  list.add("model", model, model_help);
+  files.add_files(list);
+  files.add_prediction(list);
+  adapters.add_to(list);
 }
 
-void MakingOptions::add_sampling(CLI::App& app, const char* samples_help) {
-  app.add_option("--samples", samples, samples_help)->capture_default_str();
-  app.add_option("--steps", steps, "Sampling steps")->capture_default_str();
-  sampler.add_to(app);
-  app.add_option("--guidance", guidance, "Guidance scale")->capture_default_str();
-  add_clip_skip(app, clip_skip);
+void MakingOptions::add_sampling(OptionList& list, const char* samples_help) {
+  list.add("samples", samples, samples_help);
+  list.add("steps", steps, "Sampling steps");
+  sampler.add_to(list);
+  list.add("guidance", guidance, "Guidance scale");
+  add_clip_skip(list, clip_skip);
 }
 
-void MakingOptions::add_seed(CLI::App& app) {
-  app.add_option("--seed", seed, "Seed of the first sample; the next has seed + 1")
-      ->transform(whole_number())
-      ->capture_default_str();
+void MakingOptions::add_seed(OptionList& list) {
+  list.add("seed", seed, "Seed of the first sample; the next has seed + 1");
 }
 
 service::EvaluationPictures MakingOptions::pictures(const CommonOptions& common,

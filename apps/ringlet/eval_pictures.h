@@ -32,9 +32,9 @@ struct MakingOptions {
   explicit MakingOptions(std::int64_t usual_samples) : samples(usual_samples) {}
 
   /// The options of the model, --samples, and those of the sampler: a verb adds its own in between.
-  void add_model(CLI::App& app, const char* model_help);
-  void add_sampling(CLI::App& app, const char* samples_help);
-  void add_seed(CLI::App& app);
+  void add_model(OptionList& list, const char* model_help);
+  void add_sampling(OptionList& list, const char* samples_help);
+  void add_seed(OptionList& list);
 
   /// What is made into `folder`. Throws Error(invalid_argument | not_found).
   service::EvaluationPictures pictures(const CommonOptions& common,

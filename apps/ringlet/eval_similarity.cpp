@@ -89,21 +89,20 @@ int similarity(SimilarityOptions& o) {
 
 int cmd_eval_similarity(int argc, char** argv) {
   SimilarityOptions options;
+  OptionList list;
   CLI::App app(
       "Cosines of sentences by a network of sentences (BERT or RoBERTa, in a folder of "
       "sentence-transformers or transformers).\nExample:\n  ringlet eval similarity --model "
       "all-MiniLM-L6-v2 \"The weather is lovely today.\" \"It's so sunny outside!\"",
       "eval similarity");
-  app.add_option("--model", options.model, "Folder with config.json and model.safetensors")
-      ->required();
-  options.adapters.add_to(app);
-  app.get_option("--adapter")->allow_extra_args(false);  // sentences follow
-  app.add_option("--file", options.file, "A text file with a sentence a line");
-  app.add_option("--length", options.length,
-                 "Tokens of a sentence, at most [what the folder says, else 128]");
-  app.add_option("sentences", options.sentences, "The sentences");
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("model", options.model, "Folder with config.json and model.safetensors").required();
+  options.adapters.add_to(list);
+  list.add("file", options.file, "A text file with a sentence a line");
+  list.add("length", options.length, "Tokens of a sentence, at most")
+      .or_else("what the folder says, else 128");
+  list.add("sentences", options.sentences, "The sentences").positional();
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   return nn::with_ringlet_errors("eval similarity", [&] { return similarity(options); });
 }

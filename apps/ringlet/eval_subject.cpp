@@ -28,39 +28,38 @@ struct EvalSubjectOptions {
   std::string prompts, subject;
 };
 
-void add_making(CLI::App& app, EvalSubjectOptions& o) {
-  o.making.add_model(app, "The model that makes them");
-  app.add_option("--prompts", o.prompts,
-                 "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands "
-                 "for --subject");
-  app.add_option("--subject", o.subject, "Token and class, such as \"sks dog\"");
-  o.making.add_sampling(app, "Pictures to make per prompt");
-  o.making.add_seed(app);
+void add_making(OptionList& list, EvalSubjectOptions& o) {
+  o.making.add_model(list, "The model that makes them");
+  list.add("prompts", o.prompts,
+           "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands for "
+           "--subject");
+  list.add("subject", o.subject, "Token and class, such as \"sks dog\"");
+  o.making.add_sampling(list, "Pictures to make per prompt");
+  o.making.add_seed(list);
 }
 
-void add_options(CLI::App& app, EvalSubjectOptions& o) {
-  app.add_option("--generated", o.generated,
-                 "Folder of generated pictures, or of a folder per subject")
-      ->required();
-  app.add_option("--reference", o.reference, "Folder of real pictures, likewise")->required();
-  app.add_option("--dino", o.dino, "Folder of a DINO network: facebook/dino-vits16, dinov2-…");
-  app.add_option("--clip", o.clip, "Folder of a CLIP network: openai/clip-vit-base-patch32, …");
-  app.add_option("--lpips", o.lpips,
-                 "Folder of LPIPS weights, for DIV as DreamBooth states it: backbone.safetensors "
-                 "and linear.safetensors");
-  app.add_option("--captions", o.captions,
-                 "File with captions, one a line: the share of pictures whose own prompt is nearer "
-                 "than all of them, by --clip");
-  app.add_option("--token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
-  app.add_option("--prior", o.prior,
-                 "Folder of pictures of the class, made with the adapter (with several subjects a "
-                 "folder for each): prior preservation");
-  app.add_option("--drift-with", o.drift_with,
-                 "Folder of pictures of unrelated prompts, made with the adapter …");
-  app.add_option("--drift-without", o.drift_without,
-                 "… and of the same prompts and seeds without it, of the same names: drift");
-  o.output.add_to(app);
-  add_group(app, kMaking, [&] { add_making(app, o); });
+void add_options(OptionList& list, EvalSubjectOptions& o) {
+  list.add("generated", o.generated, "Folder of generated pictures, or of a folder per subject")
+      .required();
+  list.add("reference", o.reference, "Folder of real pictures, likewise").required();
+  list.add("dino", o.dino, "Folder of a DINO network: facebook/dino-vits16, dinov2-…");
+  list.add("clip", o.clip, "Folder of a CLIP network: openai/clip-vit-base-patch32, …");
+  list.add("lpips", o.lpips,
+           "Folder of LPIPS weights, for DIV as DreamBooth states it: backbone.safetensors and "
+           "linear.safetensors");
+  list.add("captions", o.captions,
+           "File with captions, one a line: the share of pictures whose own prompt is nearer than "
+           "all of them, by --clip");
+  list.add("token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
+  list.add("prior", o.prior,
+           "Folder of pictures of the class, made with the adapter (with several subjects a folder "
+           "for each): prior preservation");
+  list.add("drift_with", o.drift_with,
+           "Folder of pictures of unrelated prompts, made with the adapter …");
+  list.add("drift_without", o.drift_without,
+           "… and of the same prompts and seeds without it, of the same names: drift");
+  o.output.add_to(list);
+  list.in_group(kMaking, [&] { add_making(list, o); });
 }
 
 std::vector<std::string> prompts_of(const EvalSubjectOptions& o) {
@@ -105,8 +104,6 @@ SubjectMaterial material_of(const EvalSubjectOptions& o) {
 
 /// What can be refused before pictures are made.
 void check(const EvalSubjectOptions& o) {
-  if (o.making.samples < 1)
-    throw Error(ErrorCode::invalid_argument, "--samples", "must be at least 1");
   if (o.drift_with.empty() != o.drift_without.empty())
     throw Error(ErrorCode::invalid_argument, "--drift-with, --drift-without", "go together");
   if (!o.captions.empty() && o.clip.empty())
@@ -173,6 +170,7 @@ int eval_subject(const EvalSubjectOptions& o) {
 
 int cmd_eval_subject(int argc, char** argv) {
   EvalSubjectOptions options;
+  OptionList list;
   CLI::App app(
       "Measure subject-driven generation: DINO, CLIP-I, CLIP-T, diversity; make the pictures first "
       "with --model.\nExample:\n  ringlet eval subject --reference photos --dino dino-vits16 "
@@ -180,9 +178,9 @@ int cmd_eval_subject(int argc, char** argv) {
       "clip-vit-base-patch32 --model MODEL --adapter runs/dog/adapter.safetensors --prompts "
       "dreambooth-live --subject \"sks dog\" --token sks --generated made",
       "eval subject");
-  add_options(app, options);
-  options.common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  add_options(list, options);
+  options.common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("eval subject", [&] {
@@ -195,19 +193,19 @@ int cmd_eval_set(int argc, char** argv) {
   CommonOptions common;
   EvalOutput output;
   std::string generated, reference, features;
+  OptionList list;
   CLI::App app(
       "Distances of two sets of pictures by a network's features: Frechet (FID), kernel (KID), "
       "CMMD.\nExample:\n  ringlet eval set --generated made --reference photos --features "
       "clip-vit-large-patch14-336",
       "eval set");
-  app.add_option("--generated", generated, "Folder of generated pictures")->required();
-  app.add_option("--reference", reference, "Folder of real pictures")->required();
-  app.add_option("--features", features,
-                 "Folder of the network that looks at them: CLIP, DINO, DINOv2")
-      ->required();
-  output.add_to(app);
-  common.add_to(app);
-  if (const ParseResult done = parse(app, argc, argv)) return *done;
+  list.add("generated", generated, "Folder of generated pictures").required();
+  list.add("reference", reference, "Folder of real pictures").required();
+  list.add("features", features, "Folder of the network that looks at them: CLIP, DINO, DINOv2")
+      .required();
+  output.add_to(list);
+  common.add_to(list);
+  if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   common.apply();
   return nn::with_ringlet_errors("eval set", [&] {
     const auto network = eval::FeatureNetwork::open(features, common.select_device());

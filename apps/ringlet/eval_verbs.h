@@ -5,8 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
+#include "ringlet/core/option.h"
 #include "ringlet/eval/control_evaluation.h"
 #include "ringlet/eval/evaluation.h"
 
@@ -24,7 +23,7 @@ struct EvalOutput {
   std::string json;
   std::string html;
 
-  void add_to(CLI::App& app);
+  void add_to(OptionList& list);
 
   /// Writes the files, and prints the table, or JSON when asked to. `pictures`: captions and PNGs
   /// for the page.

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "console.h"
+#include "option_binding.h"
+#include "options.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
@@ -32,8 +34,18 @@ constexpr std::array kVerbs = {
     Verb{"convert", "Turn an adapter into another program's or another form", cmd_convert},
     Verb{"extract", "Turn the difference of two models into an adapter", cmd_extract},
     Verb{"inspect", "Say what a model, adapter or tokenizer holds", cmd_inspect},
-    Verb{"doctor", "Check this machine and say what to mend", cmd_doctor},
+    Verb{"doctor", "Check this machine and say what to fix", cmd_doctor},
 };
+
+constexpr const char* kReferenceHead =
+    "# The command line\n"
+    "\n"
+    "All verbs and their options. `ringlet help --markdown` prints this page, and a test compares\n"
+    "the two: write it again with `build/release/bin/ringlet help --markdown > docs/cli.md`.\n"
+    "\n"
+    "`ringlet VERB --help`, or `ringlet help VERB`, shows a verb's options on the terminal.\n"
+    "`--config FILE` reads options from a TOML file: its keys are the options without the dashes,\n"
+    "and the command line wins.\n";
 
 void print_help() {
   std::printf(
@@ -44,8 +56,43 @@ void print_help() {
   std::printf("\n\"ringlet VERB --help\" lists a verb's options.\n");
 }
 
+const Verb& find_verb(std::string_view word) {
+  std::vector<std::string> names;
+  for (const Verb& verb : kVerbs) {
+    if (word == verb.name) return verb;
+    names.emplace_back(verb.name);
+  }
+  const std::string near = nearest_name(word, names);
+  throw Error(ErrorCode::invalid_argument, "\"" + std::string(word) + "\"", "there is no such verb",
+              near.empty() ? "use one of " + join(names) : "did you mean \"" + near + "\"?");
+}
+
+/// Runs a verb with one word in place of its options.
+int ask(const Verb& verb, const char* word) {
+  std::string name = verb.name, option = word;
+  std::array<char*, 3> words = {name.data(), option.data(), nullptr};
+  return verb.run(2, words.data());
+}
+
+/// docs/cli.md: every verb with its options.
+int print_reference() {
+  CommonOptions common;
+  OptionList options;
+  common.add_to(options);
+  std::fputs(kReferenceHead, stdout);
+  std::fputs(reference(options).c_str(), stdout);
+  for (const Verb& verb : kVerbs) ask(verb, kAsMarkdown);
+  return 0;
+}
+
+/// `ringlet help VERB`, and `ringlet help --markdown`.
+int help_on(std::string_view word) {
+  return word == "--markdown" ? print_reference() : ask(find_verb(word), "--help");
+}
+
 int dispatch(int argc, char** argv) {
   const std::string_view word = argc > 1 ? argv[1] : "--help";
+  if (word == "help" && argc > 2) return help_on(argv[2]);
   if (word == "--help" || word == "-h" || word == "help") {
     print_help();
     return 0;
@@ -54,14 +101,7 @@ int dispatch(int argc, char** argv) {
     std::printf("ringlet %s\n", kVersion);
     return 0;
   }
-  std::vector<std::string> names;
-  for (const Verb& verb : kVerbs) {
-    if (word == verb.name) return verb.run(argc - 1, argv + 1);
-    names.emplace_back(verb.name);
-  }
-  const std::string near = nearest_name(word, names);
-  throw Error(ErrorCode::invalid_argument, "\"" + std::string(word) + "\"", "there is no such verb",
-              near.empty() ? "use one of " + join(names) : "did you mean \"" + near + "\"?");
+  return find_verb(word).run(argc - 1, argv + 1);
 }
 
 int run(int argc, char** argv) {

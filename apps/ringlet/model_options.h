@@ -5,8 +5,7 @@
 #include <optional>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
+#include "ringlet/core/option.h"
 #include "ringlet/diffusion/sampler_table.h"
 #include "ringlet/pipeline/model_files.h"
 
@@ -16,8 +15,8 @@ namespace ringlet::app {
 struct ModelOptions {
   std::string variant, tokenizer, prediction;
 
-  void add_files(CLI::App& app);
-  void add_prediction(CLI::App& app);
+  void add_files(OptionList& list);
+  void add_prediction(OptionList& list);
 
   pipeline::ModelFileOptions files() const;
 
@@ -29,13 +28,13 @@ struct ModelOptions {
 struct SamplerOptions {
   std::string sampler, spacing;
 
-  void add_to(CLI::App& app);
+  void add_to(OptionList& list);
 
   /// What was given; no entry = the model's own sampler. Throws Error(invalid_argument).
   diffusion::SamplerChoice chosen() const;
 };
 
 /// --clip-skip.
-void add_clip_skip(CLI::App& app, std::int64_t& layer);
+void add_clip_skip(OptionList& list, std::int64_t& layer);
 
 }  // namespace ringlet::app

@@ -14,6 +14,7 @@
 #include <ATen/Parallel.h>
 
 #include "installed_model.h"
+#include "option_binding.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
@@ -144,13 +145,6 @@ void refuse_given(const CLI::App& app, std::initializer_list<const char*> option
     if (app.count(option) > 0) throw Error(ErrorCode::invalid_argument, option, what, hint);
 }
 
-void add_group(CLI::App& app, const std::string& title, const std::function<void()>& add) {
-  const std::string usual = app.option_defaults()->get_group();
-  app.option_defaults()->group(title);
-  add();
-  app.option_defaults()->group(usual);
-}
-
 void refuse_group(const CLI::App& app, const std::string& title, const std::string& what,
                   const std::string& hint) {
   for (const CLI::Option* option : app.get_options())
@@ -162,27 +156,26 @@ void repeatable(CLI::Option* option) {
   option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
-void CommonOptions::add_to(CLI::App& app) {
-  app.config_formatter(std::make_shared<StrictConfig>(app));
-  app.set_config("--config", "", "Read options from a TOML file; the command line wins");
-  app.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
-  app.add_option("--precision", precision,
-                 "fp32, bf16, fp16, or auto: measure and choose [fp32 on the CPU, auto on CUDA]");
-  app.add_option("--threads", threads,
-                 "CPU threads; 0 = one per processor, and in train and tune fewer where other "
-                 "programs keep the processors busy and fewer are measured to be faster; "
-                 "OMP_NUM_THREADS goes before 0")
-      ->capture_default_str();
-  app.add_flag("--json", json, "Print the result as JSON on stdout");
-  app.add_flag("--quiet", quiet, "Say nothing but errors");
-  app.add_flag("--verbose", verbose, "Say more");
+void CommonOptions::add_to(OptionList& options) {
+  constexpr double kMostThreads = 1024;
+  options.in_group(kCommonOptions, [&] {
+    options.add("device", device, "auto, cpu or cuda");
+    options.add("precision", precision, "fp32, bf16, fp16, or auto: measure and choose")
+        .or_else("fp32 on the CPU, auto on CUDA");
+    options
+        .add("threads", threads,
+             "CPU threads; 0 = one per processor, and in train and tune fewer where other "
+             "programs keep the processors busy and fewer are measured to be faster; "
+             "OMP_NUM_THREADS goes before 0")
+        .within(Range::between(0, kMostThreads));
+    options.add("json", json, "Print the result as JSON on stdout");
+    options.add("quiet", quiet, "Say nothing but errors");
+    options.add("verbose", verbose, "Say more");
+  });
 }
 
 void CommonOptions::apply() const {
   start_logging(verbose ? Verbosity::verbose : quiet ? Verbosity::quiet : Verbosity::normal);
-  constexpr int kMostThreads = 1024;
-  if (threads < 0 || threads > kMostThreads)
-    throw Error(ErrorCode::invalid_argument, "--threads", "must lie between 0 and 1024");
   if (threads > 0) at::set_num_threads(threads);
 }
 
@@ -196,7 +189,15 @@ c10::ScalarType CommonOptions::select_precision(c10::Device chosen) const {
   return nn::select_precision(precision, chosen);
 }
 
-ParseResult parse(CLI::App& app, int argc, char** argv) {
+ParseResult parse(CLI::App& app, const OptionList& options, int argc, char** argv) {
+  bind(app, options);
+  app.config_formatter(std::make_shared<StrictConfig>(app));
+  app.set_config("--config", "", "Read options from a TOML file; the command line wins")
+      ->group(kCommonOptions);
+  if (argc == 2 && std::string_view(argv[1]) == kAsMarkdown) {
+    std::fputs(reference(app, options).c_str(), stdout);
+    return 0;
+  }
   app.allow_extras();
   if (CLI::Option* model = app.get_option_no_throw("--model")) model->transform(installed_model);
   try {
@@ -212,6 +213,7 @@ ParseResult parse(CLI::App& app, int argc, char** argv) {
                 "see ringlet " + app.get_name() + " --help");
   }
   refuse_extras(app);
+  options.check();
   return std::nullopt;
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 #include <c10/core/ScalarType.h>
 
 #include "console.h"
+#include "ringlet/core/option.h"
 
 namespace ringlet::app {
 
@@ -24,7 +24,7 @@ struct CommonOptions {
   bool quiet = false;
   bool verbose = false;
 
-  void add_to(CLI::App& app);
+  void add_to(OptionList& options);
 
   /// Starts logging and sets the thread count. Throws Error(invalid_argument).
   void apply() const;
@@ -48,9 +48,6 @@ void repeatable(CLI::Option* option);
 void refuse_given(const CLI::App& app, std::initializer_list<const char*> options,
                   const std::string& what, const std::string& hint);
 
-/// Options that `add` adds stand under a title of their own in --help.
-void add_group(CLI::App& app, const std::string& title, const std::function<void()>& add);
-
 /// As refuse_given, of all options of a group.
 void refuse_group(const CLI::App& app, const std::string& title, const std::string& what,
                   const std::string& hint);
@@ -59,11 +56,15 @@ void refuse_group(const CLI::App& app, const std::string& title, const std::stri
 /// for a file without any, and as read_text_file.
 std::vector<std::string> read_lines(const std::string& path);
 
+/// In place of a verb's options: what `ringlet help --markdown` asks every verb for.
+inline constexpr const char* kAsMarkdown = "--help-as-markdown";
+
 /// Where to go on after parsing: an exit status when the program is done (--help).
 using ParseResult = std::optional<int>;
 
-/// Parses argv of one verb. Unknown options become Error(invalid_argument) with the nearest known
-/// name; bad values and config files too.
-ParseResult parse(CLI::App& app, int argc, char** argv);
+/// Adds the options to the verb and parses its argv. Unknown options become Error(invalid_argument)
+/// with the nearest known name; bad values, numbers out of range and config files too. kAsMarkdown
+/// alone prints the verb's section of the reference.
+ParseResult parse(CLI::App& app, const OptionList& options, int argc, char** argv);
 
 }  // namespace ringlet::app

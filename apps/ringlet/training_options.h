@@ -7,29 +7,28 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "console.h"
+#include "ringlet/core/option.h"
 #include "ringlet/train/adapter_training.h"
+#include "ringlet/train/option_list.h"
 #include "ringlet/train/trainer.h"
 
 namespace ringlet::app {
 
 /// The words of the command line; translate() brings them into the library's terms.
 struct TrainingOptions {
-  std::string method = "tlora", schedule = "constant", optimizer = "adamw";
-  std::optional<std::string> betas;
-  std::vector<std::string> factors, penalties, rate_factors;
-  std::optional<double> learning_rate, weight_decay;
+  std::string method = "tlora", optimizer = "adamw";
+  train::OptimizerNumbers numbers;
+  std::optional<double> learning_rate;
   std::optional<std::uint64_t> seed;
   std::string out, save_precision = "fp32";
   bool resume = false, dry_run = false;
 
-  void add_method(CLI::App& app, train::AdapterTrainingOptions& adapters, const char* method_help,
-                  const char* targets_help);
-  void add_loop(CLI::App& app, train::TrainerOptions& trainer, std::int64_t& batch_size,
+  void add_method(OptionList& list, train::AdapterTrainingOptions& adapters,
+                  const char* method_help, const char* layers, const char* usual_layers);
+  void add_loop(OptionList& list, train::TrainerOptions& trainer, std::int64_t& batch_size,
                 const char* batch_help);
-  void add_output(CLI::App& app, train::TrainerOptions& trainer);
+  void add_output(OptionList& list);
 
   /// Checks the numbers and reads the words. Throws Error(invalid_argument).
   void translate(train::AdapterTrainingOptions& adapters, train::TrainerOptions& trainer) const;
@@ -51,11 +50,7 @@ void show_method(const std::string& method, std::size_t layers,
 /// The most memory that the run is expected to take, as TrainProgress shows it.
 void show_memory(std::uint64_t expected_bytes);
 void show_optimizer(const train::OptimizerSpec& optimizer);
-void show_learning_rate(const train::LearningRate& rate, const std::string& schedule,
-                        std::int64_t steps);
-
-void check_share(const char* option, double value);
-void check_not_negative(const char* option, double value);
+void show_learning_rate(const train::LearningRate& rate, std::int64_t steps);
 
 /// Bars for the stages before training, then one with the loss. Both return false after an
 /// interrupt.

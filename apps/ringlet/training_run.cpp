@@ -24,7 +24,7 @@ std::string steps_text(const train::Run& run) {
          (plan.first_step == 0 ? "" : ", going on after step " + std::to_string(plan.first_step));
 }
 
-void show_plan(const train::Run& run, const TrainingOptions& words) {
+void show_plan(const train::Run& run) {
   const train::RunPlan& plan = run.plan();
   std::fprintf(stderr, "The plan:\n");
   for (const auto& [name, text] : run.task().plan_lines(option_of)) plan_line(name.c_str(), text);
@@ -33,7 +33,7 @@ void show_plan(const train::Run& run, const TrainingOptions& words) {
     plan_line("new layers", std::to_string(plan.new_layers) + ", which learn as they are");
   plan_line("steps", steps_text(run));
   show_optimizer(run.options().trainer.optimizer);
-  show_learning_rate(run.options().trainer.learning_rate, words.schedule, plan.steps);
+  show_learning_rate(run.options().trainer.learning_rate, plan.steps);
   if (plan.expected_bytes > 0) show_memory(plan.expected_bytes);
   plan_line("seed", std::to_string(run.options().seed));
 }
@@ -99,7 +99,7 @@ void train_to_the_end(train::Run& run, bool silent) {
 }  // namespace
 
 int carry_out(const train::RunOptions& options, const train::OpenTask& task,
-              const TrainingOptions& words, const CommonOptions& common) {
+              const TrainingOptions& words, const CommonOptions& common, const OptionList& list) {
   const bool silent = common.quiet || common.json;
   std::optional<TrainProgress> checking(std::in_place, silent, 0);
   train::RunObserver opening;
@@ -109,8 +109,9 @@ int carry_out(const train::RunOptions& options, const train::OpenTask& task,
   };
   train::Run run(options, task, opening);
   checking.reset();
-  if (!silent) show_plan(run, words);
+  if (!silent) show_plan(run);
   nlohmann::json result = {{"plan", plan_json(run)}};
+  result["plan"]["options"] = list.values();
   if (!words.dry_run) {
     train_to_the_end(run, silent);
     add_result(result, run);

@@ -82,6 +82,7 @@ class JsonFields {
   static const char* type_of(const std::filesystem::path&) { return "a path, as text"; }
   static const char* type_of(const bool&) { return "true or false"; }
   static const char* type_of(const double&) { return "a number"; }
+  static const char* type_of(const int&) { return "a whole number"; }
   static const char* type_of(const std::int64_t&) { return "a whole number"; }
   static const char* type_of(const std::uint64_t&) { return "a whole number from 0 to 2^64 - 1"; }
   template <class T>

@@ -1,7 +1,6 @@
 #include "ringlet/service/picture_request.h"
 
-#include <cstdio>
-#include <utility>
+#include <variant>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
@@ -9,13 +8,6 @@
 
 namespace ringlet::service {
 namespace {
-
-void check_range(const char* field, double value, double low, double high) {
-  if (value >= low && value <= high) return;
-  char range[64];
-  std::snprintf(range, sizeof range, "must lie between %g and %g", low, high);
-  throw Error(ErrorCode::invalid_argument, Field(field), range);
-}
 
 void check_prompts(const std::vector<std::string>& prompts) {
   if (prompts.empty())
@@ -27,7 +19,6 @@ void check_prompts(const std::vector<std::string>& prompts) {
 }
 
 void check_control(const PictureRequest& r) {
-  if (r.control_strength) check_range("control_strength", *r.control_strength, 0, 2);
   if ((r.control_strength || !r.control.empty()) && r.control_image.empty())
     throw Error(ErrorCode::invalid_argument, Field("control_image"),
                 "`control`, `control_strength` and `controlnet` need it");
@@ -36,31 +27,51 @@ void check_control(const PictureRequest& r) {
                 "\"" + r.control + "\" cannot be made from a picture", "use canny or segmentation");
 }
 
+/// Reads an option's value from a field of its name.
+struct FieldReader {
+  JsonFields& fields;
+  const Option& option;
+
+  template <class Value>
+  void operator()(Value* value) const {
+    fields.read(option.field.c_str(), *value);
+  }
+  void operator()(const WrittenValue& value) const {
+    std::string text;
+    if (fields.read(option.field.c_str(), text)) value.read({text});
+  }
+};
+
 /// Thresholds of edges that nobody finds would be ignored.
-void read_canny(JsonFields& fields, PictureRequest& request) {
-  for (const auto& [name, value] :
-       {std::pair{"canny_low", &request.canny.low}, std::pair{"canny_high", &request.canny.high}})
-    if (fields.read(name, *value) && request.control != "canny")
+void check_canny(JsonFields& fields, const PictureRequest& request) {
+  for (const char* name : {"canny_low", "canny_high"})
+    if (fields.find(name) != nullptr && request.control != "canny")
       throw Error(ErrorCode::invalid_argument, Field(name),
                   "it says how canny finds edges in pictures, and none are to be found",
                   "leave it out, or give `control=canny`");
 }
 
-void read_prompts(JsonFields& fields, std::vector<std::string>& prompts) {
-  const Json* given = fields.find("prompt");
-  if (given != nullptr && given->is_string())
-    prompts = {given->get<std::string>()};
-  else
-    fields.read("prompt", prompts);
-}
-
-template <class T>
-void put(Json& json, const char* name, const std::optional<T>& value) {
-  if (value) json[name] = *value;
-}
-
-void put(Json& json, const char* name, const std::string& text) {
-  if (!text.empty()) json[name] = text;
+void describe_start(OptionList& list, PictureRequest& r) {
+  list.add("init_image", r.init_image, "Picture to start from (image to image)");
+  list.add("strength", r.strength, "How much of it is made anew")
+      .within(Range::between(0, 1))
+      .or_else("0.8");
+  list.add("mask_image", r.mask_image,
+           "Inpainting models: white parts of `init_image` are painted anew");
+  list.add("control_image", r.control_image,
+           "Edges, map or landmarks that the picture is to follow, for an adapter that was trained "
+           "with `control`, or for `controlnet`");
+  list.add("control", r.control,
+           "canny or segmentation: `control_image` is a plain picture, from which the signal is "
+           "made")
+      .or_else("it is the signal");
+  list.add("canny_low", r.canny.low, "Lower threshold of canny");
+  list.add("canny_high", r.canny.high, "Upper threshold of canny");
+  list.add("control_strength", r.control_strength, "Of `control_image`")
+      .within(Range::between(0, 2))
+      .or_else("1");
+  list.add("latents", r.latents,
+           "Start noise: a safetensors file with \"latents\" [images, 4, h/8, w/8]");
 }
 
 }  // namespace
@@ -76,15 +87,40 @@ diffusion::SamplerChoice sampler_choice(const std::string& sampler, const std::s
   return choice;
 }
 
-void check(const PictureRequest& r) {
+void describe(OptionList& list, PictureRequest& r) {
+  list.add("prompt", r.prompts, "What to show; may be given several times");
+  list.add("negative_prompt", r.negative_prompt, "What not to show");
+  list.add("steps", r.steps, "Sampling steps").within(Range::between(1, 1000));
+  list.add("sampler", r.sampler,
+           "ddim, ddpm, pndm, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, dpmpp-sde, "
+           "unipc, lcm; most also with -karras")
+      .or_else("the model's own");
+  list.add("spacing", r.spacing,
+           "leading, trailing or linspace: which noise levels of training the steps visit")
+      .or_else("the model's own; trailing where training ended in zero SNR");
+  list.add("guidance", r.guidance, "Classifier-free guidance scale; 1 = off")
+      .within(Range::between(0, 1000))
+      .or_else("7.5, or 5 for SDXL");
+  list.add("guidance_rescale", r.guidance_rescale,
+           "Share of guidance brought back to the prompt's contrast")
+      .within(Range::between(0, 1));
+  list.add("eta", r.eta, "Randomness of ddim").within(Range::between(0, 1));
+  list.add("seed", r.seed, "Seed of the first image; the next has seed + 1").or_else("random");
+  list.add("images", r.images, "Images per prompt").within(Range::between(1, 10000));
+  list.add("batch_size", r.batch_size, "Images computed at a time; changes none of them")
+      .within(Range::between(1, 1024));
+  list.add("width", r.width, "Pixels").or_else("the model's own");
+  list.add("height", r.height, "Pixels").or_else("the model's own");
+  list.add("clip_skip", r.clip_skip, "Text encoder layer to use, counted from the end (1 = last)");
+  describe_start(list, r);
+}
+
+void check(const PictureRequest& request) {
+  PictureRequest r = request;
   check_prompts(r.prompts);
-  check_range("steps", static_cast<double>(r.steps), 1, 1000);
-  check_range("images", static_cast<double>(r.images), 1, 10000);
-  check_range("batch_size", static_cast<double>(r.batch_size), 1, 1024);
-  check_range("guidance", r.guidance.value_or(1.0), 0, 1000);
-  check_range("guidance_rescale", r.guidance_rescale, 0, 1);
-  check_range("eta", r.eta, 0, 1);
-  if (r.strength) check_range("strength", *r.strength, 0, 1);
+  OptionList list;
+  describe(list, r);
+  list.check();
   if (r.strength && r.init_image.empty())
     throw Error(ErrorCode::invalid_argument, Field("strength"), "it needs `init_image`");
   check_control(r);
@@ -93,55 +129,33 @@ void check(const PictureRequest& r) {
 
 PictureRequest picture_request_from_json(const Json& json) {
   PictureRequest r;
+  OptionList list;
+  describe(list, r);
   JsonFields fields(json);
-  read_prompts(fields, r.prompts);
-  fields.read("negative_prompt", r.negative_prompt);
-  fields.read("images", r.images);
-  fields.read("batch_size", r.batch_size);
-  fields.read("seed", r.seed);
-  fields.read("width", r.width);
-  fields.read("height", r.height);
-  fields.read("steps", r.steps);
-  fields.read("sampler", r.sampler);
-  fields.read("spacing", r.spacing);
-  fields.read("guidance", r.guidance);
-  fields.read("guidance_rescale", r.guidance_rescale);
-  fields.read("eta", r.eta);
-  fields.read("clip_skip", r.clip_skip);
-  fields.read("init_image", r.init_image);
-  fields.read("strength", r.strength);
-  fields.read("mask_image", r.mask_image);
-  fields.read("latents", r.latents);
-  fields.read("control_image", r.control_image);
-  fields.read("control", r.control);
-  read_canny(fields, r);
-  fields.read("control_strength", r.control_strength);
+  for (const Option& option : list.all()) {
+    const Json* given = fields.find(option.field.c_str());
+    if (option.field == "prompt" && given != nullptr && given->is_string())
+      r.prompts = {given->get<std::string>()};
+    else
+      std::visit(FieldReader{fields, option}, option.target);
+  }
+  check_canny(fields, r);
   fields.finish();
   check(r);
   return r;
 }
 
-Json to_json(const PictureRequest& r) {
-  Json json = {{"images", r.images}, {"batch_size", r.batch_size},
-               {"width", r.width},   {"height", r.height},
-               {"steps", r.steps},   {"guidance_rescale", r.guidance_rescale},
-               {"eta", r.eta},       {"clip_skip", r.clip_skip}};
-  json["prompt"] = r.prompts;
-  put(json, "negative_prompt", r.negative_prompt);
-  put(json, "seed", r.seed);
-  put(json, "sampler", r.sampler);
-  put(json, "spacing", r.spacing);
-  put(json, "guidance", r.guidance);
-  put(json, "init_image", r.init_image.string());
-  put(json, "strength", r.strength);
-  put(json, "mask_image", r.mask_image.string());
-  put(json, "latents", r.latents.string());
-  put(json, "control_image", r.control_image.string());
-  put(json, "control", r.control);
-  put(json, "control_strength", r.control_strength);
-  if (r.control == "canny") {
-    json["canny_low"] = r.canny.low;
-    json["canny_high"] = r.canny.high;
+Json to_json(const PictureRequest& request) {
+  PictureRequest r = request;
+  OptionList list;
+  describe(list, r);
+  Json json = Json::object();
+  for (const auto& [field, value] : list.values().items())
+    if (!value.is_null() && value != "") json[field] = value;
+  if (r.negative_prompt) json["negative_prompt"] = *r.negative_prompt;  // "" is not none
+  if (r.control != "canny") {
+    json.erase("canny_low");
+    json.erase("canny_high");
   }
   return json;
 }

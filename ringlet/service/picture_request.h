@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ringlet/core/json.h"
+#include "ringlet/core/option.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/diffusion/sampler_table.h"
 
@@ -41,6 +42,9 @@ struct PictureRequest {
   data::CannyThresholds canny;             ///< "canny_low" and "canny_high", with control "canny"
   std::optional<double> control_strength;  ///< in [0, 2]; none = 1
 };
+
+/// The request's fields as options: their names, limits and help, for JSON and command lines.
+void describe(OptionList& list, PictureRequest& request);
 
 /// The limits above, and what goes together. Looks into no file. Throws Error(invalid_argument)
 /// that names the field.

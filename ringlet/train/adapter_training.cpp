@@ -9,6 +9,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/train/option_list.h"
 
 namespace ringlet::train {
 namespace {
@@ -75,11 +76,13 @@ std::string learning_text(const Learning& learning) {
 }
 
 Json settings_of(const AdapterTrainingOptions& options) {
-  return {{"identity penalty", options.identity_penalty},
-          {"orthogonal penalty", options.orthogonal_penalty},
-          {"dropout", options.dropout.input},
-          {"rank dropout", options.dropout.rank},
-          {"module dropout", options.dropout.module}};
+  AdapterTrainingOptions described = options;
+  OptionList list;
+  describe(list, described, "", "");
+  Json settings = list.settings();
+  settings["identity penalty"] = options.identity_penalty;
+  settings["orthogonal penalty"] = options.orthogonal_penalty;
+  return settings;
 }
 
 void check_adapter_options(const AdapterTrainingOptions& o) {

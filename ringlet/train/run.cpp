@@ -12,6 +12,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/option_list.h"
 #include "ringlet/train/run_folder.h"
 
 namespace ringlet::train {
@@ -37,9 +38,12 @@ Json without_later_ones(Json settings, const Json& own) {
 
 void check_options(const RunOptions& o) {
   if (o.out.empty()) throw Error(ErrorCode::invalid_argument, Field("out"), "a folder is needed");
-  check_positive("steps", static_cast<double>(o.trainer.steps));
+  RunOptions described = o;
+  OptionList list;
+  describe(list, described.trainer);
+  describe(list, described, "", "");
+  list.check();
   check_positive("batch_size", static_cast<double>(o.batch_size));
-  check_positive("gradient_accumulation", static_cast<double>(o.trainer.gradient_accumulation));
   check_positive("learning_rate", o.trainer.learning_rate.peak);
   check_adapter_options(o);
   refuse_other_run(o.out, o.resume);

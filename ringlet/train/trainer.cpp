@@ -22,6 +22,7 @@
 #include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/option_list.h"
 #include "ringlet/train/thread_choice.h"
 
 namespace ringlet::train {
@@ -57,16 +58,14 @@ void check_ranks(const DataParallel& ranks) {
 }  // namespace
 
 Json settings_of(const TrainerOptions& options) {
+  TrainerOptions described = options;
+  OptionList list;
+  describe(list, described);
+  Json settings = list.settings();
   // Ranks share what one would accumulate, so that a run may go on with more or fewer of them.
-  Json settings = {
-      {"gradient accumulation", options.gradient_accumulation * options.data_parallel.count},
-      {"learning rate", options.learning_rate.peak},
-      {"learning rate factors", options.rate_factors},
-      {"learning rate warm-up", options.learning_rate.warmup},
-      {"learning rate decay", decay_name(options.learning_rate.decay)},
-      {"clip norm", options.clip_norm},
-      {"optimizer", options.optimizer.name},
-      {"moving average", options.ema_decay}};
+  settings["gradient accumulation"] = options.gradient_accumulation * options.data_parallel.count;
+  settings["learning rate"] = options.learning_rate.peak;
+  settings["optimizer"] = options.optimizer.name;
   settings.update(options.optimizer.settings);
   // A schedule that falls to zero at the last step depends on how many there are.
   if (options.learning_rate.decay != Decay::constant) settings["steps"] = options.steps;

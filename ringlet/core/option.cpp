@@ -1,0 +1,168 @@
+#include "ringlet/core/option.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <type_traits>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+
+namespace ringlet {
+namespace {
+
+std::string short_form(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", number);
+  return text;
+}
+
+/// The number that an option holds; nothing where it holds none.
+struct NumberOf {
+  template <class Value>
+  std::optional<double> operator()(Value* value) const {
+    if constexpr (std::is_same_v<Value, bool>)
+      return std::nullopt;
+    else if constexpr (std::is_arithmetic_v<Value>)
+      return static_cast<double>(*value);
+    else
+      return std::nullopt;
+  }
+  template <class Value>
+  std::optional<double> operator()(std::optional<Value>* value) const {
+    return *value ? (*this)(&**value) : std::nullopt;
+  }
+  std::optional<double> operator()(const WrittenValue&) const { return std::nullopt; }
+};
+
+struct JsonOf {
+  template <class Value>
+  Json operator()(Value* value) const {
+    return *value;
+  }
+  template <class Value>
+  Json operator()(std::optional<Value>* value) const {
+    return *value ? Json(**value) : Json();
+  }
+  Json operator()(std::filesystem::path* value) const { return value->generic_string(); }
+  Json operator()(const WrittenValue& value) const { return value.value(); }
+};
+
+}  // namespace
+
+Range Range::above(double low) {
+  return {.low = low, .high = std::numeric_limits<double>::max(), .without_low = true};
+}
+
+Range Range::inside(double low, double high) {
+  return {.low = low, .high = high, .without_low = true, .without_high = true};
+}
+
+bool Range::unlimited() const { return std::isinf(low) && std::isinf(high); }
+
+bool Range::contains(double number) const {
+  const bool above = without_low ? number > low : number >= low;
+  return above && (without_high ? number < high : number <= high);
+}
+
+std::string Range::text() const {
+  if (unlimited()) return "";
+  if (high >= std::numeric_limits<double>::max())
+    return (without_low ? "above " : "at least ") + short_form(low);
+  if (without_low && without_high) return "between " + short_form(low) + " and " + short_form(high);
+  if (without_low || without_high)
+    return (without_low ? "(" : "[") + short_form(low) + ", " + short_form(high) +
+           (without_high ? ")" : "]");
+  return short_form(low) + " to " + short_form(high);
+}
+
+std::string Range::refusal() const {
+  if (high >= std::numeric_limits<double>::max()) {
+    if (without_low) return "must be larger than " + short_form(low);
+    return low == 0.0 ? "must not be negative" : "must be at least " + short_form(low);
+  }
+  if (without_low != without_high) return "must lie in " + text();
+  return "must lie between " + short_form(low) + " and " + short_form(high);
+}
+
+Option& Option::required() {
+  is_required = true;
+  return *this;
+}
+
+Option& Option::positional() {
+  is_positional = true;
+  return *this;
+}
+
+Option& Option::within(Range numbers) {
+  range = numbers;
+  return *this;
+}
+
+Option& Option::or_else(std::string words) {
+  otherwise = std::move(words);
+  return *this;
+}
+
+Option& Option::repeated(std::string key) {
+  setting = key.empty() ? field : std::move(key);
+  if (setting == field) std::ranges::replace(setting, '_', ' ');
+  return *this;
+}
+
+Json Option::value() const { return std::visit(JsonOf{}, target); }
+
+void Option::check() const {
+  const std::optional<double> number = std::visit(NumberOf{}, target);
+  if (number && !range.unlimited() && !range.contains(*number))
+    throw Error(ErrorCode::invalid_argument, Field(field), range.refusal());
+}
+
+Option& OptionList::append(std::string field, OptionTarget target, std::string help) {
+  Option option;
+  option.field = std::move(field);
+  option.target = std::move(target);
+  option.help = std::move(help);
+  option.group = group_;
+  return options_.emplace_back(std::move(option));
+}
+
+Option& OptionList::add(std::string field, WrittenValue value, std::string help) {
+  return append(std::move(field), std::move(value), std::move(help));
+}
+
+void OptionList::in_group(const std::string& title, const std::function<void()>& fill) {
+  const std::string before = std::exchange(group_, title);
+  fill();
+  group_ = before;
+}
+
+void OptionList::remove_group(const std::string& title) {
+  std::erase_if(options_, [&](const Option& option) { return option.group == title; });
+}
+
+void OptionList::check() const {
+  for (const Option& option : options_) option.check();
+}
+
+Json OptionList::settings() const {
+  Json settings = Json::object();
+  for (const Option& option : options_)
+    if (!option.setting.empty()) settings[option.setting] = option.value();
+  return settings;
+}
+
+Json OptionList::values() const {
+  Json values = Json::object();
+  for (const Option& option : options_) values[option.field] = option.value();
+  return values;
+}
+
+void detail::refuse_choice(const std::string& field, const std::string& word,
+                           const std::vector<std::string>& known) {
+  throw Error(ErrorCode::invalid_argument, Field(field), "\"" + word + "\" is not known",
+              "use " + join(known));
+}
+
+}  // namespace ringlet

@@ -1,0 +1,141 @@
+// One description per option: its name, where its value lives, what it takes, and what it means.
+// The command line, configuration files, range checks, the settings that a resumed run must repeat
+// and the reference of all options are made from it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ringlet/core/json.h"
+
+namespace ringlet {
+
+/// The numbers that an option takes: from `low` to `high`, either end with or without itself.
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool without_low = false, without_high = false;
+
+  static Range at_least(double low) { return {.low = low}; }
+  static Range above(double low);  ///< finite numbers
+  static Range between(double low, double high) { return {.low = low, .high = high}; }
+  static Range inside(double low, double high);  ///< without either end
+  static Range share() { return {.low = 0.0, .high = 1.0, .without_high = true}; }
+
+  bool unlimited() const;
+  bool contains(double number) const;  ///< false for a NaN
+  std::string text() const;            ///< "1 to 1000", "above 0", "[0, 1)"; "" when unlimited
+  std::string refusal() const;         ///< "must lie between 1 and 1000"
+};
+
+/// A value that is written in words: a choice, a pair of numbers, a table.
+struct WrittenValue {
+  /// Takes what was given, one text for each time. Throws Error(invalid_argument).
+  std::function<void(const std::vector<std::string>&)> read;
+  std::function<Json()> value;         ///< names and numbers, never the number of an enumerator
+  std::function<std::string()> shown;  ///< the present value as one would write it; may be empty
+  bool repeatable = false;             ///< may be given several times
+};
+
+using OptionTarget =
+    std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::string*,
+                 std::filesystem::path*, std::vector<std::string>*, std::optional<std::int64_t>*,
+                 std::optional<std::uint64_t>*, std::optional<double>*, std::optional<std::string>*,
+                 WrittenValue>;
+
+struct Option {
+  std::string field;  ///< "learning_rate"; see Field for how programs spell it
+  OptionTarget target;
+  std::string help;       ///< names other options as messages do: between back quotes
+  std::string otherwise;  ///< what holds when it is not given and that is no constant
+  std::string group;      ///< a title; "" = none
+  Range range;
+  bool is_required = false;
+  bool is_positional = false;  ///< stands without its name
+  std::string setting;         ///< key in a run's settings; "" = a resumed run need not repeat it
+
+  Option& required();
+  Option& positional();
+  Option& within(Range numbers);
+  Option& or_else(std::string words);
+  /// A resumed run must repeat it. `key`: its name in the settings; "" = the field, with spaces.
+  Option& repeated(std::string key = {});
+
+  Json value() const;  ///< null for an optional one that is not there
+  /// Throws Error(invalid_argument) at the field for a number out of range.
+  void check() const;
+};
+
+/// The options of a verb, or of a struct. Holds pointers to the values: these must outlive it.
+class OptionList {
+ public:
+  template <class Target>
+  Option& add(std::string field, Target& value, std::string help) {
+    return append(std::move(field), OptionTarget(&value), std::move(help));
+  }
+  Option& add(std::string field, WrittenValue value, std::string help);
+
+  /// Options that `fill` adds stand under a title.
+  void in_group(const std::string& title, const std::function<void()>& fill);
+
+  /// Takes the options of a title out of the list.
+  void remove_group(const std::string& title);
+
+  const std::deque<Option>& all() const { return options_; }
+
+  /// Throws as Option::check for the first that is out of range.
+  void check() const;
+  /// The values that a resumed run must repeat, by their keys.
+  Json settings() const;
+  /// All values by field.
+  Json values() const;
+
+ private:
+  Option& append(std::string field, OptionTarget target, std::string help);
+
+  std::deque<Option> options_;  // references stay valid
+  std::string group_;
+};
+
+/// A choice among names. `names`: rows of {name, value}. An unknown name is Error(invalid_argument)
+/// at `field` that lists them.
+template <class Value, class Names>
+WrittenValue choice(std::string field, Value& value, const Names& names);
+
+namespace detail {
+[[noreturn]] void refuse_choice(const std::string& field, const std::string& word,
+                                const std::vector<std::string>& known);
+}  // namespace detail
+
+template <class Value, class Names>
+WrittenValue choice(std::string field, Value& value, const Names& names) {
+  const auto name_now = [&value, &names]() -> std::string {
+    for (const auto& [name, meant] : names)
+      if (meant == value) return std::string(name);
+    return "";
+  };
+  return {.read =
+              [field = std::move(field), &value, &names](const std::vector<std::string>& words) {
+                std::vector<std::string> known;
+                for (const auto& [name, meant] : names) {
+                  if (words.back() == name) {
+                    value = meant;
+                    return;
+                  }
+                  known.emplace_back(name);
+                }
+                detail::refuse_choice(field, words.back(), known);
+              },
+          .value = [name_now] { return Json(name_now()); },
+          .shown = name_now};
+}
+
+}  // namespace ringlet

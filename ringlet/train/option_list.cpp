@@ -1,0 +1,167 @@
+#include "ringlet/train/option_list.h"
+
+#include <charconv>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+
+namespace ringlet::train {
+namespace {
+
+template <class Number = double>
+Number number_in(const std::string& text, const Field& option) {
+  Number number{};
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (problem != std::errc() || end != text.data() + text.size())
+    throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" is no number");
+  return number;
+}
+
+/// What is before and behind the last separator: a pattern may hold others.
+std::pair<std::string, std::string> halves(const std::string& text, char separator,
+                                           const Field& option, const std::string& example) {
+  const std::size_t middle = text.rfind(separator);
+  if (middle == std::string::npos)
+    throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" cannot be read",
+                "write it as " + example);
+  return {text.substr(0, middle), text.substr(middle + 1)};
+}
+
+std::string nothing() { return ""; }
+
+WrittenValue schedule(LearningRate& rate) {
+  return {.read = [&rate](const auto& words) { rate.decay = decay_from_name(words.back()); },
+          .value = [&rate] { return Json(decay_name(rate.decay)); },
+          .shown = [&rate] { return std::string(decay_name(rate.decay)); }};
+}
+
+WrittenValue rate_factors(RateFactors& factors) {
+  const auto read = [&factors](const std::vector<std::string>& texts) {
+    const Field option("learning_rate_factor");
+    for (const std::string& text : texts) {
+      const auto [pattern, factor] = halves(text, '=', option, "*.transform.*=0.5");
+      factors.emplace_back(pattern, number_in(factor, option));
+    }
+  };
+  return {.read = read,
+          .value = [&factors] { return Json(factors); },
+          .shown = nothing,
+          .repeatable = true};
+}
+
+WrittenValue averages(OptimizerNumbers& numbers) {
+  const auto read = [&numbers](const std::vector<std::string>& texts) {
+    const Field option("betas");
+    const auto [first, second] = halves(texts.back(), ',', option, "0.9,0.999");
+    numbers.betas = {number_in(first, option), number_in(second, option)};
+    for (const double beta : {numbers.betas->first, numbers.betas->second})
+      if (!Range::share().contains(beta))
+        throw Error(ErrorCode::invalid_argument, option, Range::share().refusal());
+  };
+  const auto value = [&numbers] { return numbers.betas ? Json(*numbers.betas) : Json(); };
+  return {.read = read, .value = value, .shown = nothing};
+}
+
+WrittenValue dimension_factors(std::map<std::int64_t, adapt::Factors>& factors) {
+  const auto read = [&factors](const std::vector<std::string>& texts) {
+    const Field option("factors");
+    for (const std::string& text : texts) {
+      const auto [size, split] = halves(text, '=', option, "320=4x8x10");
+      factors[number_in<std::int64_t>(size, option)] = adapt::parse_factors(split);
+    }
+  };
+  const auto value = [&factors] {
+    Json splits = Json::object();
+    for (const auto& [size, split] : factors)
+      splits[std::to_string(size)] = adapt::to_string(split);
+    return splits;
+  };
+  return {.read = read, .value = value, .shown = nothing, .repeatable = true};
+}
+
+WrittenValue penalties(AdapterTrainingOptions& options) {
+  const auto read = [&options](const std::vector<std::string>& texts) {
+    const Field option("penalty");
+    for (const std::string& text : texts) {
+      const auto [name, weight] = halves(text, ':', option, "identity:1e-3");
+      if (name != "identity" && name != "orthogonal")
+        throw Error(ErrorCode::invalid_argument, option, "\"" + name + "\" is not known",
+                    "use identity or orthogonal");
+      (name == "identity" ? options.identity_penalty : options.orthogonal_penalty) =
+          number_in(weight, option);
+    }
+  };
+  const auto value = [&options] {
+    return Json{{"identity", options.identity_penalty}, {"orthogonal", options.orthogonal_penalty}};
+  };
+  return {.read = read, .value = value, .shown = nothing, .repeatable = true};
+}
+
+}  // namespace
+
+void describe(OptionList& list, TrainerOptions& o) {
+  list.add("steps", o.steps, "Optimiser steps").within(Range::above(0));
+  list.add("gradient_accumulation", o.gradient_accumulation, "Batches per step")
+      .within(Range::above(0))
+      .repeated();
+  list.add("learning_rate_schedule", schedule(o.learning_rate), "constant, linear or cosine")
+      .repeated("learning rate decay");
+  list.add("learning_rate_factor", rate_factors(o.rate_factors),
+           "Factor on the rate of the parameters that a glob or re:REGEX matches, for example "
+           "*.transform.*=0.5 or text_encoder*=0.1; may be given several times")
+      .repeated("learning rate factors");
+  list.add("warmup_steps", o.learning_rate.warmup, "Steps of linear rise")
+      .within(Range::at_least(0))
+      .repeated("learning rate warm-up");
+  list.add("clip_norm", o.clip_norm, "Largest gradient norm; 0 = no limit")
+      .within(Range::at_least(0))
+      .repeated();
+  list.add("ema", o.ema_decay, "Decay of a moving average of what learns; 0 = none")
+      .within(Range::share())
+      .repeated("moving average");
+  list.add("checkpoint_every", o.checkpoint_every,
+           "Steps between checkpoints; 0 = only at the end and when stopped")
+      .within(Range::at_least(0));
+  list.add("keep_checkpoints", o.keep_checkpoints, "How many stay").within(Range::at_least(1));
+}
+
+void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& numbers) {
+  list.add("optimizer", optimizer, join(optimizer_names(), " or ")).repeated();
+  list.add("betas", averages(numbers), "The optimiser's averages")
+      .or_else("0.9,0.999; 0.9,0.99 for lion")
+      .repeated();
+  list.add("weight_decay", numbers.weight_decay,
+           "Pull towards the start: the identity for transforms, zero for the rest")
+      .within(Range::at_least(0))
+      .or_else("0.01; 0 for lion")
+      .repeated();
+}
+
+void describe(OptionList& list, AdapterTrainingOptions& o, const std::string& layers,
+              const std::string& usual_layers) {
+  list.add("budget", o.budget,
+           "Parameters to spend, for example 0.4M: makes the residual, or without one the "
+           "transform, as large as that allows");
+  list.add("targets", o.targets.presets, layers).or_else(usual_layers);
+  list.add("include", o.targets.include, "More layers, by glob over their full names or re:REGEX");
+  list.add("exclude", o.targets.exclude, "Fewer layers, by glob or re:REGEX");
+  list.add("factors", dimension_factors(o.factors),
+           "Factors of a dimension by hand, for example 320=4x8x10; may be given several times");
+  list.add("dropout", o.dropout.input, "Share of the residual's input left out")
+      .within(Range::share())
+      .repeated();
+  list.add("rank_dropout", o.dropout.rank, "Chance of leaving a rank out of a step")
+      .within(Range::share())
+      .repeated();
+  list.add("module_dropout", o.dropout.module, "Chance of leaving a layer's adapter out of a step")
+      .within(Range::share())
+      .repeated();
+  list.add("penalty", penalties(o),
+           "Holds transforms near their start: identity:1e-3, orthogonal:1e-3; may be given "
+           "several times");
+}
+
+}  // namespace ringlet::train
