@@ -42,11 +42,10 @@ LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
 # Text about another program's options, and a file whose lines are another language.
 OTHERS = re.compile(r"scripts/bootstrap\.sh --cuda")
 OTHER_LANGUAGES = {"ringlet/io/html.cpp"}  # custom properties of CSS
-COMMAND_LINES = {"ringlet/eval/recipe.cpp"}  # the commands by which a comparison makes its cells
 
 
 def speaks_command_line(path, code):
-    if str(path) in OTHER_LANGUAGES | COMMAND_LINES:
+    if str(path) in OTHER_LANGUAGES:
         return False
     return any(OPTION.search(OTHERS.sub("", text)) for text in LITERAL.findall(code))
 

@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "child_process.h"
 #include "eval_verbs.h"
+#include "option_words.h"
 #include "options.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/log.h"
@@ -36,6 +38,33 @@ std::string last_line(const std::string& text) {
   const std::size_t begin = text.rfind('\n', end == 0 ? 0 : end - 1);
   return text.substr(begin == std::string::npos ? 0 : begin + 1,
                      end - (begin == std::string::npos ? 0 : begin + 1));
+}
+
+/// A setting as words of the command line; a list repeats its option.
+void add_words(std::vector<std::string>& words, const std::string& field, const Json& value) {
+  if (value.is_array()) {
+    for (const Json& one : value) add_words(words, field, one);
+    return;
+  }
+  if (value.is_boolean()) {
+    if (value.get<bool>()) words.push_back(option_of(field));
+    return;
+  }
+  words.push_back(option_of(field));
+  words.push_back(value.is_string()         ? value.get<std::string>()
+                  : value.is_number_float() ? exact_number(value.get<double>())
+                                            : value.dump());
+}
+
+/// The command that makes a stage of a cell, without the program's name.
+std::vector<std::string> command_of(const eval::CellRun& run) {
+  std::vector<std::string> words;
+  std::istringstream verb(run.verb);
+  for (std::string word; verb >> word;) words.push_back(word);
+  for (const auto& [field, value] : run.own) add_words(words, field, value);
+  if (run.verb == "train") words.emplace_back("--json");  // the cell keeps the plan
+  for (const auto& [field, value] : run.options) add_words(words, field, value);
+  return words;
 }
 
 /// Runs cells, several at a time; a cell that another process works on is left to it.
@@ -87,7 +116,7 @@ class CellRunner {
   }
 
   void run_cell(const eval::Cell& cell, eval::Stage stage) {
-    eval::check_commands(recipe_, cell);
+    eval::check_commands(recipe_, cell, command_of);
     if (done(cell, stage)) return;
     make_folder(cell.folder);
     const FolderLock lock(cell.folder / "lock");
@@ -95,8 +124,8 @@ class CellRunner {
     if (!fs::exists(cell.cost())) train(cell, stage, lock);
     if (interrupted() || done(cell, stage)) return;
     say(cell, stage == eval::Stage::validate ? "validating" : "measuring");
-    eval::write_down(recipe_, cell, stage);
-    const auto words = eval::command_of(recipe_, cell, stage);
+    eval::write_down(recipe_, cell, stage, command_of);
+    const auto words = command_of(eval::cell_run(recipe_, cell, stage));
     expect_success(cell, words, run(cell, words, cell.folder / "eval.txt", lock));
   }
 
@@ -129,8 +158,8 @@ class CellRunner {
   void train(const eval::Cell& cell, eval::Stage stage, const FolderLock& lock) {
     say(cell, "training");
     const fs::path unfinished = cell.folder / "train.unfinished.json";
-    eval::write_down(recipe_, cell, eval::Stage::train);
-    const auto words = eval::command_of(recipe_, cell, eval::Stage::train);
+    eval::write_down(recipe_, cell, eval::Stage::train, command_of);
+    const auto words = command_of(eval::cell_run(recipe_, cell, eval::Stage::train));
     const ChildResult result = run(cell, words, unfinished, lock);
     if (stage != eval::Stage::measure && result.status == exit_status(ErrorCode::non_finite)) {
       say(cell, "diverged");
@@ -174,7 +203,7 @@ std::vector<eval::Cell> cells_to_search(const eval::Recipe& recipe, const fs::pa
 
 void report(const eval::Recipe& recipe, const CompareOptions& o) {
   const std::vector<eval::Cell> cells = eval::final_cells(recipe, o.out);
-  for (const eval::Cell& cell : cells) eval::check_commands(recipe, cell);
+  for (const eval::Cell& cell : cells) eval::check_commands(recipe, cell, command_of);
   const std::vector<eval::ComparisonRow> rows = eval::comparison_rows(recipe, cells);
   if (rows.empty())
     throw Error(ErrorCode::not_found, o.out, "no cell has been measured yet",
@@ -207,7 +236,8 @@ int compare(const CompareOptions& o) {
   const std::vector<eval::Cell> search = cells_to_search(recipe, o.out);
   if (o.dry_run) {
     for (const eval::Cell& cell : search)
-      std::printf("search: ringlet %s\n", join(eval::train_command(recipe, cell), " ").c_str());
+      std::printf("search: ringlet %s\n",
+                  join(command_of(eval::cell_run(recipe, cell, eval::Stage::train)), " ").c_str());
     std::printf("then, with the best learning rates: %zu methods x %zu seeds\n",
                 recipe.methods.size(), recipe.seeds.size());
     return 0;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -88,18 +89,28 @@ std::optional<double> held_out_loss(const Cell& cell);
 /// trained, Error(non_finite) for a method that diverged with every rate.
 std::vector<Cell> final_cells(const Recipe& recipe, const std::filesystem::path& out);
 
-/// The command lines of a cell, without the program's name.
-std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell);
-std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell);
-std::vector<std::string> validation_command(const Recipe& recipe, const Cell& cell);
-std::vector<std::string> command_of(const Recipe& recipe, const Cell& cell, Stage stage);
+/// Settings by field, in the order in which they are given: text, number, truth, or a list of them.
+using CellSettings = std::vector<std::pair<std::string, Json>>;
+
+/// What makes a stage of a cell.
+struct CellRun {
+  std::string verb;      ///< "train", or what the evaluation is called: "eval control"
+  CellSettings own;      ///< what the comparison decides
+  CellSettings options;  ///< what the recipe says besides
+};
+
+/// Throws Error(bad_format) for a recipe's option that is a table.
+CellRun cell_run(const Recipe& recipe, const Cell& cell, Stage stage);
+
+/// How a program writes a run: the words of its command.
+using CellWords = std::function<std::vector<std::string>(const CellRun&)>;
 
 /// Writes down, before a stage is begun, by which command the cell is made (commands.json), so that
 /// a changed recipe does not take the old cell for its own. Throws as check_commands.
-void write_down(const Recipe& recipe, const Cell& cell, Stage stage);
+void write_down(const Recipe& recipe, const Cell& cell, Stage stage, const CellWords& words);
 
 /// Throws Error(mismatch) when the cell was made, or begun, by other commands than the recipe's.
-void check_commands(const Recipe& recipe, const Cell& cell);
+void check_commands(const Recipe& recipe, const Cell& cell, const CellWords& words);
 
 /// A method's line of the table.
 struct ComparisonRow {

@@ -96,23 +96,16 @@ Cell cell_of(const Recipe& recipe, const fs::path& out, std::size_t method, doub
   return {method, rate, seed, out / "cells" / name};
 }
 
-/// Options as words of a command line; a list repeats its option.
-void add_options(std::vector<std::string>& words, const Json& options, const std::string& where) {
+/// A list stays one setting.
+CellSettings settings_from(const Json& options, const std::string& where) {
+  CellSettings settings;
   for (const auto& [key, value] : options.items()) {
-    const Json values = value.is_array() ? value : Json::array({value});
-    for (const Json& one : values) {
-      if (one.is_boolean()) {
-        if (one.get<bool>()) words.push_back("--" + key);
-        continue;
-      }
-      if (one.is_object())
-        throw Error(ErrorCode::bad_format, where, "\"" + key + "\" is a table, not a value");
-      words.push_back("--" + key);
-      words.push_back(one.is_string()         ? one.get<std::string>()
-                      : one.is_number_float() ? exact_number(one.get<double>())
-                                              : one.dump());
-    }
+    const bool table = std::ranges::any_of(value.is_array() ? value : Json::array({value}),
+                                           [](const Json& one) { return one.is_object(); });
+    if (table) throw Error(ErrorCode::bad_format, where, "\"" + key + "\" is a table, not a value");
+    settings.emplace_back(key, value);
   }
+  return settings;
 }
 
 constexpr double kDiverged = -std::numeric_limits<double>::infinity();
@@ -178,17 +171,38 @@ double best_rate(const Recipe& recipe, const fs::path& out, std::size_t method) 
   return best_rate;
 }
 
-/// `ringlet eval` for a cell's adapter.
-std::vector<std::string> command(const Recipe& recipe, const Cell& cell, const fs::path& pictures,
-                                 const fs::path& result, const Json& options) {
-  std::vector<std::string> words = {"eval",        recipe.kind,       "--model",  recipe.model,
-                                    "--generated", pictures.string(), "--result", result.string()};
+/// An evaluation of what a cell has trained.
+CellRun evaluation_run(const Recipe& recipe, const Cell& cell, const fs::path& pictures,
+                       const fs::path& result, const Json& options) {
+  CellRun run{
+      "eval " + recipe.kind,
+      {{"model", recipe.model}, {"generated", pictures.string()}, {"result", result.string()}},
+      settings_from(options, "eval")};
   const fs::path adapter = cell.train() / "adapter.safetensors";
   const fs::path controlnet = cell.train() / "controlnet";
-  if (fs::exists(adapter)) words.insert(words.end(), {"--adapter", adapter.string()});
-  if (fs::exists(controlnet)) words.insert(words.end(), {"--controlnet", controlnet.string()});
-  add_options(words, options, "eval");
-  return words;
+  if (fs::exists(adapter)) run.own.emplace_back("adapter", adapter.string());
+  if (fs::exists(controlnet)) run.own.emplace_back("controlnet", controlnet.string());
+  return run;
+}
+
+CellRun training_run(const Recipe& recipe, const Cell& cell) {
+  const RecipeMethod& method = recipe.methods[cell.method];
+  Json options = recipe.train;
+  options.update(method.train);
+  return {"train",
+          {{"model", recipe.model},
+           {"method", method.method},
+           {"learning_rate", cell.learning_rate},
+           {"seed", cell.seed},
+           {"out", cell.train().string()},
+           {"resume", true}},
+          settings_from(options, "train")};
+}
+
+CellRun validation_run(const Recipe& recipe, const Cell& cell) {
+  Json options = recipe.eval;
+  options.update(recipe.validation);
+  return evaluation_run(recipe, cell, cell.folder / "validation", cell.validation(), options);
 }
 
 fs::path commands_file(const Cell& cell) { return cell.folder / "commands.json"; }
@@ -197,7 +211,7 @@ Json read_commands(const Cell& cell) {
   return fs::exists(commands_file(cell)) ? read_json_file(commands_file(cell)) : Json::object();
 }
 
-/// A command's words, with the cell's own folder written as ".": --out may be spelled otherwise.
+/// A command's words, with the cell's own folder written as ".": it may be spelled otherwise.
 Json without_folder(const Cell& cell, std::vector<std::string> words) {
   const std::string folder = cell.folder.string();
   for (std::string& word : words)
@@ -208,7 +222,7 @@ Json without_folder(const Cell& cell, std::vector<std::string> words) {
 [[noreturn]] void refuse_other(const Cell& cell, const std::string& was, const std::string& is) {
   throw Error(ErrorCode::mismatch, cell.folder.string(),
               "was made " + was + " and the recipe now says: " + is,
-              "remove the folder, or take another --out");
+              "remove the folder, or take another `out`");
 }
 
 }  // namespace
@@ -282,71 +296,40 @@ std::vector<Cell> final_cells(const Recipe& recipe, const fs::path& out) {
   return cells;
 }
 
-std::vector<std::string> train_command(const Recipe& recipe, const Cell& cell) {
-  const RecipeMethod& method = recipe.methods[cell.method];
-  std::vector<std::string> words = {"train",
-                                    "--model",
-                                    recipe.model,
-                                    "--method",
-                                    method.method,
-                                    "--learning-rate",
-                                    exact_number(cell.learning_rate),
-                                    "--seed",
-                                    std::to_string(cell.seed),
-                                    "--out",
-                                    cell.train().string(),
-                                    "--resume",
-                                    "--json"};
-  Json options = recipe.train;
-  options.update(method.train);
-  add_options(words, options, "train");
-  return words;
-}
-
-std::vector<std::string> eval_command(const Recipe& recipe, const Cell& cell) {
-  return command(recipe, cell, cell.pictures(), cell.result(), recipe.eval);
-}
-
-std::vector<std::string> validation_command(const Recipe& recipe, const Cell& cell) {
-  Json options = recipe.eval;
-  options.update(recipe.validation);
-  return command(recipe, cell, cell.folder / "validation", cell.validation(), options);
-}
-
-std::vector<std::string> command_of(const Recipe& recipe, const Cell& cell, Stage stage) {
+CellRun cell_run(const Recipe& recipe, const Cell& cell, Stage stage) {
   switch (stage) {
     case Stage::train:
-      return train_command(recipe, cell);
+      return training_run(recipe, cell);
     case Stage::validate:
-      return validation_command(recipe, cell);
+      return validation_run(recipe, cell);
     case Stage::measure:
-      return eval_command(recipe, cell);
+      return evaluation_run(recipe, cell, cell.pictures(), cell.result(), recipe.eval);
   }
-  throw Error(ErrorCode::internal, "command_of", "there is no such stage");
+  throw Error(ErrorCode::internal, "cell_run", "there is no such stage");
 }
 
-void write_down(const Recipe& recipe, const Cell& cell, Stage stage) {
-  check_commands(recipe, cell);
+void write_down(const Recipe& recipe, const Cell& cell, Stage stage, const CellWords& words) {
+  check_commands(recipe, cell, words);
   Json commands = read_commands(cell);
   commands[kStageNames[static_cast<std::size_t>(stage)]] =
-      without_folder(cell, command_of(recipe, cell, stage));
+      without_folder(cell, words(cell_run(recipe, cell, stage)));
   write_file_atomically(commands_file(cell), commands.dump(1) + "\n");
 }
 
-void check_commands(const Recipe& recipe, const Cell& cell) {
+void check_commands(const Recipe& recipe, const Cell& cell, const CellWords& words) {
   const Json commands = read_commands(cell);
   for (const Stage stage : {Stage::train, Stage::validate, Stage::measure}) {
     const auto place = static_cast<std::size_t>(stage);
-    const auto line = [](const Json& words) {
-      return "ringlet " + join(words.get<std::vector<std::string>>(), " ");
+    const auto line = [](const Json& command) {
+      return "ringlet " + join(command.get<std::vector<std::string>>(), " ");
     };
     if (!commands.contains(kStageNames[place])) {
       if (fs::exists(cell.made_by(stage)))
         refuse_other(cell, "by a command that was not written down",
-                     line(command_of(recipe, cell, stage)));
+                     line(words(cell_run(recipe, cell, stage))));
       continue;
     }
-    const Json is = without_folder(cell, command_of(recipe, cell, stage));
+    const Json is = without_folder(cell, words(cell_run(recipe, cell, stage)));
     const Json& was = commands.at(kStageNames[place]);
     if (was != is) refuse_other(cell, "by: " + line(was), line(is));
   }

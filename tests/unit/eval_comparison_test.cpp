@@ -80,15 +80,16 @@ TEST_F(Comparison, ReadsARecipe) {
   const auto cells = search_cells(r, folder_ / "out");
   ASSERT_EQ(cells.size(), 3u);
   EXPECT_EQ(cells[0].folder, folder_ / "out/cells/LoRA_r_2-lr0.01-seed7");
-  const auto words = train_command(r, cells[2]);
-  const std::string line = [&] {
-    std::string text;
-    for (const std::string& word : words) text += word + " ";
-    return text;
-  }();
-  for (const char* part : {"train --model M --method trm(rank=2) --learning-rate 0.5 --seed 7",
-                           "--flip ", "--sample-prompt a --sample-prompt b", "--steps 9 "})
-    EXPECT_NE(line.find(part), std::string::npos) << line;
+  const CellRun run = cell_run(r, cells[2], Stage::train);
+  EXPECT_EQ(run.verb, "train");
+  const CellSettings own = {
+      {"model", "M"}, {"method", "trm(rank=2)"},          {"learning_rate", 0.5},
+      {"seed", 7u},   {"out", cells[2].train().string()}, {"resume", true}};
+  EXPECT_EQ(run.own, own);
+  const std::map<std::string, Json> options(run.options.begin(), run.options.end());
+  EXPECT_EQ(options.at("flip"), true);
+  EXPECT_EQ(options.at("sample-prompt"), Json({"a", "b"}));
+  EXPECT_EQ(options.at("steps"), 9);
 }
 
 TEST_F(Comparison, RefusesBadRecipes) {
@@ -146,31 +147,39 @@ TEST_F(Comparison, TheBestRateGoesOnWithAllSeeds) {
                [&] { validation_score(r, search[0]); });
 }
 
+/// A run as the test writes it.
+std::vector<std::string> words_of(const CellRun& run) {
+  std::vector<std::string> words = {run.verb};
+  for (const CellSettings* settings : {&run.own, &run.options})
+    for (const auto& [field, value] : *settings) words.push_back(field + "=" + value.dump());
+  return words;
+}
+
 TEST_F(Comparison, ACellBelongsToTheCommandsThatMadeIt) {
   const Recipe r = recipe();
   const fs::path out = folder_ / "out";
   const Cell cell = search_cells(r, out)[0];
   fs::create_directories(cell.folder);
-  check_commands(r, cell);
-  write_down(r, cell, Stage::train);
-  write_down(r, cell, Stage::train);  // a stopped one goes on
+  check_commands(r, cell, words_of);
+  write_down(r, cell, Stage::train, words_of);
+  write_down(r, cell, Stage::train, words_of);  // a stopped one goes on
   std::string text = kRecipe;
   text.replace(text.find("lora(rank=2)"), 12, "lora(rank=9)");
-  expect_error(ErrorCode::mismatch, "--method lora(rank=2)",
-               [&] { check_commands(recipe(text), cell); });
+  expect_error(ErrorCode::mismatch, "method=\"lora(rank=2)\"",
+               [&] { check_commands(recipe(text), cell, words_of); });
   pretend(cell, 0.5, {0.1});
-  expect_error(ErrorCode::mismatch, "not written down", [&] { check_commands(r, cell); });
+  expect_error(ErrorCode::mismatch, "not written down", [&] { check_commands(r, cell, words_of); });
   fs::remove(cell.result());
-  write_down(r, cell, Stage::measure);
-  check_commands(r, cell);
+  write_down(r, cell, Stage::measure, words_of);
+  check_commands(r, cell, words_of);
   // The folder's name may be written otherwise.
   Cell moved = cell;
   moved.folder = folder_ / "out/../out/cells" / cell.folder.filename();
-  check_commands(r, moved);
+  check_commands(r, moved, words_of);
   text = kRecipe;
   text.replace(text.find("reference = \"R\""), 15, "reference = \"S\"");
   expect_error(ErrorCode::mismatch, "ringlet eval control",
-               [&] { check_commands(recipe(text), cell); });
+               [&] { check_commands(recipe(text), cell, words_of); });
 }
 
 TEST_F(Comparison, SubjectsAreChosenByOtherPrompts) {
@@ -186,10 +195,11 @@ TEST_F(Comparison, SubjectsAreChosenByOtherPrompts) {
                         measured("CLIP-T", true, {{"a", "a", 0.25}})};
   std::ofstream(search[0].validation()) << to_json(evaluation).dump();
   EXPECT_EQ(validation_score(r, search[0]), 0.75);
-  const auto words = validation_command(r, search[0]);
-  EXPECT_NE(std::ranges::find(words, "others.txt"), words.end());
-  const auto test = eval_command(r, search[0]);
-  EXPECT_EQ(std::ranges::find(test, "others.txt"), test.end());
+  const std::pair<std::string, Json> others = {"prompts", "others.txt"};
+  const CellSettings chosen_by = cell_run(r, search[0], Stage::validate).options;
+  EXPECT_NE(std::ranges::find(chosen_by, others), chosen_by.end());
+  const CellSettings measured_by = cell_run(r, search[0], Stage::measure).options;
+  EXPECT_EQ(std::ranges::find(measured_by, others), measured_by.end());
 }
 
 TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
