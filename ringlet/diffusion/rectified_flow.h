@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/noise_process.h"
