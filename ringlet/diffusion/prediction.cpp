@@ -60,7 +60,7 @@ double min_snr_weight(Prediction prediction, const NoiseLevel& level, double gam
     case Prediction::epsilon:
       return signal == 0.0 ? 1.0 : capped / signal;
     case Prediction::v:
-      return capped / (signal + noise);
+      return capped / ((signal + noise) * (signal + noise));
     case Prediction::sample:
       return noise == 0.0 ? gamma : capped / noise;
     case Prediction::flow:

@@ -70,7 +70,8 @@ TEST_F(FineTuneInputs, WhatIsTooLongIsSaidOnceAndInThePlan) {
   const auto& too_long = run.plan().too_long;
   ASSERT_EQ(too_long.size(), 2u);
   EXPECT_EQ(too_long[0].where, folder_ / "pictures/a.txt");
-  EXPECT_EQ(too_long[1].where, "`sample_prompt`");
+  EXPECT_EQ(too_long[1].where, "sample_prompt");
+  EXPECT_TRUE(too_long[1].is_field);
   EXPECT_GT(too_long[0].text.tokens, too_long[0].text.limit);
   EXPECT_TRUE(too_long[0].text.cut.ends_with("dog cat")) << too_long[0].text.cut;
   const LogCapture log;
