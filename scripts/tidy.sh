@@ -26,13 +26,18 @@ mkdir -p build
 
 headers() {
   local flags
-  # As the highest layer is compiled, less its source and object.
+  # As a source is compiled, with the folders of all dependencies, less the source and its object.
   flags=$(python3 - <<'PY'
 import json, shlex
-entry = next(e for e in json.load(open("build/clang/compile_commands.json")) if "/ringlet/tune/" in e["file"])
-words = shlex.split(entry["command"])
-words = words[next(i for i, word in enumerate(words) if word.endswith("clang++")) + 1:]
-print(shlex.join(words[:words.index("-o")]))
+entries = [shlex.split(entry["command"]) for entry in json.load(open("build/clang/compile_commands.json"))
+           if "/ringlet/" in entry["file"] and "cmake_pch" not in entry["file"]]
+words = next(words for words in entries if "-include-pch" in words and any(word.startswith("-I") for word in words))
+words = words[next(i for i, word in enumerate(words) if word.endswith("clang++")) + 1:words.index("-o")]
+for command in entries:
+    for option, folder in zip(command, command[1:]):
+        if option == "-isystem" and folder not in words:
+            words += [option, folder]
+print(shlex.join(words))
 PY
 )
   git ls-files 'ringlet/*.h' | grep -v precompiled.h |
