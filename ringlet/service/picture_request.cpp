@@ -150,7 +150,8 @@ Json to_json(const PictureRequest& request) {
   OptionList list;
   describe(list, r);
   Json json = Json::object();
-  for (const auto& [field, value] : list.values().items())
+  const Json values = list.values();  // items() refers to it
+  for (const auto& [field, value] : values.items())
     if (!value.is_null() && value != "") json[field] = value;
   if (r.negative_prompt) json["negative_prompt"] = *r.negative_prompt;  // "" is not none
   if (r.control != "canny") {
