@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Checks the Markdown files of the repository.
+
+    scripts/check_docs.py [ROOT]
+
+- Prose, list items and headings have at most 100 columns. Tables, code and lines that consist of one
+  word (an address, an image) may be longer.
+- Relative links lead to files that exist, and their anchors to headings.
+- No sentence of prose has more than 30 words; a code span or a formula in one counts as one word.
+- Words that the field does not use are refused (BANNED, with what to write instead).
+
+Exits 1 with one line per offence.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+COLUMNS = 100
+WORDS = 30
+
+BANNED = {
+    r"mend(s|ed|ing)?": "fix",
+    r"go(es)? on(?! to)|went on|going on": "resume, continue",
+    r"pass(ed|es)? over": "skip, ignore",
+    r"one's own|of its own kind": "custom, your own, separate",
+    r"bears": "has, is for",
+    r"whose": "split the sentence",
+    r"anew": "again",
+    r"what is left out": "what is skipped",
+    r"put to use": "used",
+    r"a word of": "an option of",
+    r"for granted": "needed",
+    r"turned round": "rotated",
+}
+BANNED_RE = re.compile(r"\b(" + "|".join(f"(?:{word})" for word in BANNED) + r")\b", re.I)
+
+FENCE = re.compile(r"^\s*(```|~~~)")
+ITEM = re.compile(r"^(\s*)([-*+]|\d+[.)])\s+")
+HEADING = re.compile(r"^#{1,6}\s+")
+LINK = re.compile(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+CODE = re.compile(r"(`+)(.+?)\1", re.S)
+SENTENCE_END = re.compile(r"(?<=[.!?])[)\"*_]*\s+(?=[\"(*_\[]*[A-Z0-9Σ‖…])")
+ABBREVIATION = re.compile(r"\b(et al|eq|e\.g|i\.e|cf|vs)\.")
+
+
+def blocks(text):
+    """(first line, kind, lines) of each block: heading, prose, item, table or code."""
+    kind, first, lines, fenced, in_list = None, 0, [], False, False
+    for number, line in enumerate(text.split("\n"), 1):
+        blank = not line.strip()
+        if FENCE.match(line) or fenced:
+            now = "code"
+            fenced = fenced != bool(FENCE.match(line))
+        elif blank:
+            now = "code" if kind == "code" and not in_list else None
+        elif line.lstrip().startswith("|"):
+            now = "table"
+        elif HEADING.match(line):
+            now = "heading"
+        elif ITEM.match(line):
+            now, in_list = "item", True
+        elif kind in ("prose", "item"):
+            now = kind
+        elif line.startswith("    ") and not in_list:
+            now = "code"
+        else:
+            now, in_list = "prose", in_list and line.startswith(" ")
+        if now != kind or now == "heading" or (now == "item" and ITEM.match(line)):
+            if lines and kind:
+                yield first, kind, lines
+            kind, first, lines = now, number, []
+        lines.append(line)
+    if lines and kind:
+        yield first, kind, lines
+
+
+def anchors(path):
+    """The anchors that GitHub gives a file's headings."""
+    found = {}
+    for _, kind, lines in blocks(path.read_text(encoding="utf-8")):
+        if kind != "heading":
+            continue
+        title = LINK.sub(lambda link: link[2], HEADING.sub("", lines[0])).replace("`", "")
+        name = re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
+        found[name if name not in found else f"{name}-{found[name]}"] = 1
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def plain(text):
+    """Prose without code, link targets and emphasis: what a reader counts as words."""
+    text = CODE.sub("code", text)
+    text = LINK.sub(lambda link: link[2], text)
+    return ABBREVIATION.sub(lambda found: found[0][:-1], text)
+
+
+def sentences(text):
+    return [part.strip() for part in SENTENCE_END.split(plain(" ".join(text.split()))) if part.strip()]
+
+
+def check_links(root, path, text):
+    for number, line in enumerate(text.split("\n"), 1):
+        for _, _, target in LINK.findall(CODE.sub("", line)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            there = (path.parent / name).resolve() if name else path
+            if not there.exists():
+                yield number, f"link to {target}: there is no such file"
+            elif anchor and there.suffix == ".md" and anchor not in anchors(there):
+                yield number, f"link to {target}: there is no such heading"
+
+
+def check_block(first, kind, lines):
+    if kind == "code":
+        return
+    for number, line in enumerate(lines, first):
+        if kind != "table" and len(line) > COLUMNS and len(line.split()) > 1:
+            yield number, f"{len(line)} columns"
+        found = BANNED_RE.search(CODE.sub("code", line))
+        if found:
+            word = next(text for text in BANNED if re.fullmatch(text, found[0], re.I))
+            yield number, f'"{found[0]}": write {BANNED[word]}'
+    if kind in ("prose", "item"):
+        for sentence in sentences(ITEM.sub("", "\n".join(lines), count=1)):
+            count = len([word for word in sentence.split() if re.search(r"\w", word)])
+            if count > WORDS:
+                yield first, f"a sentence of {count} words: {sentence[:70]}…"
+
+
+def check(root, path):
+    text = path.read_text(encoding="utf-8")
+    yield from check_links(root, path, text)
+    for block in blocks(text):
+        yield from check_block(*block)
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
+    names = subprocess.run(["git", "ls-files", "*.md"], cwd=root, check=True, text=True,
+                           stdout=subprocess.PIPE).stdout.split("\n")
+    files = [root / name for name in names if name and (root / name).exists()]
+    offences = 0
+    for path in files:
+        for number, what in sorted(check(root, path)):
+            print(f"{path.relative_to(root)}:{number}: {what}")
+            offences += 1
+    if offences:
+        return 1
+    print(f"documents: {len(files)} files, lines, links and sentences as they should be")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
