@@ -6,7 +6,8 @@
 - Prose, list items and headings have at most 100 columns. Tables, code and lines that consist of one
   word (an address, an image) may be longer.
 - Relative links lead to files that exist, and their anchors to headings.
-- No sentence of prose has more than 30 words; a code span or a formula in one counts as one word.
+- No sentence of prose has more than 30 words. A code span counts as one word, and what stands in
+  brackets is not counted.
 - Words that the field does not use are refused (BANNED, with what to write instead).
 
 Exits 1 with one line per offence.
@@ -62,7 +63,7 @@ def blocks(text):
             now, in_list = "item", True
         elif kind in ("prose", "item"):
             now = kind
-        elif line.startswith("    ") and not in_list:
+        elif line.startswith("      " if in_list else "    "):
             now = "code"
         else:
             now, in_list = "prose", in_list and line.startswith(" ")
@@ -89,9 +90,10 @@ def anchors(path):
 
 
 def plain(text):
-    """Prose without code, link targets and emphasis: what a reader counts as words."""
-    text = CODE.sub("code", text)
+    """Prose without code, link targets and what stands in brackets."""
+    text = CODE.sub("Code", text)
     text = LINK.sub(lambda link: link[2], text)
+    text = re.sub(r" \([^()]*(\([^()]*\)[^()]*)*\)", "", text)
     return ABBREVIATION.sub(lambda found: found[0][:-1], text)
 
 
