@@ -58,7 +58,7 @@ def blocks(text):
         elif line.lstrip().startswith("|"):
             now = "table"
         elif HEADING.match(line):
-            now = "heading"
+            now, in_list = "heading", False
         elif ITEM.match(line):
             now, in_list = "item", True
         elif kind in ("prose", "item"):
