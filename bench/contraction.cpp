@@ -1,10 +1,10 @@
-// Checks the planner (ringlet/adapt/plan.h) against measurements: every linear layer shape of
-// Stable Diffusion 1.5's and XL's transformers, one training pass (forward, and backward for input
-// and parameters) and one inference pass in each way, for 1 to 16384 tokens. One thread.
+// Checks choose_contraction (ringlet/adapt/contraction.h) against measurements: every linear layer
+// shape of Stable Diffusion 1.5's and XL's transformers, one training pass (forward, and backward
+// for input and parameters) and one inference pass in each way, for 1 to 16384 tokens. One thread.
 //
 //     ringlet_bench_contraction [METHOD]      METHOD has a transform; default trm(rank=2)
 //
-// Prints a line per case and how often the planner's pick is within 10 % of the best way.
+// Prints a line per case and how often its pick is within 10 % of the best way.
 
 #include <algorithm>
 #include <array>
@@ -38,7 +38,8 @@ constexpr std::array kShapes = {
     Shape{1280, 320}, Shape{640, 1280},                       // projections of the time
 };
 constexpr std::array<std::int64_t, 7> kTokens = {1, 77, 64, 256, 1024, 4096, 16384};
-constexpr std::array kWays = {adapt::Way::through_input, adapt::Way::transform_folded};
+constexpr std::array kContractions = {adapt::Contraction::through_input,
+                                      adapt::Contraction::transform_folded};
 
 using Clock = std::chrono::steady_clock;
 
@@ -60,9 +61,9 @@ std::array<double, 2> measure(const Pass& pass) {
   std::array<std::vector<double>, 2> seconds;
   const auto begin = Clock::now();
   for (std::size_t round = 0; round < kMost; ++round) {
-    for (std::size_t i = 0; i < kWays.size(); ++i) {
+    for (std::size_t i = 0; i < kContractions.size(); ++i) {
       const auto start = Clock::now();
-      pass(kWays[i]);
+      pass(kContractions[i]);
       seconds[i].push_back(seconds_since(start));
     }
     const auto [least, most] = std::minmax(seconds[0].back(), seconds[1].back());
@@ -79,9 +80,9 @@ struct Score {
 };
 
 void report(const char* kind, Shape shape, std::int64_t tokens, std::array<double, 2> seconds,
-            adapt::Way pick, Score& score) {
+            adapt::Contraction pick, Score& score) {
   constexpr double kTolerated = 1.1;
-  const bool through = pick == adapt::Way::through_input;
+  const bool through = pick == adapt::Contraction::through_input;
   const double ratio = seconds[through ? 0 : 1] / std::min(seconds[0], seconds[1]);
   const bool good = ratio <= kTolerated;
   ++score.all;
@@ -93,10 +94,10 @@ void report(const char* kind, Shape shape, std::int64_t tokens, std::array<doubl
   std::fflush(stdout);
 }
 
-adapt::Way pick(const adapt::TransformResidual& adapter, const adapt::LayerShape& shape,
-                std::int64_t tokens, bool training) {
+adapt::Contraction pick(const adapt::TransformResidual& adapter, const adapt::LayerShape& shape,
+                        std::int64_t tokens, bool training) {
   const adapt::Parts& parts = adapter.parts();
-  return choose_way(parts.transforms, parts.residual.get(), shape, tokens, training);
+  return choose_contraction(parts.transforms, parts.residual.get(), shape, tokens, training);
 }
 
 void run(const adapt::Method& method, Shape shape, std::array<Score, 2>& scores) {
@@ -107,16 +108,16 @@ void run(const adapt::Method& method, Shape shape, std::array<Score, 2>& scores)
   for (const std::int64_t tokens : kTokens) {
     const at::Tensor x = at::randn({tokens, shape.in}).set_requires_grad(true);
     const at::Tensor dy = at::randn({tokens, shape.out});
-    const auto training = measure([&](adapt::Way way) {
-      adapter->way = way;
+    const auto training = measure([&](adapt::Contraction way) {
+      adapter->contraction = way;
       adapter->forward(layer, x).backward(dy);
       x.mutable_grad() = at::Tensor();
       for (const auto& [name, tensor] : adapter->parameters()) tensor.mutable_grad() = at::Tensor();
     });
     report("training", shape, tokens, training, pick(*adapter, size, tokens, true), scores[0]);
     const at::NoGradGuard no_grad;
-    const auto inference = measure([&](adapt::Way way) {
-      adapter->way = way;
+    const auto inference = measure([&](adapt::Contraction way) {
+      adapter->contraction = way;
       adapter->forward(layer, x);
     });
     report("inference", shape, tokens, inference, pick(*adapter, size, tokens, false), scores[1]);

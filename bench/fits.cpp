@@ -1,4 +1,4 @@
-// Fits of adapters to known weights (ringlet/adapt/fit.h), timed.
+// Fits of adapters to known weights (ringlet/adapt/fit/fit.h), timed.
 //
 //     ringlet_bench_fits [METHOD …]
 //
@@ -20,7 +20,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "ringlet/adapt/build.h"
-#include "ringlet/adapt/fit.h"
+#include "ringlet/adapt/fit/fit.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/method_text.h"
 

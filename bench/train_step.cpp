@@ -14,11 +14,11 @@
 
 #include <ATen/ATen.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/schedule.h"
-#include "ringlet/models/unet.h"
+#include "ringlet/models/diffusion/unet.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/train/trainer.h"

@@ -17,7 +17,7 @@
 #include <malloc.h>
 
 #include "ringlet/core/json.h"
-#include "ringlet/models/unet.h"
+#include "ringlet/models/diffusion/unet.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/weight_store.h"
 

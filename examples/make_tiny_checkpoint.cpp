@@ -17,9 +17,9 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
 #include "ringlet/io/tensor_file.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/unet.h"
-#include "ringlet/models/vae.h"
+#include "ringlet/models/diffusion/unet.h"
+#include "ringlet/models/diffusion/vae.h"
+#include "ringlet/models/text/clip_text.h"
 #include "ringlet/nn/weight_store.h"
 
 namespace {

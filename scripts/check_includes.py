@@ -20,16 +20,16 @@ LAYER = re.compile(r"^ringlet_layer\((\w+)([^)]*)\)", re.M)
 METHOD_TEXT = "ringlet/adapt/method_text.h"
 METHOD_TEXT_USERS = (
     "apps/",
-    "ringlet/adapt/adapter_file.cpp",        # ringlet.method of a file
-    "ringlet/adapt/budget.cpp",              # messages
+    "ringlet/adapt/set/adapter_file.cpp",     # ringlet.method of a file
+    "ringlet/adapt/set/budget.cpp",           # messages
     "ringlet/adapt/method_text.cpp",
-    "ringlet/adapt/save_adapter.cpp",        # ringlet.method of a file
-    "ringlet/adapt/transform_residual.cpp",  # spec(), for messages and reports
-    "ringlet/formats/adapter_reader.cpp",    # messages
-    "ringlet/pipeline/extract.cpp",          # the table of a comparison
-    "ringlet/service/adapters.cpp",          # the log of what is loaded
+    "ringlet/adapt/set/save_adapter.cpp",     # ringlet.method of a file
+    "ringlet/adapt/transform_residual.cpp",   # spec(), for messages and reports
+    "ringlet/formats/adapter_reader.cpp",     # messages
+    "ringlet/pipeline/extract.cpp",           # the table of a comparison
+    "ringlet/service/adapters.cpp",           # the log of what is loaded
     "ringlet/service/extraction_report.cpp",  # JSON for people
-    "ringlet/train/adapter_training.cpp",    # plans and settings of runs
+    "ringlet/train/adapter_training.cpp",     # plans and settings of runs
 )
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')
@@ -41,7 +41,7 @@ OPTION = re.compile(r"--[A-Za-z]")
 LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
 # Text about another program's options, and a file whose lines are another language.
 OTHERS = re.compile(r"scripts/bootstrap\.sh --cuda")
-OTHER_LANGUAGES = {"ringlet/io/html.cpp"}  # custom properties of CSS
+OTHER_LANGUAGES = {"ringlet/draw/html.cpp"}  # custom properties of CSS
 
 
 def speaks_command_line(path, code):

@@ -12,9 +12,9 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/registry.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "tests/golden/formula.h"
 
 namespace ringlet::adapt {

@@ -12,7 +12,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/train/metrics_file.h"
 #include "ringlet/train/run.h"
-#include "ringlet/train/text_to_image_task.h"
+#include "ringlet/train/text_to_image/text_to_image_task.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"

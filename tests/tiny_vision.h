@@ -8,10 +8,10 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/io/tensor_file.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/lpips.h"
-#include "ringlet/models/segformer.h"
-#include "ringlet/models/vision_transformer.h"
+#include "ringlet/models/text/clip_text.h"
+#include "ringlet/models/vision/lpips.h"
+#include "ringlet/models/vision/segformer.h"
+#include "ringlet/models/vision/vision_transformer.h"
 #include "ringlet/nn/weight_store.h"
 #include "tests/golden/tiny_model.h"
 

@@ -5,8 +5,8 @@
 
 #include "model_options.h"
 #include "options.h"
-#include "ringlet/adapt/budget.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/budget.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/make_folder.h"
@@ -22,8 +22,6 @@ namespace ringlet::app {
 namespace {
 
 namespace fs = std::filesystem;
-using Difference = pipeline::ModelDifference;
-
 struct ExtractOptions {
   CommonOptions common;
   pipeline::ExtractSource source;
@@ -162,7 +160,7 @@ void say(const ExtractOptions& o, const std::string& message) {
 }
 
 /// What the numbers are about.
-void describe(const ExtractOptions& o, const Difference& difference) {
+void describe(const ExtractOptions& o, const pipeline::ModelDifference& difference) {
   char text[160];
   std::snprintf(text, sizeof text,
                 "%zu of %zu selected layers differ; they hold %.1f %% of the squared difference of "
@@ -181,7 +179,7 @@ void describe(const ExtractOptions& o, const Difference& difference) {
   say(o, text);
 }
 
-adapt::Method chosen_method(const ExtractOptions& o, const Difference& difference) {
+adapt::Method chosen_method(const ExtractOptions& o, const pipeline::ModelDifference& difference) {
   if (o.budget.empty()) return adapt::parse_method(o.method);
   const adapt::BudgetPlan plan =
       adapt::fit_budget(adapt::parse_method(o.method), adapt::parse_budget(o.budget),
@@ -191,7 +189,7 @@ adapt::Method chosen_method(const ExtractOptions& o, const Difference& differenc
   return plan.method;
 }
 
-int extract_one(const ExtractOptions& o, const Difference& difference) {
+int extract_one(const ExtractOptions& o, const pipeline::ModelDifference& difference) {
   const adapt::Method method = chosen_method(o, difference);
   const auto methods = o.max_error ? pipeline::methods_for_error(difference, method, *o.max_error)
                                    : pipeline::same_method(difference, method);
@@ -225,7 +223,7 @@ void print_comparison(const pipeline::Comparison& comparison) {
                 fit.total.seconds, fit.converged, fit.layers);
 }
 
-int compare(const ExtractOptions& o, const Difference& difference,
+int compare(const ExtractOptions& o, const pipeline::ModelDifference& difference,
             const std::vector<pipeline::NamedMethod>& methods,
             const std::vector<std::int64_t>& budgets) {
   const pipeline::Comparison found = [&] {
@@ -266,7 +264,7 @@ int extract_run(ExtractOptions& o) {
         budgets.push_back(adapt::parse_budget(text));
   }
   check(o);
-  const Difference difference = pipeline::compare_models(o.source);
+  const pipeline::ModelDifference difference = pipeline::compare_models(o.source);
   describe(o, difference);
   return o.compare.empty() ? extract_one(o, difference) : compare(o, difference, methods, budgets);
 }

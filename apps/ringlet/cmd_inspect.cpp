@@ -112,7 +112,7 @@ std::vector<std::string> token_texts(const InspectOptions& o) {
 }
 
 int inspect_tokens(const InspectOptions& o) {
-  const models::ClipTokenizer tokenizer = service::open_tokenizer(o.path, o.files.tokenizer);
+  const tokenizers::ClipTokenizer tokenizer = service::open_tokenizer(o.path, o.files.tokenizer);
   Json all = Json::array();
   for (const std::string& text : token_texts(o)) {
     const std::vector<std::int64_t> ids = tokenizer.tokenize(text);

@@ -6,7 +6,7 @@
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/control_metric.h"
-#include "ringlet/train/text_to_image_task.h"
+#include "ringlet/train/text_to_image/text_to_image_task.h"
 #include "training_options.h"
 #include "training_run.h"
 #include "verbs.h"

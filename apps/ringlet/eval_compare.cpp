@@ -209,7 +209,7 @@ void report(const eval::Recipe& recipe, const CompareOptions& o) {
     throw Error(ErrorCode::not_found, o.out, "no cell has been measured yet",
                 "run it without --report-only");
   const fs::path out = o.out;
-  const eval::SampleSheet sheet = eval::sample_sheet(recipe, cells);
+  const eval::ComparisonSheet sheet = eval::comparison_sheet(recipe, cells);
   write_file_atomically(out / "comparison.csv", eval::to_csv(rows));
   write_file_atomically(out / "comparison.md", eval::to_markdown(rows));
   write_file_atomically(out / "comparison.html", eval::to_html(recipe, rows, sheet));

@@ -65,7 +65,7 @@ service::MakingObserver MakingProgress::observer() {
                 else
                   bar_->advance();
               },
-          .step = [](const diffusion::StepReport&) { return !interrupted(); }};
+          .step = [](const diffusion::SamplerStep&) { return !interrupted(); }};
 }
 
 }  // namespace ringlet::app

@@ -37,7 +37,7 @@ at::Tensor vectors_of(const SimilarityOptions& o, const tune::SentenceNetwork& n
   for (adapt::AdapterSet& set : sets) set.attach();
   std::vector<at::Tensor> rows;
   for (const std::string& sentence : o.sentences) {
-    const models::EncodedText encoded = network.encode(sentence);
+    const tokenizers::EncodedText encoded = network.encode(sentence);
     rows.push_back(network.vectors({&encoded}).to(at::kCPU, at::kFloat));
   }
   for (adapt::AdapterSet& set : sets) set.detach();

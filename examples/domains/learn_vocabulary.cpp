@@ -10,8 +10,8 @@
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
-#include "ringlet/models/byte_bpe_tokenizer.h"
-#include "ringlet/models/wordpiece_tokenizer.h"
+#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
+#include "ringlet/tokenizers/wordpiece_tokenizer.h"
 
 using namespace ringlet;
 
@@ -32,14 +32,15 @@ int main(int argc, char** argv) try {
   }
   if (kind == "wordpiece") {
     std::string lines;
-    for (const std::string& token : models::learn_wordpieces(texts, size)) lines += token + "\n";
+    for (const std::string& token : tokenizers::learn_wordpieces(texts, size))
+      lines += token + "\n";
     write_file_atomically(out / "vocab.txt", lines);
     return 0;
   }
   const std::vector<std::string> specials =
       kind == "roberta" ? std::vector<std::string>{"<s>", "<pad>", "</s>", "<unk>", "<mask>"}
                         : std::vector<std::string>{"<|endoftext|>"};
-  const models::LearntBytePairs learnt = models::learn_byte_pairs(texts, size, specials);
+  const tokenizers::LearntBytePairs learnt = tokenizers::learn_byte_pairs(texts, size, specials);
   write_file_atomically(out / "vocab.json", learnt.vocabulary);
   write_file_atomically(out / "merges.txt", learnt.merges);
   return 0;

@@ -5,8 +5,8 @@
 
 #include <ATen/ATen.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/train/trainer.h"
 

@@ -26,10 +26,10 @@
 #include "ringlet/core/random.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/io/tensor_file.h"
-#include "ringlet/models/vision_transformer.h"
+#include "ringlet/models/vision/vision_transformer.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "ringlet/train/trainer.h"
 
 namespace {
@@ -302,7 +302,7 @@ void judge(const Arguments& arguments) {
 }
 
 /// A small CLIP for pictograms.
-Json features_config(const models::ClipTokenizer& tokenizer, std::int64_t words) {
+Json features_config(const tokenizers::ClipTokenizer& tokenizer, std::int64_t words) {
   const Json shared = {{"hidden_size", 128},
                        {"intermediate_size", 512},
                        {"num_attention_heads", 4},
@@ -324,14 +324,14 @@ Json features_config(const models::ClipTokenizer& tokenizer, std::int64_t words)
 /// The two sides of a CLIP with random weights that learn.
 struct FeatureModel {
   nn::WeightSource source{std::make_shared<nn::RandomStore>(kSeed), {.trainable = true}};
-  models::ClipTokenizer tokenizer;
+  tokenizers::ClipTokenizer tokenizer;
   Json config;
   models::VisionTransformer vision;
   models::ClipTextModel text;
   at::Tensor scale;
   nn::ModuleIndex index;
 
-  FeatureModel(models::ClipTokenizer words, std::int64_t count)
+  FeatureModel(tokenizers::ClipTokenizer words, std::int64_t count)
       : tokenizer(std::move(words)),
         config(features_config(tokenizer, count)),
         vision(source, models::VisionConfig::from_json(config, "features")),
@@ -390,7 +390,7 @@ void save_features(const FeatureModel& model, const fs::path& tokenizer, const f
 void train_features(const Arguments& arguments) {
   const fs::path words = arguments.model / "tokenizer";
   const Json vocabulary = read_json_file(words / "vocab.json");
-  const FeatureModel model(models::ClipTokenizer::open(words),
+  const FeatureModel model(tokenizers::ClipTokenizer::open(words),
                            static_cast<std::int64_t>(vocabulary.size()));
   const Data data = load(arguments.pictures, model.vision.config().image_size);
   const auto loss = [&](std::int64_t micro_batch) {

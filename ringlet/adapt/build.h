@@ -5,9 +5,9 @@
 #include <memory>
 #include <string>
 
-#include "ringlet/adapt/factors.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/part.h"
+#include "ringlet/adapt/parts/factors.h"
 #include "ringlet/adapt/transform_residual.h"
 #include "ringlet/core/random.h"
 #include "ringlet/nn/layer.h"

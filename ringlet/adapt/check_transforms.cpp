@@ -2,8 +2,8 @@
 #include <ATen/ops/ones.h>
 #include <c10/util/Exception.h>
 
-#include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/adapter_file_format.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/adapter_file_format.h"
 #include "ringlet/core/error.h"
 
 namespace ringlet::adapt {

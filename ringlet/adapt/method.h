@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "ringlet/adapt/factors.h"
+#include "ringlet/adapt/parts/factors.h"
 
 namespace ringlet::adapt {
 

@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "ringlet/adapt/factors.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/part.h"
+#include "ringlet/adapt/parts/factors.h"
 #include "ringlet/adapt/transform_residual.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/random.h"

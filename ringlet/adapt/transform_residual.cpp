@@ -126,7 +126,7 @@ bool TransformResidual::trainable() const {
   return first_parameter_.defined() && first_parameter_.requires_grad();
 }
 
-Way TransformResidual::choose(const at::Tensor& x) const {
+Contraction TransformResidual::choose(const at::Tensor& x) const {
   const auto in_patches = [&](const auto& transform) {
     return transform->side() == Side::input && transform->width() != shape_.in;
   };
@@ -134,22 +134,25 @@ Way TransformResidual::choose(const at::Tensor& x) const {
   const bool low_rank = dynamic_cast<const FactoredResidual*>(parts_.residual.get()) != nullptr;
   // The length of the rows is known without forming them for W0 + up down only.
   if (parts_.magnitude && (!parts_.transforms.empty() || (parts_.residual && !low_rank)))
-    return Way::everything_folded;
-  Way chosen = way ? *way
-                   : choose_way(parts_.transforms, parts_.residual.get(), shape_,
-                                x.numel() / shape_.in, trainable());
-  if (chosen == Way::through_input && of_patches) chosen = Way::transform_folded;
+    return Contraction::everything_folded;
+  Contraction chosen = contraction ? *contraction
+                                   : choose_contraction(parts_.transforms, parts_.residual.get(),
+                                                        shape_, x.numel() / shape_.in, trainable());
+  if (chosen == Contraction::through_input && of_patches) chosen = Contraction::transform_folded;
   // A half-precision weight would lose a small residual, and dropout needs D's own input.
   const bool wide = x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble;
-  if (chosen == Way::everything_folded && (!wide || input_draws_)) chosen = Way::transform_folded;
-  if (chosen == Way::transform_folded && parts_.transforms.empty()) chosen = Way::through_input;
+  if (chosen == Contraction::everything_folded && (!wide || input_draws_))
+    chosen = Contraction::transform_folded;
+  if (chosen == Contraction::transform_folded && parts_.transforms.empty())
+    chosen = Contraction::through_input;
   return chosen;
 }
 
 at::Tensor TransformResidual::without_magnitude(const nn::Layer& layer, const at::Tensor& x,
-                                                double s, Way chosen, bool with_bias) const {
-  if (chosen != Way::through_input) {
-    const bool everything = chosen == Way::everything_folded;
+                                                double s, Contraction chosen,
+                                                bool with_bias) const {
+  if (chosen != Contraction::through_input) {
+    const bool everything = chosen == Contraction::everything_folded;
     const at::Tensor w0 = layer.weight().to(x.scalar_type());
     const at::Tensor w = interpolate(w0, changed_weight(w0, everything), s).contiguous();
     const at::Tensor y = layer.operate(w, with_bias ? bias(layer.bias()) : at::Tensor(), x);
@@ -167,7 +170,7 @@ at::Tensor TransformResidual::without_magnitude(const nn::Layer& layer, const at
 at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::Tensor& x) const {
   const Magnitude& magnitude = *parts_.magnitude;
   const auto type = x.scalar_type();
-  if (choose(x) == Way::everything_folded) {
+  if (choose(x) == Contraction::everything_folded) {
     const at::Tensor w = changed_weight(layer.weight().to(type), true);
     return layer.operate(magnitude.scale(w, magnitude.gain(w).to(type)).contiguous(),
                          bias(layer.bias()), x);
@@ -177,8 +180,9 @@ at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::T
                                                : magnitude.gain(layer.weight().to(type)))
                               .to(type);
   if (magnitude.side() == Side::input)
-    return without_magnitude(layer, x * per_channel(gain, x), 1.0, Way::through_input, true);
-  const at::Tensor y = without_magnitude(layer, x, 1.0, Way::through_input, false);
+    return without_magnitude(layer, x * per_channel(gain, x), 1.0, Contraction::through_input,
+                             true);
+  const at::Tensor y = without_magnitude(layer, x, 1.0, Contraction::through_input, false);
   return plus(y * per_channel(gain, y), bias(layer.bias()));
 }
 

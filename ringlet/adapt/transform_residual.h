@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "ringlet/adapt/magnitude.h"
+#include "ringlet/adapt/contraction.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/part.h"
-#include "ringlet/adapt/plan.h"
+#include "ringlet/adapt/parts/magnitude.h"
 #include "ringlet/nn/adapter.h"
 
 namespace ringlet::adapt {
@@ -72,18 +72,18 @@ class TransformResidual final : public nn::Adapter {
   void begin_step(const Dropout& rates, RandomStream random);
 
   double strength = 1.0;
-  std::optional<Way> way;  ///< forces a way of computing; chosen by the planner when empty
+  std::optional<Contraction> contraction;  ///< forced; chosen by cost when empty
 
  private:
   template <class Ask>
   Parameters of_parts(Ask ask) const;
-  Way choose(const at::Tensor& x) const;
+  Contraction choose(const at::Tensor& x) const;
   at::Tensor changed_weight(const at::Tensor& w0, bool with_residual) const;
   at::Tensor transformed(const at::Tensor& x, Side side) const;
   at::Tensor add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
                           const at::Tensor& x) const;
-  at::Tensor without_magnitude(const nn::Layer& layer, const at::Tensor& x, double s, Way chosen,
-                               bool with_bias) const;
+  at::Tensor without_magnitude(const nn::Layer& layer, const at::Tensor& x, double s,
+                               Contraction chosen, bool with_bias) const;
   at::Tensor with_magnitude(const nn::Layer& layer, const at::Tensor& x) const;
   bool has(Side side) const;
   bool changes_bias() const;

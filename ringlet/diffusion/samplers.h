@@ -14,14 +14,14 @@
 namespace ringlet::diffusion {
 
 /// What a step made; for progress bars and previews.
-struct StepReport {
+struct SamplerStep {
   std::size_t step;   ///< steps done, 1-based, counted from the path's first
   std::size_t count;  ///< steps of the path
   const at::Tensor& latents;
 };
 
 /// Called after every step. Returning false stops the sampler with Error(cancelled).
-using StepCallback = std::function<bool(const StepReport&)>;
+using StepCallback = std::function<bool(const SamplerStep&)>;
 
 /// x [B, C, h, w] at path.steps[path.start].from -> clean latents. `noise` gives fresh noise by
 /// draw number and is not called by deterministic samplers; an empty callback is allowed.

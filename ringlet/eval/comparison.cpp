@@ -10,9 +10,9 @@
 #include "ringlet/core/text.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_folder.h"
+#include "ringlet/draw/html.h"
+#include "ringlet/draw/plot.h"
 #include "ringlet/eval/control_evaluation.h"
-#include "ringlet/io/html.h"
-#include "ringlet/io/plot.h"
 
 namespace ringlet::eval {
 namespace {
@@ -82,7 +82,7 @@ std::set<std::string> runs_of(const std::vector<Sample>& samples) {
 }
 
 /// Over the runs that both rows have: some may still be missing.
-std::optional<Difference> difference_to(const ComparisonRow& first, const Measured& metric) {
+std::optional<PairedDifference> difference_to(const ComparisonRow& first, const Measured& metric) {
   const auto other = std::ranges::find(first.metrics, metric.name, &Measured::name);
   if (other == first.metrics.end()) return std::nullopt;
   const std::vector<Sample> mine = of_runs(metric.samples, runs_of(other->samples));
@@ -105,8 +105,8 @@ const Measured* find_metric(const ComparisonRow& row, const std::string& name) {
 
 /// Of this metric, this row minus the first one; null for the first row itself and where a run is
 /// missing.
-const Difference* difference_of(const std::vector<ComparisonRow>& rows, const ComparisonRow& row,
-                                const std::string& name) {
+const PairedDifference* difference_of(const std::vector<ComparisonRow>& rows,
+                                      const ComparisonRow& row, const std::string& name) {
   const Measured* metric = find_metric(row, name);
   if (metric == nullptr || &row == &rows.front()) return nullptr;
   const auto& difference = row.to_first[static_cast<std::size_t>(metric - row.metrics.data())];
@@ -133,7 +133,7 @@ std::vector<std::vector<std::string>> table_of(const std::vector<ComparisonRow>&
       line.push_back(metric == nullptr ? "" : interval_text(metric->interval));
       const Measured* of_first = find_metric(rows.front(), name);
       if (of_first == nullptr || of_first->samples.empty()) continue;
-      const Difference* difference = difference_of(rows, row, name);
+      const PairedDifference* difference = difference_of(rows, row, name);
       line.push_back(difference == nullptr ? "" : interval_text(difference->interval));
     }
     line.push_back(short_number(row.seconds));
@@ -204,7 +204,7 @@ std::vector<ComparisonRow> comparison_rows(const Recipe& recipe, const std::vect
     row.seconds /= static_cast<double>(row.runs);
     for (Measured& metric : row.metrics) finish(metric);
     const ComparisonRow& first = rows.empty() ? row : rows.front();
-    std::vector<std::optional<Difference>> differences;
+    std::vector<std::optional<PairedDifference>> differences;
     for (const Measured& metric : row.metrics) differences.push_back(difference_to(first, metric));
     row.to_first = std::move(differences);
     rows.push_back(std::move(row));
@@ -252,7 +252,7 @@ std::vector<std::pair<std::string, io::Image>> comparison_plots(
     const std::vector<ComparisonRow>& rows) {
   std::vector<std::pair<std::string, io::Image>> plots;
   for (const std::string& name : metric_names(rows)) {
-    io::Plot plot;
+    draw::Plot plot;
     plot.title = name + " against parameters, with 95 % intervals";
     plot.x_label = "parameters of the adapter";
     plot.y_label = name;
@@ -264,14 +264,14 @@ std::vector<std::pair<std::string, io::Image>> comparison_plots(
                              {{static_cast<double>(row.parameters), metric->interval.mean}},
                              {{metric->interval.low, metric->interval.high}}});
     }
-    if (!plot.curves.empty()) plots.emplace_back(name, io::draw_plot(plot));
+    if (!plot.curves.empty()) plots.emplace_back(name, draw::draw_plot(plot));
   }
   return plots;
 }
 
-SampleSheet sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
+ComparisonSheet comparison_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
   constexpr std::size_t kReferences = 8;
-  SampleSheet sheet;
+  ComparisonSheet sheet;
   std::vector<const Cell*> chosen;  // the first cell of each method that has pictures
   for (std::size_t m = 0; m < recipe.methods.size(); ++m)
     for (const Cell& cell : cells)
@@ -302,26 +302,26 @@ SampleSheet sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells) {
 }
 
 std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
-                    const SampleSheet& sheet) {
+                    const ComparisonSheet& sheet) {
   std::string body =
       "<p class=\"note\">Means over test pictures and training seeds; in brackets the "
       "95 % interval when both are drawn anew." +
       rates_note(recipe) + "</p>\n<div class=\"chart\">\n<table>\n<tbody>\n";
   for (const auto& line : table_of(rows)) {
     body += "<tr>";
-    for (const std::string& cell : line) body += "<td>" + io::html_escape(cell) + "</td>";
+    for (const std::string& cell : line) body += "<td>" + draw::html_escape(cell) + "</td>";
     body += "</tr>\n";
   }
   body += "</tbody>\n</table>\n</div>\n";
   for (const auto& [name, plot] : comparison_plots(rows))
-    body += "<figure>\n" + io::html_picture(io::encode_png(plot), name + " against parameters") +
+    body += "<figure>\n" + draw::html_picture(io::encode_png(plot), name + " against parameters") +
             "</figure>\n";
   if (!sheet.image.pixels.empty())
     body += "<section>\n<h2>The same samples</h2>\n<figure>\n" +
-            io::html_picture(io::encode_png(sheet.image), "samples") +
-            "<figcaption>From left to right: " + io::html_escape(join(sheet.columns)) +
+            draw::html_picture(io::encode_png(sheet.image), "samples") +
+            "<figcaption>From left to right: " + draw::html_escape(join(sheet.columns)) +
             "</figcaption>\n</figure>\n</section>\n";
-  return io::html_page(recipe.title, body);
+  return draw::html_page(recipe.title, body);
 }
 
 }  // namespace ringlet::eval

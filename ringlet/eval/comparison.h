@@ -119,9 +119,10 @@ struct ComparisonRow {
   double learning_rate = 0.0;
   std::int64_t parameters = 0;  ///< of the adapters, a control encoder left out
   std::vector<Measured> metrics;
-  std::vector<std::optional<Difference>> to_first;  ///< of each metric, this minus the first row
-  double seconds = 0.0;                             ///< of training, mean over the seeds
-  std::uint64_t peak_bytes = 0;                     ///< the largest
+  /// Of each metric, this minus the first row.
+  std::vector<std::optional<PairedDifference>> to_first;
+  double seconds = 0.0;          ///< of training, mean over the seeds
+  std::uint64_t peak_bytes = 0;  ///< the largest
   std::size_t runs = 0;
 };
 
@@ -139,15 +140,15 @@ std::vector<std::pair<std::string, io::Image>> comparison_plots(
     const std::vector<ComparisonRow>& rows);
 
 /// The same samples of every method beside each other.
-struct SampleSheet {
+struct ComparisonSheet {
   io::Image image;                   ///< a row per reference; empty without samples
   std::vector<std::string> columns;  ///< "reference", where its picture is found, then the methods
 };
 
-SampleSheet sample_sheet(const Recipe& recipe, const std::vector<Cell>& cells);
+ComparisonSheet comparison_sheet(const Recipe& recipe, const std::vector<Cell>& cells);
 
 /// The whole comparison as one page.
 std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
-                    const SampleSheet& sheet);
+                    const ComparisonSheet& sheet);
 
 }  // namespace ringlet::eval

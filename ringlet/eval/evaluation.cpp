@@ -6,7 +6,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
-#include "ringlet/io/html.h"
+#include "ringlet/draw/html.h"
 
 namespace ringlet::eval {
 namespace {
@@ -45,7 +45,7 @@ std::string counts(const Interval& interval) {
   return interval.runs > 1 ? text + ", " + std::to_string(interval.runs) + " runs" : text;
 }
 
-std::string share_above_zero(const Difference& difference) {
+std::string share_above_zero(const PairedDifference& difference) {
   char text[64];
   std::snprintf(text, sizeof text, "above 0 in %.1f %% of resamples", 100.0 * difference.positive);
   return text;
@@ -155,16 +155,16 @@ std::string to_html(const Evaluation& evaluation,
     rows.emplace_back(
         metric.name + (metric.higher_is_better ? " (higher is better)" : " (lower is better)"),
         interval_text(metric.interval) + "\n" + counts(metric.interval));
-  std::string body = io::html_table(rows);
+  std::string body = draw::html_table(rows);
   for (const std::string& note : evaluation.notes)
-    body += "<p class=\"note\">" + io::html_escape(note) + "</p>\n";
+    body += "<p class=\"note\">" + draw::html_escape(note) + "</p>\n";
   for (const auto& [caption, png] : pictures)
-    body += "<figure>\n" + io::html_picture(png, caption) + "<figcaption>" +
-            io::html_escape(caption) + "</figcaption>\n</figure>\n";
+    body += "<figure>\n" + draw::html_picture(png, caption) + "<figcaption>" +
+            draw::html_escape(caption) + "</figcaption>\n</figure>\n";
   rows = evaluation.protocol;
   rows.insert(rows.end(), evaluation.settings.begin(), evaluation.settings.end());
-  body += "<section>\n<h2>Settings</h2>\n" + io::html_table(rows) + "</section>\n";
-  return io::html_page("ringlet eval: " + evaluation.kind, body);
+  body += "<section>\n<h2>Settings</h2>\n" + draw::html_table(rows) + "</section>\n";
+  return draw::html_page("ringlet eval: " + evaluation.kind, body);
 }
 
 std::vector<NamedDifference> compare(const Evaluation& a, const Evaluation& b) {
@@ -210,10 +210,10 @@ std::string to_html(const std::vector<NamedDifference>& differences, const std::
     rows.emplace_back(metric, interval_text(difference.interval) + "\n" +
                                   share_above_zero(difference) + "\n" +
                                   counts(difference.interval));
-  return io::html_page("ringlet eval difference",
-                       io::html_table(rows) + "<section>\n<h2>Runs</h2>\n" +
-                           io::html_table({{"first", a}, {"subtracted from it", b}}) +
-                           "</section>\n");
+  return draw::html_page("ringlet eval difference",
+                         draw::html_table(rows) + "<section>\n<h2>Runs</h2>\n" +
+                             draw::html_table({{"first", a}, {"subtracted from it", b}}) +
+                             "</section>\n");
 }
 
 }  // namespace ringlet::eval

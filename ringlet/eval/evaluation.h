@@ -47,7 +47,7 @@ std::string to_html(const Evaluation& evaluation,
                     const std::vector<std::pair<std::string, std::string>>& pictures);
 
 /// A difference of two runs, by its metric.
-using NamedDifference = std::pair<std::string, Difference>;
+using NamedDifference = std::pair<std::string, PairedDifference>;
 
 /// Of every metric that both hold sample by sample, a - b. Throws Error(mismatch) for other kinds,
 /// for entries of the protocol that both have and that differ, and as paired_difference.

@@ -12,7 +12,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/sha256.h"
-#include "ringlet/io/pil_resize.h"
+#include "ringlet/eval/pil_resize.h"
 #include "ringlet/models/published_layout.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
@@ -63,7 +63,7 @@ io::Image centre(const io::Image& image, std::int64_t side) {
 /// pytorch-fid has it, x / 127.5 - 1 (clean-fid feeds (x - 128) / 128).
 at::Tensor inception_input(const io::Image& image) {
   constexpr std::int64_t kSide = models::InceptionV3::kSide;
-  std::vector<float> pixels = io::pil_resize_float(image, kSide, kSide, io::PilFilter::bicubic);
+  std::vector<float> pixels = pil_resize_float(image, kSide, kSide, PilFilter::bicubic);
   const at::Tensor rows = at::from_blob(pixels.data(), {1, kSide, kSide, 3}, at::kFloat);
   return (rows / 127.5 - 1.0).permute({0, 3, 1, 2}).contiguous();
 }
@@ -129,8 +129,8 @@ at::Tensor prepared(const io::Image& image, const Preprocessing& how) {
     width = how.shortest * image.width / shorter;
     height = how.shortest * image.height / shorter;
   }
-  io::Image resized = io::pil_resize(
-      image, width, height, how.bicubic ? io::PilFilter::bicubic : io::PilFilter::bilinear);
+  io::Image resized =
+      pil_resize(image, width, height, how.bicubic ? PilFilter::bicubic : PilFilter::bilinear);
   if (how.crop > 0) resized = centre(resized, how.crop);
   const auto channels = [](const std::array<double, 3>& numbers) {
     return at::tensor({numbers[0], numbers[1], numbers[2]}, at::kFloat).view({1, 3, 1, 1});
@@ -178,7 +178,7 @@ FeatureNetwork FeatureNetwork::open(const fs::path& folder, at::Device device) {
     if (kind == "clip") {
       source.get("logit_scale", {});
       network.text_ = std::make_unique<Text>(
-          Text{models::ClipTokenizer::open(folder, ""),
+          Text{tokenizers::ClipTokenizer::open(folder, ""),
                models::ClipTextModel(source, models::ClipTextConfig::from_clip_json(json, where))});
     }
     source.finish();

@@ -12,10 +12,10 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/io/image.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/clip_tokenizer.h"
-#include "ringlet/models/inception.h"
-#include "ringlet/models/vision_transformer.h"
+#include "ringlet/models/text/clip_text.h"
+#include "ringlet/models/vision/inception.h"
+#include "ringlet/models/vision/vision_transformer.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 
 namespace ringlet::eval {
 
@@ -74,7 +74,7 @@ class FeatureNetwork {
 
  private:
   struct Text {
-    models::ClipTokenizer tokenizer;
+    tokenizers::ClipTokenizer tokenizer;
     models::ClipTextModel encoder;
   };
   FeatureNetwork(std::string name, Preprocessing preprocessing, at::Device device)

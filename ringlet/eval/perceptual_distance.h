@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "ringlet/io/image.h"
-#include "ringlet/models/lpips.h"
+#include "ringlet/models/vision/lpips.h"
 
 namespace ringlet::eval {
 

@@ -9,7 +9,7 @@
 
 #include "ringlet/data/control_signal.h"
 #include "ringlet/eval/feature_network.h"
-#include "ringlet/models/segformer.h"
+#include "ringlet/models/vision/segformer.h"
 
 namespace ringlet::eval {
 

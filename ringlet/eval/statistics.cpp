@@ -185,8 +185,8 @@ Interval bootstrap(std::size_t units,
   return interval;
 }
 
-Difference paired_difference(const std::vector<Sample>& a, const std::vector<Sample>& b,
-                             const BootstrapOptions& options) {
+PairedDifference paired_difference(const std::vector<Sample>& a, const std::vector<Sample>& b,
+                                   const BootstrapOptions& options) {
   check(a, options);
   const auto first = by_id(a), second = by_id(b);
   std::vector<Sample> differences;

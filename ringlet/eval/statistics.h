@@ -49,14 +49,14 @@ Interval bootstrap(std::size_t units,
                    const std::function<double(const std::vector<std::size_t>&)>& statistic,
                    const BootstrapOptions& options = {});
 
-struct Difference {
+struct PairedDifference {
   Interval interval;      ///< of a - b
   double positive = 0.0;  ///< share of the resamples in which a is above b
 };
 
 /// Pairs by id, resampled as bootstrap_mean does. Throws Error(mismatch) that names samples which
 /// only one of the runs has, or which belong to other units there.
-Difference paired_difference(const std::vector<Sample>& a, const std::vector<Sample>& b,
-                             const BootstrapOptions& options = {});
+PairedDifference paired_difference(const std::vector<Sample>& a, const std::vector<Sample>& b,
+                                   const BootstrapOptions& options = {});
 
 }  // namespace ringlet::eval

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "ringlet/core/error.h"
-#include "ringlet/formats/ldm_unet.h"
+#include "ringlet/formats/ldm/ldm_unet.h"
 #include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::formats {

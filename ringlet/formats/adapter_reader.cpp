@@ -10,7 +10,7 @@
 
 #include "ringlet/adapt/build.h"
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/adapt/vera.h"
+#include "ringlet/adapt/parts/vera.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"

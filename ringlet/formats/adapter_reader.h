@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/set/adapter_file.h"
 
 namespace ringlet::formats {
 

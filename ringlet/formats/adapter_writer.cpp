@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "ringlet/adapt/oft.h"
+#include "ringlet/adapt/parts/oft.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"

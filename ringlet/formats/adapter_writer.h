@@ -5,7 +5,7 @@
 #include <map>
 #include <string>
 
-#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/formats/adapter_format.h"
 
 namespace ringlet::formats {

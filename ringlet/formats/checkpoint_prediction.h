@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ringlet/diffusion/prediction.h"
-#include "ringlet/formats/ldm_unet.h"
+#include "ringlet/formats/ldm/ldm_unet.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/nn/weight_source.h"
 

@@ -12,9 +12,9 @@
 #include <ATen/ops/isfinite.h>
 #include <c10/util/StringUtil.h>
 
-#include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/budget.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/budget.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"

@@ -10,9 +10,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/adapt/adapter_set.h"
-#include "ringlet/adapt/fit.h"
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/fit/fit.h"
+#include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::pipeline {

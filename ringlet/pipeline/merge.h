@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 

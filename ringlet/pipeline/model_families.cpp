@@ -7,7 +7,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 
 namespace ringlet::pipeline {
 

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/core/json.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/models/published_layout.h"

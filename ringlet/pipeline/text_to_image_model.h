@@ -14,8 +14,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/adapt/adapter_set.h"
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/core/json.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/diffusion/noise_process.h"

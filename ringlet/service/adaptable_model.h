@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"

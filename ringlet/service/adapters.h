@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/adapter_set.h"
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/text_to_image_model.h"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ringlet/data/control_signal.h"
-#include "ringlet/train/control_validation.h"
+#include "ringlet/train/text_to_image/control_validation.h"
 
 namespace ringlet::service {
 

@@ -4,7 +4,7 @@
 #include <functional>
 #include <utility>
 
-#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/adaptable_model.h"

@@ -8,7 +8,7 @@
 
 #include <c10/core/ScalarType.h>
 
-#include "ringlet/adapt/arithmetic.h"
+#include "ringlet/adapt/set/arithmetic.h"
 #include "ringlet/formats/adapter_writer.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_files.h"
@@ -35,7 +35,8 @@ struct ConvertRequest {
 void check(const ConvertRequest& request);
 
 /// Does the request. Returns how much the layers lose as low ranks, worst first, where that was
-/// asked for. Throws as check, open_adaptable, load_adapters, adapt/arithmetic.h and write_adapter.
+/// asked for. Throws as check, open_adaptable, load_adapters, adapt/set/arithmetic.h and
+/// write_adapter.
 std::optional<adapt::Approximation> convert(const ConvertRequest& request);
 
 }  // namespace ringlet::service

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/io/plot.h"
+#include "ringlet/draw/plot.h"
 
 namespace ringlet::service {
 namespace {
@@ -53,7 +53,7 @@ Json to_json(const pipeline::ModelDifference& difference, const pipeline::Compar
 }
 
 io::Image draw_comparison(const pipeline::Comparison& comparison) {
-  io::Plot plot;
+  draw::Plot plot;
   plot.title = "Relative error of W* - W0 against parameters";
   plot.x_label = "parameters";
   plot.y_label = "|W' - W*| / |W* - W0|";
@@ -65,7 +65,7 @@ io::Image draw_comparison(const pipeline::Comparison& comparison) {
     plot.curves.back().points.emplace_back(static_cast<double>(fit.total.parameters),
                                            fit.total.relative_error);
   }
-  return io::draw_plot(plot);
+  return draw::draw_plot(plot);
 }
 
 }  // namespace ringlet::service

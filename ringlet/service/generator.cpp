@@ -110,7 +110,7 @@ at::Tensor Generator::sample(const pipeline::GenerateRequest& request, std::size
                              const PictureObserver& observer) const {
   const diffusion::SamplingSteps path = pipeline::sampling_steps(*model_, request);
   SamplingStep state{batch, 0, 0};
-  return pipeline::sample(*model_, request, [&](const diffusion::StepReport& step) {
+  return pipeline::sample(*model_, request, [&](const diffusion::SamplerStep& step) {
     if (state.total == 0) state.total = path.steps.size() - step.step + 1;  // image to image
     ++state.done;
     return !observer.step || observer.step(state);

@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "ringlet/core/json.h"
-#include "ringlet/models/clip_tokenizer.h"
 #include "ringlet/pipeline/model_files.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 
 namespace ringlet::service {
 
@@ -18,7 +18,7 @@ Json describe_adapter(const std::filesystem::path& adapter, const std::filesyste
 /// The tokenizer of a model folder, of a tokenizer folder itself, or of a single file: `given`, or
 /// the folder beside it. Throws Error(invalid_argument) for a given one beside a folder, and as
 /// single_file_tokenizer and ClipTokenizer::open.
-models::ClipTokenizer open_tokenizer(const std::filesystem::path& path,
-                                     const std::filesystem::path& given);
+tokenizers::ClipTokenizer open_tokenizer(const std::filesystem::path& path,
+                                         const std::filesystem::path& given);
 
 }  // namespace ringlet::service

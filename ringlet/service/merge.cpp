@@ -8,8 +8,8 @@
 #include <string_view>
 #include <system_error>
 
-#include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/arithmetic.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/arithmetic.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"

@@ -10,9 +10,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/adapt/adapter_set.h"
-#include "ringlet/adapt/budget.h"
 #include "ringlet/adapt/method.h"
+#include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/adapt/set/budget.h"
 #include "ringlet/core/json.h"
 
 namespace ringlet::train {

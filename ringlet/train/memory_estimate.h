@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 

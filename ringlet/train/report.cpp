@@ -8,7 +8,7 @@
 #include <span>
 #include <string_view>
 
-#include "ringlet/io/html.h"
+#include "ringlet/draw/html.h"
 
 namespace ringlet::train {
 namespace {
@@ -154,7 +154,8 @@ double place_y(const Chart& chart, double y) {
 std::string svg_text(double x, double y, std::string_view anchor, std::string_view text,
                      std::string_view more = "") {
   return "<text x=\"" + coordinate(x) + "\" y=\"" + coordinate(y) + "\" text-anchor=\"" +
-         std::string(anchor) + "\"" + std::string(more) + ">" + io::html_escape(text) + "</text>\n";
+         std::string(anchor) + "\"" + std::string(more) + ">" + draw::html_escape(text) +
+         "</text>\n";
 }
 
 std::string svg_line(double x1, double y1, double x2, double y2, std::string_view style) {
@@ -197,7 +198,7 @@ std::string curve_path(const Chart& chart, const Curve& curve) {
 std::string svg(const Chart& chart, const std::string& id) {
   std::string out = "<div class=\"chart\">\n<svg viewBox=\"0 0 " + number(kWidth) + " " +
                     number(chart.height) + "\" role=\"img\" aria-label=\"" +
-                    io::html_escape(chart.description) + "\">\n";
+                    draw::html_escape(chart.description) + "\">\n";
   out += "<clipPath id=\"" + id + "\"><rect x=\"" + number(kLeft) + "\" y=\"" + number(kTop) +
          "\" width=\"" + number(kWidth - kLeft - kRight) + "\" height=\"" +
          number(chart.height - kTop - kBottom) + "\"/></clipPath>\n" + axes(chart);
@@ -288,7 +289,7 @@ std::string charts_section(const std::vector<ReportChart>& charts) {
     const auto [first, last] = std::ranges::minmax(all, {}, &Point::x);
     const Range steps =
         first.x < last.x ? Range{first.x, last.x} : Range{first.x - 1.0, last.x + 1.0};
-    out += "<section>\n<h2>" + io::html_escape(chart.title) + "</h2>\n" +
+    out += "<section>\n<h2>" + draw::html_escape(chart.title) + "</h2>\n" +
            svg({chart.title + " over the steps", chart.title, 260.0, curves, steps,
                 range_around({low.y, high.y}, 0.08)},
                "chart-" + std::to_string(&chart - charts.data())) +
@@ -301,14 +302,14 @@ std::string summary_section(const Report::Pairs& pairs) {
   if (pairs.empty()) return "";
   std::string out = "<dl class=\"summary\">\n";
   for (const auto& [name, value] : pairs)
-    out += "<div><dt>" + io::html_escape(name) + "</dt><dd>" + io::html_escape(value) +
+    out += "<div><dt>" + draw::html_escape(name) + "</dt><dd>" + draw::html_escape(value) +
            "</dd></div>\n";
   return out + "</dl>\n";
 }
 
 std::string settings_section(const Report::Pairs& pairs) {
   if (pairs.empty()) return "";
-  return "<section>\n<h2>Settings</h2>\n" + io::html_table(pairs) + "</section>\n";
+  return "<section>\n<h2>Settings</h2>\n" + draw::html_table(pairs) + "</section>\n";
 }
 
 std::string comparisons_section(const std::vector<ReportComparison>& comparisons) {
@@ -316,10 +317,10 @@ std::string comparisons_section(const std::vector<ReportComparison>& comparisons
   std::string out = "<section>\n<h2>Before and after</h2>\n";
   for (const ReportComparison& one : comparisons)
     out += "<figure>\n<div class=\"pair\">\n<div>\n<h3>Before</h3>\n" +
-           io::html_picture(one.png_before, "Before: " + one.caption) +
+           draw::html_picture(one.png_before, "Before: " + one.caption) +
            "</div>\n<div>\n<h3>After</h3>\n" +
-           io::html_picture(one.png_after, "After: " + one.caption) +
-           "</div>\n</div>\n<figcaption>" + io::html_escape(one.caption) +
+           draw::html_picture(one.png_after, "After: " + one.caption) +
+           "</div>\n</div>\n<figcaption>" + draw::html_escape(one.caption) +
            "</figcaption>\n</figure>\n";
   return out + "</section>\n";
 }
@@ -330,8 +331,8 @@ std::string grids_section(const std::vector<ReportGrid>& grids) {
   for (const ReportGrid& grid : grids) {
     const std::string title = "Step " + std::to_string(grid.step);
     out += "<figure>\n<h3>" + title + "</h3>\n" +
-           io::html_picture(grid.png, title + ": " + grid.caption) + "<figcaption>" +
-           io::html_escape(grid.caption) + "</figcaption>\n</figure>\n";
+           draw::html_picture(grid.png, title + ": " + grid.caption) + "<figcaption>" +
+           draw::html_escape(grid.caption) + "</figcaption>\n</figure>\n";
   }
   return out + "</section>\n";
 }
@@ -339,10 +340,10 @@ std::string grids_section(const std::vector<ReportGrid>& grids) {
 }  // namespace
 
 std::string report_html(const Report& report) {
-  return io::html_page(report.title,
-                       summary_section(report.summary) + curves_section(report.metrics) +
-                           charts_section(report.charts) + comparisons_section(report.comparisons) +
-                           grids_section(report.grids) + settings_section(report.settings));
+  return draw::html_page(
+      report.title, summary_section(report.summary) + curves_section(report.metrics) +
+                        charts_section(report.charts) + comparisons_section(report.comparisons) +
+                        grids_section(report.grids) + settings_section(report.settings));
 }
 
 }  // namespace ringlet::train

@@ -13,9 +13,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/adapter_set.h"
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/core/json.h"
 #include "ringlet/io/image.h"
 #include "ringlet/train/report.h"

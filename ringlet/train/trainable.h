@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::train {

@@ -16,7 +16,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/processors.h"

@@ -7,7 +7,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
-#include "ringlet/models/gpt2.h"
+#include "ringlet/models/text/gpt2.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 #include "ringlet/tune/text_examples.h"
@@ -42,7 +42,7 @@ class CausalLanguageModel final : public ExampleTask {
       : ExampleTask(options, run),
         json_(read_config(options, "gpt2")),
         config_(models::Gpt2Config::from_json(json_, (options.model / "config.json").string())),
-        tokenizer_(models::ByteBpeTokenizer::open(options.model)),
+        tokenizer_(tokenizers::ByteBpeTokenizer::open(options.model)),
         examples_(read_split<Block>(
             options, [&](const fs::path& path) { return blocks_of(path, options.length); })),
         device_(options.weights.device),
@@ -125,7 +125,7 @@ class CausalLanguageModel final : public ExampleTask {
 
   Json json_;
   models::Gpt2Config config_;
-  models::ByteBpeTokenizer tokenizer_;
+  tokenizers::ByteBpeTokenizer tokenizer_;
   Split<Block> examples_;
   at::Device device_;
   std::map<std::string, std::string> files_;

@@ -11,8 +11,8 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/data/picture_folder.h"
-#include "ringlet/models/clip.h"
-#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/models/vision/clip.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 
@@ -37,7 +37,7 @@ class Contrastive final : public ExampleTask {
         config_(read_config(options, "clip (openai/clip-vit-base-patch32)")),
         where_((options.model / "config.json").string()),
         examples_(read_split<data::Picture>(options, read_captioned)),
-        tokenizer_(models::ClipTokenizer::open(options.model)),
+        tokenizer_(tokenizers::ClipTokenizer::open(options.model)),
         vision_config_(models::VisionConfig::from_json(config_, where_)),
         pictures_(
             eval::Preprocessing::read(options.model, eval::Preprocessing::usual(vision_config_))),
@@ -138,7 +138,7 @@ class Contrastive final : public ExampleTask {
   Json config_;
   std::string where_;
   Split<data::Picture> examples_;
-  models::ClipTokenizer tokenizer_;
+  tokenizers::ClipTokenizer tokenizer_;
   models::VisionConfig vision_config_;
   PreparedPictures pictures_;
   at::Device device_;

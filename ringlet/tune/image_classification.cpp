@@ -5,8 +5,8 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/data/picture_folder.h"
-#include "ringlet/models/resnet.h"
-#include "ringlet/models/vision_transformer.h"
+#include "ringlet/models/vision/resnet.h"
+#include "ringlet/models/vision/vision_transformer.h"
 #include "ringlet/tune/classification.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"

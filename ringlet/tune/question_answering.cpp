@@ -16,7 +16,7 @@ namespace {
 struct Question {
   std::string question, context, answer;
   std::size_t begin = 0;  ///< of the answer, in bytes of the context
-  models::EncodedText encoded = {};
+  tokenizers::EncodedText encoded = {};
   std::int64_t first = -1, last = -1;  ///< the answer's tokens; -1 = cut off with the context
 };
 
@@ -38,7 +38,7 @@ void encode(Question& one, const EncoderTokenizer& tokenizer, std::int64_t lengt
   one.encoded = tokenizer.encode(one.question, one.context, length);
   const std::size_t end = one.begin + one.answer.size();
   for (std::size_t i = one.encoded.second; i + 1 < one.encoded.ids.size(); ++i) {
-    const models::TextPart& part = one.encoded.parts[i];
+    const tokenizers::TextPart& part = one.encoded.parts[i];
     if (part.begin <= one.begin && one.begin < part.end) one.first = static_cast<std::int64_t>(i);
     if (part.begin < end && end <= part.end) one.last = static_cast<std::int64_t>(i);
   }
@@ -87,7 +87,7 @@ class QuestionAnswering final : public ExampleTask {
 
   /// Mean cross entropy of the first and the last token (Devlin et al. 2019, 4.2).
   at::Tensor loss_of(std::span<const std::size_t> rows) const override {
-    std::vector<const models::EncodedText*> texts;
+    std::vector<const tokenizers::EncodedText*> texts;
     std::vector<std::int64_t> first, last;
     for (const std::size_t row : rows) {
       texts.push_back(&examples_.train[row].encoded);

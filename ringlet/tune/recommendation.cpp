@@ -12,7 +12,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/eval/ranking_metrics.h"
-#include "ringlet/models/recommender.h"
+#include "ringlet/models/recommend/recommender.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 #include "ringlet/tune/text_examples.h"

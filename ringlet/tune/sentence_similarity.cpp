@@ -21,7 +21,7 @@ struct Pair {
   std::string where;
   std::string first, second;
   std::optional<double> score;
-  models::EncodedText encoded_first = {}, encoded_second = {};
+  tokenizers::EncodedText encoded_first = {}, encoded_second = {};
 };
 
 /// Data sets of sentence-transformers call the texts of a pair sentence1 and sentence2, or anchor
@@ -127,7 +127,7 @@ class SentenceSimilarity final : public ExampleTask {
 
   std::pair<at::Tensor, at::Tensor> vectors(const std::vector<Pair>& all,
                                             std::span<const std::size_t> rows) const {
-    std::vector<const models::EncodedText*> first, second;
+    std::vector<const tokenizers::EncodedText*> first, second;
     for (const std::size_t row : rows) {
       first.push_back(&all[row].encoded_first);
       second.push_back(&all[row].encoded_second);

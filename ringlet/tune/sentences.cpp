@@ -40,7 +40,8 @@ SentenceNetwork::SentenceNetwork(const TaskOptions& options)
   index_ = weights.layout().in_class(source.finish(), /*bare=*/true);
 }
 
-at::Tensor SentenceNetwork::vectors(const std::vector<const models::EncodedText*>& texts) const {
+at::Tensor SentenceNetwork::vectors(
+    const std::vector<const tokenizers::EncodedText*>& texts) const {
   return encoder_->forward(text_batch(texts, config_.pad_id, device_));
 }
 

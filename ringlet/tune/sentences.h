@@ -11,7 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/models/sentence_encoder.h"
+#include "ringlet/models/text/sentence_encoder.h"
 #include "ringlet/tune/task.h"
 #include "ringlet/tune/text_examples.h"
 
@@ -28,12 +28,12 @@ class SentenceNetwork {
   /// Named as transformers' class of the network alone, which sentence-transformers loads.
   const nn::ModuleIndex& index() const { return index_; }
 
-  models::EncodedText encode(const std::string& text) const {
+  tokenizers::EncodedText encode(const std::string& text) const {
     return tokenizer_.encode(text, length_);
   }
 
   /// -> [texts, width], each of length 1.
-  at::Tensor vectors(const std::vector<const models::EncodedText*>& texts) const;
+  at::Tensor vectors(const std::vector<const tokenizers::EncodedText*>& texts) const;
 
   /// What a folder of the network has beside its weights.
   std::map<std::string, std::string> files() const;

@@ -14,7 +14,7 @@
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/data/wave_file.h"
 #include "ringlet/eval/text_metrics.h"
-#include "ringlet/models/wav2vec2.h"
+#include "ringlet/models/speech/wav2vec2.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 

@@ -11,7 +11,7 @@ namespace {
 
 struct LabelledText : Labelled {
   std::string text;
-  models::EncodedText encoded = {};
+  tokenizers::EncodedText encoded = {};
 };
 
 std::vector<LabelledText> read_texts(const std::filesystem::path& file) {
@@ -63,7 +63,7 @@ class TextClassification final : public Classification<LabelledText> {
 
  private:
   at::Tensor scores(const std::vector<const LabelledText*>& examples) const override {
-    std::vector<const models::EncodedText*> texts;
+    std::vector<const tokenizers::EncodedText*> texts;
     for (const LabelledText* one : examples) texts.push_back(&one->encoded);
     return network_of_texts_->forward(text_batch(texts, bert_.pad_id, device_));
   }

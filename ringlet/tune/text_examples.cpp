@@ -30,14 +30,14 @@ std::vector<JsonLine> read_json_lines(const fs::path& file) {
 }
 
 EncoderTokenizer::EncoderTokenizer(const fs::path& folder, const models::BertConfig& config)
-    : tokenizer_(models::WordPieceTokenizer{}) {
+    : tokenizer_(tokenizers::WordPieceTokenizer{}) {
   std::int64_t size = 0;
   if (config.kind == models::BertConfig::Kind::bert) {
-    auto tokenizer = models::WordPieceTokenizer::open(folder);
+    auto tokenizer = tokenizers::WordPieceTokenizer::open(folder);
     size = tokenizer.size();
     tokenizer_ = std::move(tokenizer);
   } else {
-    auto tokenizer = models::ByteBpeTokenizer::open(folder);
+    auto tokenizer = tokenizers::ByteBpeTokenizer::open(folder);
     size = tokenizer.size();
     tokenizer_ = std::move(tokenizer);
   }
@@ -48,21 +48,23 @@ EncoderTokenizer::EncoderTokenizer(const fs::path& folder, const models::BertCon
                 "they come from different models");
 }
 
-models::EncodedText EncoderTokenizer::encode(const std::string& text, std::int64_t length) const {
+tokenizers::EncodedText EncoderTokenizer::encode(const std::string& text,
+                                                 std::int64_t length) const {
   return std::visit([&](const auto& tokenizer) { return tokenizer.encode(text, length); },
                     tokenizer_);
 }
 
-models::EncodedText EncoderTokenizer::encode(const std::string& first, const std::string& second,
-                                             std::int64_t length) const {
+tokenizers::EncodedText EncoderTokenizer::encode(const std::string& first,
+                                                 const std::string& second,
+                                                 std::int64_t length) const {
   return std::visit([&](const auto& tokenizer) { return tokenizer.encode(first, second, length); },
                     tokenizer_);
 }
 
-models::TextBatch text_batch(const std::vector<const models::EncodedText*>& texts,
+models::TextBatch text_batch(const std::vector<const tokenizers::EncodedText*>& texts,
                              std::int64_t pad_id, at::Device device) {
   std::size_t longest = 0;
-  for (const models::EncodedText* text : texts) longest = std::max(longest, text->ids.size());
+  for (const tokenizers::EncodedText* text : texts) longest = std::max(longest, text->ids.size());
   const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(texts.size()),
                                            static_cast<std::int64_t>(longest)};
   models::TextBatch batch{at::full(shape, pad_id, at::kLong), at::zeros(shape, at::kBool),

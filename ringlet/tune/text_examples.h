@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "ringlet/core/json.h"
-#include "ringlet/models/bert.h"
-#include "ringlet/models/byte_bpe_tokenizer.h"
-#include "ringlet/models/wordpiece_tokenizer.h"
+#include "ringlet/models/text/bert.h"
+#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
+#include "ringlet/tokenizers/wordpiece_tokenizer.h"
 
 namespace ringlet::tune {
 
@@ -29,16 +29,16 @@ class EncoderTokenizer {
  public:
   EncoderTokenizer(const std::filesystem::path& folder, const models::BertConfig& config);
 
-  models::EncodedText encode(const std::string& text, std::int64_t length) const;
-  models::EncodedText encode(const std::string& first, const std::string& second,
-                             std::int64_t length) const;
+  tokenizers::EncodedText encode(const std::string& text, std::int64_t length) const;
+  tokenizers::EncodedText encode(const std::string& first, const std::string& second,
+                                 std::int64_t length) const;
 
  private:
-  std::variant<models::WordPieceTokenizer, models::ByteBpeTokenizer> tokenizer_;
+  std::variant<tokenizers::WordPieceTokenizer, tokenizers::ByteBpeTokenizer> tokenizer_;
 };
 
 /// Texts side by side, filled up with the padding token to the longest.
-models::TextBatch text_batch(const std::vector<const models::EncodedText*>& texts,
+models::TextBatch text_batch(const std::vector<const tokenizers::EncodedText*>& texts,
                              std::int64_t pad_id, at::Device device);
 
 /// The files of a folder that describe an encoder's or a language model's tokenizer.

@@ -5,7 +5,7 @@
 #include "ringlet/core/version.h"
 #include "ringlet/io/image.h"
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 
 int main(int argc, char** argv) {
   if (argc != 3) {

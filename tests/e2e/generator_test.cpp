@@ -7,9 +7,9 @@
 
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/json.h"
 #include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/text_to_image_model.h"

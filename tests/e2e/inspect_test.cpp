@@ -1,7 +1,7 @@
 // `ringlet inspect`: what it says of models, files and texts.
 #include "ringlet/core/json.h"
 #include "ringlet/core/text.h"
-#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 #include "tests/e2e/tiny_program_test.h"
 
 namespace ringlet::e2e {
@@ -121,7 +121,7 @@ TEST_F(Inspect, LongMetadataIsCutBetweenCharacters) {
 
 TEST_F(Inspect, TokensEqualTheTokenizers) {
   const fs::path model = write_model("sd1");
-  const auto tokenizer = models::ClipTokenizer::open(model / "tokenizer");
+  const auto tokenizer = tokenizers::ClipTokenizer::open(model / "tokenizer");
   const std::string text = "A photo  of a CAF\xc3\x89, 4k!";
   EXPECT_EQ(json_of({model.string(), "--tokens", text}), Json::array({tokenizer.tokenize(text)}));
   EXPECT_EQ(json_of({(model / "tokenizer").string(), "--tokens", text}),
@@ -131,7 +131,7 @@ TEST_F(Inspect, TokensEqualTheTokenizers) {
 TEST_F(Inspect, TokensOfASingleFileAreThoseOfItsTokenizer) {
   const fs::path model = write_model("sd1-file");
   const Json want =
-      Json::array({models::ClipTokenizer::open(folder_ / "tokenizer").tokenize("a cat")});
+      Json::array({tokenizers::ClipTokenizer::open(folder_ / "tokenizer").tokenize("a cat")});
   EXPECT_EQ(json_of({model.string(), "--tokens", "a cat"}), want);  // the folder beside it
   fs::rename(folder_ / "tokenizer", folder_ / "elsewhere");
   EXPECT_EQ(json_of({model.string(), "--tokens", "a cat", "--tokenizer", path("elsewhere")}), want);
@@ -172,7 +172,7 @@ TEST_F(Inspect, TheTableSaysWhatIsPredicted) {
 
 TEST_F(Inspect, EveryLineOfATokensFileKeepsItsPlace) {
   const fs::path model = write_model("sd1");
-  const auto tokenizer = models::ClipTokenizer::open(model / "tokenizer");
+  const auto tokenizer = tokenizers::ClipTokenizer::open(model / "tokenizer");
   std::ofstream(folder_ / "t.txt") << "\xEF\xBB\xBF"
                                    << "a cat\n\na dog\r\nlast";
   Json want = Json::array();

@@ -6,7 +6,7 @@
 
 #include "ringlet/core/random.h"
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"

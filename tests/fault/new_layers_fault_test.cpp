@@ -2,8 +2,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/weight_store.h"
 #include "tests/expect_error.h"

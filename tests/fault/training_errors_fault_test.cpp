@@ -8,7 +8,7 @@
 
 #include "ringlet/core/failpoint.h"
 #include "ringlet/eval/generation_record.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_fine_tune_test.h"
 #include "tests/tiny_tune.h"

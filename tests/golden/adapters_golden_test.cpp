@@ -93,6 +93,9 @@ void expect_close(const at::Tensor& actual, const at::Tensor& expected, const st
       << what;
 }
 
+constexpr adapt::Contraction kContractions[] = {adapt::Contraction::through_input,
+                                                adapt::Contraction::everything_folded};
+
 class AdapterGolden : public testing::TestWithParam<Case> {};
 
 TEST_P(AdapterGolden, DoesWhatItsLibraryDoes) {
@@ -119,12 +122,12 @@ TEST_P(AdapterGolden, DoesWhatItsLibraryDoes) {
                  name + ": " + layer.adapter->spec());
     if (const auto bias = expected.find(name + ".bias"); bias != expected.end())
       expect_close(layer.adapter->bias(layer.bias()), bias->second, name + ".bias");
-    for (const adapt::Way way : {adapt::Way::through_input, adapt::Way::everything_folded}) {
-      entry.adapter->way = way;
+    for (const adapt::Contraction way : kContractions) {
+      entry.adapter->contraction = way;
       const at::Tensor y = layer.forward(network.base.at(name + ".x"));
       expect_close(y, expected.at(name + ".y"), name + ".y");
     }
-    entry.adapter->way.reset();
+    entry.adapter->contraction.reset();
     loss = loss +
            (layer.forward(network.base.at(name + ".x")).tanh() * network.base.at(name + ".probe"))
                .sum();

@@ -2,7 +2,7 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/models/controlnet.h"
+#include "ringlet/models/diffusion/controlnet.h"
 #include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 

@@ -78,7 +78,7 @@ TEST_F(FlowGolden, TrajectoriesEqualDiffusers) {
     const auto path = path_through(test_case.at("sigmas").get<std::vector<double>>());
     const at::Tensor x = 1.7 * golden::uniform("start", kShape).to(at::kDouble);
     std::vector<at::Tensor> states;
-    sampler.entry->sample(network, x, path, draw, [&](const StepReport& report) {
+    sampler.entry->sample(network, x, path, draw, [&](const SamplerStep& report) {
       states.push_back(report.latents);
       return true;
     });

@@ -8,11 +8,11 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/models/bert.h"
-#include "ringlet/models/byte_bpe_tokenizer.h"
-#include "ringlet/models/gpt2.h"
-#include "ringlet/models/sentence_encoder.h"
-#include "ringlet/models/wordpiece_tokenizer.h"
+#include "ringlet/models/text/bert.h"
+#include "ringlet/models/text/gpt2.h"
+#include "ringlet/models/text/sentence_encoder.h"
+#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
+#include "ringlet/tokenizers/wordpiece_tokenizer.h"
 #include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 #include "tests/temporary_folder.h"
@@ -141,7 +141,8 @@ class TextTokenizers : public LanguageGolden {
 };
 
 TEST_F(TextTokenizers, WordPiecesEqualTokenizers) {
-  const auto tokenizer = models::WordPieceTokenizer::open(kLanguageData / "tokenizers/wordpiece");
+  const auto tokenizer =
+      tokenizers::WordPieceTokenizer::open(kLanguageData / "tokenizers/wordpiece");
   for (const Json& row : configs_.at("tokens").at("wordpiece")) {
     const auto text = row.at("text").get<std::string>();
     if (row.contains("second")) {
@@ -150,23 +151,23 @@ TEST_F(TextTokenizers, WordPiecesEqualTokenizers) {
       EXPECT_EQ(pair.types, numbers(row.at("types")));
       continue;
     }
-    const models::EncodedText encoded = tokenizer.encode(text, 1000);
+    const tokenizers::EncodedText encoded = tokenizer.encode(text, 1000);
     EXPECT_EQ(encoded.ids, numbers(row.at("ids"))) << text;
-    std::vector<models::TextPart> parts;
+    std::vector<tokenizers::TextPart> parts;
     for (const Json& part : row.at("parts")) parts.push_back({part[0], part[1]});
     EXPECT_EQ(encoded.parts, parts) << text;
   }
 }
 
 TEST_F(TextTokenizers, BytePairsEqualTokenizers) {
-  const auto tokenizer = models::ByteBpeTokenizer::open(kLanguageData / "tokenizers/byte_bpe");
+  const auto tokenizer = tokenizers::ByteBpeTokenizer::open(kLanguageData / "tokenizers/byte_bpe");
   for (const Json& row : configs_.at("tokens").at("byte_bpe")) {
     const auto text = row.at("text").get<std::string>();
-    const models::EncodedText encoded = tokenizer.tokenize(text);
+    const tokenizers::EncodedText encoded = tokenizer.tokenize(text);
     EXPECT_EQ(encoded.ids, numbers(row.at("ids"))) << text;
     EXPECT_EQ(tokenizer.decode(encoded.ids), text);
     std::size_t at = 0;
-    for (const models::TextPart& part : encoded.parts) {
+    for (const tokenizers::TextPart& part : encoded.parts) {
       EXPECT_EQ(part.begin, at) << text;
       at = part.end;
     }
@@ -178,19 +179,19 @@ TEST_F(TextTokenizers, BytePairsEqualTokenizers) {
 TEST_F(TextTokenizers, VocabulariesAreLearnt) {
   const TemporaryFolder folder;
   const std::vector<std::string> texts = {"the cat sat on the mat", "the other cat", "that hat"};
-  const auto lines = models::learn_wordpieces(texts, 40);
-  EXPECT_EQ(lines, models::learn_wordpieces(texts, 40));
+  const auto lines = tokenizers::learn_wordpieces(texts, 40);
+  EXPECT_EQ(lines, tokenizers::learn_wordpieces(texts, 40));
   EXPECT_LE(lines.size(), 40u);
   std::ofstream vocabulary(folder / "vocab.txt");
   for (const std::string& line : lines) vocabulary << line << "\n";
   vocabulary.close();
-  const auto pieces = models::WordPieceTokenizer::open(folder.path());
+  const auto pieces = tokenizers::WordPieceTokenizer::open(folder.path());
   EXPECT_EQ(pieces.encode("the cat", 10).ids.size(), 4u);  // whole words and two marks
 
-  const auto learnt = models::learn_byte_pairs(texts, 300, {"<s>", "<pad>", "</s>"});
+  const auto learnt = tokenizers::learn_byte_pairs(texts, 300, {"<s>", "<pad>", "</s>"});
   std::ofstream(folder / "vocab.json") << learnt.vocabulary;
   std::ofstream(folder / "merges.txt") << learnt.merges;
-  const auto bytes = models::ByteBpeTokenizer::open(folder.path());
+  const auto bytes = tokenizers::ByteBpeTokenizer::open(folder.path());
   EXPECT_EQ(bytes.tokenize("the cat").ids.size(), 2u);
   EXPECT_EQ(bytes.decode(bytes.tokenize("Ünseen words").ids), "Ünseen words");
   EXPECT_EQ(bytes.encode("the cat", 10).ids.size(), 4u);

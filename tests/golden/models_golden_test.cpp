@@ -2,9 +2,9 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/unet.h"
-#include "ringlet/models/vae.h"
+#include "ringlet/models/diffusion/unet.h"
+#include "ringlet/models/diffusion/vae.h"
+#include "ringlet/models/text/clip_text.h"
 #include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 

@@ -7,10 +7,10 @@
 
 #include "ringlet/eval/ranking_metrics.h"
 #include "ringlet/eval/text_metrics.h"
-#include "ringlet/models/clip.h"
-#include "ringlet/models/resnet.h"
-#include "ringlet/models/vision_transformer.h"
-#include "ringlet/models/wav2vec2.h"
+#include "ringlet/models/speech/wav2vec2.h"
+#include "ringlet/models/vision/clip.h"
+#include "ringlet/models/vision/resnet.h"
+#include "ringlet/models/vision/vision_transformer.h"
 #include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 

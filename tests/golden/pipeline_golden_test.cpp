@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 

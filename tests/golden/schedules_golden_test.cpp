@@ -79,7 +79,7 @@ TEST(SchedulesGolden, TrajectoriesEqualDiffusers) {
                                         : noise * path.initial_sigma;
     const at::Tensor& want = golden_schedules().tensors.at(key);
     std::int64_t row = 0;
-    choice.entry->sample(network, x, path, draw, [&](const diffusion::StepReport& report) {
+    choice.entry->sample(network, x, path, draw, [&](const diffusion::SamplerStep& report) {
       const double difference = (report.latents - want[row]).abs().max().item<double>();
       EXPECT_LE(difference, kTrajectoryTolerance * want[row].abs().max().item<double>())
           << key << " step " << row;

@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
-#include "ringlet/formats/single_file.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/unet.h"
-#include "ringlet/models/vae.h"
+#include "ringlet/formats/ldm/single_file.h"
+#include "ringlet/models/diffusion/unet.h"
+#include "ringlet/models/diffusion/vae.h"
+#include "ringlet/models/text/clip_text.h"
 #include "ringlet/nn/weight_store.h"
 #include "tests/golden/tiny_model.h"
 

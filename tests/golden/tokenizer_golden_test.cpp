@@ -6,7 +6,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
-#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 #include "tests/temporary_folder.h"
 
 namespace ringlet {
@@ -28,7 +28,7 @@ Json cases() {
 }
 
 TEST(TokenizerGolden, IdsEqualTransformers) {
-  const auto tokenizer = models::ClipTokenizer::open(tokenizer_folder());
+  const auto tokenizer = tokenizers::ClipTokenizer::open(tokenizer_folder());
   const Json all = cases();
   EXPECT_GE(all.at("cases").size(), 2000u);
   for (const Json& entry : all.at("cases"))
@@ -36,7 +36,7 @@ TEST(TokenizerGolden, IdsEqualTransformers) {
 }
 
 TEST(TokenizerGolden, CuttingAndPaddingEqualTransformers) {
-  const auto tokenizer = models::ClipTokenizer::open(tokenizer_folder());
+  const auto tokenizer = tokenizers::ClipTokenizer::open(tokenizer_folder());
   for (const Json& entry : cases().at("padded"))
     EXPECT_EQ(tokenizer.encode(entry[0].get<std::string>(), 20).ids, entry[1].get<Ids>())
         << entry[0];
@@ -50,7 +50,7 @@ TEST(TokenizerGolden, SpecialTokenFilesAreReadAsTransformersDoes) {
     write_file_atomically(folder.path() / "tokenizer_config.json", variant.at("config").dump());
     if (!variant.at("map").is_null())
       write_file_atomically(folder.path() / "special_tokens_map.json", variant.at("map").dump());
-    const auto tokenizer = models::ClipTokenizer::open(folder.path());
+    const auto tokenizer = tokenizers::ClipTokenizer::open(folder.path());
     for (const Json& entry : variant.at("cases"))
       EXPECT_EQ(tokenizer.encode(entry[0].get<std::string>(), 12).ids, entry[1].get<Ids>())
           << entry[0] << variant.at("config");
@@ -58,7 +58,7 @@ TEST(TokenizerGolden, SpecialTokenFilesAreReadAsTransformersDoes) {
 }
 
 TEST(Tokenizer, TellsWhatWasCut) {
-  const auto tokenizer = models::ClipTokenizer::open(kTokenizerData / "tokenizer");
+  const auto tokenizer = tokenizers::ClipTokenizer::open(kTokenizerData / "tokenizer");
   const auto encoded = tokenizer.encode("one two three four five six", 5);
   EXPECT_EQ(encoded.ids.size(), 5u);
   EXPECT_EQ(encoded.used, 5);
@@ -67,12 +67,12 @@ TEST(Tokenizer, TellsWhatWasCut) {
 }
 
 TEST(Tokenizer, OneMegabyteWordIsFast) {
-  const auto tokenizer = models::ClipTokenizer::open(kTokenizerData / "tokenizer");
+  const auto tokenizer = tokenizers::ClipTokenizer::open(kTokenizerData / "tokenizer");
   EXPECT_GT(tokenizer.tokenize(std::string(1 << 20, 'a')).size(), 1000u);
 }
 
 TEST(Tokenizer, RefusesInvalidUtf8) {
-  const auto tokenizer = models::ClipTokenizer::open(kTokenizerData / "tokenizer");
+  const auto tokenizer = tokenizers::ClipTokenizer::open(kTokenizerData / "tokenizer");
   EXPECT_THROW(tokenizer.tokenize("caf\xe9"), Error);
 }
 

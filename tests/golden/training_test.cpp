@@ -3,13 +3,13 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/schedule.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/gradient_checkpoint.h"
-#include "ringlet/train/diffusion_loss.h"
+#include "ringlet/train/text_to_image/diffusion_loss.h"
 #include "ringlet/train/trainer.h"
 #include "tests/golden/tiny_model.h"
 

@@ -2,12 +2,12 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/io/pil_resize.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/inception.h"
-#include "ringlet/models/lpips.h"
-#include "ringlet/models/segformer.h"
-#include "ringlet/models/vision_transformer.h"
+#include "ringlet/eval/pil_resize.h"
+#include "ringlet/models/text/clip_text.h"
+#include "ringlet/models/vision/inception.h"
+#include "ringlet/models/vision/lpips.h"
+#include "ringlet/models/vision/segformer.h"
+#include "ringlet/models/vision/vision_transformer.h"
 #include "tests/golden/expected.h"
 #include "tests/golden/formula.h"
 
@@ -98,8 +98,8 @@ TEST_F(VisionGolden, FloatingPointResamplingEqualsPil) {
   const at::Tensor bytes =
       (golden::uniform("picture", {37, 53, 3}) * 127.5 + 127.5).to(at::kByte).contiguous();
   const auto* data = bytes.const_data_ptr<std::uint8_t>();
-  std::vector<float> made =
-      io::pil_resize_float({53, 37, {data, data + bytes.numel()}}, 20, 16, io::PilFilter::bicubic);
+  std::vector<float> made = eval::pil_resize_float({53, 37, {data, data + bytes.numel()}}, 20, 16,
+                                                   eval::PilFilter::bicubic);
   expect_near("pil.float.20x16", at::from_blob(made.data(), {16, 20, 3}, at::kFloat));
 }
 
@@ -108,14 +108,14 @@ TEST_F(VisionGolden, ResamplingEqualsPilToTheByte) {
       (golden::uniform("picture", {37, 53, 3}) * 127.5 + 127.5).to(at::kByte).contiguous();
   const auto* data = bytes.const_data_ptr<std::uint8_t>();
   const io::Image picture{53, 37, {data, data + bytes.numel()}};
-  for (const auto& [name, filter] : {std::pair{"bilinear", io::PilFilter::bilinear},
-                                     std::pair{"bicubic", io::PilFilter::bicubic}})
+  for (const auto& [name, filter] : {std::pair{"bilinear", eval::PilFilter::bilinear},
+                                     std::pair{"bicubic", eval::PilFilter::bicubic}})
     for (const auto& [width, height] : {std::pair{20, 16}, std::pair{53, 80}, std::pair{101, 37}}) {
       const std::string key =
           std::string("pil.") + name + "." + std::to_string(width) + "x" + std::to_string(height);
       const at::Tensor want = expected_.at(key).contiguous();
       const auto* pixels = want.const_data_ptr<std::uint8_t>();
-      EXPECT_EQ(io::pil_resize(picture, width, height, filter).pixels,
+      EXPECT_EQ(eval::pil_resize(picture, width, height, filter).pixels,
                 std::vector<std::uint8_t>(pixels, pixels + want.numel()))
           << key;
     }

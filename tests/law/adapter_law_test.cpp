@@ -41,7 +41,8 @@ void expect_close(const at::Tensor& actual, const at::Tensor& expected, double r
   EXPECT_LE(worst, relative * std::max(scale, 1e-3));
 }
 
-constexpr Way kWays[] = {Way::through_input, Way::transform_folded, Way::everything_folded};
+constexpr Contraction kContractions[] = {Contraction::through_input, Contraction::transform_folded,
+                                         Contraction::everything_folded};
 
 std::vector<std::string> names_of(PartKind kind) {
   std::vector<std::string> names;
@@ -194,8 +195,8 @@ TEST_P(AdapterLaw, IsNeutralAtItsStart) {
   // The identity of the asymmetric start is exact to the parameters' own rounding.
   const double relative = std::max(tolerance(GetParam().type), 1e-6);
   expect_close(merged(), layer_->weight(), relative);
-  for (const Way way : kWays) {
-    adapter_->way = way;
+  for (const Contraction way : kContractions) {
+    adapter_->contraction = way;
     expect_close(adapter_->forward(*layer_, x_), layer_->base(x_), relative);
   }
 }
@@ -205,8 +206,8 @@ TEST_P(AdapterLaw, ForwardIsTheLayerWithTheAdaptedWeight) {
   for (const bool gradients : {false, true}) {
     const at::AutoGradMode mode(gradients);
     const at::Tensor expected = merged_forward();
-    for (const Way way : kWays) {
-      adapter_->way = way;
+    for (const Contraction way : kContractions) {
+      adapter_->contraction = way;
       expect_close(adapter_->forward(*layer_, x_), expected, tolerance(GetParam().type));
     }
   }
@@ -238,8 +239,8 @@ TEST_P(AdapterLaw, GradientsAreTheDerivatives) {
   disturb(0.2);
   const at::Tensor probe = golden::uniform("probe", layer_->base(x_).sizes().vec()).to(at::kDouble);
   const auto loss = [&] { return (adapter_->forward(*layer_, x_).tanh() * probe).sum(); };
-  for (const Way way : kWays) {
-    adapter_->way = way;
+  for (const Contraction way : kContractions) {
+    adapter_->contraction = way;
     const at::Tensor x = x_.clone().set_requires_grad(true);
     (adapter_->forward(*layer_, x).tanh() * probe).sum().backward();
     for (const auto& [name, tensor] : adapter_->parameters()) {

@@ -6,7 +6,7 @@
 
 #include "ringlet/diffusion/noise.h"
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
@@ -137,7 +137,7 @@ TEST_P(GenerationLaw, ACancelledRunLeavesNothingBehind) {
   const at::Tensor before = pipeline::sample(model, request());
   expect_error(ErrorCode::cancelled, "stopped after step 2", [&] {
     pipeline::sample(model, request(),
-                     [](const diffusion::StepReport& report) { return report.step < 2; });
+                     [](const diffusion::SamplerStep& report) { return report.step < 2; });
   });
   EXPECT_TRUE(at::equal(pipeline::sample(model, request()), before));
 }

@@ -10,8 +10,8 @@
 
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/adapter_writer.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/unet.h"
+#include "ringlet/models/diffusion/unet.h"
+#include "ringlet/models/text/clip_text.h"
 #include "ringlet/pipeline/describe.h"
 #include "ringlet/pipeline/other_network.h"
 #include "tests/expect_error.h"

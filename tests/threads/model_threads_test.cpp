@@ -7,7 +7,7 @@
 
 #include "ringlet/nn/tensor_slots.h"
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 #include "tests/threads/together.h"

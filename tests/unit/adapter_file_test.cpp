@@ -1,4 +1,4 @@
-#include "ringlet/adapt/adapter_file.h"
+#include "ringlet/adapt/set/adapter_file.h"
 
 #include <array>
 #include <limits>

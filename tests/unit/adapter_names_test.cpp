@@ -10,10 +10,10 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/formats/adapter_reader.h"
-#include "ringlet/formats/ldm_unet.h"
+#include "ringlet/formats/ldm/ldm_unet.h"
 #include "ringlet/io/safetensors.h"
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/unet.h"
+#include "ringlet/models/diffusion/unet.h"
+#include "ringlet/models/text/clip_text.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"

@@ -1,5 +1,5 @@
 // A method's adapters on several layers: attached, combined and merged.
-#include "ringlet/adapt/adapter_set.h"
+#include "ringlet/adapt/set/adapter_set.h"
 
 #include <limits>
 

@@ -1,4 +1,4 @@
-#include "ringlet/adapt/arithmetic.h"
+#include "ringlet/adapt/set/arithmetic.h"
 
 #include <algorithm>
 

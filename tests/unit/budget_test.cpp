@@ -1,12 +1,12 @@
-#include "ringlet/adapt/budget.h"
+#include "ringlet/adapt/set/budget.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/build.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/registry.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/log.h"
 #include "tests/expect_error.h"
 #include "tests/golden/formula.h"

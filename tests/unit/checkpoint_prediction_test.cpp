@@ -8,10 +8,10 @@
 
 #include "ringlet/core/text.h"
 #include "ringlet/diffusion/schedule.h"
-#include "ringlet/formats/single_file.h"
+#include "ringlet/formats/ldm/single_file.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/merge.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/log_capture.h"

@@ -1,4 +1,4 @@
-#include "ringlet/models/clip.h"
+#include "ringlet/models/vision/clip.h"
 
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/ones.h>

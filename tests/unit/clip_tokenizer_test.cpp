@@ -1,4 +1,4 @@
-#include "ringlet/models/clip_tokenizer.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 
 #include <algorithm>
 
@@ -8,7 +8,7 @@
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 
-namespace ringlet::models {
+namespace ringlet::tokenizers {
 namespace {
 
 namespace fs = std::filesystem;
@@ -203,4 +203,4 @@ TEST_F(TokenizerFolder, ForeignTokenizersAreRefused) {
 }
 
 }  // namespace
-}  // namespace ringlet::models
+}  // namespace ringlet::tokenizers

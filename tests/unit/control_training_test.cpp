@@ -5,12 +5,12 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "ringlet/train/score_file.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"

@@ -1,4 +1,4 @@
-#include "ringlet/train/diffusion_loss.h"
+#include "ringlet/train/text_to_image/diffusion_loss.h"
 
 #include <algorithm>
 #include <array>
@@ -9,12 +9,12 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/diffusion/schedule.h"
 #include "ringlet/nn/gradient_checkpoint.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"

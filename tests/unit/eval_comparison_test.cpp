@@ -233,9 +233,10 @@ TEST_F(Comparison, PutsSeedsTogetherAndComparesPairs) {
   EXPECT_NE(table.find("| trm(rank=2) | 100 | 0.5 | 2 | 0.8 ["), std::string::npos) << table;
   EXPECT_NE(csv.find("\"trm(rank=2)\",\"trm(rank=2)\",100,0.5,2,\"F1\",0.7999"), std::string::npos)
       << csv;
-  EXPECT_EQ(sample_sheet(r, cells).image.width, 2 * 8);
-  EXPECT_EQ(sample_sheet(r, cells).columns, (std::vector<std::string>{"LoRA r=2", "trm(rank=2)"}));
-  const std::string page = to_html(r, rows, sample_sheet(r, cells));
+  EXPECT_EQ(comparison_sheet(r, cells).image.width, 2 * 8);
+  EXPECT_EQ(comparison_sheet(r, cells).columns,
+            (std::vector<std::string>{"LoRA r=2", "trm(rank=2)"}));
+  const std::string page = to_html(r, rows, comparison_sheet(r, cells));
   EXPECT_NE(page.find("Two methods"), std::string::npos);
   EXPECT_NE(page.find("data:image/png"), std::string::npos);
   fs::remove(cells[0].train() / "control.csv");
@@ -259,12 +260,12 @@ TEST_F(Comparison, TheSheetNamesItsColumns) {
   for (const Cell& cell : cells) pretend(cell, 0.5, {0.5, 0.6});
   for (const char* name : {"p0.jpg", "p1.png"})
     io::write_png(folder_ / "R" / name, train::waves(0, 12, 20));
-  const SampleSheet sheet = sample_sheet(r, {cells[0], cells[2]});
+  const ComparisonSheet sheet = comparison_sheet(r, {cells[0], cells[2]});
   EXPECT_EQ(sheet.columns, (std::vector<std::string>{"reference", "LoRA r=2", "trm(rank=2)"}));
   EXPECT_EQ(sheet.image.width, 3 * 8);
   EXPECT_EQ(sheet.image.height, 2 * 8);
   fs::remove(folder_ / "R/p0.jpg");
-  EXPECT_EQ(sample_sheet(r, {cells[0], cells[2]}).columns.size(), 2u);
+  EXPECT_EQ(comparison_sheet(r, {cells[0], cells[2]}).columns.size(), 2u);
 }
 
 TEST(Evaluation, IsReadBackAndCompared) {

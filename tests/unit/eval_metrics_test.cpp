@@ -172,7 +172,7 @@ TEST(Bootstrap, HoldsTheMeanAsOftenAsItSays) {
 
 TEST(PairedDifference, IsNarrowWhereRunsDifferByAConstant) {
   const std::vector<double> values = {1, 5, 2, 9, 4, 3};
-  const Difference difference = paired_difference(numbers(values, 0.5), numbers(values));
+  const PairedDifference difference = paired_difference(numbers(values, 0.5), numbers(values));
   EXPECT_DOUBLE_EQ(difference.interval.mean, 0.5);
   EXPECT_DOUBLE_EQ(difference.interval.low, 0.5);
   EXPECT_DOUBLE_EQ(difference.positive, 1.0);

@@ -2,7 +2,7 @@
 #include <fstream>
 
 #include "ringlet/pipeline/generation.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/log_capture.h"

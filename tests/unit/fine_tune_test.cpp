@@ -6,10 +6,10 @@
 
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/io/tensor_file.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "ringlet/train/run_folder.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"

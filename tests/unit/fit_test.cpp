@@ -1,15 +1,15 @@
 // Adapters fitted to known weights.
-#include "ringlet/adapt/fit.h"
+#include "ringlet/adapt/fit/fit.h"
 
 #include <cmath>
 
 #include "ringlet/adapt/build.h"
-#include "ringlet/adapt/coordinates.h"
-#include "ringlet/adapt/fit_closed_form.h"
-#include "ringlet/adapt/fit_ring.h"
-#include "ringlet/adapt/lbfgs.h"
+#include "ringlet/adapt/fit/coordinates.h"
+#include "ringlet/adapt/fit/fit_closed_form.h"
+#include "ringlet/adapt/fit/fit_ring.h"
+#include "ringlet/adapt/fit/lbfgs.h"
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/adapt/trm.h"
+#include "ringlet/adapt/parts/trm.h"
 #include "ringlet/core/error.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_adapted_model.h"

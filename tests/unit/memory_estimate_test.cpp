@@ -4,10 +4,10 @@
 
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_set.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/memory_use.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "ringlet/train/optimizers.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"

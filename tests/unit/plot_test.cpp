@@ -1,5 +1,5 @@
 // Line plots.
-#include "ringlet/io/plot.h"
+#include "ringlet/draw/plot.h"
 
 #include <cmath>
 #include <set>
@@ -8,7 +8,7 @@
 
 #include "tests/expect_error.h"
 
-namespace ringlet::io {
+namespace ringlet::draw {
 namespace {
 
 Plot plot_of(std::vector<std::vector<std::pair<double, double>>> curves) {
@@ -29,7 +29,7 @@ std::set<std::uint32_t> colours_of(const Image& image) {
 }
 
 TEST(Plot, DrawsEveryCurveInItsColour) {
-  const Image image = draw_plot(plot_of({{{1e3, 0.9}, {1e4, 0.5}}, {{2e3, 0.8}, {2e4, 0.4}}}));
+  const io::Image image = draw_plot(plot_of({{{1e3, 0.9}, {1e4, 0.5}}, {{2e3, 0.8}, {2e4, 0.4}}}));
   EXPECT_EQ(image.width, 960);
   EXPECT_EQ(image.height, 640);
   const std::set<std::uint32_t> colours = colours_of(image);
@@ -43,7 +43,7 @@ TEST(Plot, NoTwoCurvesLookTheSame) {
   const auto blue_pixels = [](std::size_t curves) {
     std::vector<std::vector<std::pair<double, double>>> points;
     for (std::size_t i = 0; i < curves; ++i) points.push_back({{i, i}});
-    const Image image = draw_plot(plot_of(points));
+    const io::Image image = draw_plot(plot_of(points));
     std::int64_t count = 0;
     for (std::size_t i = 0; i < image.pixels.size(); i += 3)
       count +=
@@ -56,9 +56,9 @@ TEST(Plot, NoTwoCurvesLookTheSame) {
 
 TEST(Plot, TheAxesMoveTheCurve) {
   Plot plot = plot_of({{{1, 0.2}, {10, 0.3}, {100, 0.25}}});
-  const Image linear = draw_plot(plot);
+  const io::Image linear = draw_plot(plot);
   plot.logarithmic_x = true;
-  const Image logarithmic = draw_plot(plot);
+  const io::Image logarithmic = draw_plot(plot);
   EXPECT_NE(linear.pixels, logarithmic.pixels);
   plot.zero_y = true;
   EXPECT_NE(draw_plot(plot).pixels, logarithmic.pixels);
@@ -96,4 +96,4 @@ TEST(Plot, WrongDataIsExplained) {
 }
 
 }  // namespace
-}  // namespace ringlet::io
+}  // namespace ringlet::draw

@@ -5,8 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/eval/feature_network.h"
 #include "ringlet/io/image.h"
 #include "ringlet/nn/weight_store.h"

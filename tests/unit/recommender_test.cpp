@@ -1,4 +1,4 @@
-#include "ringlet/models/recommender.h"
+#include "ringlet/models/recommend/recommender.h"
 
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/tensor.h>

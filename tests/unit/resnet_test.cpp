@@ -1,4 +1,4 @@
-#include "ringlet/models/resnet.h"
+#include "ringlet/models/vision/resnet.h"
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>

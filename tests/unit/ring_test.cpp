@@ -1,6 +1,6 @@
 // Tensor rings against a slow reference that writes the definitions down as loops over indices, and
 // the parameter counts that the paper prints.
-#include "ringlet/adapt/ring.h"
+#include "ringlet/adapt/parts/ring.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -8,8 +8,8 @@
 #include "ringlet/adapt/build.h"
 #include "ringlet/adapt/method.h"
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/adapt/tr.h"
-#include "ringlet/adapt/trm.h"
+#include "ringlet/adapt/parts/tr.h"
+#include "ringlet/adapt/parts/trm.h"
 #include "tests/expect_error.h"
 #include "tests/golden/formula.h"
 
@@ -181,7 +181,7 @@ TEST(Residual, PiecesAreTheWhole) {
       layer = std::make_unique<nn::LinearLayer>(w0, at::zeros({512}));
     const auto adapter =
         build_adapter(parse_method("lora(rank=20,alpha=10)"), *layer, factors, Random(1), "x");
-    adapter->way = Way::through_input;
+    adapter->contraction = Contraction::through_input;
     for (const auto& [name, tensor] : adapter->parameters())
       tensor.set_data(golden::uniform(name, tensor.sizes().vec()));
     const nn::Shape input = convolution ? nn::Shape{2, 48, 30, 20} : nn::Shape{2, 600, 48};

@@ -8,8 +8,8 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/make_folder.h"
 #include "ringlet/core/random.h"

@@ -260,7 +260,7 @@ TEST_P(EverySampler, ReportsEveryStepOnce) {
     const SamplingSteps whole = path(steps);
     std::vector<std::size_t> seen;
     at::Tensor last;
-    const at::Tensor result = run(whole, [&](const StepReport& report) {
+    const at::Tensor result = run(whole, [&](const SamplerStep& report) {
       seen.push_back(report.step);
       EXPECT_EQ(report.count, whole.steps.size());
       last = report.latents;
@@ -274,14 +274,14 @@ TEST_P(EverySampler, ReportsEveryStepOnce) {
 }
 
 TEST_P(EverySampler, LooksNeitherAtTheCallbackNorAtHowOftenItRan) {
-  EXPECT_TRUE(run(path(5), {}).equal(run(path(5), [](const StepReport&) { return true; })));
+  EXPECT_TRUE(run(path(5), {}).equal(run(path(5), [](const SamplerStep&) { return true; })));
 }
 
 TEST_P(EverySampler, StopsWhenTheCallbackSaysSo) {
   for (const std::size_t stop_after : {std::size_t{1}, std::size_t{3}}) {
     std::size_t calls = 0;
     expect_error(ErrorCode::cancelled, "stopped after step " + std::to_string(stop_after),
-                 [&] { run(path(5), [&](const StepReport&) { return ++calls < stop_after; }); });
+                 [&] { run(path(5), [&](const SamplerStep&) { return ++calls < stop_after; }); });
     EXPECT_EQ(calls, stop_after);
   }
 }
@@ -296,7 +296,7 @@ TEST_P(EverySampler, StartsInTheMiddleForImageToImage) {
     return network(x, level);
   };
   const at::Tensor x = add_noise(uniform("p", kShape), draw(9), late.steps[late.start].from);
-  GetParam().entry->sample(denoiser, x, late, draw, [&](const StepReport& report) {
+  GetParam().entry->sample(denoiser, x, late, draw, [&](const SamplerStep& report) {
     seen.push_back(report.step);
     return true;
   });

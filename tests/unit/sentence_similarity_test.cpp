@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/eval/correlation.h"
 #include "ringlet/pipeline/other_network.h"
 #include "ringlet/tune/sentences.h"
@@ -55,7 +55,7 @@ class Sentences : public testing::Test {
     return SentenceNetwork(o);
   }
   static at::Tensor vector(const SentenceNetwork& network, const std::string& text) {
-    const models::EncodedText encoded = network.encode(text);
+    const tokenizers::EncodedText encoded = network.encode(text);
     return network.vectors({&encoded})[0];
   }
   TuneOptions options(const std::string& data) const {

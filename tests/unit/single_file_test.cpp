@@ -1,9 +1,9 @@
-#include "ringlet/formats/single_file.h"
+#include "ringlet/formats/ldm/single_file.h"
 
 #include <gtest/gtest.h>
 
 #include "ringlet/nn/weight_store.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"

@@ -15,9 +15,9 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/targets.h"
 #include "ringlet/core/make_folder.h"
 #include "ringlet/diffusion/schedule.h"
 #include "ringlet/eval/control_metrics.h"
@@ -31,12 +31,12 @@
 #include "ringlet/pipeline/model_folder.h"
 #include "ringlet/pipeline/picture_text.h"
 #include "ringlet/train/adapter_training.h"
-#include "ringlet/train/diffusion_loss.h"
 #include "ringlet/train/memory_estimate.h"
-#include "ringlet/train/sample_sheet.h"
+#include "ringlet/train/text_to_image/diffusion_loss.h"
+#include "ringlet/train/text_to_image/sample_sheet.h"
+#include "ringlet/train/text_to_image/training_set.h"
 #include "ringlet/train/trainable.h"
 #include "ringlet/train/trainer.h"
-#include "ringlet/train/training_set.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"

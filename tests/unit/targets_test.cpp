@@ -1,10 +1,10 @@
-#include "ringlet/adapt/targets.h"
+#include "ringlet/adapt/set/targets.h"
 
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/models/clip_text.h"
-#include "ringlet/models/unet.h"
+#include "ringlet/models/diffusion/unet.h"
+#include "ringlet/models/text/clip_text.h"
 #include "ringlet/nn/weight_store.h"
 #include "tests/expect_error.h"
 

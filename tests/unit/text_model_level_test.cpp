@@ -7,14 +7,14 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/adapt/adapter_file.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/pipeline/extract.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/golden/tiny_model.h"
 #include "tests/temporary_folder.h"
 

@@ -6,11 +6,11 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/core/json.h"
-#include "ringlet/models/bert.h"
-#include "ringlet/models/byte_bpe_tokenizer.h"
-#include "ringlet/models/gpt2.h"
-#include "ringlet/models/wordpiece_tokenizer.h"
+#include "ringlet/models/text/bert.h"
+#include "ringlet/models/text/gpt2.h"
 #include "ringlet/nn/weight_store.h"
+#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
+#include "ringlet/tokenizers/wordpiece_tokenizer.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
 
@@ -33,19 +33,20 @@ class TextNetworks : public testing::Test {
 
 TEST_F(TextNetworks, WordPieceRefusesBadVocabularies) {
   expect_error(ErrorCode::not_found, "vocab.txt",
-               [&] { WordPieceTokenizer::open(folder_.path()); });
+               [&] { tokenizers::WordPieceTokenizer::open(folder_.path()); });
   file("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n");
-  expect_error(ErrorCode::bad_format, "[SEP]", [&] { WordPieceTokenizer::open(folder_.path()); });
+  expect_error(ErrorCode::bad_format, "[SEP]",
+               [&] { tokenizers::WordPieceTokenizer::open(folder_.path()); });
   fs::remove(folder_ / "vocab.txt");
   file("tokenizer.json", R"({"model": {"type": "BPE", "vocab": {}}})");
   expect_error(ErrorCode::unsupported, "WordPiece",
-               [&] { WordPieceTokenizer::open(folder_.path()); });
+               [&] { tokenizers::WordPieceTokenizer::open(folder_.path()); });
   file("tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {"[PAD]": 7}}})");
   expect_error(ErrorCode::bad_format, "no index",
-               [&] { WordPieceTokenizer::open(folder_.path()); });
+               [&] { tokenizers::WordPieceTokenizer::open(folder_.path()); });
   file("tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1,
                              "[CLS]": 2, "[SEP]": 3, "a": 4, "##b": 5}}})");
-  const auto tokenizer = WordPieceTokenizer::open(folder_.path());
+  const auto tokenizer = tokenizers::WordPieceTokenizer::open(folder_.path());
   EXPECT_EQ(tokenizer.encode("Ab ac", 10).ids, (std::vector<std::int64_t>{2, 4, 5, 1, 3}));
   EXPECT_EQ(tokenizer.encode("a a a a", 3).ids, (std::vector<std::int64_t>{2, 4, 3}));
   EXPECT_EQ(tokenizer.encode("a", "a a a a", 6).ids, (std::vector<std::int64_t>{2, 4, 3, 4, 4, 3}));
@@ -56,29 +57,30 @@ TEST_F(TextNetworks, WordPieceRefusesBadVocabularies) {
 
 TEST_F(TextNetworks, BytePairsRefuseBadVocabularies) {
   expect_error(ErrorCode::not_found, "byte-level BPE",
-               [&] { ByteBpeTokenizer::open(folder_.path()); });
+               [&] { tokenizers::ByteBpeTokenizer::open(folder_.path()); });
   file("vocab.json", R"({"a": 0})");
   file("merges.txt", "#version: 0.2\n");
-  expect_error(ErrorCode::bad_format, "lacks", [&] { ByteBpeTokenizer::open(folder_.path()); });
+  expect_error(ErrorCode::bad_format, "lacks",
+               [&] { tokenizers::ByteBpeTokenizer::open(folder_.path()); });
   file("merges.txt", "a b c\n");
   expect_error(ErrorCode::bad_format, "not two tokens",
-               [&] { ByteBpeTokenizer::open(folder_.path()); });
-  const auto whole = ByteBpeTokenizer::open(kTokenizers / "byte_bpe");
+               [&] { tokenizers::ByteBpeTokenizer::open(folder_.path()); });
+  const auto whole = tokenizers::ByteBpeTokenizer::open(kTokenizers / "byte_bpe");
   expect_error(ErrorCode::invalid_argument, "no room",
                [&] { whole.encode("a long first text", "b", 6); });
   EXPECT_EQ(whole.encode("many words in a row", 4).ids.size(), 4u);
   EXPECT_EQ(whole.decode(whole.tokenize("").ids), "");
-  const auto learnt = learn_byte_pairs({"ab ab"}, 300, {"<|endoftext|>"});
+  const auto learnt = tokenizers::learn_byte_pairs({"ab ab"}, 300, {"<|endoftext|>"});
   file("vocab.json", learnt.vocabulary);
   file("merges.txt", learnt.merges);
   expect_error(ErrorCode::unsupported, "RoBERTa's",
-               [&] { ByteBpeTokenizer::open(folder_.path()).encode("ab", 5); });
+               [&] { tokenizers::ByteBpeTokenizer::open(folder_.path()).encode("ab", 5); });
 }
 
 TEST(SplitForGpt2, KeepsEveryByte) {
   for (const std::string text : {"a  b", " ' s's", "\n\n x\t", "it's 3.5\u00a0m", "   "}) {
     std::size_t at = 0;
-    for (const TextPart& part : split_for_gpt2(text)) {
+    for (const tokenizers::TextPart& part : tokenizers::split_for_gpt2(text)) {
       EXPECT_EQ(part.begin, at) << text;
       at = part.end;
     }

@@ -1,4 +1,4 @@
-#include "ringlet/train/training_set.h"
+#include "ringlet/train/text_to_image/training_set.h"
 
 #include <fstream>
 #include <functional>
@@ -11,7 +11,7 @@
 #include "ringlet/data/crop.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/pipeline/image_tensor.h"
-#include "ringlet/pipeline/stable_diffusion.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/golden/tiny_model.h"

@@ -1,4 +1,4 @@
-#include "ringlet/models/vae.h"
+#include "ringlet/models/diffusion/vae.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/avg_pool2d.h>
@@ -6,7 +6,7 @@
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/models/tiling.h"
+#include "ringlet/models/diffusion/tiling.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
 

@@ -1,4 +1,4 @@
-#include "ringlet/models/wav2vec2.h"
+#include "ringlet/models/speech/wav2vec2.h"
 
 #include <cmath>
 #include <limits>

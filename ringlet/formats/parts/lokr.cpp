@@ -3,7 +3,7 @@
 #include <optional>
 #include <string_view>
 
-#include "ringlet/adapt/kronecker.h"
+#include "ringlet/adapt/parts/kronecker.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {

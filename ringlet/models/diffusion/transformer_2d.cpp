@@ -1,0 +1,77 @@
+#include "ringlet/models/diffusion/transformer_2d.h"
+
+#include <ATen/ops/gelu.h>
+
+#include "ringlet/nn/gradient_checkpoint.h"
+
+namespace ringlet::models {
+
+BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
+                                             const Transformer2DConfig& c)
+    : only_cross_attention_(c.only_cross_attention),
+      norm1_(s.at("norm1"), c.channels),
+      attn1_(s.at("attn1"), {.query_width = c.channels,
+                             .context_width = c.only_cross_attention ? c.context_width : c.channels,
+                             .heads = c.heads,
+                             .head_width = c.channels / c.heads,
+                             .upcast = c.upcast_attention}),
+      norm2_(s.at("norm2"), c.channels),
+      attn2_(s.at("attn2"), {.query_width = c.channels,
+                             .context_width = c.context_width,
+                             .heads = c.heads,
+                             .head_width = c.channels / c.heads,
+                             .upcast = c.upcast_attention}),
+      norm3_(s.at("norm3"), c.channels),
+      ff_in_(s.at("ff").at("net").at(0).at("proj"), c.channels, 8 * c.channels),
+      ff_out_(s.at("ff").at("net").at(2), 4 * c.channels, c.channels) {}
+
+at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
+  const auto geglu = [](const at::Tensor& value_and_gate) {  // Shazeer 2020
+    const std::vector<at::Tensor> halves = value_and_gate.chunk(2, -1);
+    return at::gelu(halves[1]).mul_(halves[0]);
+  };
+  return ff_out_(geglu(ff_in_(x)));
+}
+
+at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {
+  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); }, {x, context});
+}
+
+at::Tensor BasicTransformerBlock::compute(const at::Tensor& input,
+                                          const at::Tensor& context) const {
+  at::Tensor x = input;
+  const at::Tensor normed = norm1_(x);
+  x = x + attn1_(normed, only_cross_attention_ ? context : normed);
+  x = x + attn2_(norm2_(x), context);
+  return x + feed_forward(norm3_(x));
+}
+
+Transformer2DModel::Transformer2DModel(const nn::WeightSource& s, const Transformer2DConfig& c)
+    : norm_(s.at("norm"), c.groups, c.channels, 1e-6) {
+  if (c.linear_projection) {
+    linear_in_.emplace(s.at("proj_in"), c.channels, c.channels);
+    linear_out_.emplace(s.at("proj_out"), c.channels, c.channels);
+  } else {
+    conv_in_.emplace(s.at("proj_in"), c.channels, c.channels, 1);
+    conv_out_.emplace(s.at("proj_out"), c.channels, c.channels, 1);
+  }
+  for (std::int64_t i = 0; i < c.layers; ++i)
+    transformer_blocks_.emplace_back(s.at("transformer_blocks").at(i), c);
+}
+
+at::Tensor Transformer2DModel::forward(const at::Tensor& x, const at::Tensor& context) const {
+  const auto to_tokens = [](const at::Tensor& image) {  // [B, C, h, w] -> [B, h*w, C]
+    return image.flatten(2).transpose(1, 2);
+  };
+  const auto to_image = [&x](const at::Tensor& tokens) {
+    return tokens.transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
+  };
+
+  at::Tensor tokens = norm_(x);
+  tokens = linear_in_ ? (*linear_in_)(to_tokens(tokens)) : to_tokens((*conv_in_)(tokens));
+  for (const BasicTransformerBlock& block : transformer_blocks_)
+    tokens = block.forward(tokens, context);
+  return x + (linear_out_ ? to_image((*linear_out_)(tokens)) : (*conv_out_)(to_image(tokens)));
+}
+
+}  // namespace ringlet::models

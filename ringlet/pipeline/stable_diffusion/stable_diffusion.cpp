@@ -1,0 +1,308 @@
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
+
+#include <optional>
+#include <utility>
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion_memory.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+/// Weights of a network that is trained around but not itself, in fp32: all in that type but the
+/// kernels of convolutions, which Layer::pack widens into its own layouts. A wide copy besides
+/// would stand in memory unused.
+class PackedKernelsStore final : public nn::TensorStore {
+ public:
+  explicit PackedKernelsStore(std::shared_ptr<const nn::TensorStore> store)
+      : store_(std::move(store)) {}
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init& init) const override {
+    std::optional<at::Tensor> found = store_->find(name, shape, init);
+    constexpr std::int64_t kKernelAxes = 4;
+    if (found && found->dim() != kKernelAxes) found = found->to(at::kFloat);
+    return found;
+  }
+  void release() const override { store_->release(); }
+  std::vector<std::string> names() const override { return store_->names(); }
+  std::string description() const override { return store_->description(); }
+
+ private:
+  std::shared_ptr<const nn::TensorStore> store_;
+};
+
+bool packs_kernels(const LoadOptions& options, NetworkRole role) {
+  return options.for_training && !options.low_memory && options.device.is_cpu() &&
+         options.precision == at::kFloat && !options.trainable.contains(role);
+}
+
+nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& options) {
+  const bool trainable = options.trainable.contains(part.role);
+  const bool packs = packs_kernels(options, part.role);
+  // Text encoders have no kernels.
+  const bool wraps = packs && part.role != NetworkRole::text_encoder;
+  // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
+  // per image.
+  const bool wide = part.role == NetworkRole::autoencoder || trainable;
+  return nn::WeightSource(wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
+                          {.dtype = wide ? at::kFloat : options.precision,
+                           .device = options.device,
+                           .keep_storage_type = (options.low_memory && !trainable) || packs,
+                           .trainable = trainable});
+}
+
+std::shared_ptr<const diffusion::NoiseProcess> load_noise_process(const ModelFiles& files) {
+  auto process = diffusion::open_noise_process(files.scheduler, files.scheduler_where);
+  for (const std::string& warning : process->warnings())
+    log(LogLevel::warning, files.scheduler_where + ": " + warning);
+  return process;
+}
+
+TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
+                    const LoadOptions& options, ModelNetwork& network) {
+  const nn::WeightSource source = source_of(part, options);
+  const auto config = models::ClipTextConfig::from_json(part.config, part.where);
+  TextStage stage{tokenizers::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token),
+                  models::ClipTextModel(source, config)};
+  network = {part.role, source.finish(), part.config};
+  part.weights->release();  // what was widened is not read again
+  return stage;
+}
+
+/// The parts of a folder may each fit their configuration and still come from different models.
+void check_parts_fit(const StableDiffusionFiles& files, const models::UNetConfig& unet,
+                     const std::vector<TextStage>& text, const models::VaeConfig& vae) {
+  const auto mismatch = [&](const std::string& what) {
+    throw Error(ErrorCode::mismatch, files.parts.at("unet").where, what,
+                "the parts come from different models");
+  };
+  if (unet.text_time != files.sdxl())
+    mismatch(std::string("the U-Net ") + (unet.text_time ? "needs" : "does not take") +
+             " a second text encoder");
+  std::int64_t width = 0;
+  for (const TextStage& stage : text) width += stage.encoder.config().hidden_size;
+  for (const models::UNetLevel& level : unet.levels)
+    if (level.context_width != width)
+      mismatch("the U-Net takes text of width " + std::to_string(level.context_width) +
+               ", but the text encoders give " + std::to_string(width));
+  constexpr std::int64_t kSizeNumbers = 6;
+  const std::int64_t pooled = text.back().encoder.config().projection_dim;
+  if (unet.text_time &&
+      unet.projection_input_dim != pooled + kSizeNumbers * unet.addition_time_embed_dim)
+    mismatch("the U-Net does not take pooled text of width " + std::to_string(pooled));
+  const std::int64_t in = files.inpainting ? 2 * vae.latent_channels + 1 : vae.latent_channels;
+  if (unet.in_channels != in || unet.out_channels != vae.latent_channels)
+    mismatch("the U-Net does not take latents of " + std::to_string(vae.latent_channels) +
+             " channels");
+}
+
+/// A timestep for each of `rows`.
+at::Tensor timesteps_of(std::span<const diffusion::NoiseLevel> levels, std::int64_t rows,
+                        at::Device device) {
+  if (levels.size() == 1)
+    return at::full({rows}, levels.front().timestep, at::TensorOptions(at::kFloat).device(device));
+  std::vector<double> timesteps;
+  for (const diffusion::NoiseLevel& level : levels) timesteps.push_back(level.timestep);
+  return at::tensor(timesteps, at::kFloat).to(device);
+}
+
+double bytes_of(double numbers, at::ScalarType type) {
+  return numbers * static_cast<double>(c10::elementSize(type));
+}
+
+}  // namespace
+
+StableDiffusion StableDiffusion::open(const std::filesystem::path& path,
+                                      const LoadOptions& options) {
+  return nn::with_ringlet_errors(path.string(), [&] {
+    return StableDiffusion(find_stable_diffusion(path, options.files), options);
+  });
+}
+
+StableDiffusion::StableDiffusion(StableDiffusionFiles files, const LoadOptions& options)
+    : files_(std::move(files)), options_(options), noise_process_(load_noise_process(files_)) {
+  for (const auto& [name, tokenizer] :
+       {std::pair{"text_encoder", "tokenizer"}, std::pair{"text_encoder_2", "tokenizer_2"}})
+    if (files_.parts.contains(name))
+      text_.push_back(load_text(files_.parts.at(name), files_.tokenizers.at(tokenizer), options,
+                                networks_[name]));
+
+  const ModelComponent& unet_part = files_.parts.at("unet");
+  const nn::WeightSource unet = source_of(unet_part, options);
+  unet_ = std::make_unique<models::UNet>(
+      unet, models::UNetConfig::from_json(unet_part.config, unet_part.where));
+  networks_["unet"] = {unet_part.role, unet.finish(), unet_part.config};
+  unet_part.weights->release();
+
+  const ModelComponent& vae_part = files_.parts.at("vae");
+  const auto vae_config = models::VaeConfig::from_json(vae_part.config, vae_part.where);
+  const nn::WeightSource vae = source_of(vae_part, options);
+  vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
+  networks_["vae"] = {vae_part.role, vae.finish(), vae_part.config};
+  vae_part.weights->release();
+  check_parts_fit(files_, unet_->config(), text_, vae_config);
+
+  if (options.low_memory) return;
+  if (!options.trainable.contains(NetworkRole::denoiser))
+    networks_["unet"].index.pack(*unet_part.weights, options.for_training);
+  if (!options.trainable.contains(NetworkRole::autoencoder))
+    networks_["vae"].index.pack(*vae_part.weights);
+}
+
+ModelDefaults StableDiffusion::defaults() const {
+  constexpr double kGuidance = 7.5, kXlGuidance = 5.0;  // of diffusers' pipelines
+  ModelDefaults defaults;
+  defaults.size = PictureSize::square(unet_->config().sample_size * size_unit());
+  defaults.guidance = files_.sdxl() ? kXlGuidance : kGuidance;
+  defaults.sampler = diffusion::default_sampler(*noise_process_);
+  return defaults;
+}
+
+nn::Shape StableDiffusion::latent_shape(PictureSize size) const {
+  const PictureSize latents = size.divided_by(size_unit());
+  return {vae_->config().latent_channels, latents.height, latents.width};
+}
+
+PictureSize StableDiffusion::picture_size(at::IntArrayRef latents) const {
+  return {latents[latents.size() - 1] * size_unit(), latents[latents.size() - 2] * size_unit()};
+}
+
+LatentPosterior StableDiffusion::encode(const at::Tensor& pictures) const {
+  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
+  const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding);
+  const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
+  return {vae_->scale(posterior.mean), deviation * vae_->config().scaling_factor};
+}
+
+at::Tensor StableDiffusion::decode(const at::Tensor& latents) const {
+  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
+  return vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
+}
+
+PromptTokens StableDiffusion::tokens(const std::string& prompt) const {
+  const TextStage& stage = text_.front();
+  PromptTokens found;
+  found.limit = stage.encoder.config().max_position_embeddings;
+  tokenizers::EncodedPrompt encoded = stage.tokenizer.encode(prompt, found.limit);
+  found.used = encoded.used;
+  found.total = encoded.cut.empty()
+                    ? encoded.used
+                    : static_cast<std::int64_t>(stage.tokenizer.tokenize(prompt).size());
+  found.cut = std::move(encoded.cut);
+  return found;
+}
+
+std::int64_t StableDiffusion::text_layers() const {
+  return text_.front().encoder.config().num_hidden_layers;
+}
+
+Conditions StableDiffusion::encode_prompts(std::span<const std::string> prompts,
+                                           std::int64_t clip_skip) const {
+  TextConditions text = pipeline::encode_prompts(text_, prompts, clip_skip, options_.device);
+  Conditions conditions;
+  // Text encoders that learn compute in fp32.
+  conditions.set("text", text.embeddings.to(options_.precision));
+  if (files_.sdxl()) conditions.set("pooled", std::move(text.pooled));
+  return conditions;
+}
+
+Conditions StableDiffusion::without_prompt(const Conditions& positive,
+                                           std::int64_t clip_skip) const {
+  return files_.zero_empty_negative ? positive.zeros()
+                                    : TextToImageModel::without_prompt(positive, clip_skip);
+}
+
+void StableDiffusion::add_sizes(Conditions& conditions,
+                                std::span<const PictureFrame> frames) const {
+  if (!files_.sdxl()) return;
+  std::vector<at::Tensor> sizes;
+  for (const PictureFrame& frame : frames)
+    sizes.push_back(models::size_conditions(frame.original, frame.left, frame.top, frame.size,
+                                            options_.device));
+  conditions.set("sizes", at::cat(sizes));
+}
+
+at::Tensor StableDiffusion::predict(const at::Tensor& x,
+                                    std::span<const diffusion::NoiseLevel> levels,
+                                    const Conditions& conditions,
+                                    const ControlInput* control) const {
+  const at::Tensor masked = conditions.get("masked");
+  const at::Tensor latents =
+      (masked.defined() ? at::cat({x, masked}, 1) : x).to(options_.precision);
+  const at::Tensor timesteps = timesteps_of(levels, x.size(0), x.device());
+  const at::Tensor text = conditions.get("text");
+  const models::AddedConditions added{conditions.get("pooled"), conditions.get("sizes")};
+  models::UNetResiduals residuals;
+  if (control != nullptr) {
+    const auto* network = dynamic_cast<const UNetControl*>(&control->network);
+    if (network == nullptr)
+      throw Error(ErrorCode::mismatch, files_.path.string(),
+                  "the control network was made for another kind of model");
+    residuals = (*network)(latents, timesteps, text, &added, control->pictures, control->strength);
+  }
+  return unet_->forward(latents, timesteps, text, &added, &residuals).to(at::kFloat);
+}
+
+void StableDiffusion::add_masked_picture(Conditions& conditions, const at::Tensor& mask,
+                                         const at::Tensor& latents) const {
+  if (!inpaints()) return TextToImageModel::add_masked_picture(conditions, mask, latents);
+  // Nearest neighbour, as diffusers brings masks to the latents' size.
+  const std::int64_t unit = size_unit();
+  const at::Tensor small = mask.slice(2, 0, std::nullopt, unit).slice(3, 0, std::nullopt, unit);
+  conditions.set("masked", at::cat({small.to(options_.device), latents}, 1));
+}
+
+std::unique_ptr<ControlNetwork> StableDiffusion::create_control(ControlKind kind,
+                                                                std::uint64_t seed) const {
+  return UNetControl::create(kind, *this, seed);
+}
+
+std::unique_ptr<ControlNetwork> StableDiffusion::control_from_tensors(
+    const std::map<std::string, at::Tensor>& tensors, const std::string& where) const {
+  return UNetControl::from_tensors(tensors, *this, where);
+}
+
+std::unique_ptr<ControlNetwork> StableDiffusion::open_control(
+    const std::filesystem::path& path) const {
+  return UNetControl::open(path, *this);
+}
+
+double StableDiffusion::training_step_bytes(const TrainingStepShape& shape) const {
+  const PassShape pass_shape{.rows = shape.rows,
+                             .latents = shape.size.divided_by(size_unit()),
+                             .text_length = text_.front().encoder.config().max_position_embeddings,
+                             .trained = shape.full,
+                             .gradient_checkpointing = shape.gradient_checkpointing};
+  PassMemory pass = unet_pass(unet_->config(), pass_shape, shape.adapters);
+  const auto add = [&pass](const PassMemory& more) {
+    pass.kept += more.kept;
+    pass.passing = std::max(pass.passing, more.passing);
+  };
+  if (shape.controlnet) add(controlnet_pass(unet_->config(), pass_shape));
+  if (shape.text)
+    for (const TextStage& stage : text_) add(text_pass(stage.encoder.config(), pass_shape));
+  return bytes_of(pass.kept + pass.passing, options_.precision);
+}
+
+// The autoencoder always computes in fp32.
+double StableDiffusion::encoding_bytes(PictureSize size) const {
+  return bytes_of(vae_encoding(vae_->config(), size), at::kFloat);
+}
+
+double StableDiffusion::decoding_bytes(PictureSize size) const {
+  return bytes_of(vae_decoding(vae_->config(), 1, size), at::kFloat);
+}
+
+double StableDiffusion::denoising_bytes(PictureSize size, std::int64_t rows) const {
+  const PassShape shape{.rows = rows, .latents = size.divided_by(size_unit())};
+  return bytes_of(unet_inference(unet_->config(), shape), options_.precision);
+}
+
+}  // namespace ringlet::pipeline

@@ -1,0 +1,168 @@
+#include "ringlet/pipeline/stable_diffusion/stable_diffusion_files.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/formats/renamed_store.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_store.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// OpenCLIP encoders (Stable Diffusion 2, the second of XL) were trained with this padding.
+constexpr const char* kOpenClipPadding = "!";
+
+/// Pipeline classes of diffusers whose parts are those of Stable Diffusion 1, 2 or XL.
+bool is_known_pipeline(const std::string& name) {
+  static constexpr std::array kKnown = {
+      "StableDiffusionPipeline",          "StableDiffusionImg2ImgPipeline",
+      "StableDiffusionInpaintPipeline",   "StableDiffusionXLPipeline",
+      "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
+      "LatentConsistencyModelPipeline"};
+  return std::ranges::find(kKnown, name) != kKnown.end();
+}
+
+/// A text encoder of a folder, under names with the level "text_model.".
+ModelComponent open_text_encoder(const fs::path& root, const std::string& name,
+                                 const ModelFileOptions& options) {
+  ModelComponent part = open_component(root, name, NetworkRole::text_encoder, options);
+  part.weights = formats::with_text_model_level(part.weights);
+  return part;
+}
+
+/// What the parts say about the generation of the model.
+std::string folder_kind(const StableDiffusionFiles& files) {
+  if (files.sdxl()) return "Stable Diffusion XL";
+  const ModelComponent& unet = files.parts.at("unet");
+  const bool linear = json_value(unet.config, "use_linear_projection", false, unet.where);
+  return linear ? "Stable Diffusion 2" : "Stable Diffusion 1";
+}
+
+void find_networks(StableDiffusionFiles& files, const Json& index,
+                   const ModelFileOptions& options) {
+  const fs::path& root = files.path;
+  const ModelComponent& unet = files.parts["unet"] =
+      open_component(root, "unet", NetworkRole::denoiser, options);
+  if (const auto* stored = dynamic_cast<const nn::FileStore*>(unet.weights.get()))
+    for (const auto& file : stored->files()) files.hash_files.push_back(file->path());
+  ModelComponent& vae = files.parts["vae"] =
+      open_component(root, "vae", NetworkRole::autoencoder, options);
+  vae.weights = formats::with_current_attention_names(vae.weights);
+  files.parts["text_encoder"] = open_text_encoder(root, "text_encoder", options);
+  files.tokenizers["tokenizer"] = open_tokenizer_folder(root, "tokenizer");
+  if (has_part(index, "text_encoder_2")) {
+    files.parts["text_encoder_2"] = open_text_encoder(root, "text_encoder_2", options);
+    files.tokenizers["tokenizer_2"] = open_tokenizer_folder(root, "tokenizer_2");
+  }
+}
+
+StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions& options) {
+  const std::string pipeline = pipeline_class(root);
+  const fs::path index_path = root / "model_index.json";
+  const std::string where = index_path.string();
+  if (!is_known_pipeline(pipeline))
+    throw Error(ErrorCode::unsupported, where, "the model is a " + pipeline,
+                "ringlet knows Stable Diffusion 1, 2 and XL");
+  const Json index = read_json_file(index_path);
+  for (const char* part : {"unet", "vae", "text_encoder", "tokenizer", "scheduler"})
+    if (!has_part(index, part))
+      throw Error(ErrorCode::unsupported, where,
+                  std::string("the model has no part \"") + part + "\"");
+
+  StableDiffusionFiles files;
+  files.path = root;
+  files.name = folder_name(root);
+  find_networks(files, index, options);
+  const fs::path scheduler = root / "scheduler" / "scheduler_config.json";
+  files.scheduler = read_json_file(scheduler);
+  files.scheduler_where = scheduler.string();
+  files.prediction_source = files.scheduler.contains("prediction_type")
+                                ? "scheduler_config.json"
+                                : "assumed: scheduler_config.json does not say it";
+  if (options.prediction) {
+    files.scheduler["prediction_type"] = diffusion::prediction_name(*options.prediction);
+    files.prediction_source = "`prediction`";
+  }
+  const ModelComponent& unet = files.parts.at("unet");
+  files.zero_empty_negative = json_value(index, "force_zeros_for_empty_prompt", false, where);
+  files.inpainting = json_value(unet.config, "in_channels", 4, unet.where) == 9;
+  files.kind = folder_kind(files) + (files.inpainting ? " inpainting" : "");
+  return files;
+}
+
+/// What a user should know who is not asked: a contradiction, or a guess.
+void log_prediction(const formats::SingleFileModel& model, const std::string& where) {
+  const formats::CheckpointPrediction& prediction = model.prediction;
+  for (const std::string& note : prediction.notes) log(LogLevel::warning, where + ": " + note);
+  // All but Stable Diffusion 2 predict epsilon where they say nothing, as everybody expects.
+  log(prediction.stated || !model.open_clip ? LogLevel::debug : LogLevel::info,
+      where + ": predicts " + prediction.type + " (" + prediction.source + ")");
+}
+
+StableDiffusionFiles find_single_file(const fs::path& path, const ModelFileOptions& options) {
+  const auto file = options.single_file ? options.single_file : io::SafetensorsFile::open(path);
+  formats::SingleFileModel model = read_single_file(file, options.prediction);
+
+  StableDiffusionFiles files;
+  files.path = path;
+  files.name = path.stem().string();
+  files.kind = model.kind;
+  files.inpainting = model.inpainting;
+  files.zero_empty_negative = model.sdxl();
+  const std::string where = path.string();
+  const auto add = [&](const char* name, NetworkRole role, formats::SingleFileComponent& part) {
+    files.parts[name] = {role, std::move(part.config), where, std::move(part.weights)};
+  };
+  if (model.sdxl()) add("text_encoder_2", NetworkRole::text_encoder, model.text_encoder_2);
+  add("unet", NetworkRole::denoiser, model.unet);
+  add("vae", NetworkRole::autoencoder, model.vae);
+  add("text_encoder", NetworkRole::text_encoder, model.text_encoder);
+  const fs::path tokenizer = single_file_tokenizer(path, options.tokenizer);
+  files.tokenizers["tokenizer"] = {tokenizer, model.open_clip ? kOpenClipPadding : ""};
+  if (files.sdxl()) files.tokenizers["tokenizer_2"] = {tokenizer, kOpenClipPadding};
+  files.scheduler = std::move(model.scheduler);
+  files.scheduler_where = where;
+  files.prediction_source = model.prediction.source;
+  log_prediction(model, where);
+  files.hash_files = {path};
+  files.ignored = std::move(model.ignored);
+  if (!files.ignored.empty())
+    log(LogLevel::debug, where + ": " + std::to_string(files.ignored.size()) +
+                             " tensors outside the model are ignored, for example " +
+                             files.ignored.front());
+  return files;
+}
+
+}  // namespace
+
+bool is_stable_diffusion_folder(const fs::path& folder) {
+  return fs::exists(folder / "model_index.json") && is_known_pipeline(pipeline_class(folder));
+}
+
+bool is_stable_diffusion_file(const std::shared_ptr<const io::SafetensorsFile>& file) {
+  return formats::is_single_file_model(nn::FileStore(std::vector{file}));
+}
+
+formats::SingleFileModel read_single_file(const std::shared_ptr<const io::SafetensorsFile>& file,
+                                          std::optional<diffusion::Prediction> prediction) {
+  const auto store = std::make_shared<nn::FileStore>(
+      std::vector<std::shared_ptr<const io::SafetensorsFile>>{file});
+  return formats::open_single_file(
+      store, file->metadata(),
+      {.chosen = prediction, .configuration = formats::configuration_beside(file->path())});
+}
+
+StableDiffusionFiles find_stable_diffusion(const fs::path& path, const ModelFileOptions& options) {
+  return nn::with_ringlet_errors(path.string(), [&] {
+    check_model_path(path, options);
+    return fs::is_directory(path) ? find_in_folder(path, options) : find_single_file(path, options);
+  });
+}
+
+}  // namespace ringlet::pipeline

@@ -1,0 +1,90 @@
+// The loss of denoising (Ho et al. 2020) with prior preservation (DreamBooth, Ruiz et al. 2023).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/diffusion/denoiser.h"
+#include "ringlet/diffusion/noise_process.h"
+#include "ringlet/pipeline/text_to_image_model.h"
+#include "ringlet/train/text_to_image/training_set.h"
+
+namespace ringlet::train {
+
+/// What one evaluation of the loss depends on, all of B rows.
+struct NoisyBatch {
+  at::Tensor latents;  ///< clean, [B, C, h, w]
+  at::Tensor noise;    ///< [B, C, h, w]
+  std::vector<diffusion::NoiseLevel> levels;
+  pipeline::Conditions conditions;
+  at::Tensor control = {};  ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
+};
+
+/// What a network says of noisy latents x [B, C, h, w], at the process's input_scale, at the rows'
+/// levels.
+using Predictor = std::function<at::Tensor(const at::Tensor& x,
+                                           const std::vector<diffusion::NoiseLevel>& levels)>;
+
+/// Mean squared error per row, [B] in fp32, between a prediction and what it should say under the
+/// noise process, with its weights: NoiseProcess::loss_weight.
+at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
+                            const Predictor& predict, double min_snr_gamma = 0.0);
+
+/// The same of a model, which sees the batch's conditions, and `control` its control pictures.
+at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
+                            double min_snr_gamma = 0.0,
+                            const pipeline::ControlNetwork* control = nullptr);
+
+/// The loss of a batch from its rows' errors [B]: the mean over the first `instance_rows`, plus
+/// `prior_weight` times the mean over the class rows behind them, if there are any.
+at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
+                          double prior_weight);
+
+struct DiffusionLossOptions {
+  std::uint64_t seed = 0;
+  std::int64_t batch_size = 1;   ///< instance pictures; as many class pictures come on top
+  double prior_weight = 1.0;     ///< of the class pictures' mean error
+  double min_snr_gamma = 0.0;    ///< 0 = off
+  double noise_offset = 0.0;     ///< deviation of a constant added per channel; 0 = off
+  double caption_dropout = 0.0;  ///< share of rows with an empty caption
+  std::int64_t clip_skip = 1;
+  bool train_text = false;  ///< text encoders learn, so that their outputs cannot be kept
+  const pipeline::ControlNetwork* control = nullptr;  ///< sees the crops' control pictures
+};
+
+/// The loss of micro-batch n as a function of n alone: which pictures, crops, captions, timesteps
+/// and noise follow from the seed and n.
+class DiffusionLoss {
+ public:
+  /// `prior` may be empty. Encodes all captions once unless the text encoders learn.
+  DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSet instance, TrainingSet prior,
+                DiffusionLossOptions options);
+
+  /// Whatever goes wrong leaves as an Error.
+  at::Tensor operator()(std::int64_t micro_batch) const;
+
+ private:
+  struct Row {
+    const EncodedPicture* picture;
+    const EncodedCrop* crop;
+    std::string caption;
+    std::uint64_t number;  ///< of the row within the micro-batch
+  };
+  void draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
+            std::vector<Row>& rows) const;
+  at::Tensor compute(std::int64_t micro_batch) const;
+  NoisyBatch noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const;
+  pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;
+
+  const pipeline::TextToImageModel& model_;
+  TrainingSet instance_, prior_;
+  DiffusionLossOptions options_;
+  std::map<std::string, pipeline::Conditions> texts_;  ///< by caption, without sizes
+};
+
+}  // namespace ringlet::train

@@ -1,0 +1,62 @@
+// What is asked of a run on a text-to-image model and a folder of pictures: DreamBooth and
+// captions, with adapters or of all weights.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "ringlet/data/control_signal.h"
+#include "ringlet/pipeline/text_to_image_model.h"
+#include "ringlet/train/run_options.h"
+#include "ringlet/train/text_to_image/control_validation.h"
+#include "ringlet/train/text_to_image/diffusion_loss.h"
+#include "ringlet/train/text_to_image/sample_sheet.h"
+#include "ringlet/train/text_to_image/training_set.h"
+
+namespace ringlet::train {
+
+/// Controllable generation: pictures are to follow a signal.
+struct ControlTraining {
+  data::ControlSettings settings;
+  pipeline::ControlKind network = pipeline::ControlKind::encoder;
+  /// Held out of the training pictures, evenly spread: none, or two at least. Samples are made of
+  /// them alone; a prompt has no signal.
+  std::int64_t validation_pictures = 0;
+  ControlMetric metric = {};  ///< measured on them
+};
+
+struct TextToImageOptions {
+  std::filesystem::path model;
+  pipeline::LoadOptions load;  ///< what learns of it follows from the run's method
+
+  // What learns besides adapters.
+  std::optional<ControlTraining> control = {};
+  bool train_text_encoder = false;
+
+  // From what.
+  std::filesystem::path instance_images;
+  std::string instance_prompt;
+  std::filesystem::path class_images;  ///< empty = "class_images" in the run's folder
+  std::string class_prompt;
+  std::int64_t class_count = 100;
+  std::int64_t repeats = 1;
+  CropOptions crop{.size = {}};  ///< no size = the model's own; the seed is the run's
+  std::filesystem::path cache;
+
+  // How.
+  DiffusionLossOptions loss;  ///< seed, batch size, train_text and control are the run's
+  bool gradient_checkpointing = false;
+
+  // What to see.
+  SampleOptions samples;  ///< of the crops' size; no prompts = the captions
+};
+
+/// Everything about the options that is wrong whatever the model. Throws Error(invalid_argument).
+void check_options(const TextToImageOptions& options, const RunOptions& run);
+
+/// The folder with class pictures.
+std::filesystem::path class_folder(const TextToImageOptions& options, const RunOptions& run);
+
+}  // namespace ringlet::train

@@ -1,0 +1,143 @@
+#include "ringlet/train/text_to_image/text_to_image_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "ringlet/core/text.h"
+#include "ringlet/nn/device.h"
+
+namespace ringlet::train {
+namespace {
+
+/// A caption with the place that it comes from.
+CutCaption placed(const data::Picture& picture, const TextToImageOptions& options) {
+  if (!picture.caption_file.empty()) return {picture.caption_file.string(), false, {}};
+  if (picture.caption == options.instance_prompt) return {"instance_prompt", true, {}};
+  return {picture.path.parent_path().string(), false, {}};  // the words of a folder in kohya's form
+}
+
+std::string text_of(const CutCaption& caption, const Spelling& option) {
+  return caption.is_field ? option(caption.where) : caption.where;
+}
+
+void plan_captions(TextToImagePlan& plan, const TextToImageOptions& options,
+                   const pipeline::TextToImageModel& model, const TrainingPictures& pictures) {
+  constexpr std::size_t kExamples = 3;
+  for (const data::Picture& picture : pictures.instance) {
+    const auto same = [&](const auto& example) { return example.first == picture.caption; };
+    if (plan.examples.size() < kExamples && std::ranges::none_of(plan.examples, same))
+      plan.examples.emplace_back(picture.caption, model.tokens(picture.caption).used);
+  }
+  const auto add_cut = [&](CutCaption caption, const std::string& text) {
+    for (pipeline::CutPrompt& cut : model.newly_cut(std::array{text})) {
+      caption.text = std::move(cut);
+      plan.too_long.push_back(caption);
+    }
+  };
+  for (const auto* part : {&pictures.instance, &pictures.validation})
+    for (const data::Picture& picture : *part) add_cut(placed(picture, options), picture.caption);
+  add_cut({"class_prompt", true, {}}, options.class_prompt);
+  for (const std::string& prompt : options.samples.prompts)
+    if (is_utf8(prompt))  // others fail when they are sampled
+      add_cut({"sample_prompt", true, {}}, prompt);
+}
+
+void add_class_pictures(Lines& lines, const TextToImagePlan& plan, const std::string& prompt,
+                        const Spelling& option) {
+  const std::string found = std::to_string(plan.class_found);
+  const bool all = plan.class_found == plan.class_pictures;
+  lines.emplace_back(
+      "class pictures",
+      (all ? found + " found" : std::to_string(plan.class_pictures) + " of " + found + " used") +
+          ", " + std::to_string(plan.class_to_make) + " to make, \"" + prompt + "\"" +
+          (all ? "" : "; " + option("class_count") + " " + found + " uses all"));
+  for (const data::FolderNote& note : plan.class_notes)
+    lines.emplace_back("note", "class pictures: " + data::text_of(note));
+}
+
+Json json_of(const std::vector<data::FolderNote>& notes) {
+  Json all = Json::array();
+  for (const data::FolderNote& note : notes) {
+    Json files = Json::array();
+    for (const auto& file : note.files) files.push_back(file.generic_string());
+    all.push_back(
+        {{"kind", data::name_of(note.kind)}, {"text", data::text_of(note)}, {"files", files}});
+  }
+  return all;
+}
+
+}  // namespace
+
+TextToImagePlan make_plan(const TextToImageOptions& options,
+                          const pipeline::TextToImageModel& model, const TrainingPictures& pictures,
+                          const ClassPictures& class_pictures) {
+  TextToImagePlan plan;
+  plan.model_kind = model.description().kind;
+  plan.folder_rule = pictures.folder_rule;
+  plan.pictures = pictures.instance.size();
+  plan.captions = pictures.captions;
+  plan.validation = pictures.validation.size();
+  plan.notes = pictures.notes;
+  plan.class_found = class_pictures.found;
+  plan.class_pictures = class_pictures.pictures.size();
+  plan.class_notes = class_pictures.notes;
+  if (!options.class_prompt.empty())
+    plan.class_to_make = static_cast<std::size_t>(options.class_count) - plan.class_pictures;
+  plan_captions(plan, options, model, pictures);
+  return plan;
+}
+
+Lines lines_of(const TextToImagePlan& plan, const TextToImageOptions& options,
+               const Spelling& option) {
+  Lines lines = {
+      {"model", plan.model_kind + " on " + options.load.device.str() + " in " +
+                    nn::precision_name(options.load.precision)},
+      {"pictures", std::to_string(plan.pictures) + " of " + options.instance_images.string() +
+                       " (" + plan.folder_rule + "), " + std::to_string(plan.captions) +
+                       " with captions of their own"}};
+  for (const data::FolderNote& note : plan.notes) lines.emplace_back("note", data::text_of(note));
+  for (const auto& [caption, tokens] : plan.examples)
+    lines.emplace_back("caption", "\"" + caption + "\" (" + std::to_string(tokens) + " tokens)");
+  for (const CutCaption& caption : plan.too_long) {
+    const pipeline::CutPrompt& cut = caption.text;
+    lines.emplace_back("too long", text_of(caption, option) + ": " + std::to_string(cut.tokens) +
+                                       " tokens, the model reads " + std::to_string(cut.limit) +
+                                       "; ignored: \"" + cut.cut + "\"");
+  }
+  if (!options.class_prompt.empty()) add_class_pictures(lines, plan, options.class_prompt, option);
+  if (options.control)
+    lines.emplace_back("control", std::string(data::name_of(options.control->settings.signal)) +
+                                      " through " + pipeline::name_of(options.control->network) +
+                                      ", " + human_count(plan.control_parameters) +
+                                      " parameters, " + std::to_string(plan.validation) +
+                                      " pictures held out" +
+                                      (plan.validation == 0 ? ": there will be no samples" : ""));
+  return lines;
+}
+
+Json to_json(const TextToImagePlan& plan, const Spelling& option) {
+  Json captions = Json::array(), too_long = Json::array();
+  for (const auto& [caption, tokens] : plan.examples)
+    captions.push_back({{"caption", caption}, {"tokens", tokens}});
+  for (const CutCaption& caption : plan.too_long)
+    too_long.push_back({{"where", text_of(caption, option)},
+                        {"tokens", caption.text.tokens},
+                        {"limit", caption.text.limit},
+                        {"cut", caption.text.cut}});
+  return {{"model", plan.model_kind},
+          {"pictures", plan.pictures},
+          {"captions_from_files", plan.captions},
+          {"captions", captions},
+          {"captions_too_long", too_long},
+          {"notes", json_of(plan.notes)},
+          {"class_pictures", plan.class_pictures},
+          {"class_pictures_found", plan.class_found},
+          {"class_pictures_to_make", plan.class_to_make},
+          {"class_notes", json_of(plan.class_notes)},
+          {"control_parameters", plan.control_parameters},
+          {"validation_pictures", plan.validation},
+          {"resolution", plan.resolution}};
+}
+
+}  // namespace ringlet::train

@@ -1,0 +1,308 @@
+#include "ringlet/train/text_to_image/text_to_image_task.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include <ATen/Parallel.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
+#include "ringlet/data/crop.h"
+#include "ringlet/data/picture_check.h"
+#include "ringlet/nn/device.h"
+#include "ringlet/nn/gradient_checkpoint.h"
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/model_families.h"
+#include "ringlet/pipeline/picture_text.h"
+#include "ringlet/train/memory_estimate.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+const TextToImageOptions& checked(const TextToImageOptions& options, const RunOptions& run) {
+  check_options(options, run);
+  return options;
+}
+
+ClassPictures class_pictures_of(const TextToImageOptions& options, const RunOptions& run) {
+  if (options.class_prompt.empty()) return {};
+  return find_class_pictures(class_folder(options, run),
+                             static_cast<std::size_t>(options.class_count), options.class_prompt);
+}
+
+std::unique_ptr<pipeline::TextToImageModel> open_model(const TextToImageOptions& options,
+                                                       const RunOptions& run) {
+  pipeline::LoadOptions load = options.load;
+  load.for_training = true;
+  if (run.full()) {
+    load.trainable = {pipeline::NetworkRole::denoiser};
+    if (options.train_text_encoder) load.trainable.insert(pipeline::NetworkRole::text_encoder);
+  }
+  auto model = pipeline::open_text_to_image_model(options.model, load);
+  if (model->inpaints())
+    throw Error(ErrorCode::unsupported, options.model.string(),
+                "inpainting models cannot be trained", "use the model that it was made from");
+  const std::int64_t layers = model->text_layers();
+  if (options.loss.clip_skip < 1 || options.loss.clip_skip > layers)
+    throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
+                "must lie between 1 and " + std::to_string(layers) +
+                    ", the number of the text encoder's layers");
+  return model;
+}
+
+CropOptions crop_for(const TextToImageOptions& options, const RunOptions& run,
+                     const pipeline::TextToImageModel& model) {
+  CropOptions crop = options.crop;
+  crop.seed = run.seed;
+  const std::int64_t unit = model.size_unit();
+  if (crop.size.empty()) crop.size = model.defaults().size;
+  for (const std::int64_t side : {crop.size.width, crop.size.height})
+    if (side < unit || side % unit != 0)
+      throw Error(ErrorCode::invalid_argument, Field("resolution"),
+                  std::to_string(side) + " is not a multiple of " + std::to_string(unit));
+  return crop;
+}
+
+std::unique_ptr<ControlLearner> make_control(const TextToImageOptions& options,
+                                             const pipeline::TextToImageModel& model,
+                                             std::uint64_t seed) {
+  if (!options.control) return nullptr;
+  return std::make_unique<ControlLearner>(*options.control, model, seed);
+}
+
+TextToImagePlan plan_with(TextToImagePlan plan, const CropOptions& crop,
+                          const ControlLearner* control) {
+  plan.resolution = crop.size;
+  if (control) plan.control_parameters = control->parameter_count();
+  return plan;
+}
+
+SampleOptions samples_for(const TextToImageOptions& options, const CropOptions& crop,
+                          const TextToImagePlan& plan) {
+  SampleOptions samples = options.samples;
+  samples.size = crop.size;
+  samples.clip_skip = options.loss.clip_skip;
+  if (samples.prompts.empty() && !options.control)
+    for (const auto& [caption, tokens] : plan.examples) samples.prompts.push_back(caption);
+  return samples;
+}
+
+}  // namespace
+
+OpenTask text_to_image(const TextToImageOptions& options) {
+  return
+      [options](const RunOptions& run) { return std::make_unique<TextToImageTask>(options, run); };
+}
+
+TextToImageTask::TextToImageTask(const TextToImageOptions& options, const RunOptions& run)
+    : options_(checked(options, run)),
+      run_(run),
+      pictures_(read_training_pictures(options_)),
+      class_pictures_(class_pictures_of(options_, run)),
+      model_(open_model(options_, run)),
+      crop_(crop_for(options_, run, *model_)),
+      control_(make_control(options_, *model_, run.seed)),
+      plan_(plan_with(make_plan(options_, *model_, pictures_, class_pictures_), crop_,
+                      control_.get())),
+      samples_(samples_for(options_, crop_, plan_)) {}
+
+adapt::Components TextToImageTask::components() const { return pipeline::adaptable(*model_); }
+
+adapt::TargetOptions TextToImageTask::targets(const adapt::TargetOptions& asked) const {
+  constexpr const char* kText = "text-encoder";
+  adapt::TargetOptions targets = asked;
+  if (!options_.train_text_encoder) return targets;
+  if (targets.presets.empty() && targets.include.empty()) targets.presets = {"attention"};
+  if (std::ranges::find(targets.presets, kText) == targets.presets.end())
+    targets.presets.emplace_back(kText);
+  return targets;
+}
+
+std::vector<Trainable> TextToImageTask::trainables() const {
+  if (control_) return control_->trainables();
+  std::vector<Trainable> found;
+  for (const auto& [name, network] : model_->networks())
+    if (model_->options().trainable.contains(network.role))
+      std::ranges::move(train::trainables(network.index, name + "."), std::back_inserter(found));
+  return found;
+}
+
+std::string TextToImageTask::example_size() const { return crop_.size.short_text() + " pixels"; }
+
+DiffusionLossOptions TextToImageTask::loss_options(const Learners& learners) const {
+  DiffusionLossOptions options = options_.loss;
+  options.seed = run_.seed;
+  options.batch_size = run_.batch_size;
+  options.control = control_ ? &control_->network() : nullptr;
+  options.train_text = options_.train_text_encoder;
+  if (learners.adapters)
+    for (const adapt::AdapterSet::Entry& entry : learners.adapters->entries())
+      if (model_->networks().at(entry.target.component).role == pipeline::NetworkRole::text_encoder)
+        options.train_text = true;
+  return options;
+}
+
+std::uint64_t TextToImageTask::expected_bytes(const Learners& learners) const {
+  return expected_peak_bytes(
+      *model_,
+      {.adapters = learners.adapters,
+       .parameters = learners.parameters,
+       .optimizer_bytes = run_.trainer.optimizer.bytes_per_parameter,
+       .average = run_.trainer.ema_decay > 0.0,
+       .full = run_.full(),
+       .controlnet = control_ && control_->is_controlnet(),
+       .text = loss_options(learners).train_text,
+       .rows = run_.batch_size * (options_.class_prompt.empty() ? 1 : 2),
+       .size = crop_.size,
+       .sampled = control_ ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
+                           : samples_.images,
+       .gradient_checkpointing = options_.gradient_checkpointing});
+}
+
+void TextToImageTask::check(const StageProgress& progress) {
+  std::vector<data::Picture> all = pictures_.all();
+  all.insert(all.end(), class_pictures_.pictures.begin(), class_pictures_.pictures.end());
+  const std::vector<fs::path> files = data::paths_of(all);
+  data::PictureCheckOptions how{.threads = at::get_num_threads()};
+  if (control_)
+    how.also = [&](std::size_t i, const io::Image& image) {
+      data::check_control_file(options_.control->settings, files[i], image);
+    };
+  if (progress)
+    how.progress = [&](std::size_t done, std::size_t total) {
+      return progress("checking pictures", done, total);
+    };
+  std::string folders = options_.instance_images.string();
+  if (!class_pictures_.pictures.empty()) folders += ", " + class_folder(options_, run_).string();
+  const std::vector<std::string> hashes = data::check_pictures(files, folders, how);
+  for (std::size_t i = 0; i < files.size(); ++i) hashes_[files[i]] = hashes[i];
+}
+
+Json TextToImageTask::settings() const {
+  const DiffusionLossOptions& l = options_.loss;
+  const diffusion::Prediction prediction = model_->noise_process()->prediction();
+  Json settings = {{"pictures", fingerprint(pictures_.instance)},
+                   {"pictures' contents", contents_of(pictures_.instance, hashes_)},
+                   {"class prompt", options_.class_prompt},
+                   {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
+                   {"class pictures", nullptr},
+                   {"class pictures' contents", nullptr},
+                   {"model", nullptr},
+                   {"prediction", diffusion::prediction_name(prediction)},
+                   {"precision", nn::precision_name(options_.load.precision)},
+                   {"resolution", crop_.size},
+                   {"crop", crop_.random ? "random" : "centre"},
+                   {"flip", crop_.flip},
+                   {"prior weight", l.prior_weight},
+                   {"min-SNR gamma", l.min_snr_gamma},
+                   {"noise offset", l.noise_offset},
+                   {"caption dropout", l.caption_dropout},
+                   {"clip skip", l.clip_skip},
+                   {"text encoder", options_.train_text_encoder}};
+  if (control_) settings.update(control_->settings(pictures_, hashes_, samples_));
+  return settings;
+}
+
+/// Those that were found, with those that are made, in the order in which a resumed run finds them.
+std::vector<data::Picture> TextToImageTask::complete_class_pictures(
+    const StageProgress& progress) const {
+  const std::size_t missing = plan_.class_to_make;
+  if (missing == 0) return class_pictures_.pictures;
+  pipeline::GenerateRequest request;
+  request.prompt = options_.class_prompt;
+  request.size = crop_.size;
+  request.clip_skip = options_.loss.clip_skip;
+  request.steps = samples_.steps;
+  request.guidance = samples_.guidance;
+  make_class_pictures(*model_, request, class_folder(options_, run_), missing, run_.seed,
+                      [&](std::size_t done) {
+                        return !progress || progress("making class pictures", done, missing);
+                      });
+  return class_pictures_of(options_, run_).pictures;
+}
+
+TrainingSet TextToImageTask::encode(const std::vector<data::Picture>& pictures,
+                                    const CropOptions& crop, const std::string& stage,
+                                    const StageProgress& progress) const {
+  std::size_t done = 0;
+  return encode_pictures(
+      *model_, pictures, crop, options_.cache,
+      [&] { return !progress || progress(stage, ++done, pictures.size()); },
+      control_ ? &options_.control->settings : nullptr);
+}
+
+void TextToImageTask::prepare_validation(const StageProgress& progress) {
+  std::vector<io::Image> sources;
+  for (const data::Picture& picture : pictures_.validation)
+    sources.push_back(data::covering_crop(io::read_image(picture.path), crop_.size).image);
+  control_->validate_on(
+      encode(pictures_.validation, {.size = crop_.size}, "encoding validation pictures", progress),
+      std::move(sources), samples_);
+}
+
+Json TextToImageTask::prepare(const Learners& learners, const StageProgress& progress) {
+  const std::vector<data::Picture> class_pictures = complete_class_pictures(progress);
+  TrainingSet prior;
+  if (!class_pictures.empty())
+    prior = encode(class_pictures, crop_, "encoding class pictures", progress);
+  TrainingSet instance = encode(pictures_.instance, crop_, "encoding pictures", progress);
+  loss_ = std::make_unique<DiffusionLoss>(*model_, std::move(instance), std::move(prior),
+                                          loss_options(learners));
+  if (!pictures_.validation.empty()) prepare_validation(progress);
+  const pipeline::ModelDescription& model = model_->description();
+  return {{"model", model.hash_files.empty() ? "" : pipeline::model_hash(model)},
+          {"class pictures", fingerprint(class_pictures)},
+          {"class pictures' contents", contents_of(class_pictures, hashes_)}};
+}
+
+at::Tensor TextToImageTask::loss(std::int64_t micro_batch) const {
+  const nn::GradientCheckpointing checkpointing(options_.gradient_checkpointing);
+  return (*loss_)(micro_batch);  // the backward pass may repeat parts of it
+}
+
+ObservationRules TextToImageTask::observation_rules() const {
+  return {.what = "sample pictures",
+          .score_file = "control.csv",
+          .any = control_ ? !pictures_.validation.empty() : !samples_.prompts.empty(),
+          .pictures = true,
+          .needed = false,
+          .base_first = true};
+}
+
+Observation TextToImageTask::observe(std::int64_t step) const {
+  if (control_) return control_->observe(step);
+  return {.scores = {}, .pictures = sample_sheet(*model_, samples_)};
+}
+
+void TextToImageTask::save_model(const fs::path& folder, at::ScalarType precision) const {
+  model_->save(folder, {.replacements = pipeline::trained_tensors(*model_), .dtype = precision});
+}
+
+void TextToImageTask::complete(adapt::AdapterFileInfo& info) const {
+  info.extra.emplace("modelspec.resolution", crop_.size.text());
+  if (control_) control_->complete(info);
+}
+
+std::string TextToImageTask::companion() const {
+  return control_ && control_->is_controlnet() ? "controlnet" : "";
+}
+
+void TextToImageTask::save_companion(const fs::path& folder, at::ScalarType precision) const {
+  control_->save(folder, precision);
+}
+
+void TextToImageTask::describe(Report& report, const std::vector<ScoreRow>& scores) const {
+  report.summary.emplace_back("pictures", std::to_string(plan_.pictures));
+  report.summary.emplace_back("model", plan_.model_kind + ", " + model_->description().name);
+  if (control_) add_scores(report, scores, options_.control->metric.name);
+}
+
+std::string TextToImageTask::picture_caption() const {
+  return control_ && !pictures_.validation.empty() ? "per row: source, control signal, result"
+                                                   : join(samples_.prompts, "\n");
+}
+
+}  // namespace ringlet::train

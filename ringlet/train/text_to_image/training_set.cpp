@@ -1,0 +1,148 @@
+#include "ringlet/train/text_to_image/training_set.h"
+
+#include <fstream>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+
+#include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/make_folder.h"
+#include "ringlet/core/random.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/data/crop.h"
+#include "ringlet/io/image.h"
+#include "ringlet/io/tensor_file.h"
+#include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/control.h"
+#include "ringlet/pipeline/image_tensor.h"
+
+namespace ringlet::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string hash_of(const nn::ModuleIndex& index) {
+  Sha256 hash;
+  for (const auto& [name, tensor] : index.tensors) {
+    const at::Tensor bytes = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
+    hash.update(std::as_bytes(std::span(name)));
+    hash.update({static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()});
+  }
+  return hash.hex();
+}
+
+/// Latents of this shape, or nothing.
+std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef shape,
+                                       at::Device device) {
+  if (!fs::exists(file)) return std::nullopt;
+  try {
+    const auto tensors = io::load_tensors(file);
+    const at::Tensor &mean = tensors.at("mean"), &deviation = tensors.at("deviation");
+    for (const at::Tensor& tensor : {mean, deviation})
+      if (tensor.sizes() != shape || !tensor.isfinite().all().item<bool>())
+        throw Error(ErrorCode::bad_format, file.string(), "not such latents");
+    return EncodedCrop{mean.clone().to(device), deviation.clone().to(device), 0, 0};
+  } catch (const std::exception&) {
+    log(LogLevel::warning, file.string() + ": the cached latents are damaged; made anew");
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+LatentCache::LatentCache(const pipeline::TextToImageModel& model, fs::path folder)
+    : model_(model), folder_(std::move(folder)) {
+  if (folder_.empty()) return;
+  make_folder(folder_, "choose another `cache`");
+  std::string autoencoders;
+  for (const auto& [name, network] : model.networks())
+    if (network.role == pipeline::NetworkRole::autoencoder)
+      autoencoders += hash_of(network.index) + network.config.dump();
+  autoencoder_hash_ = sha256_text(autoencoders);
+}
+
+EncodedCrop LatentCache::compute(const io::Image& crop) const {
+  at::NoGradGuard no_grad;
+  const pipeline::LatentPosterior posterior = model_.encode(pipeline::image_to_tensor(crop));
+  return {posterior.mean[0].contiguous(), posterior.deviation[0].contiguous(), 0, 0};
+}
+
+EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image& crop,
+                                std::int64_t left, std::int64_t top, bool mirrored) const {
+  EncodedCrop encoded;
+  if (folder_.empty()) {
+    encoded = compute(crop);
+  } else {
+    const std::string key = picture_hash + autoencoder_hash_ + crop.size().short_text() + "," +
+                            std::to_string(left) + "," + std::to_string(top) + "," +
+                            (mirrored ? "mirrored" : "plain");
+    const fs::path file = folder_ / (sha256_text(key) + ".safetensors");
+    if (auto cached =
+            read_cached(file, model_.latent_shape(crop.size()), model_.options().device)) {
+      encoded = *std::move(cached);
+    } else {
+      encoded = compute(crop);
+      io::save_tensors(file, {{"mean", encoded.mean}, {"deviation", encoded.deviation}});
+    }
+  }
+  encoded.left = left;
+  encoded.top = top;
+  return encoded;
+}
+
+namespace {
+
+TrainingSet encode_all(const pipeline::TextToImageModel& model,
+                       const std::vector<data::Picture>& pictures, const CropOptions& options,
+                       const fs::path& cache_folder, const std::function<bool()>& progress,
+                       const data::ControlSettings* control) {
+  const LatentCache cache(model, cache_folder);
+  TrainingSet set;
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    const data::Picture& picture = pictures[i];
+    const io::Image image = io::read_image(picture.path);
+    const std::string hash = cache_folder.empty() ? "" : sha256_file(picture.path);
+    EncodedPicture encoded{{}, picture.caption, image.size()};
+    // In these proportions there is one place.
+    const bool whole = image.width * options.size.height == image.height * options.size.width;
+    for (int place = 0; place < (options.random && !whole ? kRandomCrops : 1); ++place) {
+      data::CropPlace where;
+      if (options.random && !whole) {
+        RandomStream random =
+            Random(options.seed).stream("crop", i, static_cast<std::uint64_t>(place));
+        where = {random.uniform(), random.uniform()};
+      }
+      const data::Crop crop = data::covering_crop(image, options.size, where);
+      io::Image signal;
+      if (control) signal = data::control_picture(*control, picture.path, image, crop);
+      const auto add = [&](const io::Image& pixels, const io::Image& hint, bool mirrored) {
+        encoded.crops.push_back(cache.encode(hash, pixels, crop.left, crop.top, mirrored));
+        if (control) encoded.crops.back().control = pipeline::control_tensor(hint)[0];
+      };
+      add(crop.image, signal, false);
+      if (options.flip)
+        add(data::mirrored(crop.image), control ? data::mirrored(signal) : signal, true);
+    }
+    set.pictures.push_back(std::move(encoded));
+    for (std::int64_t n = 0; n < picture.repeats; ++n) set.order.push_back(i);
+    if (progress && !progress())
+      throw Error(ErrorCode::cancelled, "training", "stopped while the pictures were encoded");
+  }
+  return set;
+}
+
+}  // namespace
+
+TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
+                            const std::vector<data::Picture>& pictures, const CropOptions& options,
+                            const fs::path& cache_folder, const std::function<bool()>& progress,
+                            const data::ControlSettings* control) {
+  return nn::with_ringlet_errors("training", [&] {
+    return encode_all(model, pictures, options, cache_folder, progress, control);
+  });
+}
+
+}  // namespace ringlet::train
