@@ -112,10 +112,10 @@ std::vector<std::string> token_texts(const InspectOptions& o) {
 }
 
 int inspect_tokens(const InspectOptions& o) {
-  const tokenizers::ClipTokenizer tokenizer = service::open_tokenizer(o.path, o.files.tokenizer);
+  const auto tokenizer = service::open_tokenizer(o.path, o.files.tokenizer);
   Json all = Json::array();
   for (const std::string& text : token_texts(o)) {
-    const std::vector<std::int64_t> ids = tokenizer.tokenize(text);
+    const std::vector<std::int64_t> ids = tokenizer->ids(text);
     if (o.common.json) {
       all.push_back(ids);
       continue;
@@ -123,11 +123,11 @@ int inspect_tokens(const InspectOptions& o) {
     std::printf("\"%s\": %zu tokens with begin and end\n", printable(text).c_str(), ids.size());
     for (const std::int64_t id : ids)
       std::printf("  %6lld  %s\n", static_cast<long long>(id),
-                  printable(tokenizer.token(id)).c_str());
-    const auto limit = static_cast<std::size_t>(tokenizer.max_length());
-    if (ids.size() > limit)
+                  printable(tokenizer->token(id)).c_str());
+    const auto limit = static_cast<std::size_t>(tokenizer->max_length());
+    if (limit > 0 && ids.size() > limit)
       std::printf("  too long: a prompt holds %zu tokens; \"%s\" would be cut\n", limit,
-                  printable(tokenizer.encode(text, tokenizer.max_length()).cut).c_str());
+                  printable(tokenizer->encode_prompt(text, tokenizer->max_length()).cut).c_str());
   }
   if (o.common.json) print_json(all);
   return 0;

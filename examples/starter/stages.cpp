@@ -343,7 +343,7 @@ struct FeatureModel {
     std::vector<at::Tensor> rows;
     for (const std::string& caption : captions)
       rows.push_back(at::tensor(
-          tokenizer.encode(caption, text.config().max_position_embeddings).ids, at::kLong));
+          tokenizer.encode_prompt(caption, text.config().max_position_embeddings).ids, at::kLong));
     return unit(text.forward(at::stack(rows)).pooled);
   }
   at::Tensor pictures(const at::Tensor& bytes) const {

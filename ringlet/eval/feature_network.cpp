@@ -210,7 +210,7 @@ at::Tensor FeatureNetwork::text_features(const std::vector<std::string>& texts) 
   std::vector<at::Tensor> rows;
   for (const std::string& text : texts) {
     const auto encoded =
-        text_->tokenizer.encode(text, text_->encoder.config().max_position_embeddings);
+        text_->tokenizer.encode_prompt(text, text_->encoder.config().max_position_embeddings);
     const at::Tensor ids = at::tensor(encoded.ids, at::kLong).unsqueeze(0).to(device_);
     rows.push_back(text_->encoder.forward(ids).pooled.to(at::kCPU));
   }

@@ -24,15 +24,17 @@ Json describe_adapter(const fs::path& adapter, const fs::path& model,
   });
 }
 
-tokenizers::ClipTokenizer open_tokenizer(const fs::path& path, const fs::path& given) {
+std::shared_ptr<const tokenizers::Tokenizer> open_tokenizer(const fs::path& path,
+                                                            const fs::path& given) {
   if (fs::is_regular_file(path))
-    return tokenizers::ClipTokenizer::open(pipeline::single_file_tokenizer(path, given));
+    return tokenizers::open_tokenizer(pipeline::single_file_tokenizer(path, given));
   if (!given.empty())
     throw Error(ErrorCode::invalid_argument, Field("tokenizer"),
                 path.string() + " is a folder, which has a tokenizer of its own",
                 "leave it out; it is for single-file checkpoints");
-  const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json");
-  return tokenizers::ClipTokenizer::open(itself ? path : path / "tokenizer");
+  const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json") ||
+                      fs::exists(path / "vocab.txt");
+  return tokenizers::open_tokenizer(itself ? path : path / "tokenizer");
 }
 
 }  // namespace ringlet::service

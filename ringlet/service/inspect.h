@@ -2,10 +2,11 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 
 #include "ringlet/core/json.h"
 #include "ringlet/pipeline/model_files.h"
-#include "ringlet/tokenizers/clip_tokenizer.h"
+#include "ringlet/tokenizers/tokenizer.h"
 
 namespace ringlet::service {
 
@@ -17,8 +18,8 @@ Json describe_adapter(const std::filesystem::path& adapter, const std::filesyste
 
 /// The tokenizer of a model folder, of a tokenizer folder itself, or of a single file: `given`, or
 /// the folder beside it. Throws Error(invalid_argument) for a given one beside a folder, and as
-/// single_file_tokenizer and ClipTokenizer::open.
-tokenizers::ClipTokenizer open_tokenizer(const std::filesystem::path& path,
-                                         const std::filesystem::path& given);
+/// single_file_tokenizer and tokenizers::open_tokenizer.
+std::shared_ptr<const tokenizers::Tokenizer> open_tokenizer(const std::filesystem::path& path,
+                                                            const std::filesystem::path& given);
 
 }  // namespace ringlet::service

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <map>
 
 #include "ringlet/core/error.h"
@@ -133,6 +134,16 @@ EncodedText ByteBpeTokenizer::encode(std::string_view first, std::string_view se
   append(out, tokenize(second), static_cast<std::size_t>(length - used));
   add_special(out, end_);
   return out;
+}
+
+std::vector<std::int64_t> ByteBpeTokenizer::ids(std::string_view text) const {
+  if (begin_ < 0 || pad_ < 0) return tokenize(text).ids;
+  return encode(text, std::numeric_limits<std::int64_t>::max()).ids;
+}
+
+std::string ByteBpeTokenizer::token(std::int64_t id) const {
+  const auto found = tables_->tokens.find(id);
+  return found == tables_->tokens.end() ? "" : found->second;
 }
 
 std::string ByteBpeTokenizer::decode(std::span<const std::int64_t> ids) const {

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "ringlet/tokenizers/byte_pair.h"
-#include "ringlet/tokenizers/wordpiece_tokenizer.h"
+#include "ringlet/tokenizers/tokenizer.h"
 
 namespace ringlet::tokenizers {
 
-class ByteBpeTokenizer {
+class ByteBpeTokenizer final : public Tokenizer {
  public:
   /// A folder with vocab.json and merges.txt, or tokenizer.json. Special tokens are "<|endoftext|>"
   /// (GPT-2) or "<s>", "</s>", "<pad>" (RoBERTa), whichever the vocabulary has. Throws
@@ -27,18 +27,23 @@ class ByteBpeTokenizer {
   EncodedText tokenize(std::string_view text) const;
 
   /// "<s> text </s>", at most `length` tokens. Throws Error(unsupported) for a vocabulary without
-  /// these tokens.
-  EncodedText encode(std::string_view text, std::int64_t length) const;
+  /// these tokens or "<pad>".
+  EncodedText encode(std::string_view text, std::int64_t length) const override;
 
   /// "<s> first </s></s> second </s>"; what is too long is cut from the second.
-  EncodedText encode(std::string_view first, std::string_view second, std::int64_t length) const;
+  EncodedText encode(std::string_view first, std::string_view second,
+                     std::int64_t length) const override;
+
+  /// Without special tokens where the vocabulary lacks "<s>" or "<pad>" (GPT-2).
+  std::vector<std::int64_t> ids(std::string_view text) const override;
 
   /// The text of tokens; special ones are left out.
   std::string decode(std::span<const std::int64_t> ids) const;
 
-  std::int64_t pad_id() const { return pad_; }
+  std::string token(std::int64_t id) const override;
+  std::int64_t pad_id() const override { return pad_; }
   std::int64_t end_id() const { return end_; }  ///< "</s>" or "<|endoftext|>"
-  std::int64_t size() const { return tables_->tokens.rbegin()->first + 1; }
+  std::int64_t vocabulary_size() const override { return tables_->tokens.rbegin()->first + 1; }
 
  private:
   std::shared_ptr<const BytePairTables> tables_;

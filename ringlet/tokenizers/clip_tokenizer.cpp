@@ -153,8 +153,8 @@ ClipTokenizer ClipTokenizer::open(const fs::path& folder, const std::string& pad
   return ClipTokenizer(std::move(tables));
 }
 
-ClipTokenizer ClipTokenizer::with_word(const std::string& word,
-                                       const std::vector<std::int64_t>& ids) const {
+std::shared_ptr<const Tokenizer> ClipTokenizer::with_word(
+    const std::string& word, const std::vector<std::int64_t>& ids) const {
   auto tables = std::make_shared<Tables>(*tables_);
   const bool taken = std::ranges::any_of(
       tables->specials, [&](const Special& entry) { return equal_but_for_case(entry.text, word); });
@@ -166,23 +166,23 @@ ClipTokenizer ClipTokenizer::with_word(const std::string& word,
     tables->tokens[ids[i]] = i == 0 ? word : word + "_" + std::to_string(i);
   tables->specials.push_back({word, ids, /*own_word=*/true});
   tables->sort_specials();
-  return ClipTokenizer(std::move(tables));
+  return std::shared_ptr<const Tokenizer>(new ClipTokenizer(std::move(tables)));
 }
 
-std::vector<std::int64_t> ClipTokenizer::tokenize(std::string_view text) const {
+std::vector<std::int64_t> ClipTokenizer::ids(std::string_view text) const {
   if (!is_utf8(text))
     throw Error(ErrorCode::invalid_argument, "prompt", "the text is not valid UTF-8",
                 "save the file or set the terminal to UTF-8");
-  std::vector<std::int64_t> ids{tables_->begin};
+  std::vector<std::int64_t> found{tables_->begin};
   for (std::size_t segment = 0; segment <= text.size();) {
     const auto [place, special] = tables_->next_special(text, segment);
-    tables_->append_segment(text.substr(segment, place - segment), ids);
+    tables_->append_segment(text.substr(segment, place - segment), found);
     if (special == nullptr) break;
-    ids.insert(ids.end(), special->ids.begin(), special->ids.end());
+    found.insert(found.end(), special->ids.begin(), special->ids.end());
     segment = place + special->text.size();
   }
-  ids.push_back(tables_->end);
-  return ids;
+  found.push_back(tables_->end);
+  return found;
 }
 
 std::vector<WordPlace> ClipTokenizer::own_words(std::string_view text) const {
@@ -195,9 +195,9 @@ std::vector<WordPlace> ClipTokenizer::own_words(std::string_view text) const {
   }
 }
 
-EncodedPrompt ClipTokenizer::encode(std::string_view text, std::int64_t length) const {
+EncodedPrompt ClipTokenizer::encode_prompt(std::string_view text, std::int64_t length) const {
   EncodedPrompt out;
-  out.ids = tokenize(text);
+  out.ids = ids(text);
   const auto wanted = static_cast<std::size_t>(std::max<std::int64_t>(length, 2));
   if (out.ids.size() > wanted) {
     out.cut = decode(std::span(out.ids).subspan(wanted - 1));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <map>
 
 #include <unicode/locid.h>
@@ -213,6 +214,15 @@ EncodedText WordPieceTokenizer::encode(std::string_view first, std::string_view 
   cut(out, static_cast<std::size_t>(length) - 1);
   add_special(out, end_, 1);
   return out;
+}
+
+std::vector<std::int64_t> WordPieceTokenizer::ids(std::string_view text) const {
+  return encode(text, std::numeric_limits<std::int64_t>::max()).ids;
+}
+
+std::string WordPieceTokenizer::token(std::int64_t id) const {
+  const auto found = std::ranges::find(ids_, id, [](const auto& entry) { return entry.second; });
+  return found == ids_.end() ? "" : found->first;
 }
 
 std::vector<std::string> learn_wordpieces(const std::vector<std::string>& texts,

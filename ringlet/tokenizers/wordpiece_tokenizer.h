@@ -9,19 +9,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ringlet/tokenizers/tokenizer.h"
 #include "ringlet/tokenizers/unicode_text.h"
 
 namespace ringlet::tokenizers {
 
-/// A text, or two, as an encoder takes them, and where each token comes from.
-struct EncodedText {
-  std::vector<std::int64_t> ids;
-  std::vector<std::int64_t> types;  ///< 0 for the first text, 1 for the second
-  std::vector<TextPart> parts;      ///< in its own text; empty for special tokens
-  std::size_t second = 0;           ///< where the second text's tokens begin; 0 = there is none
-};
-
-class WordPieceTokenizer {
+class WordPieceTokenizer final : public Tokenizer {
  public:
   /// A folder with vocab.txt, or with a tokenizer.json of the kind WordPiece;
   /// tokenizer_config.json says whether letters are lowered (as BERT's uncased models do, the
@@ -29,14 +22,17 @@ class WordPieceTokenizer {
   static WordPieceTokenizer open(const std::filesystem::path& folder);
 
   /// "[CLS] text [SEP]", at most `length` tokens.
-  EncodedText encode(std::string_view text, std::int64_t length) const;
+  EncodedText encode(std::string_view text, std::int64_t length) const override;
 
   /// "[CLS] first [SEP] second [SEP]"; what is too long is cut from the second. Throws
   /// Error(invalid_argument) when the first alone is too long.
-  EncodedText encode(std::string_view first, std::string_view second, std::int64_t length) const;
+  EncodedText encode(std::string_view first, std::string_view second,
+                     std::int64_t length) const override;
 
-  std::int64_t pad_id() const { return pad_; }
-  std::int64_t size() const { return static_cast<std::int64_t>(ids_.size()); }
+  std::vector<std::int64_t> ids(std::string_view text) const override;
+  std::string token(std::int64_t id) const override;
+  std::int64_t pad_id() const override { return pad_; }
+  std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(ids_.size()); }
 
  private:
   std::int64_t id_of(const std::string& token) const;

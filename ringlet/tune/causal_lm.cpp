@@ -51,7 +51,7 @@ class CausalLanguageModel final : public ExampleTask {
       throw Error(ErrorCode::invalid_argument, Field("length"),
                   "must lie between 2 and " + std::to_string(config_.positions) +
                       ", which the network takes");
-    if (tokenizer_.size() > config_.vocabulary)
+    if (tokenizer_.vocabulary_size() > config_.vocabulary)
       throw Error(ErrorCode::mismatch, options.model.string(),
                   "the tokenizer has more tokens than the network");
     FolderWeights weights(options, "gpt2", json_);

@@ -95,7 +95,7 @@ class Contrastive final : public ExampleTask {
     std::vector<std::string> cut;
     for (const auto* part : {&examples_.train, &examples_.held_out})
       for (const data::Picture& picture : *part)
-        if (!tokenizer_.encode(picture.caption, clip_->text_length()).cut.empty())
+        if (!tokenizer_.encode_prompt(picture.caption, clip_->text_length()).cut.empty())
           cut.push_back(picture.caption_file.empty() ? picture.path.parent_path().string()
                                                      : picture.caption_file.string());
     if (cut.empty()) return;
@@ -114,8 +114,8 @@ class Contrastive final : public ExampleTask {
   at::Tensor ids(const std::vector<data::Picture>& all, std::span<const std::size_t> rows) const {
     std::vector<at::Tensor> texts;
     for (const std::size_t row : rows)
-      texts.push_back(
-          at::tensor(tokenizer_.encode(all[row].caption, clip_->text_length()).ids, at::kLong));
+      texts.push_back(at::tensor(
+          tokenizer_.encode_prompt(all[row].caption, clip_->text_length()).ids, at::kLong));
     return at::stack(texts).to(device_);
   }
 

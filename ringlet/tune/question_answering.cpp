@@ -34,7 +34,7 @@ std::vector<Question> read_questions(const std::filesystem::path& file) {
   return examples;
 }
 
-void encode(Question& one, const EncoderTokenizer& tokenizer, std::int64_t length) {
+void encode(Question& one, const tokenizers::Tokenizer& tokenizer, std::int64_t length) {
   one.encoded = tokenizer.encode(one.question, one.context, length);
   const std::size_t end = one.begin + one.answer.size();
   for (std::size_t i = one.encoded.second; i + 1 < one.encoded.ids.size(); ++i) {
@@ -55,9 +55,9 @@ class QuestionAnswering final : public ExampleTask {
         examples_(read_split<Question>(options, read_questions)),
         device_(options.weights.device),
         files_(folder_files(options.model, kTokenizerFiles)) {
-    const EncoderTokenizer tokenizer(options.model, bert_);
+    const auto tokenizer = encoder_tokenizer(options.model, bert_);
     for (auto* part : {&examples_.train, &examples_.held_out})
-      for (Question& one : *part) encode(one, tokenizer, options.length);
+      for (Question& one : *part) encode(one, *tokenizer, options.length);
     // Nothing can be learnt from an answer that the network does not see.
     std::erase_if(examples_.train, [](const Question& one) { return one.first < 0; });
     if (examples_.train.empty())

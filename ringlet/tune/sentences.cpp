@@ -32,7 +32,7 @@ SentenceNetwork::SentenceNetwork(const TaskOptions& options)
       json_(read_config(inside(options, folder_.network), "bert, roberta")),
       config_(models::BertConfig::from_json(json_, (folder_.network / "config.json").string())),
       length_(checked(options.length, config_)),
-      tokenizer_(folder_.network, config_),
+      tokenizer_(encoder_tokenizer(folder_.network, config_)),
       device_(options.weights.device) {
   FolderWeights weights(inside(options, folder_.network), config_.name(), json_);
   const nn::WeightSource source(weights.store(), options.weights);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,7 +30,7 @@ class SentenceNetwork {
   const nn::ModuleIndex& index() const { return index_; }
 
   tokenizers::EncodedText encode(const std::string& text) const {
-    return tokenizer_.encode(text, length_);
+    return tokenizer_->encode(text, length_);
   }
 
   /// -> [texts, width], each of length 1.
@@ -44,7 +45,7 @@ class SentenceNetwork {
   Json json_;
   models::BertConfig config_;
   std::int64_t length_;
-  EncoderTokenizer tokenizer_;
+  std::shared_ptr<const tokenizers::Tokenizer> tokenizer_;
   at::Device device_;
   std::optional<models::SentenceEncoder> encoder_;
   nn::ModuleIndex index_;

@@ -30,10 +30,10 @@ class TextClassification final : public Classification<LabelledText> {
   TextClassification(const TaskOptions& options, const train::RunOptions& run)
       : Classification(options, run, "bert, roberta", read_texts, kTokenizerFiles),
         bert_(checked_length(models::BertConfig::from_json(config_, where_), options.length)) {
-    const EncoderTokenizer tokenizer(options.model, bert_);
+    const auto tokenizer = encoder_tokenizer(options.model, bert_);
     for (auto* part : {&examples_.train, &examples_.held_out})
       for (LabelledText& example : *part)
-        example.encoded = tokenizer.encode(example.text, options.length);
+        example.encoded = tokenizer->encode(example.text, options.length);
     const std::vector<std::string> head = models::TextClassifier::head_layers(bert_);
     FolderWeights weights(options, bert_.name(), config_);
     // Both of its layers: that of BertForTokenClassification reads no pooler.

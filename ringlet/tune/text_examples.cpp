@@ -7,6 +7,8 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
+#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
+#include "ringlet/tokenizers/wordpiece_tokenizer.h"
 
 namespace ringlet::tune {
 
@@ -29,36 +31,22 @@ std::vector<JsonLine> read_json_lines(const fs::path& file) {
   return lines;
 }
 
-EncoderTokenizer::EncoderTokenizer(const fs::path& folder, const models::BertConfig& config)
-    : tokenizer_(tokenizers::WordPieceTokenizer{}) {
-  std::int64_t size = 0;
-  if (config.kind == models::BertConfig::Kind::bert) {
-    auto tokenizer = tokenizers::WordPieceTokenizer::open(folder);
-    size = tokenizer.size();
-    tokenizer_ = std::move(tokenizer);
-  } else {
-    auto tokenizer = tokenizers::ByteBpeTokenizer::open(folder);
-    size = tokenizer.size();
-    tokenizer_ = std::move(tokenizer);
-  }
+std::shared_ptr<const tokenizers::Tokenizer> encoder_tokenizer(const fs::path& folder,
+                                                               const models::BertConfig& config) {
+  std::shared_ptr<const tokenizers::Tokenizer> tokenizer;
+  if (config.kind == models::BertConfig::Kind::bert)
+    tokenizer = std::make_shared<tokenizers::WordPieceTokenizer>(
+        tokenizers::WordPieceTokenizer::open(folder));
+  else
+    tokenizer =
+        std::make_shared<tokenizers::ByteBpeTokenizer>(tokenizers::ByteBpeTokenizer::open(folder));
+  const std::int64_t size = tokenizer->vocabulary_size();
   if (size > config.vocabulary)
     throw Error(ErrorCode::mismatch, folder.string(),
                 "the tokenizer has " + std::to_string(size) + " tokens, the network " +
                     std::to_string(config.vocabulary),
                 "they come from different models");
-}
-
-tokenizers::EncodedText EncoderTokenizer::encode(const std::string& text,
-                                                 std::int64_t length) const {
-  return std::visit([&](const auto& tokenizer) { return tokenizer.encode(text, length); },
-                    tokenizer_);
-}
-
-tokenizers::EncodedText EncoderTokenizer::encode(const std::string& first,
-                                                 const std::string& second,
-                                                 std::int64_t length) const {
-  return std::visit([&](const auto& tokenizer) { return tokenizer.encode(first, second, length); },
-                    tokenizer_);
+  return tokenizer;
 }
 
 models::TextBatch text_batch(const std::vector<const tokenizers::EncodedText*>& texts,

@@ -3,15 +3,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "ringlet/core/json.h"
 #include "ringlet/models/text/bert.h"
-#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
-#include "ringlet/tokenizers/wordpiece_tokenizer.h"
+#include "ringlet/tokenizers/tokenizer.h"
 
 namespace ringlet::tune {
 
@@ -24,18 +23,10 @@ struct JsonLine {
 /// The lines that are not empty. Throws Error(not_found | bad_format).
 std::vector<JsonLine> read_json_lines(const std::filesystem::path& file);
 
-/// The tokenizer that belongs to an encoder: WordPiece for BERT, byte pairs for RoBERTa.
-class EncoderTokenizer {
- public:
-  EncoderTokenizer(const std::filesystem::path& folder, const models::BertConfig& config);
-
-  tokenizers::EncodedText encode(const std::string& text, std::int64_t length) const;
-  tokenizers::EncodedText encode(const std::string& first, const std::string& second,
-                                 std::int64_t length) const;
-
- private:
-  std::variant<tokenizers::WordPieceTokenizer, tokenizers::ByteBpeTokenizer> tokenizer_;
-};
+/// The tokenizer that belongs to an encoder: WordPiece for BERT, byte pairs for RoBERTa. Throws as
+/// its open(), and Error(mismatch) when it has more tokens than the encoder.
+std::shared_ptr<const tokenizers::Tokenizer> encoder_tokenizer(const std::filesystem::path& folder,
+                                                               const models::BertConfig& config);
 
 /// Texts side by side, filled up with the padding token to the longest.
 models::TextBatch text_batch(const std::vector<const tokenizers::EncodedText*>& texts,

@@ -123,15 +123,15 @@ TEST_F(Inspect, TokensEqualTheTokenizers) {
   const fs::path model = write_model("sd1");
   const auto tokenizer = tokenizers::ClipTokenizer::open(model / "tokenizer");
   const std::string text = "A photo  of a CAF\xc3\x89, 4k!";
-  EXPECT_EQ(json_of({model.string(), "--tokens", text}), Json::array({tokenizer.tokenize(text)}));
+  EXPECT_EQ(json_of({model.string(), "--tokens", text}), Json::array({tokenizer.ids(text)}));
   EXPECT_EQ(json_of({(model / "tokenizer").string(), "--tokens", text}),
-            Json::array({tokenizer.tokenize(text)}));
+            Json::array({tokenizer.ids(text)}));
 }
 
 TEST_F(Inspect, TokensOfASingleFileAreThoseOfItsTokenizer) {
   const fs::path model = write_model("sd1-file");
   const Json want =
-      Json::array({tokenizers::ClipTokenizer::open(folder_ / "tokenizer").tokenize("a cat")});
+      Json::array({tokenizers::ClipTokenizer::open(folder_ / "tokenizer").ids("a cat")});
   EXPECT_EQ(json_of({model.string(), "--tokens", "a cat"}), want);  // the folder beside it
   fs::rename(folder_ / "tokenizer", folder_ / "elsewhere");
   EXPECT_EQ(json_of({model.string(), "--tokens", "a cat", "--tokenizer", path("elsewhere")}), want);
@@ -176,7 +176,7 @@ TEST_F(Inspect, EveryLineOfATokensFileKeepsItsPlace) {
   std::ofstream(folder_ / "t.txt") << "\xEF\xBB\xBF"
                                    << "a cat\n\na dog\r\nlast";
   Json want = Json::array();
-  for (const char* line : {"a cat", "", "a dog", "last"}) want.push_back(tokenizer.tokenize(line));
+  for (const char* line : {"a cat", "", "a dog", "last"}) want.push_back(tokenizer.ids(line));
   EXPECT_EQ(json_of({model.string(), "--tokens-file", path("t.txt")}), want);
 }
 

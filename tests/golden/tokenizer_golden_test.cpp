@@ -32,13 +32,13 @@ TEST(TokenizerGolden, IdsEqualTransformers) {
   const Json all = cases();
   EXPECT_GE(all.at("cases").size(), 2000u);
   for (const Json& entry : all.at("cases"))
-    EXPECT_EQ(tokenizer.tokenize(entry[0].get<std::string>()), entry[1].get<Ids>()) << entry[0];
+    EXPECT_EQ(tokenizer.ids(entry[0].get<std::string>()), entry[1].get<Ids>()) << entry[0];
 }
 
 TEST(TokenizerGolden, CuttingAndPaddingEqualTransformers) {
   const auto tokenizer = tokenizers::ClipTokenizer::open(tokenizer_folder());
   for (const Json& entry : cases().at("padded"))
-    EXPECT_EQ(tokenizer.encode(entry[0].get<std::string>(), 20).ids, entry[1].get<Ids>())
+    EXPECT_EQ(tokenizer.encode_prompt(entry[0].get<std::string>(), 20).ids, entry[1].get<Ids>())
         << entry[0];
 }
 
@@ -52,28 +52,28 @@ TEST(TokenizerGolden, SpecialTokenFilesAreReadAsTransformersDoes) {
       write_file_atomically(folder.path() / "special_tokens_map.json", variant.at("map").dump());
     const auto tokenizer = tokenizers::ClipTokenizer::open(folder.path());
     for (const Json& entry : variant.at("cases"))
-      EXPECT_EQ(tokenizer.encode(entry[0].get<std::string>(), 12).ids, entry[1].get<Ids>())
+      EXPECT_EQ(tokenizer.encode_prompt(entry[0].get<std::string>(), 12).ids, entry[1].get<Ids>())
           << entry[0] << variant.at("config");
   }
 }
 
 TEST(Tokenizer, TellsWhatWasCut) {
   const auto tokenizer = tokenizers::ClipTokenizer::open(kTokenizerData / "tokenizer");
-  const auto encoded = tokenizer.encode("one two three four five six", 5);
+  const auto encoded = tokenizer.encode_prompt("one two three four five six", 5);
   EXPECT_EQ(encoded.ids.size(), 5u);
   EXPECT_EQ(encoded.used, 5);
   EXPECT_TRUE(encoded.cut.ends_with("four five six")) << encoded.cut;
-  EXPECT_EQ(tokenizer.encode("one", 10).cut, "");
+  EXPECT_EQ(tokenizer.encode_prompt("one", 10).cut, "");
 }
 
 TEST(Tokenizer, OneMegabyteWordIsFast) {
   const auto tokenizer = tokenizers::ClipTokenizer::open(kTokenizerData / "tokenizer");
-  EXPECT_GT(tokenizer.tokenize(std::string(1 << 20, 'a')).size(), 1000u);
+  EXPECT_GT(tokenizer.ids(std::string(1 << 20, 'a')).size(), 1000u);
 }
 
 TEST(Tokenizer, RefusesInvalidUtf8) {
   const auto tokenizer = tokenizers::ClipTokenizer::open(kTokenizerData / "tokenizer");
-  EXPECT_THROW(tokenizer.tokenize("caf\xe9"), Error);
+  EXPECT_THROW(tokenizer.ids("caf\xe9"), Error);
 }
 
 }  // namespace

@@ -69,7 +69,8 @@ TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
                     const LoadOptions& options, ModelNetwork& network) {
   const nn::WeightSource source = source_of(part, options);
   const auto config = models::ClipTextConfig::from_json(part.config, part.where);
-  TextStage stage{tokenizers::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token),
+  TextStage stage{std::make_shared<tokenizers::ClipTokenizer>(
+                      tokenizers::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token)),
                   models::ClipTextModel(source, config)};
   network = {part.role, source.finish(), part.config};
   part.weights->release();  // what was widened is not read again
@@ -190,11 +191,11 @@ PromptTokens StableDiffusion::tokens(const std::string& prompt) const {
   const TextStage& stage = text_.front();
   PromptTokens found;
   found.limit = stage.encoder.config().max_position_embeddings;
-  tokenizers::EncodedPrompt encoded = stage.tokenizer.encode(prompt, found.limit);
+  tokenizers::EncodedPrompt encoded = stage.tokenizer->encode_prompt(prompt, found.limit);
   found.used = encoded.used;
   found.total = encoded.cut.empty()
                     ? encoded.used
-                    : static_cast<std::int64_t>(stage.tokenizer.tokenize(prompt).size());
+                    : static_cast<std::int64_t>(stage.tokenizer->ids(prompt).size());
   found.cut = std::move(encoded.cut);
   return found;
 }

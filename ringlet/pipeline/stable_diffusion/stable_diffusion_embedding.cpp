@@ -51,7 +51,7 @@ std::vector<std::string> StableDiffusion::add_embeddings(const fs::path& file,
 }
 
 void StableDiffusion::check_embedding_words(std::span<const std::string> texts) const {
-  const tokenizers::ClipTokenizer& tokenizer = text_.front().tokenizer;
+  const tokenizers::Tokenizer& tokenizer = *text_.front().tokenizer;
   std::map<std::string, std::string> inside;  // by word: the first word that holds it
   std::set<std::string> used;
   for (const std::string& text : texts)
@@ -87,7 +87,7 @@ void StableDiffusion::add_embedding(const fs::path& file, const TextEmbedding& e
     std::vector<std::int64_t> ids(static_cast<std::size_t>(embedding.rows[i].size(0)));
     std::iota(ids.begin(), ids.end(), text_[i].encoder.config().vocab_size);
     // The tokenizer first: it may refuse the word.
-    text_[i].tokenizer = text_[i].tokenizer.with_word(embedding.word, ids);
+    text_[i].tokenizer = text_[i].tokenizer->with_word(embedding.word, ids);
     text_[i].encoder.add_tokens(embedding.rows[i]);
   }
 }

@@ -13,7 +13,7 @@ namespace {
 
 at::Tensor token_ids(const TextStage& stage, const std::string& prompt) {
   const std::int64_t length = stage.encoder.config().max_position_embeddings;
-  const tokenizers::EncodedPrompt encoded = stage.tokenizer.encode(prompt, length);
+  const tokenizers::EncodedPrompt encoded = stage.tokenizer->encode_prompt(prompt, length);
   if (*std::ranges::max_element(encoded.ids) >= stage.encoder.config().vocab_size)
     throw Error(ErrorCode::mismatch, "tokenizer",
                 "it has more tokens than the text encoder knows (" +

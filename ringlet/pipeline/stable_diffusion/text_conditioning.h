@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,13 +10,13 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/models/text/clip_text.h"
-#include "ringlet/tokenizers/clip_tokenizer.h"
+#include "ringlet/tokenizers/tokenizer.h"
 
 namespace ringlet::pipeline {
 
 /// One text encoder with its tokenizer.
 struct TextStage {
-  tokenizers::ClipTokenizer tokenizer;
+  std::shared_ptr<const tokenizers::Tokenizer> tokenizer;
   models::ClipTextModel encoder;
 };
 
