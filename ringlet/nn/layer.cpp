@@ -1,7 +1,5 @@
 #include "ringlet/nn/layer.h"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
 
 #include <ATen/ops/conv2d.h>
@@ -51,11 +49,8 @@ at::Tensor EmbeddingLayer::operate(const at::Tensor& weight, const at::Tensor& /
   return at::embedding(weight, x);
 }
 
-std::shared_ptr<Layer> layer_of_tensor(const std::string& name, const at::Tensor& weight,
-                                       const at::Tensor& bias) {
-  constexpr std::array kTransposed = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
-  const bool transposed =
-      std::ranges::any_of(kTransposed, [&](const char* tail) { return name.ends_with(tail); });
+std::shared_ptr<Layer> layer_of_tensor(const at::Tensor& weight, const at::Tensor& bias,
+                                       bool transposed) {
   if (weight.dim() == 4) return std::make_shared<Conv2dLayer>(weight, bias, Conv2dOptions{});
   if (weight.dim() != 2) return nullptr;
   return std::make_shared<LinearLayer>(transposed ? weight.t() : weight, bias, transposed);

@@ -105,11 +105,10 @@ class EmbeddingLayer final : public Layer {
   at::Tensor table() const { return adapter ? adapter->weight(weight_) : weight_; }
 };
 
-/// The layer whose weight a checkpoint stores under this dotted name (without ".weight"), without
-/// knowing the network: a matrix as a linear layer, four axes as a convolution, null for anything
-/// else. Names of GPT-2's Conv1D are known to be stored as [in, out].
-std::shared_ptr<Layer> layer_of_tensor(const std::string& name, const at::Tensor& weight,
-                                       const at::Tensor& bias);
+/// The layer of a checkpoint's weight whose network is not known: a matrix as a linear layer
+/// (stored as [in, out] where `transposed`), four axes as a convolution, null for anything else.
+std::shared_ptr<Layer> layer_of_tensor(const at::Tensor& weight, const at::Tensor& bias,
+                                       bool transposed);
 
 /// Handle to a LinearLayer that is registered under its dotted name with the WeightSource.
 class Linear {

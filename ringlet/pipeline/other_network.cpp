@@ -13,6 +13,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/models/published_layout.h"
+#include "ringlet/models/text/gpt2.h"
 #include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::pipeline {
@@ -122,7 +123,7 @@ nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file) {
     const auto bias = store->find(layer + ".bias", {}, {}).value_or(at::Tensor());
     if (tensor.dim() == 2 && is_table(layer))
       index.layers.emplace(layer, std::make_shared<nn::EmbeddingLayer>(tensor));
-    else if (auto made = nn::layer_of_tensor(layer, tensor, bias))
+    else if (auto made = nn::layer_of_tensor(tensor, bias, models::gpt2_stores_transposed(layer)))
       index.layers.emplace(layer, made);
   }
   return index;

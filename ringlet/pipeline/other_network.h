@@ -23,9 +23,9 @@ inline constexpr const char* kOtherComponent = "model";
 std::shared_ptr<const nn::FileStore> open_network_file(const std::filesystem::path& path);
 
 /// The tensors of a file; those that may be the weight of a linear layer, a convolution or a table
-/// are its layers (nn::layer_of_tensor; tables are known by the names that transformers gives
-/// them). The names of a CLIP text encoder have the level "text_model.", whether the file's do or
-/// not.
+/// are its layers (nn::layer_of_tensor; tables, and the matrices that GPT-2 stores as [in, out],
+/// are known by the names that transformers gives them). The names of a CLIP text encoder have the
+/// level "text_model.", whether the file's do or not.
 nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file);
 
 /// The same of a file that nobody has opened yet. Throws as FileStore::open.

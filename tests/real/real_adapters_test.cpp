@@ -105,8 +105,8 @@ class Networks {
     for (int layer = 0; layer < 12; ++layer) {
       const std::string name = "h." + std::to_string(layer) + ".attn.c_attn";
       const at::Tensor weight = store_->find(name, {768, 2304}, {}).value();
-      index.layers[name] =
-          nn::layer_of_tensor(name, weight, store_->find("bias", {2304}, {}).value());
+      index.layers[name] = nn::layer_of_tensor(weight, store_->find("bias", {2304}, {}).value(),
+                                               /*transposed=*/true);
       index.tensors[name + ".weight"] = weight;
     }
     index.tensors["wte.weight"] = store_->find("wte.weight", {8, 768}, {}).value();

@@ -1,5 +1,7 @@
 #include "ringlet/models/text/gpt2.h"
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -65,6 +67,11 @@ Gpt2Config Gpt2Config::from_json(const Json& json, const std::string& where) {
   if (c.width % c.heads != 0)
     throw Error(ErrorCode::bad_format, where, "n_embd must be a multiple of n_head");
   return c;
+}
+
+bool gpt2_stores_transposed(std::string_view layer) {
+  constexpr std::array kNames = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
+  return std::ranges::any_of(kNames, [&](const char* name) { return layer.ends_with(name); });
 }
 
 Gpt2::Block::Block(const nn::WeightSource& s, const Gpt2Config& c)

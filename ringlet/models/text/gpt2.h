@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,10 @@ struct WriteOptions {
   double top_p = 1.0;        ///< among the likeliest that make up this share (Holtzman et al. 2020)
   std::int64_t end_id = -1;  ///< stops there
 };
+
+/// Whether a checkpoint stores the weight of the layer of this dotted name as [in, out]: that is
+/// what transformers' Conv1D does, which only GPT-2's layers are.
+bool gpt2_stores_transposed(std::string_view layer);
 
 class Gpt2 {
  public:
