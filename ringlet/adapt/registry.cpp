@@ -22,7 +22,6 @@
 #include "ringlet/adapt/parts/tr.h"
 #include "ringlet/adapt/parts/trm.h"
 #include "ringlet/adapt/parts/vera.h"
-#include "ringlet/adapt/transform_width.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 
@@ -426,6 +425,14 @@ PartEntry bias_entry() {
 }
 
 }  // namespace
+
+std::int64_t transform_width(const PartSpec& part, const LayerShape& shape) {
+  const auto says = [&](const char* option, const char* word) {
+    return part.has(option) && part.word(option) == word;
+  };
+  if (says("side", "output")) return shape.out;
+  return says("over", "patches") ? shape.patch() : shape.in;
+}
 
 const std::vector<PartEntry>& part_registry() {
   static const std::vector<PartEntry> registry = {

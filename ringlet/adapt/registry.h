@@ -68,6 +68,10 @@ struct PartEntry {
   const OptionEntry* option(std::string_view option) const;
 };
 
+/// The rows of T on this shape: the output channels with side=output, whole patches with
+/// over=patches, else the input channels. Options that the part does not have do not count.
+std::int64_t transform_width(const PartSpec& part, const LayerShape& shape);
+
 /// Every part that ringlet knows. Adding one: its file pair and its entry here.
 const std::vector<PartEntry>& part_registry();
 

@@ -14,7 +14,6 @@
 #include "ringlet/adapt/build.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/registry.h"
-#include "ringlet/adapt/transform_width.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/nn/torch_errors.h"

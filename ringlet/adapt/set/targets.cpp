@@ -22,32 +22,57 @@ using Predicate = std::function<bool(const Target&)>;
 using NamePredicate = std::function<bool(const std::string& full_name)>;
 
 /// True when the last parts of the dotted path are one of `tails`.
-bool ends_with_one_of(const std::string& name, std::initializer_list<std::string_view> tails) {
+bool ends_with_one_of(const std::string& name, const std::vector<std::string_view>& tails) {
   return std::ranges::any_of(tails, [&](std::string_view tail) {
     return name == tail || name.ends_with("." + std::string(tail));
   });
 }
 
+/// What a family of published networks calls its attention projections and the two layers of its
+/// feed-forwards. A new network adds a row where its checkpoint has other names.
+struct LayerNames {
+  std::string_view component;  ///< how the component's name begins
+  std::vector<std::string_view> attention, feed_forward;
+};
+
 /// Networks beside those of Stable Diffusion are one component, whose layers have the names that
 /// their published checkpoints give them.
-bool is_of_other_network(const Target& target) { return target.component == "model"; }
+constexpr std::string_view kOtherNetwork = "model", kTextEncoder = "text_encoder";
 
-bool is_attention(const Target& target) {
-  if (is_of_other_network(target))
-    return ends_with_one_of(
-        target.name, {"self.query", "self.key", "self.value", "attention.query", "attention.key",
-                      "attention.value", "attention.output.dense", "q_proj", "k_proj", "v_proj",
-                      "out_proj", "attn.c_attn", "attn.c_proj"});
-  return target.component == "unet" &&
-         ends_with_one_of(target.name, {"to_q", "to_k", "to_v", "to_out.0"});
+const std::vector<LayerNames>& layer_names() {
+  static const std::vector<LayerNames> table = {
+      // U-Nets of diffusers
+      {"unet", {"to_q", "to_k", "to_v", "to_out.0"}, {"ff.net.0.proj", "ff.net.2"}},
+      // CLIP's text encoders beside a U-Net
+      {kTextEncoder, {"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}},
+      // BERT, RoBERTa and sentence encoders; SegFormer's attention
+      {kOtherNetwork,
+       {"self.query", "self.key", "self.value", "attention.output.dense"},
+       {"intermediate.dense", "output.dense"}},
+      // ViT and DINOv2 (its other layers as BERT's and CLIP's)
+      {kOtherNetwork, {"attention.query", "attention.key", "attention.value"}, {}},
+      // CLIP; wav2vec 2.0's attention
+      {kOtherNetwork, {"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}},
+      // wav2vec 2.0's feed-forwards
+      {kOtherNetwork, {}, {"intermediate_dense", "output_dense"}},
+      // GPT-2
+      {kOtherNetwork, {"attn.c_attn", "attn.c_proj"}, {"mlp.c_fc", "mlp.c_proj"}}};
+  return table;
 }
 
+bool is_named(const Target& target, std::vector<std::string_view> LayerNames::*names) {
+  return std::ranges::any_of(layer_names(), [&](const LayerNames& row) {
+    return target.component.starts_with(row.component) && ends_with_one_of(target.name, row.*names);
+  });
+}
+bool is_main_network(const Target& target) {
+  return target.component == "unet" || target.component == kOtherNetwork;
+}
+bool is_attention(const Target& target) {
+  return is_main_network(target) && is_named(target, &LayerNames::attention);
+}
 bool is_feed_forward(const Target& target) {
-  if (is_of_other_network(target))
-    return ends_with_one_of(
-        target.name, {"intermediate.dense", "output.dense", "fc1", "fc2", "mlp.c_fc", "mlp.c_proj",
-                      "intermediate_dense", "output_dense"});
-  return target.component == "unet" && ends_with_one_of(target.name, {"ff.net.0.proj", "ff.net.2"});
+  return is_main_network(target) && is_named(target, &LayerNames::feed_forward);
 }
 
 bool is_embedding(const Target& target) {
@@ -55,12 +80,12 @@ bool is_embedding(const Target& target) {
 }
 
 bool is_layer_of_main_network(const Target& target) {
-  return (target.component == "unet" || is_of_other_network(target)) && !is_embedding(target);
+  return is_main_network(target) && !is_embedding(target);
 }
 
 bool is_text_encoder_block(const Target& target) {
-  return target.component.starts_with("text_encoder") &&
-         ends_with_one_of(target.name, {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"});
+  return target.component.starts_with(kTextEncoder) &&
+         (is_named(target, &LayerNames::attention) || is_named(target, &LayerNames::feed_forward));
 }
 
 struct Preset {
