@@ -48,7 +48,8 @@ int cmd_merge(int argc, char** argv) {
       "Write adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
       "runs/dog/adapter.safetensors --out merged\n  ringlet merge --model MODEL --adapter a:0.7 "
       "--adapter b:-0.3 --into-adapter --out both.safetensors\nMODEL may also be the folder of a "
-      "network that tune knows. Or it is any .safetensors file whose tensors the adapter names: a "
+      "network that tune knows. Or it is any .safetensors file with the tensors that the adapter "
+      "names: a "
       "U-Net of diffusers, a text encoder, GPT-2, BERT, anything else.",
       "merge");
   list.add("model", options.model, "Model folder, single checkpoint, or .safetensors file")

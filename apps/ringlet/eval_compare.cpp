@@ -86,7 +86,7 @@ class CellRunner {
     if (failure_) std::rethrow_exception(failure_);
     if (interrupted())
       throw Error(ErrorCode::cancelled, "eval compare", "stopped",
-                  "the same command goes on with what is left");
+                  "the same command continues with what is left");
     wait_for_others(cells, stage);
   }
 
@@ -258,7 +258,7 @@ int cmd_eval_compare(int argc, char** argv) {
   OptionList list;
   CLI::App app(
       "Train every method of a recipe, with a search for its learning rate and several seeds, "
-      "measure them, and report. What is done stays done: the same command goes on after a stop, "
+      "measure them, and report. What is done stays done: the same command continues after a stop, "
       "and several of them, on machines that share --out, share the work.\nExample:\n  ringlet "
       "eval "
       "compare examples/paper/control-starter.toml --out runs/control",

@@ -93,7 +93,7 @@ void train_to_the_end(train::Run& run, bool silent) {
   observer.step = [&](const train::StepReport& report) { return progress.step(report); };
   if (!run.run(observer))
     throw Error(ErrorCode::cancelled, "training", "stopped",
-                "a checkpoint was written; the same command with --resume goes on");
+                "a checkpoint was written; the same command with --resume continues");
 }
 
 }  // namespace

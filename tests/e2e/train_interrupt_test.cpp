@@ -160,7 +160,7 @@ TEST_P(TrainStopped, ASignalSavesAndTheSameCommandGoesOn) {
                                      .signal = GetParam(),
                                      .moment = std::chrono::milliseconds(1)});
   EXPECT_EQ(stopped.status, 130) << stopped.err;
-  EXPECT_NE(stopped.err.find("the same command with --resume goes on"), std::string::npos)
+  EXPECT_NE(stopped.err.find("the same command with --resume continues"), std::string::npos)
       << stopped.err;
   EXPECT_FALSE(fs::exists(out("parts") / "adapter.safetensors"));
   const auto latest = CheckpointFolder(out("parts") / "checkpoints", 1).latest();
