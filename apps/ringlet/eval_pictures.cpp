@@ -12,7 +12,7 @@ void MakingOptions::add_model(OptionList& list, const char* model_help) {
 }
 
 void MakingOptions::add_sampling(OptionList& list, const char* samples_help) {
-  list.add("samples", samples, samples_help);
+  list.add("samples", samples, samples_help).within(Range::at_least(1));
   list.add("steps", steps, "Sampling steps");
   sampler.add_to(list);
   list.add("guidance", guidance, "Guidance scale");
