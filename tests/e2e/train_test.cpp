@@ -131,7 +131,7 @@ TEST_F(Train, AnotherOptimiserIsInThePlanTheCheckpointAndTheReport) {
   const ProgramResult stopped = train({"--optimizer", "lion", "--weight-decay", "0.1"});
   expect_words(stopped.err, {"lion, betas [0.9,0.99], weight decay 0.1"});
   const std::string report = read_bytes(folder_ / "out/report.html");
-  expect_words(report, {"<dd>lion</dd>"});
+  expect_words(report, {"<td>lion</td>"});
   Arguments more = arguments({"--resume", "--steps", "3"});
   EXPECT_EQ(run_program(more).status, 6);  // another optimiser
   more.insert(more.end(), {"--optimizer", "lion", "--weight-decay", "0.1", "--json"});
