@@ -86,7 +86,7 @@ std::vector<Word> basic_words(std::string_view text, bool lower) {
   return words;
 }
 
-std::string utf8_of(const Word& word, std::size_t begin, std::size_t end) {
+std::string text_of(const Word& word, std::size_t begin, std::size_t end) {
   std::string text;
   for (std::size_t i = begin; i < end; ++i)
     text += utf8_of(static_cast<std::int32_t>(word[i].value));
@@ -151,7 +151,7 @@ void WordPieceTokenizer::append_word(const Word& word, std::int64_t type, Encode
     std::size_t end = word.size() > kLongestWord ? begin : word.size();
     auto found = ids_.end();
     for (; end > begin; --end) {
-      found = ids_.find((begin > 0 ? kContinued : "") + utf8_of(word, begin, end));
+      found = ids_.find((begin > 0 ? kContinued : "") + text_of(word, begin, end));
       if (found != ids_.end()) break;
     }
     if (end == begin) {  // no piece fits: the whole word is unknown
@@ -230,7 +230,7 @@ std::vector<std::string> learn_wordpieces(const std::vector<std::string>& texts,
   std::map<std::string, std::int64_t> frequency;
   for (const std::string& text : texts)
     for (const Word& word : basic_words(text, /*lower=*/true))
-      if (word.size() <= kLongestWord) ++frequency[utf8_of(word, 0, word.size())];
+      if (word.size() <= kLongestWord) ++frequency[text_of(word, 0, word.size())];
   std::vector<std::string> tokens = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
   // Pieces by number: a continued one is another symbol than the same letters at the front.
   std::vector<std::string> pieces;

@@ -20,10 +20,10 @@
 namespace ringlet::models {
 namespace {
 
-nn::WeightSource top(const nn::WeightSource& source) { return source.at("wav2vec2"); }
+nn::WeightSource wav2vec2_top(const nn::WeightSource& source) { return source.at("wav2vec2"); }
 
 nn::WeightSource position_source(const nn::WeightSource& source) {
-  return top(source).at("encoder.pos_conv_embed.conv");
+  return wav2vec2_top(source).at("encoder.pos_conv_embed.conv");
 }
 
 /// Weight norm's two halves, by the names of older and newer files.
@@ -124,21 +124,22 @@ at::Tensor Wav2Vec2::EncoderLayer::forward(const at::Tensor& x, const at::Tensor
 
 Wav2Vec2::Wav2Vec2(const nn::WeightSource& source, const Wav2Vec2Config& c)
     : config_(c),
-      projection_norm_(top(source).at("feature_projection.layer_norm"), c.channels.back(),
+      projection_norm_(wav2vec2_top(source).at("feature_projection.layer_norm"), c.channels.back(),
                        c.epsilon),
-      projection_(top(source).at("feature_projection.projection"), c.channels.back(), c.width),
+      projection_(wav2vec2_top(source).at("feature_projection.projection"), c.channels.back(),
+                  c.width),
       position_gain_(
           position_half(source, true, {1, 1, c.position_kernel}, nn::Init::constant(1.0))),
       position_direction_(position_half(source, false,
                                         {c.width, c.width / c.position_groups, c.position_kernel},
                                         nn::Init::normal(1.0))),
       position_bias_(position_source(source).get("bias", {c.width}, nn::Init::constant(0.0))),
-      encoder_norm_(top(source).at("encoder.layer_norm"), c.width, c.epsilon),
+      encoder_norm_(wav2vec2_top(source).at("encoder.layer_norm"), c.width, c.epsilon),
       letters_(source.at("lm_head"), c.width, c.vocabulary) {
   std::int64_t in = 1;
   for (std::size_t i = 0; i < c.channels.size(); ++i) {
     const nn::WeightSource s =
-        top(source).at("feature_extractor.conv_layers").at(static_cast<std::int64_t>(i));
+        wav2vec2_top(source).at("feature_extractor.conv_layers").at(static_cast<std::int64_t>(i));
     const std::int64_t out = c.channels[i];
     const double deviation = std::sqrt(2.0 / static_cast<double>(in * c.kernels[i]));
     Convolution convolution{
@@ -156,8 +157,9 @@ Wav2Vec2::Wav2Vec2(const nn::WeightSource& source, const Wav2Vec2Config& c)
     in = out;
   }
   for (std::int64_t i = 0; i < c.layers; ++i)
-    layers_.emplace_back(top(source).at("encoder.layers").at(i), c);
-  if (top(source).has("masked_spec_embed")) top(source).get("masked_spec_embed", {c.width});
+    layers_.emplace_back(wav2vec2_top(source).at("encoder.layers").at(i), c);
+  if (wav2vec2_top(source).has("masked_spec_embed"))
+    wav2vec2_top(source).get("masked_spec_embed", {c.width});
 }
 
 /// [B, samples] -> [B, frames, channels].

@@ -21,7 +21,7 @@
 namespace ringlet::models {
 namespace {
 
-nn::WeightSource top(const nn::WeightSource& source) { return source.at("transformer"); }
+nn::WeightSource gpt2_top(const nn::WeightSource& source) { return source.at("transformer"); }
 
 /// The token where a draw from [0, 1) falls among the likeliest ones that are let in.
 std::int64_t draw(const at::Tensor& scores, const WriteOptions& options, double where) {
@@ -108,10 +108,10 @@ at::Tensor Gpt2::Block::forward(const at::Tensor& x,
 
 Gpt2::Gpt2(const nn::WeightSource& source, const Gpt2Config& c)
     : config_(c),
-      words_(top(source).at("wte"), c.vocabulary, c.width),
-      positions_(top(source).at("wpe"), c.positions, c.width, 0.01),
-      last_norm_(top(source).at("ln_f"), c.width, c.epsilon) {
-  const nn::WeightSource blocks = top(source).at("h");
+      words_(gpt2_top(source).at("wte"), c.vocabulary, c.width),
+      positions_(gpt2_top(source).at("wpe"), c.positions, c.width, 0.01),
+      last_norm_(gpt2_top(source).at("ln_f"), c.width, c.epsilon) {
+  const nn::WeightSource blocks = gpt2_top(source).at("h");
   for (std::int64_t i = 0; i < c.layers; ++i) blocks_.emplace_back(blocks.at(i), c);
 }
 
