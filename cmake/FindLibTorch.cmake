@@ -22,6 +22,8 @@ if(LibTorch_INCLUDE_DIR AND EXISTS "${LibTorch_INCLUDE_DIR}/torch/headeronly/ver
     set(_libtorch_${part} ${CMAKE_MATCH_1})
   endforeach()
   set(LibTorch_VERSION ${_libtorch_MAJOR}.${_libtorch_MINOR}.${_libtorch_PATCH})
+  set(LibTorch_VERSION_MAJOR ${_libtorch_MAJOR})
+  set(LibTorch_VERSION_MINOR ${_libtorch_MINOR})
 endif()
 
 include(FindPackageHandleStandardArgs)
