@@ -30,6 +30,7 @@
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 #include "ringlet/train/trainer.h"
 
 namespace {

@@ -18,6 +18,7 @@
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/pipeline/model_files.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 
 namespace ringlet::eval {
 namespace {

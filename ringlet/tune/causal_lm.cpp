@@ -8,6 +8,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/models/text/gpt2.h"
+#include "ringlet/tokenizers/byte_bpe_tokenizer.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 #include "ringlet/tune/text_examples.h"

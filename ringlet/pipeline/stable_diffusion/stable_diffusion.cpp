@@ -12,6 +12,7 @@
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_memory.h"
+#include "ringlet/tokenizers/clip_tokenizer.h"
 
 namespace ringlet::pipeline {
 namespace {
