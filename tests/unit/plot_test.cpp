@@ -21,7 +21,7 @@ Plot plot_of(std::vector<std::vector<std::pair<double, double>>> curves) {
   return plot;
 }
 
-std::set<std::uint32_t> colours_of(const Image& image) {
+std::set<std::uint32_t> colours_of(const io::Image& image) {
   std::set<std::uint32_t> colours;
   for (std::size_t i = 0; i < image.pixels.size(); i += 3)
     colours.insert((image.pixels[i] << 16U) | (image.pixels[i + 1] << 8U) | image.pixels[i + 2]);
