@@ -1,7 +1,7 @@
 // Pages that say which files to touch name files that exist.
 #include <filesystem>
-#include <regex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -30,10 +30,20 @@ std::string fixed_part(const std::string& path) {
 /// Everything between back quotes that reads like a path, without names to be chosen.
 std::vector<std::string> paths_in(const std::string& page) {
   const std::string text = read_file(kRoot / "docs" / page);
-  static const std::regex kPath("`([a-z_]+/[\\w./<>{},-]*)`");
+  constexpr std::string_view kInPaths =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./<>{},-";
   std::vector<std::string> paths;
-  for (std::sregex_iterator found(text.begin(), text.end(), kPath), end; found != end; ++found)
-    for (const std::string& path : expanded((*found)[1])) paths.push_back(fixed_part(path));
+  std::size_t open = text.find('`');
+  while (open != std::string::npos) {
+    const std::size_t close = text.find('`', open + 1);
+    if (close == std::string::npos) break;
+    const std::string inside = text.substr(open + 1, close - open - 1);
+    const std::size_t slash = inside.find('/');
+    if (slash != std::string::npos && slash > 0 &&
+        inside.find_first_not_of(kInPaths) == std::string::npos)
+      for (const std::string& path : expanded(inside)) paths.push_back(fixed_part(path));
+    open = text.find('`', close + 1);
+  }
   return paths;
 }
 
