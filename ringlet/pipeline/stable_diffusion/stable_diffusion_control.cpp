@@ -117,8 +117,8 @@ void check_fits(const models::ControlNetConfig& control, const models::UNetConfi
 
 }  // namespace
 
-std::unique_ptr<UNetControl> UNetControl::made(Network network, const nn::WeightSource& source,
-                                               Json config) {
+std::unique_ptr<UNetControl> UNetControl::made(std::unique_ptr<Network> network,
+                                               const nn::WeightSource& source, Json config) {
   // Not make_unique: the constructor is private.
   return std::unique_ptr<UNetControl>(
       new UNetControl(std::move(network), source.finish(), std::move(config)));
@@ -134,15 +134,16 @@ std::unique_ptr<UNetControl> UNetControl::create(ControlKind kind, const StableD
   if (kind == ControlKind::encoder) {
     const nn::WeightSource source(
         std::make_shared<StartStore>(std::map<std::string, at::Tensor>{}, seed), options);
-    return made(
-        models::ControlEmbedding(source, channels, model.unet().config().levels.front().channels),
-        source, {});
+    return made(std::make_unique<Network>(models::ControlEmbedding(
+                    source, channels, model.unet().config().levels.front().channels)),
+                source, {});
   }
   Json config = controlnet_config(model.files().parts.at("unet").config, channels);
   const nn::WeightSource source(
       std::make_shared<StartStore>(way_down(model.networks().at("unet").index.tensors), seed),
       options);
-  models::ControlNet network(source, models::ControlNetConfig::from_json(config, where));
+  auto network = std::make_unique<Network>(
+      models::ControlNet(source, models::ControlNetConfig::from_json(config, where)));
   return made(std::move(network), source, std::move(config));
 }
 
@@ -169,9 +170,9 @@ std::unique_ptr<UNetControl> UNetControl::from_tensors(
                 "it was made for another model");
   const nn::WeightSource source(std::make_shared<nn::MapStore>(tensors, where),
                                 {.device = model.options().device});
-  return made(
-      models::ControlEmbedding(source, channels, model.unet().config().levels.front().channels),
-      source, {});
+  return made(std::make_unique<Network>(models::ControlEmbedding(
+                  source, channels, model.unet().config().levels.front().channels)),
+              source, {});
 }
 
 std::unique_ptr<UNetControl> UNetControl::open(const fs::path& path, const StableDiffusion& model) {
@@ -187,15 +188,16 @@ std::unique_ptr<UNetControl> UNetControl::open(const fs::path& path, const Stabl
     const auto store = nn::FileStore::open(folder ? find_weights(path, kWeights, "") : path);
     const nn::WeightSource source(
         store, {.dtype = model.options().precision, .device = model.options().device});
-    auto control = made(models::ControlNet(source, parsed), source, std::move(config));
+    auto control = made(std::make_unique<Network>(models::ControlNet(source, parsed)), source,
+                        std::move(config));
     if (!model.options().low_memory) control->index_.pack(*store);
     return control;
   });
 }
 
 ControlKind UNetControl::kind() const {
-  return std::holds_alternative<models::ControlNet>(network_) ? ControlKind::controlnet
-                                                              : ControlKind::encoder;
+  return std::holds_alternative<models::ControlNet>(*network_) ? ControlKind::controlnet
+                                                               : ControlKind::encoder;
 }
 
 models::UNetResiduals UNetControl::operator()(const at::Tensor& latents,
@@ -206,12 +208,12 @@ models::UNetResiduals UNetControl::operator()(const at::Tensor& latents,
   const auto in = [&](const at::Tensor& x) { return x.to(latents.device(), type); };
   const auto out = [&](const at::Tensor& x) { return x.to(latents.scalar_type()); };
   models::UNetResiduals residuals;
-  if (const auto* encoder = std::get_if<models::ControlEmbedding>(&network_)) {
+  if (const auto* encoder = std::get_if<models::ControlEmbedding>(network_.get())) {
     residuals.conv_in = out(encoder->forward(in(pictures)) * strength);
     return residuals;
   }
-  residuals = std::get<models::ControlNet>(network_).forward(in(latents), timesteps, in(text),
-                                                             in(pictures), strength, added);
+  residuals = std::get<models::ControlNet>(*network_).forward(in(latents), timesteps, in(text),
+                                                              in(pictures), strength, added);
   for (at::Tensor& skip : residuals.skips) skip = out(skip);
   residuals.middle = out(residuals.middle);
   return residuals;

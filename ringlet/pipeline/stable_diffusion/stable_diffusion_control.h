@@ -47,12 +47,12 @@ class UNetControl final : public ControlNetwork {
 
  private:
   using Network = std::variant<models::ControlEmbedding, models::ControlNet>;
-  static std::unique_ptr<UNetControl> made(Network network, const nn::WeightSource& source,
-                                           Json config);
-  UNetControl(Network network, nn::ModuleIndex index, Json config)
+  static std::unique_ptr<UNetControl> made(std::unique_ptr<Network> network,
+                                           const nn::WeightSource& source, Json config);
+  UNetControl(std::unique_ptr<Network> network, nn::ModuleIndex index, Json config)
       : network_(std::move(network)), index_(std::move(index)), config_(std::move(config)) {}
 
-  Network network_;
+  std::unique_ptr<Network> network_;
   nn::ModuleIndex index_;
   Json config_;  ///< of a ControlNet
 };
