@@ -18,6 +18,10 @@ function(ringlet_compile_options target)
                          $<$<BOOL:${LibTorch_INCLUDE_DIR}>:-fmacro-prefix-map=${LibTorch_INCLUDE_DIR}/=>)
   # One precompiled header serves the library and the programs, so both need the same code model.
   target_compile_options(${target} PRIVATE -fPIC)
+  if(RINGLET_SANITIZE MATCHES thread AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # The library's own fences, which ThreadSanitizer does not know; nothing here has any.
+    target_compile_options(${target} PRIVATE -Wno-tsan)
+  endif()
   if(RINGLET_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${RINGLET_SANITIZE}
                                              -fno-omit-frame-pointer -fno-sanitize-recover=all)
