@@ -158,7 +158,7 @@ std::vector<RealFile> real_files() {
        "kohya",
        350,
        {"lycoris"}},
-      {"peft_gpt2_shibbir24", "gpt2", "LoRA adapter (PEFT)", "PEFT", 12, {"diffusers", "peft"}}};
+      {"peft_gpt2_shibbir24", "gpt2", "LoRA adapter (PEFT)", "PEFT", 12, {"peft"}}};
 }
 
 const std::vector<std::string>& formats_by_name() {
