@@ -4,6 +4,8 @@
 #include <mutex>
 #include <utility>
 
+#include <ATen/TensorOperators.h>
+
 #include "ringlet/core/error.h"
 
 namespace ringlet::pipeline {
@@ -16,6 +18,10 @@ namespace {
 }
 
 }  // namespace
+
+at::Tensor LatentPosterior::sample(const at::Tensor& noise) const {
+  return mean + deviation * noise;
+}
 
 struct TextToImageModel::ToldPrompts {
   bool is_new(const std::string& prompt) {

@@ -60,7 +60,7 @@ struct LatentPosterior {
   at::Tensor mean;
   at::Tensor deviation;
 
-  at::Tensor sample(const at::Tensor& noise) const { return mean + deviation * noise; }
+  at::Tensor sample(const at::Tensor& noise) const;
 };
 
 /// A prompt as the first of a model's text encoders reads it.
