@@ -66,11 +66,6 @@ build_release() {
   cmake --build --preset release
 }
 
-check_with_clang() {
-  scripts/tidy.sh --headers
-  if command -v clang-tidy >/dev/null; then scripts/tidy.sh --changed; fi
-}
-
 step "set-up" scripts/bootstrap.sh
 step "style" check_style
 if [ "$full" = yes ]; then
@@ -80,7 +75,7 @@ if [ "$full" = yes ]; then
   step "fuzzing" fuzz
   step "ThreadSanitizer build" build_tsan
   step "tests of label threads with ThreadSanitizer" ctest --preset tsan -j "$jobs" -L '^threads$'
-  step "headers by themselves, clang-tidy on changes" check_with_clang
+  step "headers by themselves" scripts/tidy.sh --headers
 fi
 step "release build" build_release
 step "all tests" ctest --preset release -j "$jobs" "$@"
