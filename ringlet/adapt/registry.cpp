@@ -49,12 +49,6 @@ std::int64_t sum(const Factors& factors) {
   return total;
 }
 
-std::int64_t sum_of_squares(const Factors& factors) {
-  std::int64_t total = 0;
-  for (const std::int64_t factor : factors) total += factor * factor;
-  return total;
-}
-
 Side side_of(const PartSpec& spec) {
   return spec.word("side") == "output" ? Side::output : Side::input;
 }

@@ -18,12 +18,6 @@ constexpr std::int64_t kMostPadding = 4;
 /// Diffusion 1.5; the balanced one would be 5x8x8.
 const Factors kPaper320 = {4, 8, 10};
 
-std::int64_t sum_of_squares(const Factors& factors) {
-  std::int64_t sum = 0;
-  for (const std::int64_t factor : factors) sum += factor * factor;
-  return sum;
-}
-
 /// Extends `chosen` by ascending factors of `rest` and keeps the best complete split.
 void search(std::int64_t rest, int modes, Factors& chosen, Factors& best) {
   if (modes == 1) {
@@ -56,6 +50,12 @@ bool is_good(const Factors& factors, std::int64_t n) {
 }
 
 }  // namespace
+
+std::int64_t sum_of_squares(const Factors& factors) {
+  std::int64_t sum = 0;
+  for (const std::int64_t factor : factors) sum += factor * factor;
+  return sum;
+}
 
 std::int64_t product(const Factors& factors) {
   std::int64_t total = 1;

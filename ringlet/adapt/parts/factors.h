@@ -13,6 +13,9 @@ using Factors = std::vector<std::int64_t>;
 /// The product of the factors: the dimension, or more where it is padded.
 std::int64_t product(const Factors& factors);
 
+/// The sum of the factors' squares, which a core's size follows.
+std::int64_t sum_of_squares(const Factors& factors);
+
 /// `n` as `modes` factors, ascending.
 ///   1. the sizes of the paper's models have the split that gives its parameter counts;
 ///   2. else the balanced split (smallest sum of squares, which is what a core's size follows),
