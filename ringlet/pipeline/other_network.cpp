@@ -107,10 +107,6 @@ std::shared_ptr<const nn::FileStore> open_network_file(const fs::path& path) {
   return nn::FileStore::open(file);
 }
 
-nn::ModuleIndex layers_of_file(const fs::path& file) {
-  return layers_of(nn::FileStore::open(file));
-}
-
 nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file) {
   const auto store = formats::with_text_model_level(file);
   nn::ModuleIndex index;

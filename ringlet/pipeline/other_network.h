@@ -28,9 +28,6 @@ std::shared_ptr<const nn::FileStore> open_network_file(const std::filesystem::pa
 /// level "text_model.", whether the file's do or not.
 nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file);
 
-/// The same of a file that nobody has opened yet. Throws as FileStore::open.
-nn::ModuleIndex layers_of_file(const std::filesystem::path& file);
-
 /// The networks of a file by what these adapters call them, over layers_of. ringlet's own
 /// adapters name their components: "unet.a" is the tensor "unet.a.weight", or "a.weight" where the
 /// file has no such name. For those of other programs the names "unet.…", "text_encoder.…" and

@@ -20,14 +20,17 @@ Options with_numbers(const OptimizerNumbers& numbers) {
   return options;
 }
 
+struct OptimizerEntry {
+  std::string name;
+  OptimizerSpec (*spec)(const OptimizerNumbers& numbers);
+};
+
 const std::array<OptimizerEntry, 2> kOptimizers = {{
     {"adamw", [](const OptimizerNumbers& n) { return adamw(with_numbers<AdamWOptions>(n)); }},
     {"lion", [](const OptimizerNumbers& n) { return lion(with_numbers<LionOptions>(n)); }},
 }};
 
 }  // namespace
-
-std::span<const OptimizerEntry> optimizer_table() { return kOptimizers; }
 
 std::vector<std::string> optimizer_names() {
   std::vector<std::string> names;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,14 +38,6 @@ struct OptimizerNumbers {
   std::optional<std::pair<double, double>> betas = {};
   std::optional<double> weight_decay = {};
 };
-
-/// A row of the table.
-struct OptimizerEntry {
-  std::string name;
-  OptimizerSpec (*spec)(const OptimizerNumbers& numbers);
-};
-
-std::span<const OptimizerEntry> optimizer_table();
 
 /// The names of the table.
 std::vector<std::string> optimizer_names();

@@ -470,8 +470,10 @@ TEST_F(PublishedLayouts, FilesOfTwoClassesAreCompared) {
   linear(asked, "qa_outputs", kWidth, 2);
   write(folder_ / "base", bert_config("bert"), alone);
   write(folder_ / "tuned", bert_config("bert"), asked);
-  nn::ModuleIndex base = pipeline::layers_of_file(folder_ / "base/model.safetensors");
-  nn::ModuleIndex tuned = pipeline::layers_of_file(folder_ / "tuned/model.safetensors");
+  nn::ModuleIndex base =
+      pipeline::layers_of(nn::FileStore::open(folder_ / "base/model.safetensors"));
+  nn::ModuleIndex tuned =
+      pipeline::layers_of(nn::FileStore::open(folder_ / "tuned/model.safetensors"));
   pipeline::match_names(base, tuned);
   EXPECT_EQ(base.tensors.size(), bert("").all.size());
   for (const auto& [name, tensor] : base.tensors) EXPECT_TRUE(tensor.equal(tuned.tensors.at(name)));

@@ -162,7 +162,7 @@ TEST_F(TensorFileAdapters, PeftIsWrittenForTheClassThatTheConfigurationNames) {
 
   write_base(gpt2(""));
   const Opened opened = open({folder_ / "none"});
-  const nn::ModuleIndex whole = layers_of_file(folder_ / "base.safetensors");
+  const nn::ModuleIndex whole = layers_of(nn::FileStore::open(folder_ / "base.safetensors"));
   const auto set = adapt::AdapterSet::create(
       adapt::parse_method("lora(rank=2)"),
       adapt::select_targets({{"model", &whole}}, {.include = {"*c_attn"}}), adapt::FactorTable(),
@@ -319,7 +319,7 @@ TEST_F(TensorFileAdapters, SeveralProgramsOnOneTextEncoder) {
   expect_merged({kohya}, {{query + ".weight", base_.at(query + ".weight") + up.matmul(down)}});
 
   const auto save_own = [&](const std::string& component) {
-    const nn::ModuleIndex whole = layers_of_file(folder_ / "base.safetensors");
+    const nn::ModuleIndex whole = layers_of(nn::FileStore::open(folder_ / "base.safetensors"));
     adapt::AdapterSet set = adapt::AdapterSet::create(
         adapt::parse_method("diff"),
         adapt::select_targets({{component, &whole}}, {.include = {"*q_proj"}}),

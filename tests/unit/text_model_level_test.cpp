@@ -11,6 +11,7 @@
 #include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/renamed_store.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/extract.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/other_network.h"
@@ -147,8 +148,8 @@ TEST(TextModelLevel, ATextEncoderAloneHasIt) {
       golden::component_tensors(golden::pipelines().at("models").at("sd1"), "text_encoder");
   io::save_tensors(folder / "with.safetensors", text);
   io::save_tensors(folder / "without.safetensors", flat(text));
-  const auto with = layers_of_file(folder / "with.safetensors"),
-             without = layers_of_file(folder / "without.safetensors");
+  const auto with = layers_of(nn::FileStore::open(folder / "with.safetensors")),
+             without = layers_of(nn::FileStore::open(folder / "without.safetensors"));
   ASSERT_EQ(with.layers.size(), without.layers.size());
   EXPECT_TRUE(std::ranges::equal(
       with.layers, without.layers, {}, [](const auto& one) { return one.first; },
