@@ -15,6 +15,9 @@ macro(ringlet_layer folder)
   set_target_properties(ringlet_${folder} PROPERTIES EXPORT_NAME ${folder})
   ringlet_compile_options(ringlet_${folder})
   target_precompile_headers(ringlet_${folder} REUSE_FROM ringlet_precompiled)
+  # Where the precompiled header's includes are: clang-tidy opens them.
+  target_include_directories(ringlet_${folder} SYSTEM PRIVATE
+                             $<TARGET_PROPERTY:LibTorch::cpu,INTERFACE_INCLUDE_DIRECTORIES>)
   target_include_directories(ringlet_${folder} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                                       $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/generated>
                                                       $<INSTALL_INTERFACE:include>)

@@ -23,6 +23,7 @@ function(ringlet_compile_options target)
     target_compile_options(${target} PRIVATE -Wno-tsan)
   endif()
   if(RINGLET_SANITIZE)
+    target_compile_definitions(${target} PRIVATE RINGLET_SANITIZED)
     target_compile_options(${target} PRIVATE -fsanitize=${RINGLET_SANITIZE}
                                              -fno-omit-frame-pointer -fno-sanitize-recover=all)
     target_link_options(${target} PRIVATE -fsanitize=${RINGLET_SANITIZE})

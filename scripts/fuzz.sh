@@ -22,7 +22,7 @@ esac
 case $jobs in [1-9]|[1-9][0-9]) ;; *) fail "JOBS='$jobs' is not a number from 1 to 99" ;; esac
 
 cd "$root"
-scripts/bootstrap.sh --fuzz
+scripts/bootstrap.sh --clang
 log=build/fuzz-build.log
 mkdir -p build
 if ! { cmake --preset fuzz && cmake --build --preset fuzz; } >"$log" 2>&1; then

@@ -66,7 +66,11 @@ build_release() {
   cmake --build --preset release
 }
 
-step "set-up" scripts/bootstrap.sh
+if [ "$full" = yes ]; then
+  step "set-up" scripts/bootstrap.sh --clang
+else
+  step "set-up" scripts/bootstrap.sh
+fi
 step "style" check_style
 if [ "$full" = yes ]; then
   step "sanitizer build" build_asan
@@ -76,6 +80,7 @@ if [ "$full" = yes ]; then
   step "ThreadSanitizer build" build_tsan
   step "tests of label threads with ThreadSanitizer" ctest --preset tsan -j "$jobs" -L '^threads$'
   step "headers by themselves" scripts/tidy.sh --headers
+  step "clang-tidy on what changed" scripts/tidy.sh --changed
 fi
 step "release build" build_release
 step "all tests" ctest --preset release -j "$jobs" "$@"

@@ -2,7 +2,7 @@
 # Runs Clang's checks, with a precompiled header of Clang's own (build/clang).
 #
 #   scripts/tidy.sh FILE...           clang-tidy on whole files, for example ringlet/adapt/*.cpp
-#   scripts/tidy.sh --changed [BASE]  clang-tidy on the lines changed since BASE, in at most 30 files, those
+#   scripts/tidy.sh --changed [BASE]  clang-tidy on the lines changed since BASE, in at most 12 files, those
 #                                     with the most changes; default: where this branch left origin/main,
 #                                     or the last merge or commit when it has not
 #   scripts/tidy.sh --headers         every header under ringlet/ compiles by itself, without ringlet's
@@ -16,7 +16,7 @@ case ${1:---help} in
 esac
 fail() { printf 'tidy: error: %s\n' "$*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || fail "$1 is not installed; install it: apt-get install clang clang-tidy"; }
-most=30
+most=12
 jobs=$(nproc)
 
 need clang++

@@ -16,8 +16,7 @@
 #include <unistd.h>
 
 // Sanitizers are not up at that time.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
-    !defined(__SANITIZE_UNDEFINED__)
+#ifndef RINGLET_SANITIZED
 
 namespace ringlet::app {
 namespace {

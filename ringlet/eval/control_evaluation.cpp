@@ -289,8 +289,7 @@ std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const F
   const fs::path known = pairs.empty() ? fs::path() : pairs.front().reference.parent_path();
   std::vector<std::string> lonely =
       exchange(pairs, wanted, &ControlPair::unit, &ControlPair::reference);
-  const auto [twice, end] = std::ranges::unique(lonely);
-  lonely.erase(twice, end);
+  lonely.erase(std::unique(lonely.begin(), lonely.end()), lonely.end());
   refuse_lonely(lonely, known, reference.folder);
   refuse_unused(wanted, pairs, reference.folder);
   return pairs;

@@ -64,8 +64,7 @@ std::string text_table(const Entries& rows) {
 
 std::string hash_of_files(std::vector<std::filesystem::path> files) {
   std::ranges::sort(files);
-  const auto [first, last] = std::ranges::unique(files);
-  files.erase(first, last);
+  files.erase(std::unique(files.begin(), files.end()), files.end());
   std::string text;
   for (const std::filesystem::path& file : files)
     text += file.filename().string() + " " + sha256_file(file) + "\n";

@@ -87,10 +87,10 @@ void RunLog::write_files(Report report, const std::string& captions) const {
   std::ranges::sort(files);
   for (const fs::path& file : files) {
     const std::string stem = file.stem().string();
-    constexpr std::size_t kPrefix = 5;  // "step-"
-    if (stem.size() <= kPrefix) continue;
+    constexpr std::size_t kStepPrefix = 5;  // "step-"
+    if (stem.size() <= kStepPrefix) continue;
     ReportGrid grid{0, captions, read_file(file)};
-    std::from_chars(stem.data() + kPrefix, stem.data() + stem.size(), grid.step);
+    std::from_chars(stem.data() + kStepPrefix, stem.data() + stem.size(), grid.step);
     report.grids.push_back(std::move(grid));
   }
   if (report.grids.size() > 1)

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
-#include <ranges>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -25,8 +25,8 @@ std::string header(const std::vector<std::string>& columns) {
 
 std::vector<std::string> columns_of(std::string_view line) {
   std::vector<std::string> columns;
-  for (const auto name : std::views::split(line.substr(kFirstColumn.size()), ','))
-    columns.emplace_back(name.begin(), name.end());
+  std::istringstream rest{std::string(line.substr(kFirstColumn.size()))};
+  for (std::string name; std::getline(rest, name, ',');) columns.push_back(std::move(name));
   return columns;
 }
 

@@ -34,9 +34,9 @@ TEST_P(AdapterSetMethods, NamesAndCountsItsParameters) {
     expected += parameter_count(set.method(), LayerShape::of(target.layer->weight()), factors);
   for (const auto& [name, tensor] : set.parameters()) {
     EXPECT_TRUE(name.starts_with("unet.mid.") || name.starts_with("text_encoder.layers.0.fc1."));
-    EXPECT_TRUE(
-        std::ranges::any_of(std::vector{".transform.", ".residual.", ".magnitude.", ".bias."},
-                            [&name](const char* part) { return name.find(part) != name.npos; }))
+    EXPECT_TRUE(std::ranges::any_of(
+        std::vector{".transform.", ".residual.", ".magnitude.", ".bias."},
+        [&name = name](const char* part) { return name.find(part) != name.npos; }))
         << name;
     EXPECT_TRUE(tensor.requires_grad());
     actual += tensor.numel();

@@ -342,7 +342,9 @@ TEST_P(BudgetOf, IsUsedUpByASizeThatExists) {
   expect_error(
       ErrorCode::invalid_argument,
       "has " + std::to_string(smallest) + " parameters, more than " + std::to_string(smallest - 1),
-      [&] { fit_budget(parse_method(text), smallest - 1, targets, FactorTable()); });
+      [&, text = text, smallest = smallest] {
+        fit_budget(parse_method(text), smallest - 1, targets, FactorTable());
+      });
 }
 
 // Each with the parameters of its smallest size: on 64 + 96 + 64 + 16 channels in (144 numbers in a

@@ -181,8 +181,9 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
   EXPECT_NEAR(drift.interval.mean, 0.0, 1e-9);
   pictures("base", 5, 1);
   for (const auto& [with, without] : {std::pair("made", "base"), std::pair("base", "made")})
-    expect_error(ErrorCode::mismatch, "no partner",
-                 [&] { prior_drift(by, folder_ / with, folder_ / without); });
+    expect_error(ErrorCode::mismatch, "no partner", [&, with = with, without = without] {
+      prior_drift(by, folder_ / with, folder_ / without);
+    });
   const Measured kept = prior_preservation(by, folder_ / "base", real);
   EXPECT_EQ(kept.name, "PRES by DINO");
   EXPECT_LT(kept.interval.mean, 1.0);

@@ -102,9 +102,10 @@ TEST(Trainer, FactorsOfTheRateGoByName) {
                                                    {"*.up", std::nan("")},
                                                    {"*.up", INFINITY},
                                                    {"re:[", 1.0}})
-    expect_error(ErrorCode::invalid_argument, "learning_rate_factor: ", [&] {
-      factors_of({{pattern, factor}});
-    });
+    expect_error(ErrorCode::invalid_argument,
+                 "learning_rate_factor: ", [&, pattern = pattern, factor = factor] {
+                   factors_of({{pattern, factor}});
+                 });
 
   const std::vector<at::Tensor> before = values_of(named);
   Trainer trainer(named, [&](std::int64_t) { return (named[0].value + named[1].value).sum(); },

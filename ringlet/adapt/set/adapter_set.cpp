@@ -151,7 +151,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
   for (const auto& [target, method] : sorted) {
     shared[target.component].include(LayerShape::of(target.layer->weight()));
     shared[target.component].load = load;
-    const auto same = [&](const auto& one) { return *one.first == method; };
+    const auto same = [&method = method](const auto& one) { return *one.first == method; };
     auto count = std::ranges::find_if(counts, same);
     if (count == counts.end()) count = counts.emplace(counts.end(), &method, 0);
     if (++count->second > most) set.method_ = method;

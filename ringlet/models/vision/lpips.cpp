@@ -63,14 +63,14 @@ Lpips::Lpips(const nn::WeightSource& backbone, const nn::WeightSource& linear, L
 }
 
 std::vector<at::Tensor> Lpips::unit_features(const at::Tensor& pixels) const {
-  constexpr double kEpsilon = 1e-10;
+  constexpr double kLengthEpsilon = 1e-10;
   const std::int64_t window = kind_ == LpipsBackbone::alexnet ? 3 : 2;
   std::vector<at::Tensor> features;
   at::Tensor x = scaled(pixels);
   for (const Step& step : steps_) {
     if (step.pooled) x = at::max_pool2d(x, {window, window}, {2, 2});
     x = at::relu(step.conv(x));
-    if (step.seen) features.push_back(x / (x.pow(2).sum(1, /*keepdim=*/true).sqrt() + kEpsilon));
+    if (step.seen) features.push_back(x / (x.pow(2).sum(1, /*keepdim=*/true).sqrt() + kLengthEpsilon));
   }
   return features;
 }
