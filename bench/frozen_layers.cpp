@@ -1,5 +1,6 @@
 // Speed of frozen layers of Stable Diffusion 1.5's U-Net, batch 2 at 64x64 latents: LibTorch's own
-// operators beside oneDNN's with the weight packed (ringlet/nn/onednn.h). Prints a Markdown table.
+// operators beside oneDNN's with the weight prepared (ringlet/nn/kernels.h). Prints a Markdown
+// table.
 
 #include <algorithm>
 #include <chrono>

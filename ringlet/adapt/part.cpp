@@ -1,17 +1,15 @@
 #include "ringlet/adapt/part.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/mm.h>
 #include <c10/util/accumulate.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ringlet/nn/onednn.h"
+#include "ringlet/nn/kernels.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -34,18 +32,8 @@ at::Tensor from_rows(const at::Tensor& matrix, const at::Tensor& like) {
 
 /// y += s narrow up^t along the channels.
 void add_product(const at::Tensor& y, double s, const at::Tensor& narrow, const at::Tensor& up) {
-  const at::Tensor sum = rows(y);  // a copy when y is not channels-last
-  const at::Tensor factor = rows(narrow);
-  constexpr std::int64_t kWide = 16, kPiece = 1 << 18;
-  if (up.size(1) < kWide || !nn::onednn::takes(y)) {
-    sum.addmm_(factor, up.t(), 1, s);
-  } else {  // the faster product has no sum; in pieces its result stays in the cache
-    const std::int64_t length = std::max<std::int64_t>(1, kPiece / up.size(0));
-    for (std::int64_t first = 0; first < sum.size(0); first += length) {
-      const std::int64_t count = std::min(length, sum.size(0) - first);
-      sum.narrow(0, first, count).add_(matrix_product(factor.narrow(0, first, count), up), s);
-    }
-  }
+  at::Tensor sum = rows(y);  // a copy when y is not channels-last
+  nn::kernels_for(y).add_product(sum, s, rows(narrow), up);
   if (!sum.is_alias_of(y)) y.copy_(from_rows(sum, y));
 }
 
@@ -94,10 +82,7 @@ std::vector<std::int64_t> LayerShape::with_rows(std::int64_t first) const {
 }
 
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) {
-  // oneDNN is twice as fast as MKL on some processors, but takes some microseconds to start.
-  constexpr std::int64_t kLarge = 1 << 20;
-  const bool large = a.size(0) * a.size(1) * b.size(0) > kLarge;
-  return large && nn::onednn::takes(a) ? nn::onednn::linear(a, b, {}) : at::mm(a, b.t());
+  return nn::kernels_for(a).matrix_product(a, b);
 }
 
 at::Tensor Residual::add_to(const at::Tensor& y, double s, const nn::Layer& layer,

@@ -2,11 +2,9 @@
 
 #include <cmath>
 
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
 
-#include "ringlet/nn/onednn.h"
+#include "ringlet/nn/kernels.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::nn {
@@ -20,28 +18,24 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
 
 at::Tensor LinearLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  const at::Tensor wide_weight = widened(weight, x);
-  const at::Tensor wide_bias = widened(bias, x);
-  return onednn::takes(x) ? onednn::linear(x, wide_weight, wide_bias)
-                          : at::linear(x, wide_weight, wide_bias);
+  return kernels_for(x).linear(x, widened(weight, x), widened(bias, x));
 }
 
 at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return at::conv2d(x, widened(weight, x), widened(bias, x), options_.stride, options_.padding);
+  return kernels_for(x).conv2d(x, widened(weight, x), widened(bias, x), options_);
 }
 
 at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
-  return packed_.defined() && onednn::takes(x) ? onednn::conv2d(x, packed_, bias_)
-                                               : apply(weight_, x);
+  const bool ready = prepared_ && &prepared_->kernels() == &kernels_for(x);
+  return ready ? prepared_->conv2d(x, bias_) : apply(weight_, x);
 }
 
 void Conv2dLayer::pack(bool for_training) {
   // The bias has the type of the computation. A narrower weight is widened into the layout, and
   // stays as it is for those who ask for it.
   const at::ScalarType type = (bias_.defined() ? bias_ : weight_).scalar_type();
-  if (weight_.is_cpu() && type == at::kFloat)
-    packed_ = onednn::pack_conv2d(weight_, options_.stride, options_.padding, for_training);
+  prepared_ = kernels_for(weight_.device(), type).prepare_conv2d(weight_, options_, for_training);
 }
 
 at::Tensor EmbeddingLayer::operate(const at::Tensor& weight, const at::Tensor& /*bias*/,

@@ -9,10 +9,11 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/adapter.h"
-#include "ringlet/nn/onednn.h"
+#include "ringlet/nn/conv2d_options.h"
 
 namespace ringlet::nn {
 
+class PreparedConv2d;
 class WeightSource;
 
 /// A weight, an optional bias and the operation that applies them. The weight may be stored in a
@@ -39,7 +40,7 @@ class Layer {
   }
 
   /// Lays the frozen weight out for speed where that helps; weight() stays as it is.
-  /// `for_training` also for the backward pass, which takes as much memory again.
+  /// `for_training` also for the backward pass.
   virtual void pack(bool for_training) { static_cast<void>(for_training); }
 
   /// A weight of this layer as its checkpoint stores it.
@@ -72,11 +73,6 @@ class LinearLayer final : public Layer {
   bool transposed_;
 };
 
-struct Conv2dOptions {
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
-};
-
 /// Cross-correlation, x [B, in, h, w], W [out, in, k, k].
 class Conv2dLayer final : public Layer {
  public:
@@ -87,10 +83,12 @@ class Conv2dLayer final : public Layer {
   at::Tensor base(const at::Tensor& x) const override;
   void pack(bool for_training) override;
   const Conv2dOptions& options() const { return options_; }
+  /// The weight as pack() has laid it out; null where it has not.
+  const PreparedConv2d* prepared() const { return prepared_.get(); }
 
  private:
   Conv2dOptions options_;
-  onednn::PackedConv2d packed_;
+  std::shared_ptr<const PreparedConv2d> prepared_;
 };
 
 /// Rows of a table, x int64 [...] -> [..., width], W [count, width]. Its adapters change the table:

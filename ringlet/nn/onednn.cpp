@@ -1,12 +1,16 @@
 #include "ringlet/nn/onednn.h"
 
+#include <algorithm>
 #include <array>
+#include <mutex>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/flip.h>
@@ -16,7 +20,7 @@
 #include "ringlet/core/memory_use.h"
 #include "ringlet/io/mapped_pages.h"
 
-namespace ringlet::nn::onednn {
+namespace ringlet::nn {
 namespace {
 
 using Scalars = c10::List<std::optional<at::Scalar>>;
@@ -109,19 +113,52 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& packed, const Bias
                                 "");
 }
 
+/// The kernel of a convolution's backward pass, itself a convolution with the kernel turned round
+/// and its channels exchanged. It is laid out for the size of the first gradient that comes:
+/// oneDNN's blocks depend on it for some widths, and where they are others it lays out anew in
+/// every call.
+class BackwardKernel final : public torch::CustomClassHolder {
+ public:
+  explicit BackwardKernel(at::Tensor weight) : weight_(std::move(weight)) {}
+
+  const at::Tensor& laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
+    std::call_once(once_, [&] {
+      packed_ = packed(turned_round(weight_, gradient.scalar_type()), 1, padding, gradient.sizes());
+      // Both layouts stand for the weight now: its file need not be in memory, too, and the copies
+      // that led here leave holes between layouts that stay.
+      io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
+      return_free_memory();
+    });
+    return packed_;
+  }
+
+ private:
+  at::Tensor weight_;  ///< that of the forward pass
+  std::once_flag once_;
+  at::Tensor packed_;
+};
+
+/// A frozen convolution kernel laid out for oneDNN.
+struct PackedKernel {
+  at::Tensor weight;                            ///< [out, in, k, k] as it is
+  at::Tensor forward;                           ///< in oneDNN's layout
+  c10::intrusive_ptr<BackwardKernel> backward;  ///< null: `weight` is laid out in every pass
+  Conv2dOptions options;
+};
+
 struct ConvFunction : torch::autograd::Function<ConvFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
-                            const PackedConv2d& kernel, const Bias& bias) {
+                            const PackedKernel& kernel, const Bias& bias) {
     context->saved_data["shape"] = x.sizes().vec();
-    context->saved_data["stride"] = kernel.stride;
-    context->saved_data["padding"] = kernel.padding;
+    context->saved_data["stride"] = kernel.options.stride;
+    context->saved_data["padding"] = kernel.options.padding;
     // Kept as data: version counting of saved variables knows no oneDNN layouts.
     context->saved_data["weight"] = kernel.weight;
     if (kernel.backward)
       context->saved_data["backward"] = c10::IValue::make_capsule(kernel.backward);
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
-    return convolution(x, kernel.forward, bias, kernel.stride, kernel.padding);
+    return convolution(x, kernel.forward, bias, kernel.options.stride, kernel.options.padding);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -146,42 +183,69 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
   }
 };
 
+class OneDnnConv2d final : public PreparedConv2d {
+ public:
+  OneDnnConv2d(const KernelSet& kernels, PackedKernel kernel)
+      : PreparedConv2d(kernels), kernel_(std::move(kernel)) {}
+
+  at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const override {
+    return c10::GradMode::is_enabled() && x.requires_grad()
+               ? ConvFunction::apply(x, kernel_, optional_bias(bias))
+               : convolution(x, kernel_.forward, optional_bias(bias), kernel_.options.stride,
+                             kernel_.options.padding);
+  }
+
+ private:
+  PackedKernel kernel_;
+};
+
+class OneDnnKernels final : public KernelSet {
+ public:
+  std::string_view name() const override { return "onednn"; }
+
+  at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& bias) const override {
+    return c10::GradMode::is_enabled() ? LinearFunction::apply(x, weight, optional_bias(bias))
+                                       : product(x, weight, optional_bias(bias));
+  }
+
+  at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) const override {
+    // Twice as fast as MKL on some processors, but takes some microseconds to start.
+    constexpr std::int64_t kLarge = 1 << 20;
+    const bool large = a.size(0) * a.size(1) * b.size(0) > kLarge;
+    return large ? linear(a, b, {}) : KernelSet::matrix_product(a, b);
+  }
+
+  void add_product(at::Tensor& sum, double s, const at::Tensor& a,
+                   const at::Tensor& b) const override {
+    constexpr std::int64_t kWide = 16, kPiece = 1 << 18;
+    if (b.size(1) < kWide) return KernelSet::add_product(sum, s, a, b);
+    // The faster product has no sum; in pieces its result stays in the cache.
+    const std::int64_t length = std::max<std::int64_t>(1, kPiece / b.size(0));
+    for (std::int64_t first = 0; first < sum.size(0); first += length) {
+      const std::int64_t count = std::min(length, sum.size(0) - first);
+      sum.narrow(0, first, count).add_(matrix_product(a.narrow(0, first, count), b), s);
+    }
+  }
+
+  std::shared_ptr<const PreparedConv2d> prepare_conv2d(const at::Tensor& weight,
+                                                       Conv2dOptions options,
+                                                       bool for_training) const override {
+    PackedKernel kernel{weight, {}, {}, options};
+    // Any size will do: that of the pictures has not been seen to change the layout of this pass.
+    kernel.forward =
+        packed(weight.to(at::kFloat), options.stride, options.padding, {1, weight.size(1), 32, 32});
+    if (for_training && options.stride == 1)
+      kernel.backward = c10::make_intrusive<BackwardKernel>(weight);
+    return std::make_shared<OneDnnConv2d>(*this, std::move(kernel));
+  }
+};
+
 }  // namespace
 
-const at::Tensor& BackwardKernel::laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
-  std::call_once(once_, [&] {
-    packed_ = packed(turned_round(weight_, gradient.scalar_type()), 1, padding, gradient.sizes());
-    // Both layouts stand for the weight now: its file need not be in memory, too, and the copies
-    // that led here leave holes between layouts that stay.
-    io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
-    return_free_memory();
-  });
-  return packed_;
+const KernelSet* onednn_kernels() {
+  static const OneDnnKernels kernels;
+  return operators().all() ? &kernels : nullptr;
 }
 
-bool takes(const at::Tensor& x) {
-  return x.is_cpu() && x.scalar_type() == at::kFloat && operators().all();
-}
-
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return c10::GradMode::is_enabled() ? LinearFunction::apply(x, weight, optional_bias(bias))
-                                     : product(x, weight, optional_bias(bias));
-}
-
-PackedConv2d pack_conv2d(const at::Tensor& weight, std::int64_t stride, std::int64_t padding,
-                         bool for_training) {
-  PackedConv2d kernel{weight, {}, {}, stride, padding};
-  if (!operators().all()) return kernel;
-  // Any size will do: that of the pictures has not been seen to change the layout of this pass.
-  kernel.forward = packed(weight.to(at::kFloat), stride, padding, {1, weight.size(1), 32, 32});
-  if (for_training && stride == 1) kernel.backward = c10::make_intrusive<BackwardKernel>(weight);
-  return kernel;
-}
-
-at::Tensor conv2d(const at::Tensor& x, const PackedConv2d& kernel, const at::Tensor& bias) {
-  return c10::GradMode::is_enabled() && x.requires_grad()
-             ? ConvFunction::apply(x, kernel, optional_bias(bias))
-             : convolution(x, kernel.forward, optional_bias(bias), kernel.stride, kernel.padding);
-}
-
-}  // namespace ringlet::nn::onednn
+}  // namespace ringlet::nn

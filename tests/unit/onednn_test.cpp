@@ -5,7 +5,7 @@
 
 #include "tests/golden/formula.h"
 
-namespace ringlet::nn::onednn {
+namespace ringlet::nn {
 namespace {
 
 using golden::uniform;
@@ -41,30 +41,32 @@ void expect_close(const std::vector<at::Tensor>& a, const std::vector<at::Tensor
 class OneDnn : public testing::Test {
  protected:
   void SetUp() override {
-    if (!takes(at::zeros({1}))) GTEST_SKIP() << "this LibTorch has no oneDNN";
+    if (kernels == nullptr) GTEST_SKIP() << "this LibTorch has no oneDNN";
   }
+
+  const KernelSet* const kernels = onednn_kernels();
 };
 
 TEST_F(OneDnn, LinearHasTheGradientsOfInputWeightAndBias) {
   for (const std::vector<std::int64_t>& x : {std::vector<std::int64_t>{7, 12}, {2, 7, 12}}) {
     const std::vector<std::vector<std::int64_t>> shapes = {x, {5, 12}, {5}};
-    expect_close(with_gradients(shapes, [](auto& in) { return linear(in[0], in[1], in[2]); }),
-                 with_gradients(shapes, [](auto& in) { return at::linear(in[0], in[1], in[2]); }));
+    expect_close(
+        with_gradients(shapes, [&](auto& in) { return kernels->linear(in[0], in[1], in[2]); }),
+        with_gradients(shapes, [](auto& in) { return at::linear(in[0], in[1], in[2]); }));
   }
 }
 
 TEST_F(OneDnn, LinearTakesNonContiguousInputsAndNoBias) {
   const std::vector<std::vector<std::int64_t>> shapes = {{12, 7}, {5, 12}};
-  expect_close(with_gradients(
-                   shapes, [](auto& in) { return onednn::linear(in[0].t(), in[1], at::Tensor()); }),
-               with_gradients(shapes, [](auto& in) { return at::linear(in[0].t(), in[1]); }));
+  expect_close(
+      with_gradients(shapes, [&](auto& in) { return kernels->linear(in[0].t(), in[1], {}); }),
+      with_gradients(shapes, [](auto& in) { return at::linear(in[0].t(), in[1]); }));
 }
 
 TEST_F(OneDnn, ResultsMayBeChangedInPlace) {
   const std::vector<std::vector<std::int64_t>> shapes = {{2, 7, 12}, {5, 12}};
   expect_close(
-      with_gradients(shapes,
-                     [](auto& in) { return onednn::linear(in[0], in[1], at::Tensor()).add_(1.0); }),
+      with_gradients(shapes, [&](auto& in) { return kernels->linear(in[0], in[1], {}).add_(1.0); }),
       with_gradients(shapes, [](auto& in) { return at::linear(in[0], in[1]).add_(1.0); }));
 }
 
@@ -74,13 +76,13 @@ TEST_F(OneDnn, ConvolutionsHaveTheGradientOfTheirInput) {
       for (const std::int64_t side : {1, 3}) {
         const at::Tensor kernel = uniform("k", {6, 8, side, side}), bias = uniform("b", {6});
         const std::int64_t padding = side / 2;
-        const PackedConv2d packed = pack_conv2d(kernel, stride, padding, for_training);
-        EXPECT_EQ(packed.backward != nullptr, for_training && stride == 1);
+        const auto prepared =
+            kernels->prepare_conv2d(kernel, {.stride = stride, .padding = padding}, for_training);
         // Of the sizes only the first chooses the layout; all have to be right.
         for (const nn::Shape& size : {nn::Shape{2, 8, 9, 10}, nn::Shape{5, 8, 4, 3}}) {
           const std::vector<std::vector<std::int64_t>> shapes = {size};
           expect_close(
-              with_gradients(shapes, [&](auto& in) { return conv2d(in[0], packed, bias); }),
+              with_gradients(shapes, [&](auto& in) { return prepared->conv2d(in[0], bias); }),
               with_gradients(shapes, [&](auto& in) {
                 return at::conv2d(in[0], kernel, bias, stride, padding);
               }));
@@ -89,4 +91,4 @@ TEST_F(OneDnn, ConvolutionsHaveTheGradientOfTheirInput) {
 }
 
 }  // namespace
-}  // namespace ringlet::nn::onednn
+}  // namespace ringlet::nn

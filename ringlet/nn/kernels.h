@@ -1,0 +1,74 @@
+// What computes a network's products on which device and in which type: a table of kernel sets, so
+// that layers and adapters contain mathematics alone.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+#include "ringlet/nn/conv2d_options.h"
+
+namespace ringlet::nn {
+
+class KernelSet;
+
+/// A frozen convolution kernel as its kernel set keeps it, in a layout of the set's choice.
+class PreparedConv2d {
+ public:
+  explicit PreparedConv2d(const KernelSet& kernels) : kernels_(kernels) {}
+  virtual ~PreparedConv2d() = default;
+
+  /// Cross-correlation of x [B, in, h, w], for which kernels_for is the set that prepared it, with
+  /// this kernel; `bias` may be undefined. Only x gets a gradient, and nothing of x is kept for it.
+  virtual at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const = 0;
+
+  /// The set that it is for.
+  const KernelSet& kernels() const { return kernels_; }
+
+ private:
+  const KernelSet& kernels_;
+};
+
+/// The operations of one device and type. This class is LibTorch's set, for any of them; another
+/// set derives from it and overrides what it has better kernels for (nn/onednn.cpp).
+class KernelSet {
+ public:
+  virtual ~KernelSet() = default;
+
+  /// For logs and tests: "libtorch", "onednn".
+  virtual std::string_view name() const;
+
+  /// x [..., in] W [out, in]^T + b; `bias` may be undefined. For the backward pass of a frozen
+  /// weight nothing but the weight is kept.
+  virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias) const;
+
+  /// a b^T of matrices [rows, width] and [columns, width], where no gradient is recorded.
+  virtual at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) const;
+
+  /// sum [rows, columns] += s a b^T with a [rows, width] and b [columns, width], where no gradient
+  /// is recorded.
+  virtual void add_product(at::Tensor& sum, double s, const at::Tensor& a,
+                           const at::Tensor& b) const;
+
+  /// Cross-correlation of x [B, in, h, w] with a kernel [out, in, k, k]; `bias` may be undefined.
+  /// For the backward pass of a frozen weight nothing but the weight is kept.
+  virtual at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            Conv2dOptions options) const;
+
+  /// Lays a frozen kernel out, `for_training` with its backward pass in view. `weight` may be
+  /// narrower than the set's type. Null where the set has nothing better than conv2d above.
+  virtual std::shared_ptr<const PreparedConv2d> prepare_conv2d(const at::Tensor& weight,
+                                                               Conv2dOptions options,
+                                                               bool for_training) const;
+};
+
+/// The set for tensors on this device and of this type: the first row of the table that has them,
+/// else LibTorch's. Depends on nothing else, so results stay reproducible.
+const KernelSet& kernels_for(c10::Device device, at::ScalarType type);
+inline const KernelSet& kernels_for(const at::Tensor& x) {
+  return kernels_for(x.device(), x.scalar_type());
+}
+
+}  // namespace ringlet::nn

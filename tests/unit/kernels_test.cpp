@@ -1,0 +1,169 @@
+#include "ringlet/nn/kernels.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "ringlet/nn/onednn.h"
+#include "tests/golden/formula.h"
+
+namespace ringlet::nn {
+namespace {
+
+using golden::uniform;
+
+/// Bytes of tensors on the CPU that came and have not gone since the start of this counter.
+class LiveBytes final : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void* /*where*/, std::int64_t bytes, std::size_t /*allocated*/,
+                         std::size_t /*reserved*/, c10::Device /*device*/) override {
+    now += bytes;
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  std::int64_t now = 0;
+};
+
+/// What stays in memory of `operation` for its backward pass, besides its result.
+template <class Operation>
+std::int64_t kept_bytes(const Operation& operation) {
+  const auto counter = std::make_shared<LiveBytes>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
+  const at::Tensor y = operation();
+  EXPECT_TRUE(y.requires_grad());
+  return counter->now - static_cast<std::int64_t>(y.nbytes());
+}
+
+/// Every set that there is for the CPU, with a type that it takes.
+std::vector<std::pair<const KernelSet*, at::ScalarType>> cpu_sets() {
+  std::vector<std::pair<const KernelSet*, at::ScalarType>> sets;
+  for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
+    sets.emplace_back(&kernels_for(at::kCPU, type), type);
+  static const KernelSet libtorch;
+  sets.emplace_back(&libtorch, at::kFloat);
+  return sets;
+}
+
+TEST(Kernels, TheTableHasOneDnnForFp32OnTheCpuAndLibTorchForAllElse) {
+  const KernelSet* const onednn = onednn_kernels();
+  EXPECT_EQ(kernels_for(at::kCPU, at::kFloat).name(), onednn != nullptr ? "onednn" : "libtorch");
+  for (const at::ScalarType type : {at::kDouble, at::kHalf, at::kBFloat16})
+    EXPECT_EQ(kernels_for(at::kCPU, type).name(), "libtorch");
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    EXPECT_EQ(kernels_for(c10::Device(at::kCUDA, 0), type).name(), "libtorch");
+  const at::Tensor x = at::zeros({1}, at::kDouble);
+  EXPECT_EQ(&kernels_for(x), &kernels_for(at::kCPU, at::kDouble));
+}
+
+TEST(Kernels, SetsComputeProductsAndSums) {
+  for (const auto& [kernels, type] : cpu_sets()) {
+    // Below and above the sizes from which a set takes other kernels.
+    for (const std::int64_t width : {3, 24})
+      for (const std::int64_t rows : {5, 4096}) {
+        const at::Tensor a = uniform("a", {rows, width}).to(type);
+        const at::Tensor b = uniform("b", {64, width}).to(type);
+        const at::Tensor sum = uniform("sum", {rows, 64}).to(type);
+        const at::Tensor wide = at::mm(a.to(at::kDouble), b.to(at::kDouble).t());
+        const double allowed = type == at::kHalf ? 1e-2 : type == at::kBFloat16 ? 5e-2 : 1e-5;
+        const auto close = [&](const at::Tensor& made, const at::Tensor& right) {
+          return at::allclose(made.to(at::kDouble), right, allowed, allowed);
+        };
+        EXPECT_TRUE(close(kernels->matrix_product(a, b), wide)) << kernels->name() << type;
+        EXPECT_TRUE(close(kernels->linear(a, b, {}), wide)) << kernels->name() << type;
+        at::Tensor changed = sum.clone();
+        kernels->add_product(changed, 0.5, a, b);
+        EXPECT_TRUE(close(changed, sum.to(at::kDouble) + 0.5 * wide)) << kernels->name() << type;
+      }
+  }
+}
+
+// LibTorch's own convolution keeps its input whether or not the kernel learns.
+TEST(Kernels, FrozenLayersKeepNothingOfTheirInput) {
+  for (const auto& [kernels, type] : cpu_sets())
+    for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast})
+      for (const std::int64_t stride : {1, 2}) {
+        const Conv2dOptions options = {.stride = stride, .padding = 1};
+        const at::Tensor kernel = uniform("k", {6, 8, 3, 3}).to(type);
+        const at::Tensor bias = uniform("b", {6}).to(type), matrix = kernel.flatten(1);
+        const auto prepared = kernels->prepare_conv2d(kernel, options, /*for_training=*/true);
+        at::Tensor x = uniform("x", {4, 8, 16, 16}).to(type).contiguous(format);
+        at::Tensor rows = uniform("r", {64, 72}).to(type);
+        x.set_requires_grad(true), rows.set_requires_grad(true);
+        const auto users = x.storage().use_count();
+        at::Tensor y;
+        const auto keep = [&](const at::Tensor& made) { return y = made; };
+        const auto what = std::string(kernels->name()) + " " + c10::toString(type);
+        // No copy of x, and no hold on x itself.
+        EXPECT_EQ(kept_bytes([&] { return keep(kernels->conv2d(x, kernel, bias, options)); }), 0)
+            << what;
+        EXPECT_EQ(x.storage().use_count(), users) << what;
+        if (prepared) {
+          EXPECT_EQ(kept_bytes([&] { return keep(prepared->conv2d(x, bias)); }), 0) << what;
+          EXPECT_EQ(x.storage().use_count(), users) << what;
+        }
+        const auto row_users = rows.storage().use_count();
+        EXPECT_EQ(kept_bytes([&] { return keep(kernels->linear(rows, matrix, bias)); }), 0) << what;
+        EXPECT_EQ(rows.storage().use_count(), row_users) << what;
+      }
+}
+
+TEST(Kernels, AFrozenConvolutionHasLibTorchsNumbers) {
+  const auto gradients_of = [](const at::Tensor& x, const auto& operation) {
+    const at::Tensor leaf = x.detach().requires_grad_(true);
+    const at::Tensor y = operation(leaf);
+    const at::Tensor dy = uniform("dy", y.sizes().vec()).to(y.scalar_type());
+    const auto dx = torch::autograd::grad({y}, {leaf}, {dy});
+    return std::pair(y.detach(), dx.front());
+  };
+  for (const auto& [kernels, type] : cpu_sets())
+    for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast})
+      for (const std::int64_t stride : {1, 2}) {
+        const at::Tensor kernel = uniform("k", {6, 8, 3, 3}).to(type);
+        const at::Tensor bias = uniform("b", {6}).to(type);
+        const at::Tensor x = uniform("x", {2, 8, 9, 10}).to(type).contiguous(format);
+        for (const at::Tensor& b : {bias, at::Tensor()}) {
+          const auto ours = gradients_of(x, [&](const at::Tensor& leaf) {
+            return kernels->conv2d(leaf, kernel, b, {.stride = stride, .padding = 1});
+          });
+          const auto theirs = gradients_of(
+              x, [&](const at::Tensor& leaf) { return at::conv2d(leaf, kernel, b, stride, 1); });
+          EXPECT_TRUE(at::equal(ours.first, theirs.first)) << kernels->name() << type;
+          EXPECT_TRUE(at::equal(ours.second, theirs.second)) << kernels->name() << type;
+          EXPECT_EQ(ours.first.strides(), theirs.first.strides());
+          EXPECT_EQ(ours.second.strides(), theirs.second.strides());
+        }
+      }
+}
+
+TEST(Kernels, AKernelOrABiasThatLearnsGetsItsGradient) {
+  for (const auto& [kernels, type] : cpu_sets()) {
+    const at::Tensor x = uniform("x", {2, 8, 9, 10}).to(type).requires_grad_(true);
+    const at::Tensor kernel = uniform("k", {6, 8, 3, 3}).to(type).requires_grad_(true);
+    const at::Tensor bias = uniform("b", {6}).to(type).requires_grad_(true);
+    kernels->conv2d(x, kernel.detach(), bias, {}).sum().backward();
+    EXPECT_TRUE(bias.grad().defined() && x.grad().defined()) << kernels->name() << type;
+    kernels->conv2d(x, kernel, {}, {}).sum().backward();
+    EXPECT_TRUE(kernel.grad().defined()) << kernels->name() << type;
+  }
+}
+
+TEST(Kernels, AFrozenConvolutionHasGradientsOfGradients) {
+  const at::Tensor kernel = uniform("k", {6, 8, 3, 3}).to(at::kDouble);
+  const auto twice = [&](const auto& operation) {
+    const at::Tensor x = uniform("x", {2, 8, 5, 4}).to(at::kDouble).requires_grad_(true);
+    const at::Tensor y = operation(x);
+    const auto dx = torch::autograd::grad({y.pow(3).sum()}, {x}, {}, /*retain_graph=*/true,
+                                          /*create_graph=*/true);
+    return torch::autograd::grad({dx.front().pow(2).sum()}, {x}).front();
+  };
+  const at::Tensor ours = twice([&](const at::Tensor& x) {
+    return kernels_for(x).conv2d(x, kernel, {}, {.stride = 1, .padding = 1});
+  });
+  const at::Tensor theirs =
+      twice([&](const at::Tensor& x) { return at::conv2d(x, kernel, {}, 1, 1); });
+  EXPECT_TRUE(at::equal(ours, theirs));
+}
+
+}  // namespace
+}  // namespace ringlet::nn
