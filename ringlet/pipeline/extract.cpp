@@ -206,7 +206,7 @@ ModelDifference difference_of(const ExtractSource& source) {
   const bool other = base_file != nullptr;
   if (other != (tuned_file != nullptr))
     throw Error(ErrorCode::mismatch, source.tuned.string(),
-                other ? "is not a file like the base" : "is no model, but the base is",
+                other ? "is not a file like the base" : "is not a model, but the base is",
                 "give two models, or two .safetensors files with the same tensors");
   OpenedModel base = other ? open_tensors(base_file, source.component)
                            : open_model(source.base, source.files, true);
@@ -295,7 +295,7 @@ std::vector<adapt::Method> methods_for_error(const ModelDifference& difference,
                     !method.parts.front().yes("tucker");
   if (!lora)
     throw Error(ErrorCode::invalid_argument, Field("max_error"),
-                "chooses ranks of lora alone, not of " + adapt::method_text(method),
+                "chooses ranks for lora only, not for " + adapt::method_text(method),
                 "give `method=lora`, or a size in the method, or `budget`");
   std::vector<adapt::Method> methods;
   for (const LayerDifference& layer : difference.layers) {

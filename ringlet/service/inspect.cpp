@@ -30,7 +30,7 @@ std::shared_ptr<const tokenizers::Tokenizer> open_tokenizer(const fs::path& path
     return tokenizers::open_tokenizer(pipeline::single_file_tokenizer(path, given));
   if (!given.empty())
     throw Error(ErrorCode::invalid_argument, Field("tokenizer"),
-                path.string() + " is a folder, which has a tokenizer of its own",
+                path.string() + " is a folder, which has its own tokenizer",
                 "leave it out; it is for single-file checkpoints");
   const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json") ||
                       fs::exists(path / "vocab.txt");

@@ -18,7 +18,7 @@ namespace ringlet::service {
 /// Pictures and tensors are named by their files. The fields' names are those of the JSON, and with
 /// dashes those of the command line.
 struct PictureRequest {
-  std::vector<std::string> prompts;            ///< "prompt" in JSON: a text, or a list of texts
+  std::vector<std::string> prompts;            ///< "prompt" in JSON: a string, or a list of strings
   std::optional<std::string> negative_prompt;  ///< none is not the same as "" for SDXL
   std::int64_t images = 1;                     ///< per prompt, in [1, 10000]
   std::int64_t batch_size = 1;        ///< computed at a time, in [1, 1024]; changes no picture

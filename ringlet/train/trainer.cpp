@@ -109,7 +109,8 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
                 "the run was started with other settings: " + join(changed, "; "),
                 "repeat them, or start a new run in another folder");
   if (!unknown.empty())
-    log(LogLevel::warning, where + ": does not say whether these are as before: " + join(unknown));
+    log(LogLevel::warning,
+        where + ": does not record whether these are unchanged: " + join(unknown));
 }
 
 std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,

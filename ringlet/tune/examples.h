@@ -42,8 +42,8 @@ Split<Example> read_split(const TaskOptions& options, const Read& read) {
   }
   if (split.train.empty() || split.held_out.empty())
     throw Error(ErrorCode::invalid_argument, options.data.string(),
-                "there are too few examples to learn from and to measure on",
-                "give ten at least, or `eval_data`");
+                "there are too few examples to train and to evaluate on",
+                "give at least ten, or `eval_data`");
   return split;
 }
 

@@ -352,7 +352,7 @@ const std::vector<WrongInput> kWrong = {
     {"MaxErrorOfATransform",
      extraction({"--method", "oft", "--max-error", "0.1", "--targets", "all"}),
      2,
-     {"--max-error", "lora alone"},
+     {"--max-error", "lora only"},
      changed_model},
     {"AnotherKindOfModel",
      extraction({}),

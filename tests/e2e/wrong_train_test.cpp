@@ -53,7 +53,7 @@ const std::vector<WrongInput> kTrainCommandLine = {
      run({"--model", "@/model", "--init", "@/model"}),
      2,
      {"give either --model or --init"}},
-    {"WordsWithoutQuotes", run({"sks", "dog"}), 2, {"\"sks\"", "into quotes"}},
+    {"WordsWithoutQuotes", run({"sks", "dog"}), 2, {"\"sks\"", "in quotes"}},
 };
 
 const std::vector<WrongInput> kPictures = {
@@ -61,7 +61,7 @@ const std::vector<WrongInput> kPictures = {
     {"FolderIsAFile",
      run({"--instance-images", "@/a.png"}),
      3,
-     {"a.png", "no folder"},
+     {"a.png", "not a folder"},
      [](const fs::path& folder) { write_text(folder / "a.png", "x"); }},
     {"FolderEmpty",
      run({}),
@@ -236,7 +236,7 @@ const std::vector<WrongInput> kTrainFolders = {
     {"CheckpointIsNone",
      run({"--out", "@/earlier", "--resume"}),
      5,
-     {"step-00000007.safetensors", "no training checkpoint"},
+     {"step-00000007.safetensors", "not a training checkpoint"},
      [](const fs::path& folder) {
        make_pictures(folder);
        fs::create_directories(folder / "earlier/checkpoints");

@@ -102,7 +102,7 @@ TEST_P(AdapterGolden, DoesWhatItsLibraryDoes) {
   const Case& one = GetParam();
   const Network network(one.layers);
   if (is_refused(one)) {
-    expect_error(ErrorCode::unsupported, "is not known here",
+    expect_error(ErrorCode::unsupported, "is unsupported",
                  [&] { read_adapter(folder() / one.file, network.components()); });
     return;
   }

@@ -270,7 +270,7 @@ TEST(Resume, ParametersThatDoNotFitAreRefused) {
   more.tensors["average.u"] = at::ones({1});
   save_state(folder / "changed.safetensors", more);
   expect_refused(folder / "changed.safetensors", ToyRun(), ErrorCode::mismatch,
-                 {"\"average.u\" has no place here"});
+                 {"\"average.u\" does not belong here"});
   TrainState shape = good;
   shape.tensors["parameter.v"] = at::ones({4, 3});
   save_state(folder / "changed.safetensors", shape);

@@ -284,7 +284,7 @@ TEST_F(TuneTest, PicturesAreClassifiedByBothKindsOfNetwork) {
                       .item<bool>());
     }
   }
-  expect_error(ErrorCode::not_found, "a folder per class",
+  expect_error(ErrorCode::not_found, "one folder of pictures per class",
                [&] { Tune refused(options("image-classification", "net", "other")); });
   for (const auto& label : fs::directory_iterator(folder_ / "pictures"))
     fs::resize_file(label.path() / "3.png", 60);
@@ -402,7 +402,7 @@ TEST_F(TuneTest, SaysWhatIsWrong) {
   text("texts.jsonl", "{\"text\": \"a\"}\n");
   expect_error(ErrorCode::bad_format, "texts.jsonl:1", [&] { Tune refused(o); });
   text("texts.jsonl", "[1]\n");
-  expect_error(ErrorCode::bad_format, "no JSON object", [&] { Tune refused(o); });
+  expect_error(ErrorCode::bad_format, "not a JSON object", [&] { Tune refused(o); });
   sections(3);
   expect_error(ErrorCode::invalid_argument, "too few examples", [&] { Tune refused(o); });
   sections(20);

@@ -433,13 +433,13 @@ class Fitter {
 void check(const at::Tensor& w0, const at::Tensor& wanted) {
   if (w0.sizes() != wanted.sizes())
     throw Error(ErrorCode::mismatch, "fit",
-                "the wanted weight has shape " + c10::str(wanted.sizes()) + " instead of " +
+                "the target weight has shape " + c10::str(wanted.sizes()) + " instead of " +
                     c10::str(w0.sizes()));
   for (const at::Tensor& weight : {w0, wanted})
     if (!at::isfinite(weight.to(at::kFloat)).all().item<bool>())
       throw Error(ErrorCode::non_finite, "fit", "a weight holds NaN or infinite values");
   if (at::equal(w0.to(at::kFloat), wanted.to(w0.device(), at::kFloat)))
-    throw Error(ErrorCode::invalid_argument, "fit", "the wanted weight is the layer's own",
+    throw Error(ErrorCode::invalid_argument, "fit", "the target weight equals the layer's weight",
                 "there is nothing to fit");
 }
 

@@ -304,7 +304,7 @@ BudgetPlan fit_budget(const Method& wanted, std::int64_t budget, std::span<const
     }
     if (!search.grows())
       log(LogLevel::info,
-          "`budget`: " + method_text(*method) + " stays as it is; it has no size to choose");
+          "`budget`: " + method_text(*method) + " is unchanged; it has no size to choose");
     BudgetPlan plan{std::move(*method), 0, search.rows()};
     plan.parameters = search.count(plan.method);
     for (BudgetRow& row : plan.rows)
