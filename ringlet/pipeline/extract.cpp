@@ -195,7 +195,7 @@ ModelDifference select_layers(const ExtractSource& source, const adapt::TargetOp
   return difference;
 }
 
-/// The weights of a network that is no text-to-image model, or null.
+/// The weights of a network that is not a text-to-image model, or null.
 std::shared_ptr<const nn::FileStore> open_other(const fs::path& path) {
   auto file = open_network_file(path);
   return file && find_family(file->files().front()) != nullptr ? nullptr : file;

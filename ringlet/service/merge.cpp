@@ -97,7 +97,7 @@ void copy_other_files(const fs::path& from, const fs::path& to) {
   }
 }
 
-/// Into the weights of a network that is no text-to-image model. A folder becomes a folder, with
+/// Into the weights of a network that is not a text-to-image model. A folder becomes a folder, with
 /// its other files.
 void merge_other(const MergeRequest& r, const nn::FileStore& weights,
                  const LoadedAdapters& adapters) {

@@ -79,7 +79,7 @@ class Trainer {
   /// Throws as with_rate_factors, and Error(invalid_argument) for ranks that make no sense.
   Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options);
 
-  /// Goes on from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
+  /// Resumes from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
   /// the checkpoint's ("steps" may grow), or names a tensor that does not fit; nothing is changed.
   void resume(const std::filesystem::path& checkpoint);
 
