@@ -119,10 +119,10 @@ bool TrainProgress::stage(const std::string& name, std::size_t total) {
   return !interrupted();
 }
 
-bool TrainProgress::step(const train::StepReport& report) {
+bool TrainProgress::step(const train::StepResult& result) {
   if (stage_ != "training") bar_.emplace("training", left_, silent_);
   stage_ = "training";
-  loss_ = report.step == 1 || loss_ == 0.0 ? report.loss : 0.95 * loss_ + 0.05 * report.loss;
+  loss_ = result.step == 1 || loss_ == 0.0 ? result.loss : 0.95 * loss_ + 0.05 * result.loss;
   char text[64];
   std::snprintf(text, sizeof text, "loss %.4f  ", loss_);
   bar_->advance(text + ("peak memory " + human_bytes(peak_resident_bytes())));

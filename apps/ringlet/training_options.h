@@ -60,7 +60,7 @@ class TrainProgress {
       : silent_(silent), left_(static_cast<std::size_t>(steps_left)) {}
 
   bool stage(const std::string& name, std::size_t total);
-  bool step(const train::StepReport& report);
+  bool step(const train::StepResult& result);
 
  private:
   bool silent_;

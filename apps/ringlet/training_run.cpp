@@ -90,7 +90,7 @@ void train_to_the_end(train::Run& run, bool silent) {
   observer.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
     return progress.stage(stage, total);
   };
-  observer.step = [&](const train::StepReport& report) { return progress.step(report); };
+  observer.step = [&](const train::StepResult& result) { return progress.step(result); };
   if (!run.run(observer))
     throw Error(ErrorCode::cancelled, "training", "stopped",
                 "a checkpoint was written; run the same command with --resume to continue");

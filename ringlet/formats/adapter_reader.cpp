@@ -73,7 +73,7 @@ class ForeignReader {
       throw Error(ErrorCode::not_found, (file.parent_path() / kPeftConfig).string(),
                   "is missing, and with it the scale of this PEFT adapter",
                   "keep " + std::string(kPeftConfig) + " beside " + kPeftWeights);
-    report_.dialect = tensors.dialect();
+    summary_.dialect = tensors.dialect();
     storage_ = common_type(tensors);
     for (const auto& [key, value] : opened->metadata())
       if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);
@@ -99,13 +99,13 @@ class ForeignReader {
     fill(set);
     adapt::check_transforms(set, path.string());
     set.set_trainable(false);
-    for (const auto& entry : set.entries()) ++report_.methods[entry.adapter->spec()];
-    if (!norms_.empty()) report_.methods["differences of norms"] = static_cast<int>(norms_.size());
-    report_.decisions.assign(decisions_.begin(), decisions_.end());
+    for (const auto& entry : set.entries()) ++summary_.methods[entry.adapter->spec()];
+    if (!norms_.empty()) summary_.methods["differences of norms"] = static_cast<int>(norms_.size());
+    summary_.decisions.assign(decisions_.begin(), decisions_.end());
     adapt::AdapterFileInfo info;
     info.extra = std::move(metadata_);
     info.storage = storage_;
-    return {std::move(set), std::move(info), std::move(report_), std::move(file_names_)};
+    return {std::move(set), std::move(info), std::move(summary_), std::move(file_names_)};
   }
 
  private:
@@ -327,7 +327,7 @@ class ForeignReader {
   UnreadTensors unread_;
   io::Metadata metadata_;
   at::ScalarType storage_ = at::kFloat;
-  AdapterReport report_;
+  AdapterSummary summary_;
 };
 
 PeftConfig read_config(const fs::path& folder) {
@@ -338,9 +338,9 @@ PeftConfig read_config(const fs::path& folder) {
 ReadAdapter read_own(const fs::path& path, const adapt::Components& components,
                      const std::string& expected_base_hash) {
   adapt::LoadedAdapter loaded = adapt::load_adapter(path, components, expected_base_hash);
-  AdapterReport report{"ringlet", {}, {}};
-  for (const auto& entry : loaded.set.entries()) ++report.methods[entry.adapter->spec()];
-  return {std::move(loaded.set), std::move(loaded.info), std::move(report), {}};
+  AdapterSummary summary{"ringlet", {}, {}};
+  for (const auto& entry : loaded.set.entries()) ++summary.methods[entry.adapter->spec()];
+  return {std::move(loaded.set), std::move(loaded.info), std::move(summary), {}};
 }
 
 ReadAdapter read_folder(const fs::path& folder, ForeignReader& reader,

@@ -105,7 +105,7 @@ void add_schedule(Json& out, const Json& scheduler, const std::string& where,
     out["sampler"] = sampler.name();
     out["schedule"] = process->description(sampler.entry->grid);
   } catch (const Error& error) {
-    out["notes"].push_back(std::string("pictures cannot be made with it: ") + error.what());
+    out["notes"].push_back(std::string("it cannot generate pictures: ") + error.what());
   }
 }
 

@@ -62,13 +62,13 @@ using LayerObserver = std::function<bool(const std::string& layer)>;
 struct LayerFit {
   std::string name, method;
   double change = 0.0;  ///< |W* - W0| / |W0|
-  adapt::FitReport report;
+  adapt::FitResult result;
 };
 
 struct Extraction {
   adapt::AdapterSet set;
   std::vector<LayerFit> layers;  ///< in the set's order
-  adapt::FitReport total;        ///< error over all layers together, sums of the rest
+  adapt::FitResult total;        ///< error over all layers together, sums of the rest
 };
 
 /// Fits an adapter to every layer of the difference; `methods` has one for each of its layers.
@@ -95,7 +95,7 @@ struct ComparedFit {
   std::string curve;   ///< the method as it was asked for
   std::string method;  ///< with the sizes that the budget has bought
   std::int64_t budget = 0;
-  adapt::FitReport total;
+  adapt::FitResult total;
   std::size_t converged = 0, layers = 0;
 };
 

@@ -16,9 +16,9 @@ Json describe_adapter(const fs::path& adapter, const fs::path& model,
     const formats::ReadAdapter read =
         formats::read_adapter(adapter, opened.components(), opened.hash);
     return {{"path", adapter.string()},
-            {"dialect", read.report.dialect},
-            {"methods", read.report.methods},
-            {"decisions", read.report.decisions},
+            {"dialect", read.summary.dialect},
+            {"methods", read.summary.methods},
+            {"decisions", read.summary.decisions},
             {"layers", read.set.entries().size()},
             {"parameters", read.set.parameter_count()}};
   });

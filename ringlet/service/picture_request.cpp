@@ -24,7 +24,8 @@ void check_control(const PictureRequest& r) {
                 "`control`, `control_strength` and `controlnet` need it");
   if (!r.control.empty() && r.control != "canny" && r.control != "segmentation")
     throw Error(ErrorCode::invalid_argument, Field("control"),
-                "\"" + r.control + "\" cannot be made from a picture", "use canny or segmentation");
+                "\"" + r.control + "\" cannot be computed from a picture",
+                "use canny or segmentation");
 }
 
 /// Reads an option's value from a field of its name.

@@ -34,10 +34,10 @@ adapt::Method method_for_budget(const AdapterTrainingOptions& options,
     throw Error(ErrorCode::invalid_argument, Field("method"),
                 learning_text(options.learning) + " has no adapters", "name a method");
   if (options.budget.empty()) return *method;
-  adapt::BudgetPlan plan = adapt::fit_budget(*method, adapt::parse_budget(options.budget), targets,
-                                             factor_table(options));
-  rows = std::move(plan.rows);
-  return std::move(plan.method);
+  adapt::BudgetedMethod budgeted = adapt::fit_budget(*method, adapt::parse_budget(options.budget),
+                                                     targets, factor_table(options));
+  rows = std::move(budgeted.rows);
+  return std::move(budgeted.method);
 }
 
 adapt::AdapterSet build(const adapt::Method& method, const AdapterTrainingOptions& options,

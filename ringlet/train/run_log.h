@@ -21,7 +21,7 @@ class RunLog {
   /// `writes` (see DataParallel::writes) they are another rank's: nothing is made or written here.
   RunLog(const std::filesystem::path& folder, std::int64_t first_step, bool writes = true);
 
-  void add(const StepReport& step);
+  void add(const StepResult& step);
 
   /// To the disk: before a checkpoint that counts the steps so far as done.
   void flush();

@@ -55,7 +55,7 @@ TEST_F(TrainingErrors, LeaveTheTrainerAsErrors) {
     Trainer observer_fails(parameters, [&](std::int64_t) { return parameters[0].value.sum(); },
                            {.steps = 2});
     expect_error(foreign.code, "", [&] {
-      observer_fails.run([&](const StepReport&) {
+      observer_fails.run([&](const StepResult&) {
         foreign.raise();
         return true;
       });
@@ -116,7 +116,7 @@ TEST_F(TrainingErrors, LeaveAFineTuningAsErrors) {
     expect_error(foreign.code, "", [&] { tuning.run({.progress = fails, .step = {}}); });
     FineTune stepping(o);
     expect_error(foreign.code, "", [&] {
-      stepping.run({.progress = {}, .step = [&](const StepReport&) {
+      stepping.run({.progress = {}, .step = [&](const StepResult&) {
                       foreign.raise();
                       return true;
                     }});
@@ -150,7 +150,7 @@ TEST_F(TrainingErrors, LeaveATuningAsErrors) {
     SCOPED_TRACE(foreign.name);
     tune::Tune tuning(tiny_tuning(folder_.path(), "tuned" + std::to_string(++number)));
     expect_error(foreign.code, "", [&] {
-      tuning.run([&](const StepReport&) {
+      tuning.run([&](const StepResult&) {
         foreign.raise();
         return true;
       });

@@ -125,7 +125,7 @@ TEST(ClipTokenizer, WordsOfItsOwnAreFoundInsideOthersToo) {
   EXPECT_EQ(places[1].begin, 27u);
   EXPECT_TRUE(tokenizer().own_words("a cat").empty());
   EXPECT_EQ(with->ids("a dog"), tokenizer().ids("a dog"));
-  expect_error(ErrorCode::invalid_argument, "is already a word of the tokenizer",
+  expect_error(ErrorCode::invalid_argument, "is already in the tokenizer's vocabulary",
                [&] { with->with_word("CAT", {id + 3}); });
 }
 

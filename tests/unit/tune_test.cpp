@@ -128,7 +128,7 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
   ASSERT_TRUE(Tune(whole).run());
   TuneOptions parts = whole;
   parts.out = folder_ / "parts";
-  EXPECT_FALSE(Tune(parts).run([](const train::StepReport& s) { return s.step < 3; }));
+  EXPECT_FALSE(Tune(parts).run([](const train::StepResult& s) { return s.step < 3; }));
   parts.resume = true;
   Tune again(parts);
   EXPECT_EQ(again.plan().first_step, 3);
@@ -151,7 +151,7 @@ TEST_F(TuneTest, AResumedRunFindsItsExamplesUnchanged) {
   sections(10, "eval.jsonl");
   TuneOptions o = options("text-classification", "texts.jsonl");
   o.examples.eval_data = folder_ / "eval.jsonl";
-  EXPECT_FALSE(Tune(o).run([](const train::StepReport& s) { return s.step < 3; }));
+  EXPECT_FALSE(Tune(o).run([](const train::StepResult& s) { return s.step < 3; }));
   o.resume = true;
   const auto expect_refusal = [&](const TuneOptions& changed, const char* words) {
     expect_error(ErrorCode::mismatch, words, [&] { Tune{changed}; });

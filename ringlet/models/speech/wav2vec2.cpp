@@ -207,8 +207,8 @@ void Wav2Vec2::check(const at::Tensor& sound, const std::vector<std::int64_t>& l
     refuse("the numbers of lengths and sounds differ");
   for (const std::int64_t length : lengths) {
     if (length > sound.size(1))
-      refuse("a sound is said to have " + std::to_string(length) + " samples of " +
-             std::to_string(sound.size(1)));
+      refuse("the length " + std::to_string(length) + " is beyond the " +
+             std::to_string(sound.size(1)) + " samples of the sounds");
     if (config_.frames(length) == 0)
       refuse("a sound of " + std::to_string(length) + " samples is too short",
              "the network needs some hundred samples");
