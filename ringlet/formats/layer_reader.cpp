@@ -42,7 +42,8 @@ adapt::PartSpec LayerReader::part(const std::string& name, adapt::Options option
   try {
     return adapt::make_part(name, std::move(options));
   } catch (const Error& error) {
-    throw Error(ErrorCode::unsupported, file_.prefix, "has invalid options: " + error.message(),
+    throw Error(ErrorCode::unsupported, file_.prefix,
+                "has options that cannot be used: " + error.message(),
                 "the adapter is damaged, or of an unsupported kind");
   }
 }

@@ -372,7 +372,7 @@ const std::vector<WrongInput> kWrong = {
     {"AModelAndAFile",
      files("@/model", "@/a.safetensors"),
      6,
-     {"a.safetensors", "is no model"},
+     {"a.safetensors", "is not a model"},
      change_shape},
     {"NotFinite",
      files("@/a.safetensors", "@/b.safetensors"),

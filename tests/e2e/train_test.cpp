@@ -180,7 +180,7 @@ TEST_F(Train, ADryRunSaysWhatIsNotUsed) {
                       "is skipped: a-masklabel.png", "only the first is used: b.TXT",
                       " tokens, the model reads ", "2 of 3 used, 0 to make",
                       "class pictures: 1 caption file is not used: a.txt", "3 of "});
-  for (const char* words : {"too long", "not read", "b.TXT: "})
+  for (const char* words : {"too long", "unsupported types", "b.TXT: "})
     EXPECT_EQ(text.find(words), text.rfind(words)) << text;
   Arguments json = more;
   json.emplace_back("--json");

@@ -139,7 +139,7 @@ TEST_F(ControlTraining, ControlTensorsOfAFileAreChecked) {
       [](auto& tensors, auto&) {
         std::erase_if(tensors, [](const auto& one) { return one.first.starts_with("control."); });
       },
-      "does not hold");
+      "does not contain");
 }
 
 TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
