@@ -246,7 +246,7 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
                 "its pictures are in no subject's folder, those of " + reference.string() + " are",
                 "put them into a folder of the subject's name");
   need_partners(made, wanted, reference, "there are no real pictures of the subject");
-  need_partners(wanted, made, generated, "nothing was generated of the subject");
+  need_partners(wanted, made, generated, "there are no generated pictures of the subject");
   for (const std::string& subject : made) add(subject, generated / subject, reference / subject);
   return {std::move(pictures), std::move(real)};
 }

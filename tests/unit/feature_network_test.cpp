@@ -250,7 +250,7 @@ TEST_F(SubjectEvaluation, MeansOverSubjectsAreEvenly) {
   });
   fs::remove(folder_ / "made/horse");
   fs::remove_all(folder_ / "made/cat");
-  expect_error(ErrorCode::mismatch, "without a generated picture",
+  expect_error(ErrorCode::mismatch, "no generated pictures",
                [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
   expect_error(ErrorCode::mismatch, "no pictures of the class", [&, real = real] {
     prior_preservation({"DINO", vit}, folder_ / "made", real);
