@@ -92,9 +92,9 @@ def start_rows(python, rounds):
             times[name].append(seconds_of(*command))
     bare = statistics.median(times.pop("bare"))
     for name, values in times.items():
-        yield f"`{name}` beside loading libtorch_cpu, seconds", statistics.median(values), bare
+        yield f"`{name}` compared with loading libtorch_cpu, seconds", statistics.median(values), bare
     imports = [seconds_of(python, "-c", "import diffusers; diffusers.StableDiffusionPipeline") for _ in range(rounds)]
-    yield "`ringlet --help` beside the peer's import, seconds", statistics.median(times["ringlet --help"]), \
+    yield "`ringlet --help` compared with the import of diffusers, seconds", statistics.median(times["ringlet --help"]), \
         statistics.median(imports)
 
 

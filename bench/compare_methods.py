@@ -73,7 +73,7 @@ def main():
         return statistics.median(one["peak_mib"] for one in runs[name])
 
     own = "lora(rank=4)"
-    print("| method | parameters | seconds per step | beside lora | peak MiB | beside lora |")
+    print("| method | parameters | seconds per step | relative to lora | peak MiB | relative to lora |")
     print("|---|---|---|---|---|---|")
     for name in runs:
         print(f"| {name} | {runs[name][0]['parameters']:,} | {seconds(name):.2f} | {seconds(name) / seconds(own):.2f} "

@@ -5,7 +5,7 @@
 
 A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all 128 attention projections,
 batch 1, fp32. The programs take turns, so that drift of a shared machine hits all of them. Prints
-medians as a Markdown table; the last column is the time beside PEFT's.
+medians as a Markdown table; the last columns are the time relative to that of PEFT and of lora.
 """
 import argparse
 import json
@@ -41,7 +41,7 @@ def main():
     def seconds(name):
         return statistics.median(s for one in runs[name] for s in one["seconds"])
 
-    print("| method | parameters | seconds per step | peak MiB | beside PEFT | beside ringlet's lora |")
+    print("| method | parameters | seconds per step | peak MiB | relative to PEFT | relative to lora |")
     print("|---|---|---|---|---|---|")
     for name, measured in runs.items():
         peak = statistics.median(one["peak_mib"] for one in measured)

@@ -87,7 +87,7 @@ double measure(const std::string& text, double product) {
     adapt::FactorTable factors;
     const auto adapter = adapt::build_adapter(method, layer, factors, Random(1), "layer");
     const auto begin = Clock::now();
-    const adapt::FitReport report = adapt::fit(*adapter, layer, layer.weight() + change);
+    const adapt::FitResult report = adapt::fit(*adapter, layer, layer.weight() + change);
     seconds.push_back(seconds_since(begin));
     steps += report.steps;
     const double squared = change.square().sum().item<double>();

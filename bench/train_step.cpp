@@ -64,7 +64,7 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   options.steps = steps + 1;
   train::Trainer trainer(train::trainables(adapters), loss, options);
   std::vector<double> seconds;
-  trainer.run([&](const train::StepReport& step) {
+  trainer.run([&](const train::StepResult& step) {
     if (step.step > 1) seconds.push_back(step.seconds);
     return true;
   });

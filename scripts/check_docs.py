@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the Markdown files of the repository.
+"""Checks the words of the repository: its Markdown files, and the texts that the program shows.
 
     scripts/check_docs.py [ROOT]
 
@@ -9,6 +9,7 @@
 - No sentence of prose has more than 30 words. A code span counts as one word, and what stands in
   brackets is not counted.
 - Words that the field does not use are refused (BANNED, with what to write instead).
+- Both rules on words also hold for the string literals of ringlet/ and apps/: messages, help, pages.
 
 Exits 1 with one line per offence.
 """
@@ -33,6 +34,27 @@ BANNED = {
     r"a word of": "an option of",
     r"for granted": "needed",
     r"turned round": "rotated",
+    r"(?<!there )is no (?!longer|more)\w+": "is not a",
+    r"are no (?:text|part|model|v model)s?": "are not",
+    r"not known here": "unsupported",
+    r"types? (?:that are|of a type that is) not read": "unsupported types",
+    r"belongs? to nothing": "is not in the model",
+    r"do(?:es)? not compare(?=[.,;:)])": "is not comparable",
+    r"made otherwise": "made with other settings",
+    r"breaks off": "ends",
+    r"cannot be made": "cannot be created",
+    r"wants": "needs",
+    r"(?:is|are) said to": "name who says it",
+    r"(?:is|are) to be": "should be, will be",
+    r"take (?:it|them|the other) (?:out|away)": "remove",
+    r"go(?:es)? along": "is kept, correlates",
+    r"learns? as (?:it is|they are)": "is trained in full",
+    r"without a word": "silently",
+    r"flatters": "favours",
+    r"of so many": "of N",
+    r"asks? for what": "name it",
+    r"what it said": "its output",
+    r"which one is meant": "keep one and remove the other",
 }
 BANNED_RE = re.compile(r"\b(" + "|".join(f"(?:{word})" for word in BANNED) + r")\b", re.I)
 
@@ -143,19 +165,62 @@ def check(root, path):
         yield from check_block(*block)
 
 
+LITERAL = re.compile(r"""//[^\n]*|/\*.*?\*/|'(?:[^'\\\n]|\\.)+'|"""
+                     r"""R"(\w*)\((?P<raw>.*?)\)\1"|"(?P<text>(?:[^"\\\n]|\\.)*)\"""", re.S)
+JOINED = re.compile(r"\s*(?:\+[^;{}]{1,70}\+\s*)?", re.S)
+
+
+def messages(text):
+    """(line, message) of the string literals of a C++ source: those that follow each other, or are
+    joined by `+ value +`, are one message, with "Code" for the value."""
+    first, message, end = 0, None, 0
+    for found in LITERAL.finditer(text):
+        part = found["text"]
+        if part is None:
+            continue
+        gap = text[end:found.start()]
+        if message is not None and JOINED.fullmatch(gap):
+            message += ("Code" if gap.strip() else "") + part
+        else:
+            if message is not None:
+                yield first, message
+            first, message = text.count("\n", 0, found.start()) + 1, part
+        end = found.end()
+    if message is not None:
+        yield first, message
+
+
+def check_source(text):
+    for first, message in messages(text):
+        found = BANNED_RE.search(CODE.sub("code", message))
+        if found and " " in message and found[0].lower() != "whose":
+            word = next(text for text in BANNED if re.fullmatch(text, found[0], re.I))
+            yield first, f'"{found[0]}": write {BANNED[word]}'
+        for line in message.split("\\n"):
+            for sentence in re.split(r"(?<=[.!?:;])\s+", plain(line)):
+                count = len([word for word in sentence.split() if re.search(r"\w", word)])
+                if count > WORDS:
+                    yield first, f"a sentence of {count} words: {sentence[:70]}…"
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
-    names = subprocess.run(["git", "ls-files", "*.md"], cwd=root, check=True, text=True,
-                           stdout=subprocess.PIPE).stdout.split("\n")
-    files = [root / name for name in names if name and (root / name).exists()]
+    names = subprocess.run(["git", "ls-files", "*.md", "ringlet", "apps"], cwd=root, check=True,
+                           text=True, stdout=subprocess.PIPE).stdout.split("\n")
+    files = [root / name for name in names if name.endswith(".md") and (root / name).exists()]
     offences = 0
     for path in files:
         for number, what in sorted(check(root, path)):
             print(f"{path.relative_to(root)}:{number}: {what}")
             offences += 1
+    sources = [root / name for name in names if name.endswith((".cpp", ".h")) and (root / name).exists()]
+    for path in sources:
+        for number, what in check_source(path.read_text(encoding="utf-8")):
+            print(f"{path.relative_to(root)}:{number}: {what}")
+            offences += 1
     if offences:
         return 1
-    print(f"documents: {len(files)} files, lines, links and sentences as they should be")
+    print(f"documents: {len(files)} files and the texts of {len(sources)} sources as they should be")
     return 0
 
 

@@ -90,7 +90,7 @@ class FineTuning : public testing::Test {
   }
 
   static bool run(const FineTuneOptions& options, std::int64_t stop_after = -1) {
-    return FineTune(options).run({.progress = {}, .step = [&](const StepReport& report) {
+    return FineTune(options).run({.progress = {}, .step = [&](const StepResult& report) {
                                     return report.step != stop_after;
                                   }});
   }

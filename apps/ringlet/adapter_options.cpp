@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 double strength_in(std::string_view text, const char* option, const std::string& example) {
   const std::optional<double> strength = read_number(text);
   if (!strength)
-    throw Error(ErrorCode::invalid_argument, option, "\"" + std::string(text) + "\" is no strength",
+    throw Error(ErrorCode::invalid_argument, option,
+                "\"" + std::string(text) + "\" is not a strength",
                 "write a number, for example " + example);
   return *strength;
 }
@@ -37,8 +38,7 @@ std::pair<std::string, double> parse_block(const std::string& text) {
   constexpr const char* kExample = "unet.up_blocks.*=0.5";
   const std::size_t equals = text.rfind('=');
   if (equals == std::string::npos || equals == 0)
-    throw Error(ErrorCode::invalid_argument, "--block-strength",
-                "\"" + text + "\" lacks a strength",
+    throw Error(ErrorCode::invalid_argument, "--block-strength", "\"" + text + "\" has no strength",
                 std::string("write PATTERN=strength, for example ") + kExample);
   return {text.substr(0, equals),
           strength_in(std::string_view(text).substr(equals + 1), "--block-strength", kExample)};

@@ -12,8 +12,7 @@ void add_canny(OptionList& list, data::CannyThresholds& thresholds) {
 void check_canny(const CLI::App& app, bool finds_edges) {
   if (!finds_edges)
     refuse_given(app, {"--canny-low", "--canny-high"},
-                 "it says how canny finds edges in pictures, and none are to be found",
-                 "leave it out");
+                 "it sets how canny finds edges, but edges are not computed here", "leave it out");
 }
 
 }  // namespace ringlet::app

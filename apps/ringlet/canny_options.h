@@ -10,7 +10,7 @@ namespace ringlet::app {
 
 void add_canny(OptionList& list, data::CannyThresholds& thresholds);
 
-/// Thresholds where no edges are found would be passed over: Error(invalid_argument).
+/// Thresholds where no edges are computed would be ignored: Error(invalid_argument).
 void check_canny(const CLI::App& app, bool finds_edges);
 
 }  // namespace ringlet::app

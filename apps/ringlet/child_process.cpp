@@ -63,7 +63,7 @@ ChildResult wait_for(pid_t child, const std::string& name) {
   bool told = false;
   for (pid_t ended = 0; ended != child;) {
     ended = wait4(child, &status, WNOHANG, &usage);
-    if (ended < 0 && errno != EINTR) throw cannot("lost sight of the program", name, errno);
+    if (ended < 0 && errno != EINTR) throw cannot("lost track of the program", name, errno);
     if (interrupted() && !told) {
       kill(-child, SIGINT);  // its group: a shell may not be the one that works
       told = true;
@@ -106,12 +106,12 @@ ChildResult run_command(const std::string& command, const std::vector<std::strin
 FolderLock::FolderLock(const std::filesystem::path& file) {
   constexpr int kReadable = 0644;
   descriptor_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kReadable);
-  if (descriptor_ < 0) throw cannot("the lock cannot be made", file.string(), errno);
+  if (descriptor_ < 0) throw cannot("the lock cannot be created", file.string(), errno);
   held_ = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
   if (!held_ && errno != EWOULDBLOCK) {
     const int problem = errno;
     close(descriptor_);
-    throw cannot("the lock cannot be taken", file.string(), problem);
+    throw cannot("the lock cannot be acquired", file.string(), problem);
   }
 }
 

@@ -30,8 +30,8 @@ class FolderLock {
 };
 
 /// Runs this very program with these arguments; stdout replaces `output`, stderr is added to `log`.
-/// An interrupt of this program is passed on, once: the child is in a process group of its own, so
-/// that Ctrl-C does not reach it beside that and kill it. It holds `lock` as well and keeps it when
+/// An interrupt of this program is passed on once: the child is in its own process group, so that
+/// Ctrl-C does not also reach it directly and kill it. It holds `lock` as well and keeps it when
 /// this program is killed. Throws Error(io) when it cannot be started.
 ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
                      const std::filesystem::path& log, const FolderLock& lock);

@@ -53,7 +53,7 @@ int cmd_control(int argc, char** argv) {
   ControlMakeOptions options;
   OptionList list;
   CLI::App app(
-      "Make control signals from pictures: a signal per picture, as OUT/name.png.\nExample:\n  "
+      "Make control signals from pictures: one per picture, as OUT/name.png.\nExample:\n  "
       "ringlet control make --kind canny --images photos --out edges",
       "control make");
   list.add("kind", options.kind,
@@ -61,11 +61,11 @@ int cmd_control(int argc, char** argv) {
            "given maps, scaled and cut")
       .required();
   list.add("images", options.images, "Folder of pictures, or one").required();
-  list.add("given", options.given, "Folder with landmark files or maps, of the pictures' names");
+  list.add("given", options.given, "Folder with landmark files or maps, named like the pictures");
   list.add("out", options.out, "Folder for the signals").required();
-  list.add("size", options.size, "Cut squares of so many pixels, as training does")
+  list.add("size", options.size, "Crop to squares of N x N pixels, as training does")
       .within(Range::at_least(0))
-      .or_else("the pictures' own sizes");
+      .or_else("the pictures' sizes");
   add_canny(list, options.canny);
   options.common.add_to(list);
   if (const ParseResult done =

@@ -90,7 +90,8 @@ int cmd_convert(int argc, char** argv) {
   ConvertOptions options;
   OptionList list;
   CLI::App app(
-      "Turn an adapter into another program's file, or into another form.\nExamples:\n  ringlet "
+      "Convert an adapter to another program's file format, or to another form.\nExamples:\n  "
+      "ringlet "
       "convert --model MODEL --adapter runs/dog/adapter.safetensors --to peft --out dog-peft\n  "
       "ringlet convert --model MODEL --adapter a.safetensors --to kohya --as lora --rank 16 --out "
       "a-kohya.safetensors",
@@ -100,15 +101,15 @@ int cmd_convert(int argc, char** argv) {
   options.adapters.add_to(list);
   list.add("to", options.to, "ringlet, peft (a folder), diffusers, kohya or lycoris").required();
   list.add("out", options.out, "File, or folder for peft").required();
-  list.add(
-      "as", options.as,
-      "Another form: lora (nearest low rank, the error is printed) or diff (whole differences)");
+  list.add("as", options.as,
+           "Convert to another form: lora (nearest low-rank factors, the error is printed) or diff "
+           "(full weight differences)");
   list.add("rank", options.rank, "Rank of --as lora").within(Range::at_least(0));
   list.add("max_error", options.max_error,
            "Instead of a rank: each layer's smallest rank with at most this relative error")
       .within(Range::share());
   list.add("metadata", options.metadata,
-           "What of the training goes along: none, minimum, or full (captions, folder names)");
+           "Training metadata to keep: none, minimum, or full (captions, folder names)");
   list.add("save_precision", options.save_precision, "fp32, fp16 or bf16; default: as read");
   options.files.add_files(list);
   options.common.add_to(list);

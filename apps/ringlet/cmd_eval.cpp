@@ -20,15 +20,17 @@ struct EvalVerb {
 };
 
 constexpr std::array kEvalVerbs = {
-    EvalVerb{"control", "Do pictures follow their edges, segmentation, landmarks?",
+    EvalVerb{"control", "How well pictures follow their edges, segmentation, landmarks",
              cmd_eval_control},
-    EvalVerb{"subject", "Is it the subject, and the prompt? DINO, CLIP-I, CLIP-T, diversity",
+    EvalVerb{"subject", "Fidelity to subject and prompt: DINO, CLIP-I, CLIP-T, diversity",
              cmd_eval_subject},
-    EvalVerb{"set", "Distances of two sets of pictures: Frechet, kernel, CMMD", cmd_eval_set},
-    EvalVerb{"similarity", "Cosines of sentences by a network of sentences", cmd_eval_similarity},
+    EvalVerb{"set", "Distances between two sets of pictures: FID, KID, CMMD", cmd_eval_set},
+    EvalVerb{"similarity", "Cosine similarity of sentences by a sentence encoder",
+             cmd_eval_similarity},
     EvalVerb{"compare", "Train and measure several methods by a recipe: tables, plots, a report",
              cmd_eval_compare},
-    EvalVerb{"difference", "Two results over the same samples, pair by pair", cmd_eval_difference},
+    EvalVerb{"difference", "Compare two results over the same samples, pair by pair",
+             cmd_eval_difference},
 };
 
 void print_help() {
@@ -42,8 +44,8 @@ void print_help() {
 }  // namespace
 
 void EvalOutput::add_to(OptionList& list) {
-  list.add("result", json, "File for the numbers as JSON, with every sample's");
-  list.add("html", html, "File for a page with the table and pictures");
+  list.add("result", json, "File for the results as JSON, including every sample's");
+  list.add("html", html, "File for an HTML page with the table and pictures");
 }
 
 void EvalOutput::write(const eval::Evaluation& evaluation,
@@ -68,7 +70,7 @@ std::vector<std::pair<std::string, std::string>> pair_sheets(
     names += (names.empty() ? "" : ", ") + pairs[i].id;
   }
   if (row.empty()) return {};
-  return {{"each reference with what was generated for it: " + names,
+  return {{"each reference with the pictures generated for it: " + names,
            io::encode_png(io::image_grid(row, kColumns))}};
 }
 
@@ -103,7 +105,7 @@ int cmd_eval_difference(int argc, char** argv) {
   list.add("second", second, "Result of the second run, which is subtracted")
       .positional()
       .required();
-  list.add("html", html, "File for a page with the differences");
+  list.add("html", html, "File for an HTML page with the differences");
   common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   common.apply();

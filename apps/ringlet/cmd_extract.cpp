@@ -59,7 +59,7 @@ void add_options(OptionList& list, ExtractOptions& o) {
            "More layers, by glob over \"unet.down_blocks…\" or re:REGEX");
   list.add("exclude", o.source.targets.exclude, "Fewer layers, by glob or re:REGEX");
   list.add("component", o.source.component,
-           "What the layers of a .safetensors file that is no model belong to, such as unet");
+           "Component of the layers of a .safetensors file that is not a model, such as unet");
   list.add("steps", o.fit.steps, "Optimiser steps per layer, at most").within(Range::at_least(1));
   list.add("tolerance", o.fit.tolerance,
            "A fit has converged when 50 steps (10 of trm, 10 sweeps) lower its squared error by a "
@@ -129,17 +129,17 @@ void check(ExtractOptions& o) {
   check_output(o);
 }
 
-void print_row(const std::string& name, const std::string& change, const adapt::FitReport& report) {
+void print_row(const std::string& name, const std::string& change, const adapt::FitResult& result) {
   std::printf("  %-68s %7s %8.4f %11lld %6lld %8.2f%s\n", printable(name).c_str(), change.c_str(),
-              report.relative_error, static_cast<long long>(report.parameters),
-              static_cast<long long>(report.steps), report.seconds,
-              report.converged ? "" : "  not converged");
+              result.relative_error, static_cast<long long>(result.parameters),
+              static_cast<long long>(result.steps), result.seconds,
+              result.converged ? "" : "  not converged");
 }
 
 void print_layers(const pipeline::Extraction& found, std::size_t rows) {
   std::vector<pipeline::LayerFit> layers = found.layers;
   std::ranges::stable_sort(layers, std::ranges::greater(), [](const pipeline::LayerFit& layer) {
-    return layer.report.relative_error;
+    return layer.result.relative_error;
   });
   const std::size_t shown = rows == 0 ? layers.size() : std::min(rows, layers.size());
   std::printf("  %-68s %7s %8s %11s %6s %8s\n", "layer, worst first", "change", "error",
@@ -147,7 +147,7 @@ void print_layers(const pipeline::Extraction& found, std::size_t rows) {
   for (std::size_t i = 0; i < shown; ++i) {
     char change[16];
     std::snprintf(change, sizeof change, "%.4f", layers[i].change);
-    print_row(layers[i].name, change, layers[i].report);
+    print_row(layers[i].name, change, layers[i].result);
   }
   if (shown < layers.size())
     std::printf("  … %zu more (--layers 0 shows all)\n", layers.size() - shown);
@@ -181,12 +181,12 @@ void describe(const ExtractOptions& o, const pipeline::ModelDifference& differen
 
 adapt::Method chosen_method(const ExtractOptions& o, const pipeline::ModelDifference& difference) {
   if (o.budget.empty()) return adapt::parse_method(o.method);
-  const adapt::BudgetPlan plan =
+  const adapt::BudgetedMethod budgeted =
       adapt::fit_budget(adapt::parse_method(o.method), adapt::parse_budget(o.budget),
                         difference.targets(), adapt::FactorTable());
-  say(o, "budget: " + adapt::method_text(plan.method) + ", " + std::to_string(plan.parameters) +
-             " parameters");
-  return plan.method;
+  say(o, "budget: " + adapt::method_text(budgeted.method) + ", " +
+             std::to_string(budgeted.parameters) + " parameters");
+  return budgeted.method;
 }
 
 int extract_one(const ExtractOptions& o, const pipeline::ModelDifference& difference) {

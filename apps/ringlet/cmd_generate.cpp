@@ -37,26 +37,26 @@ void add_model_options(OptionList& list, GenerateOptions& o) {
   list.add("model", o.opened.model, "Model folder (diffusers) or single .safetensors checkpoint")
       .required();
   o.adapters.add_to(list);
-  list.add(
-      "embedding", o.embeddings,
-      "Textual-inversion file, :word where its own name is not wanted; may be given several times");
+  list.add("embedding", o.embeddings,
+           "Textual-inversion embedding, with :word to use another trigger word than its own; may "
+           "be given several times");
   o.files.add_files(list);
   o.files.add_prediction(list);
   list.add("low_memory", o.opened.load.low_memory,
-           "Keep 16-bit weights as stored and code large images in tiles; slower");
+           "Keep 16-bit weights as stored, and encode and decode large images in tiles; slower");
 }
 
 void add_picture_options(OptionList& list, GenerateOptions& o) {
   service::describe(list, o.request);
-  list.add("prompts", o.prompts_file, "Text file with one prompt a line");
+  list.add("prompts", o.prompts_file, "Text file with one prompt per line");
   list.add("controlnet", o.opened.controlnet,
-           "ControlNet folder (diffusers) that sees --control-image");
+           "ControlNet folder (diffusers) that receives --control-image");
 }
 
 void add_output_options(OptionList& list, GenerateOptions& o) {
   list.add("out", o.output.out, "File (one image), or folder");
   list.add("output_type", o.output_type, "png, or latent (a safetensors file)");
-  list.add("grid", o.output.grid, "Also put all images into one");
+  list.add("grid", o.output.grid, "Also write one image that shows all of them");
 }
 
 /// From the command line, perhaps as "$(cat FILE)", and from the file.

@@ -176,7 +176,7 @@ void check_given(const CLI::App& app, const InspectOptions& o) {
     refuse_given(app, {"--tokenizer"}, "nothing is split into tokens",
                  "give --tokens or --tokens-file as well, or leave it out");
   if (!tokens && o.model.empty() && !fs::is_directory(o.path))
-    refuse_given(app, {"--variant"}, o.path + " is one file: there are no others to prefer",
+    refuse_given(app, {"--variant"}, o.path + " is a single file, which has no variants",
                  "leave it out; it is for model folders");
 }
 
@@ -186,7 +186,7 @@ int cmd_inspect(int argc, char** argv) {
   InspectOptions options;
   OptionList list;
   CLI::App app(
-      "Say what a model, checkpoint, adapter or tokenizer holds.\nExamples:\n  ringlet "
+      "Show what a model, checkpoint, adapter or tokenizer contains.\nExamples:\n  ringlet "
       "inspect model.safetensors\n  ringlet inspect MODEL --tokens \"a photo of sks dog\"\n  "
       "ringlet inspect lora.safetensors --model MODEL",
       "inspect");

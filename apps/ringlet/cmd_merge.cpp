@@ -45,11 +45,11 @@ int cmd_merge(int argc, char** argv) {
   MergeOptions options;
   OptionList list;
   CLI::App app(
-      "Write adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
+      "Merge adapters into a model's weights.\nExample:\n  ringlet merge --model MODEL --adapter "
       "runs/dog/adapter.safetensors --out merged\n  ringlet merge --model MODEL --adapter a:0.7 "
       "--adapter b:-0.3 --into-adapter --out both.safetensors\nMODEL may also be the folder of a "
-      "network that tune knows. Or it is any .safetensors file with the tensors that the adapter "
-      "names: a "
+      "network that tune supports, or any .safetensors file with the tensors that the adapter "
+      "changes: a "
       "U-Net of diffusers, a text encoder, GPT-2, BERT, anything else.",
       "merge");
   list.add("model", options.model, "Model folder, single checkpoint, or .safetensors file")
@@ -58,7 +58,7 @@ int cmd_merge(int argc, char** argv) {
   list.add("out", options.out, "Folder, or .safetensors file for single-file models").required();
   options.files.add_files(list);
   list.add("into_adapter", options.into_adapter,
-           "Write one adapter that does what all do together, exactly, instead of a model");
+           "Instead of a model, write one adapter that equals all given ones together");
   list.add("no_check", options.no_check,
            "Do not compare pictures of the merged and the unmerged model");
   options.common.add_to(list);

@@ -16,7 +16,7 @@ enum class Verbosity { quiet, normal, verbose };
 /// Sends the library's messages to stderr, each warning once.
 void start_logging(Verbosity verbosity);
 
-/// Prints a result on stdout; paths that are no UTF-8 get replacement characters.
+/// Prints a result on stdout; paths that are not UTF-8 get replacement characters.
 void print_json(const nlohmann::json& result);
 
 /// Prints what a verb made: with `json` its result, otherwise the path of what it wrote.

@@ -59,7 +59,7 @@ void add_options(OptionList& list, EvalControlOptions& o) {
   list.add("generated", o.generated,
            "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
       .required();
-  list.add("size", o.size, "Bring both to squares of so many pixels")
+  list.add("size", o.size, "Bring both to squares of N x N pixels")
       .within(Range::at_least(0))
       .or_else("the model's own; without --model they must be alike");
   add_canny(list, o.canny);
@@ -193,7 +193,7 @@ void find(const EvalControlOptions& o) {
   if (status != 0)
     throw Error(ErrorCode::io, "--find-with",
                 "\"" + o.find_with + "\" ended with status " + std::to_string(status),
-                "what it said stands above; it is called with the folder of pictures and the one "
+                "its output is above; it is called with the folder of pictures and the one "
                 "to write to");
 }
 

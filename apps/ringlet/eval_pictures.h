@@ -51,7 +51,7 @@ inline constexpr const char* kMaking = "Making the pictures that --generated lac
 /// Without --model its options would be ignored: Error(invalid_argument).
 void check_making(const CLI::App& app, const std::string& model);
 
-/// A bar over prompts or references; an interrupt ends the making.
+/// A progress bar over prompts or references; an interrupt stops the generation.
 class MakingProgress {
  public:
   explicit MakingProgress(const CommonOptions& common) : silent_(common.quiet || common.json) {}

@@ -26,15 +26,17 @@ struct Verb {
 constexpr std::array kVerbs = {
     Verb{"generate", "Make pictures from text (and from pictures)", cmd_generate},
     Verb{"train", "Teach a model a subject or style with a small adapter", cmd_train},
-    Verb{"tune", "The same adapters on networks of language, vision, speech and others", cmd_tune},
+    Verb{"tune", "Fine-tune language, vision, speech and other networks with the same adapters",
+         cmd_tune},
     Verb{"control", "Make control signals from pictures: edges, segmentations, landmarks",
          cmd_control},
     Verb{"eval", "Measure pictures and compare methods", cmd_eval},
-    Verb{"merge", "Write adapters into a model's weights", cmd_merge},
-    Verb{"convert", "Turn an adapter into another program's or another form", cmd_convert},
-    Verb{"extract", "Turn the difference of two models into an adapter", cmd_extract},
-    Verb{"inspect", "Say what a model, adapter or tokenizer holds", cmd_inspect},
-    Verb{"doctor", "Check this machine and say what to fix", cmd_doctor},
+    Verb{"merge", "Merge adapters into a model's weights", cmd_merge},
+    Verb{"convert", "Convert an adapter to another program's format or to another form",
+         cmd_convert},
+    Verb{"extract", "Extract an adapter from the difference of two models", cmd_extract},
+    Verb{"inspect", "Show what a model, adapter or tokenizer contains", cmd_inspect},
+    Verb{"doctor", "Check this machine and print what to fix", cmd_doctor},
 };
 
 constexpr const char* kReferenceHead =
@@ -45,7 +47,7 @@ constexpr const char* kReferenceHead =
     "\n"
     "`ringlet VERB --help`, or `ringlet help VERB`, shows a verb's options on the terminal.\n"
     "`--config FILE` reads options from a TOML file: its keys are the options without the dashes,\n"
-    "and the command line wins.\n";
+    "and the command line takes precedence.\n";
 
 void print_help() {
   std::printf(

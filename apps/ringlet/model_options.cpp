@@ -6,14 +6,15 @@
 namespace ringlet::app {
 
 void ModelOptions::add_files(OptionList& list) {
-  list.add("variant", variant, "Weight files to prefer in a folder, for example fp16");
+  list.add("variant", variant,
+           "Variant of the weight files to prefer in a folder, for example fp16");
   list.add("tokenizer", tokenizer, "Tokenizer folder, for single-file checkpoints");
 }
 
 void ModelOptions::add_prediction(OptionList& list) {
   list.add(
       "prediction", prediction,
-      "epsilon or v: what the model predicts, where its files do not say it or say it wrongly");
+      "epsilon or v: prediction type, for models whose files do not state it or state it wrongly");
 }
 
 pipeline::ModelFileOptions ModelOptions::files() const {
@@ -33,9 +34,8 @@ void SamplerOptions::add_to(OptionList& list) {
            "ddim, ddpm, pndm, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, dpmpp-sde, "
            "unipc, lcm; most also with -karras")
       .or_else("the model's own");
-  list.add("spacing", spacing,
-           "leading, trailing or linspace: which noise levels of training the steps visit")
-      .or_else("the model's own; trailing where training ended in zero SNR");
+  list.add("spacing", spacing, "Timestep spacing: leading, trailing or linspace")
+      .or_else("the model's default; trailing for models with zero terminal SNR");
 }
 
 diffusion::SamplerChoice SamplerOptions::chosen() const {

@@ -11,7 +11,7 @@
 
 namespace ringlet::app {
 
-/// --variant and --tokenizer, and where pictures are made or learnt from --prediction.
+/// --variant and --tokenizer, and for verbs that generate or train also --prediction.
 struct ModelOptions {
   std::string variant, tokenizer, prediction;
 

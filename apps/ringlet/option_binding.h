@@ -17,7 +17,7 @@ inline constexpr const char* kCommonOptions = "Common options";
 /// parsing.
 void bind(CLI::App& app, const OptionList& options);
 
-/// What a verb says of itself, and its options, as Markdown: a section of docs/cli.md. Those under
+/// A verb's description and its options as Markdown: a section of docs/cli.md. Those under
 /// kCommonOptions are left out.
 std::string reference(const CLI::App& app, const OptionList& options);
 

@@ -72,7 +72,7 @@ std::string translated(const CLI::App& app, std::string name) {
   const std::string name = text.substr(0, text.find('='));
   if (!name.starts_with("-"))
     throw Error(ErrorCode::invalid_argument, "\"" + name + "\"", "is not expected here",
-                "put texts with spaces into quotes");
+                "put text with spaces in quotes");
   const std::string known = translated(app, name);
   const std::string near = known.empty() ? nearest_name(name, option_names(app)) : known;
   throw Error(ErrorCode::invalid_argument, name, "there is no such option",
@@ -134,8 +134,8 @@ std::vector<std::string> read_lines(const std::string& path) {
     if (!line.empty()) lines.push_back(line);
   }
   if (lines.empty())
-    throw Error(ErrorCode::invalid_argument, path, "the file holds no prompt",
-                "write one prompt a line");
+    throw Error(ErrorCode::invalid_argument, path, "the file contains no prompt",
+                "write one prompt per line");
   return lines;
 }
 
@@ -164,12 +164,12 @@ void CommonOptions::add_to(OptionList& options) {
         .or_else("fp32 on the CPU, auto on CUDA");
     options
         .add("threads", threads,
-             "CPU threads; 0 = one per processor, and in train and tune fewer where other "
-             "programs keep the processors busy and fewer are measured to be faster; "
-             "OMP_NUM_THREADS goes before 0")
+             "CPU threads; 0 = one per processor (train and tune: fewer, where other programs keep "
+             "the processors busy and fewer are measured to be faster). OMP_NUM_THREADS takes "
+             "precedence over 0")
         .within(Range::between(0, kMostThreads));
     options.add("json", json, "Print the result as JSON on stdout");
-    options.add("quiet", quiet, "Say nothing but errors");
+    options.add("quiet", quiet, "Print errors only");
     options.add("verbose", verbose, "Say more");
   });
 }
@@ -192,7 +192,7 @@ c10::ScalarType CommonOptions::select_precision(c10::Device chosen) const {
 ParseResult parse(CLI::App& app, const OptionList& options, int argc, char** argv) {
   bind(app, options);
   app.config_formatter(std::make_shared<StrictConfig>(app));
-  app.set_config("--config", "", "Read options from a TOML file; the command line wins")
+  app.set_config("--config", "", "Read options from a TOML file; the command line takes precedence")
       ->group(kCommonOptions);
   if (argc == 2 && std::string_view(argv[1]) == kAsMarkdown) {
     std::fputs(reference(app, options).c_str(), stdout);

@@ -59,7 +59,7 @@ std::vector<std::string> read_lines(const std::string& path);
 /// In place of a verb's options: what `ringlet help --markdown` asks every verb for.
 inline constexpr const char* kAsMarkdown = "--help-as-markdown";
 
-/// Where to go on after parsing: an exit status when the program is done (--help).
+/// What follows parsing: an exit status when the program is done (--help).
 using ParseResult = std::optional<int>;
 
 /// Adds the options to the verb and parses its argv. Unknown options become Error(invalid_argument)

@@ -38,14 +38,14 @@ void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
       .or_else("1e-4; 1e-5 for --method full")
       .repeated();
   train::describe(list, optimizer, numbers);
-  list.add("seed", seed, "Seed of everything random").or_else("random").repeated();
+  list.add("seed", seed, "Random seed").or_else("random").repeated();
 }
 
 void TrainingOptions::add_output(OptionList& list) {
   list.add("out", out, "Folder for the adapter, checkpoints, logs and report").required();
-  list.add("save_precision", save_precision, "fp32, fp16 or bf16: type of what is saved");
-  list.add("resume", resume, "Go on from the last checkpoint of --out");
-  list.add("dry_run", dry_run, "Show the plan and stop");
+  list.add("save_precision", save_precision, "fp32, fp16 or bf16: data type of saved weights");
+  list.add("resume", resume, "Resume from the last checkpoint in --out");
+  list.add("dry_run", dry_run, "Print the plan and stop");
 }
 
 void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
@@ -119,10 +119,10 @@ bool TrainProgress::stage(const std::string& name, std::size_t total) {
   return !interrupted();
 }
 
-bool TrainProgress::step(const train::StepReport& report) {
+bool TrainProgress::step(const train::StepResult& result) {
   if (stage_ != "training") bar_.emplace("training", left_, silent_);
   stage_ = "training";
-  loss_ = report.step == 1 || loss_ == 0.0 ? report.loss : 0.95 * loss_ + 0.05 * report.loss;
+  loss_ = result.step == 1 || loss_ == 0.0 ? result.loss : 0.95 * loss_ + 0.05 * result.loss;
   char text[64];
   std::snprintf(text, sizeof text, "loss %.4f  ", loss_);
   bar_->advance(text + ("peak memory " + human_bytes(peak_resident_bytes())));

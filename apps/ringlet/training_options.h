@@ -33,7 +33,7 @@ struct TrainingOptions {
   /// Checks the numbers and reads the words. Throws Error(invalid_argument).
   void translate(train::AdapterTrainingOptions& adapters, train::TrainerOptions& trainer) const;
 
-  /// The seed that was given, that of the run that is gone on with, or a random one.
+  /// The seed that was given, that of the resumed run, or a random one.
   std::uint64_t choose_seed() const;
 
   /// By --optimizer, with the numbers that were given. Throws Error(invalid_argument).
@@ -60,7 +60,7 @@ class TrainProgress {
       : silent_(silent), left_(static_cast<std::size_t>(steps_left)) {}
 
   bool stage(const std::string& name, std::size_t total);
-  bool step(const train::StepReport& report);
+  bool step(const train::StepResult& result);
 
  private:
   bool silent_;

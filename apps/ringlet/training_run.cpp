@@ -21,7 +21,7 @@ std::string steps_text(const train::Run& run) {
   return std::to_string(plan.steps) + " of batch " + std::to_string(o.batch_size) + " x " +
          std::to_string(o.trainer.gradient_accumulation) + (size.empty() ? "" : " at " + size) +
          ", " + epochs +
-         (plan.first_step == 0 ? "" : ", going on after step " + std::to_string(plan.first_step));
+         (plan.first_step == 0 ? "" : ", resuming after step " + std::to_string(plan.first_step));
 }
 
 void show_plan(const train::Run& run) {
@@ -30,7 +30,7 @@ void show_plan(const train::Run& run) {
   for (const auto& [name, text] : run.task().plan_lines(option_of)) plan_line(name.c_str(), text);
   show_method(plan.method, plan.layers, plan.budget, plan.parameters);
   if (plan.new_layers > 0)
-    plan_line("new layers", std::to_string(plan.new_layers) + ", which learn as they are");
+    plan_line("new layers", std::to_string(plan.new_layers) + ", trained in full");
   plan_line("steps", steps_text(run));
   show_optimizer(run.options().trainer.optimizer);
   show_learning_rate(run.options().trainer.learning_rate, plan.steps);
@@ -90,10 +90,10 @@ void train_to_the_end(train::Run& run, bool silent) {
   observer.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
     return progress.stage(stage, total);
   };
-  observer.step = [&](const train::StepReport& report) { return progress.step(report); };
+  observer.step = [&](const train::StepResult& result) { return progress.step(result); };
   if (!run.run(observer))
     throw Error(ErrorCode::cancelled, "training", "stopped",
-                "a checkpoint was written; the same command with --resume continues");
+                "a checkpoint was written; run the same command with --resume to continue");
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 namespace ringlet::app {
 
-/// Opens the run, shows its plan on stderr and, unless the plan is all that is wanted, does it and
-/// prints what it made on stdout. The plan's JSON holds the values of `list`, too. Returns the exit
+/// Opens the run, shows its plan on stderr and, unless this is a dry run, executes it and prints
+/// what it made on stdout. The plan's JSON holds the values of `list`, too. Returns the exit
 /// status; throws as train::Run, and Error(cancelled) after an interrupt.
 int carry_out(const train::RunOptions& options, const train::OpenTask& task,
               const TrainingOptions& words, const CommonOptions& common, const OptionList& list);

@@ -34,7 +34,7 @@ int main() {
   train::TrainerOptions options;
   options.steps = 300;
   options.learning_rate.peak = 1e-2;
-  train::Trainer(train::trainables(adapters), loss, options).run([](const train::StepReport& step) {
+  train::Trainer(train::trainables(adapters), loss, options).run([](const train::StepResult& step) {
     if (step.step % 100 == 0) std::printf("step %3d  loss %.5f\n", int(step.step), step.loss);
     return true;
   });

@@ -69,7 +69,7 @@ void run(train::Trainer& trainer, const train::TrainerOptions& options) {
   const train::CheckpointFolder folder(options.checkpoint_folder, options.keep_checkpoints);
   if (const auto latest = folder.latest()) trainer.resume(*latest);
   double smooth = 0.0;
-  trainer.run([&](const train::StepReport& step) {
+  trainer.run([&](const train::StepResult& step) {
     smooth = smooth == 0.0 ? step.loss : 0.98 * smooth + 0.02 * step.loss;
     if (step.step % 50 == 0) {
       std::printf("step %lld loss %.4f norm %.2f %.2f s/step\n", static_cast<long long>(step.step),

@@ -27,7 +27,7 @@ void check_transforms(const AdapterSet& set, const std::string& where) {
       if (!is_usable(*transform, entry.target.layer->weight().device()))
         throw Error(ErrorCode::non_finite, where,
                     "the transform of " + entry.target.full_name() + ", " + entry.adapter->spec() +
-                        ", has numbers from which no weight follows",
+                        ", has values that give no finite weight",
                     "the file is damaged, or its training diverged");
 }
 

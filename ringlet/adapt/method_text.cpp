@@ -101,7 +101,7 @@ Piece read_piece(const std::string& text) {
   Piece piece{text.substr(0, open), {}};
   if (open == text.size()) return piece;
   if (text.back() != ')')
-    invalid_text("\"" + text + "\" lacks a closing bracket", "write name(option=value)");
+    invalid_text("\"" + text + "\" has no closing bracket", "write name(option=value)");
   piece.options = text.substr(open + 1, text.size() - open - 2);
   return piece;
 }
@@ -124,7 +124,7 @@ void read_options(std::string_view text, const std::string& part, Options& optio
     if (item.empty()) continue;
     const std::size_t equals = item.find('=');
     if (equals == std::string_view::npos)
-      invalid_text("\"" + std::string(item) + "\" in " + part + "(…) is no option",
+      invalid_text("\"" + std::string(item) + "\" in " + part + "(…) is not an option",
                    "write name=value");
     const std::string key(item.substr(0, equals)), value(item.substr(equals + 1));
     const OptionEntry* const option = find_part(part).option(key);

@@ -1,6 +1,6 @@
-// What an adapter is made of: transforms of the frozen weight and a residual beside it.
+// What an adapter is made of: transforms of the frozen weight, a residual beside it, a rescaling.
 //
-//     W' = T_out W0 T_in + D
+//     W' = N(T_out W0 T_in + D)
 //
 // Each part knows one equation; how they are put together is written once, in
 // transform_residual.h.

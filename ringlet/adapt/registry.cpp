@@ -278,7 +278,7 @@ KroneckerOptions lokr_options(const PartSpec& spec, const LayerShape& shape) {
     if (factors.empty()) return Kronecker::split(n, spec.integer("factor"));
     if (factors.size() != 2)
       throw Error(ErrorCode::invalid_argument, "lokr",
-                  std::string(key) + "=" + to_string(factors) + " is no pair");
+                  std::string(key) + "=" + to_string(factors) + " is not a pair");
     return std::pair{factors[0], factors[1]};
   };
   options.out = pair("out", shape.out);
@@ -297,7 +297,7 @@ KroneckerOptions lokr_options(const PartSpec& spec, const LayerShape& shape) {
   // Whole factors only keep the rank, which LyCORIS's files set to 10000 and more.
   if ((options.factored_1 || options.factored_2) && options.rank > kLargestSize)
     throw Error(ErrorCode::invalid_argument, "lokr",
-                "rank=" + std::to_string(options.rank) + " is too large for factors of low rank",
+                "rank=" + std::to_string(options.rank) + " is too large for low-rank factors",
                 "choose at most " + std::to_string(kLargestSize));
   return options;
 }

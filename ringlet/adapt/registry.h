@@ -47,7 +47,7 @@ enum class OptionKind {
 struct OptionEntry {
   std::string name;
   OptionKind kind;
-  OptionValue fallback;                 ///< counts for nothing beside `same_as`
+  OptionValue fallback;                 ///< ignored where `same_as` is given
   std::string same_as = {};             ///< takes the value of another option by default
   std::vector<std::string> words = {};  ///< allowed values of kind word
   bool always = false;                  ///< written in a method's text at its default, too

@@ -234,7 +234,7 @@ void TransformResidual::begin_step(const Dropout& rates, RandomStream random) {
   const std::uint64_t ranks = random.next_u64(), inputs = random.next_u64();
   if (rates.input > 0.0) input_draws_ = RandomStream(inputs, 0);
   if (parts_.residual && !parts_.residual->drop_ranks(rates.rank, RandomStream(ranks, 1)))
-    throw Error(ErrorCode::unsupported, spec(), "has no ranks that could be left out",
+    throw Error(ErrorCode::unsupported, spec(), "has no ranks to drop",
                 "train without `rank_dropout`");
 }
 

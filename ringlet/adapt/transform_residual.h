@@ -1,4 +1,4 @@
-// W' = T_out W0 T_in + D, written once for every method.
+// W' = N(T_out W0 T_in + D), written once for every method.
 #pragma once
 
 #include <memory>
@@ -23,7 +23,7 @@ struct Parts {
   double bias_scale = 1.0;
 };
 
-/// Chances of leaving something out of one training step; all draws are the caller's.
+/// Dropout probabilities of one training step; all draws are the caller's.
 struct Dropout {
   double input = 0.0;   ///< numbers of the residual's input
   double rank = 0.0;    ///< ranks of the residual

@@ -38,7 +38,7 @@ void append_utf8(char32_t c, std::string& out) {
 
 /// `high` is the place of the more significant byte in a pair.
 std::string from_utf16(std::string_view bytes, std::size_t high, const std::string& where) {
-  if (bytes.size() % 2 != 0) refuse(where, "the text is UTF-16 that breaks off within a character");
+  if (bytes.size() % 2 != 0) refuse(where, "the text is UTF-16 that ends within a character");
   const auto unit = [&](std::size_t at) {
     return static_cast<char32_t>(static_cast<unsigned char>(bytes[at + high]) << 8 |
                                  static_cast<unsigned char>(bytes[at + 1 - high]));
@@ -68,7 +68,7 @@ std::string decode_text(std::string bytes, const std::string& where) {
     return from_utf16(std::string_view(bytes).substr(2), little ? 1 : 0, where);
   if (bytes.starts_with(kUtf8Mark)) bytes.erase(0, kUtf8Mark.size());
   if (bytes.find('\0') != std::string::npos)
-    refuse(where, "holds zero bytes: this is UTF-16 without a byte order mark, or no text");
+    refuse(where, "holds zero bytes: this is UTF-16 without a byte order mark, or not text");
   if (!is_utf8(bytes))
     refuse(where, "the text is not valid UTF-8; it may be Latin-1 or Windows-1252");
   return bytes;

@@ -27,7 +27,7 @@ enum class ErrorCode {
 /// Short, stable, lower-case name ("not_found"), for output that programs read.
 std::string_view to_string(ErrorCode code);
 
-/// Exit status of the command line for an error of this kind (documented in README.md).
+/// Exit status of the command line for an error of this kind (docs/troubleshooting.md lists them).
 int exit_status(ErrorCode code);
 
 /// The name of an option where an error lies: a field of an options struct ("steps"), or a path of

@@ -15,7 +15,7 @@ void make_folder(const std::filesystem::path& folder, const std::string& hint) {
     std::filesystem::create_directories(folder, problem);
   if (problem)
     throw Error(problem == std::errc::no_space_on_device ? ErrorCode::no_space : ErrorCode::io,
-                folder.string(), "the folder cannot be made: " + problem.message(), hint);
+                folder.string(), "the folder cannot be created: " + problem.message(), hint);
 }
 
 }  // namespace ringlet

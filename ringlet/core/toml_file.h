@@ -8,7 +8,7 @@
 namespace ringlet {
 
 /// Tables become objects, arrays arrays, dates texts. Throws Error(not_found | io), and
-/// Error(bad_format) with line and column for what is no TOML.
+/// Error(bad_format) with line and column for text that is not TOML.
 Json read_toml_file(const std::filesystem::path& path);
 
 }  // namespace ringlet

@@ -179,7 +179,7 @@ io::Image read_map(const fs::path& path, const io::Image& image) {
                 "the map is " + std::to_string(map.width) + "x" + std::to_string(map.height) +
                     ", its picture " + std::to_string(image.width) + "x" +
                     std::to_string(image.height),
-                "a map covers its picture");
+                "a map needs its picture's size");
   return map;
 }
 
@@ -288,10 +288,10 @@ void check_picture_names(std::vector<fs::path> pictures) {
   if (twice == pictures.end()) return;
   const fs::path& first = *twice;
   const fs::path& second = *std::next(twice);
-  throw Error(
-      ErrorCode::invalid_argument, second.string(),
-      "is called \"" + name(second) + "\" like " + first.string() + ": both would have one signal",
-      "signals, and pictures made from them, go by the pictures' names: rename one");
+  throw Error(ErrorCode::invalid_argument, second.string(),
+              "is called \"" + name(second) + "\" like " + first.string() +
+                  ": both would use the same signal",
+              "signals are matched to pictures by name: rename one");
 }
 
 std::optional<fs::path> control_file(const ControlSettings& settings, const fs::path& picture) {

@@ -27,7 +27,7 @@ Crop covering_crop(const io::Image& image, PictureSize size, CropPlace place = {
 /// The part of a map of the whole `picture` (of any size, in its proportions) that a crop shows.
 io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop);
 
-/// Left and right exchanged.
+/// Mirrored left to right.
 io::Image mirrored(const io::Image& image);
 
 }  // namespace ringlet::data

@@ -25,8 +25,8 @@ struct Wording {
 };
 
 constexpr std::array kWordings = {
-    Wording{NoteKind::unread_picture, "unread_picture", "1 file of a type that is not read",
-            " files of types that are not read", "; convert to PNG, JPEG or WebP"},
+    Wording{NoteKind::unread_picture, "unread_picture", "1 file of an unsupported type",
+            " files of unsupported types", "; convert to PNG, JPEG or WebP"},
     Wording{NoteKind::mask, "mask", "1 mask or conditioning image is skipped",
             " masks and conditioning images are skipped"},
     Wording{NoteKind::other_program, "other_program",

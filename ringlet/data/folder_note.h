@@ -1,4 +1,4 @@
-// What a user should know of a folder of pictures before a run: files that are not used, and
+// What a user should know about a folder of pictures before a run: files that are not used, and
 // captions that are used in part.
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace ringlet::data {
 
 enum class NoteKind {
-  unread_picture,  ///< pictures and films of types that are not read
+  unread_picture,  ///< pictures and videos of unsupported types
   mask,            ///< masks and conditioning pictures beside their picture, and folders of them
   other_program,   ///< hidden files, thumbnails and what else other programs leave
   other_file,      ///< neither pictures nor captions
@@ -35,14 +35,14 @@ std::vector<FolderNote> make_notes(const NotedFiles& files, const std::filesyste
 /// A short name for programs: "unread_picture".
 const char* name_of(NoteKind kind);
 
-/// The note in one sentence: "2 files of types that are not read: .gif .heic; convert …".
+/// The note in one sentence: "2 files of unsupported types: .gif .heic; convert …".
 std::string text_of(const FolderNote& note);
 
 /// Logs the notes as warnings, for callers that show no plan. Files that are neither pictures nor
 /// captions are usual where other verbs write, and left out.
 void log_notes(const std::vector<FolderNote>& notes, const std::filesystem::path& folder);
 
-/// Files that are pictures or films by their names, but of types that are not read.
+/// Files that are pictures or videos by their names, but of unsupported types.
 bool is_unread_picture(const std::filesystem::path& file);
 
 /// Hidden files and folders, thumbnails, previews and waste bins that other programs keep beside

@@ -36,7 +36,7 @@ double number(const fs::path& path, const std::string& word) {
   double value = 0.0;
   const auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), value);
   if (problem != std::errc() || end != word.data() + word.size())
-    throw bad(path, "\"" + word.substr(0, 40) + "\" is no number");
+    throw bad(path, "\"" + word.substr(0, 40) + "\" is not a number");
   return value;
 }
 
@@ -121,7 +121,7 @@ std::vector<Point> read_detected_landmarks(const fs::path& path) {
     throw Error(ErrorCode::not_found, path.string(), "the landmark file does not exist");
   const std::string extension = lower_extension(path);
   if (extension != ".pts" && extension != ".json" && extension != ".ljson")
-    throw Error(ErrorCode::unsupported, path.string(), "is no landmark file",
+    throw Error(ErrorCode::unsupported, path.string(), "is not a landmark file",
                 "ringlet reads .pts, .json and .ljson");
   return extension == ".pts" ? read_pts(path) : read_json(path, extension == ".ljson");
 }

@@ -297,7 +297,7 @@ PictureFolder read_picture_folder(const fs::path& folder, const PictureFolderOpt
   std::error_code problem;
   if (!is_folder(folder))
     throw Error(ErrorCode::not_found, folder.string(),
-                fs::exists(fs::symlink_status(folder, problem)) ? "this is no folder"
+                fs::exists(fs::symlink_status(folder, problem)) ? "this is not a folder"
                                                                 : "the folder does not exist",
                 "give the folder that holds the pictures");
   return FolderReader(folder, options).read();

@@ -29,7 +29,7 @@ enum class Captions { read, unused, ignored };
 
 struct PictureFolderOptions {
   Captions captions = Captions::read;
-  bool may_be_empty = false;  ///< a folder without pictures is no error
+  bool may_be_empty = false;  ///< a folder without pictures is not an error
 };
 
 /// Pictures (io::kImageExtensions) of a folder, in one of two layouts:
@@ -37,7 +37,7 @@ struct PictureFolderOptions {
 ///   kohya   the folder holds subfolders "N_words" and no picture: N repeats, `words` stand in for
 ///           missing captions; other subfolders are skipped
 /// What is_of_other_program says is skipped, and so are links that lead back; masks beside their
-/// picture, and folders of masks or conditioning pictures that bear other pictures' names. The
+/// picture, and folders of masks or conditioning pictures that have other pictures' names. The
 /// caption of a.png is the first line that is not blank of a.txt or a.caption. `notes` says what
 /// was skipped. Throws Error(not_found) with what was looked for when there is no folder or no
 /// picture in it, and as read_caption, with all captions that cannot be read.

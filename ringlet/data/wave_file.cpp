@@ -28,7 +28,7 @@ class Bytes {
 
   std::uint32_t little(std::size_t at, std::size_t count) const {
     if (at + count > bytes_.size())
-      throw Error(ErrorCode::bad_format, where_, "the sound file is cut off",
+      throw Error(ErrorCode::bad_format, where_, "the sound file is truncated",
                   "copy or record it again");
     std::uint32_t value = 0;
     for (std::size_t i = 0; i < count; ++i)
@@ -53,7 +53,7 @@ Format read_format(const Bytes& file, std::size_t at, std::size_t length,
   const bool pcm = format.kind == kPcm && (format.bits == 8 || format.bits == 16 ||
                                            format.bits == 24 || format.bits == 32);
   if (!pcm && !(format.kind == kFloat && format.bits == 32))
-    throw Error(ErrorCode::unsupported, where, "a form of sound that ringlet does not read",
+    throw Error(ErrorCode::unsupported, where, "an audio encoding that ringlet does not support",
                 "convert it to 16-bit PCM");
   if (format.channels == 0 || format.rate == 0)
     throw Error(ErrorCode::bad_format, where, "the sound file has no channels or no rate");
@@ -76,14 +76,14 @@ Sound read_wave(const fs::path& path) {
   const std::string content = read_file(path, kMostBytes);
   const Bytes file(content, where);
   if (!file.matches(0, "RIFF") || !file.matches(8, "WAVE"))
-    throw Error(ErrorCode::bad_format, where, "is no WAV file");
+    throw Error(ErrorCode::bad_format, where, "is not a WAV file");
   Format format;
   for (std::size_t at = 12; at + 8 <= file.size();) {
     std::size_t length = file.little(at + 4, 4);
     if (file.matches(at, "fmt ")) format = read_format(file, at + 8, length, where);
     if (file.matches(at, "data")) {
       if (format.kind == 0)
-        throw Error(ErrorCode::bad_format, where, "the sound has no format before it");
+        throw Error(ErrorCode::bad_format, where, "the format is missing before the samples");
       length = std::min(length, file.size() - at - 8);  // programs that pipe write no length
       const std::size_t frame = format.channels * (format.bits / 8);
       Sound sound{{}, format.rate};
@@ -99,7 +99,7 @@ Sound read_wave(const fs::path& path) {
     }
     at += 8 + length + length % 2;
   }
-  throw Error(ErrorCode::bad_format, where, "holds no sound");
+  throw Error(ErrorCode::bad_format, where, "holds no samples");
 }
 
 Sound resampled(const Sound& sound, std::int64_t rate) {

@@ -28,7 +28,7 @@ struct NoiseLevel {
 /// latents. `to` must have signal and `from` noise.
 double ratio_quotient(const NoiseLevel& from, const NoiseLevel& to);
 
-/// What the network says (as NoiseProcess::prediction says) for latents x [B, C, h, w], which are
+/// The network's prediction (NoiseProcess::prediction) for latents x [B, C, h, w], which are
 /// in the scale of alpha * x0 + sigma * epsilon times NoiseProcess::input_scale. Guidance and
 /// control wrap one Denoiser in another.
 using Denoiser = std::function<at::Tensor(const at::Tensor& x, const NoiseLevel& level)>;

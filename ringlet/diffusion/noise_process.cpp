@@ -35,7 +35,7 @@ StepLayout NoiseProcess::lay_out(const StepRequest& request) const {
   check_step_count(request.steps);
   if (request.spacing == Spacing::leading)
     throw Error(ErrorCode::invalid_argument, Field("spacing"),
-                "leading leaves the highest noise levels out, where sampling begins",
+                "spacing \"leading\" skips the highest noise levels, where sampling begins",
                 "use trailing");
   std::vector<NoiseLevel> levels;
   const auto count = static_cast<double>(request.steps);

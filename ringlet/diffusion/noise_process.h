@@ -36,7 +36,7 @@ class NoiseProcess {
   /// For messages: "DDPM", "rectified flow".
   virtual std::string_view name() const = 0;
 
-  /// What the network says.
+  /// What the network predicts.
   virtual Prediction prediction() const = 0;
 
   /// The level at `time` in [0, 1], from the least noise that the network knows to the most, before
@@ -76,8 +76,8 @@ class NoiseProcess {
   /// Estimated clean latents are clamped to +- this; 0 = not.
   virtual double clip_range() const { return 0.0; }
 
-  /// Whether levels exist at whole training timesteps only, one stride apart, which PLMS and LCM
-  /// take for granted.
+  /// Whether levels exist at integer training timesteps only, one stride apart, which PLMS and
+  /// LCM require.
   virtual bool has_whole_timesteps() const { return false; }
 
   virtual SamplerDefault default_sampler() const { return {}; }
@@ -89,7 +89,7 @@ class NoiseProcess {
   virtual std::vector<std::string> warnings() const { return {}; }
 };
 
-/// What the network says of latents x [B, C, h, w], given in the scale of the process.
+/// The network's prediction for latents x [B, C, h, w], given in the scale of the process.
 at::Tensor raw_output(const NoiseProcess& process, const Denoiser& denoise, const at::Tensor& x,
                       const NoiseLevel& level);
 

@@ -116,7 +116,7 @@ Prediction prediction_from_name(const std::string& name, const std::string& wher
   if (const auto known = find_prediction(name)) return *known;
   throw Error(ErrorCode::unsupported, where,
               "the model predicts \"" + name + "\" (prediction_type), which is not known",
-              "ringlet knows epsilon, v_prediction and sample; `prediction` tells it which");
+              "ringlet supports epsilon, v_prediction and sample; `prediction` tells it which");
 }
 
 }  // namespace ringlet::diffusion

@@ -32,7 +32,7 @@ Estimate estimate(Prediction prediction, const at::Tensor& raw, const at::Tensor
 /// The forward process: alpha * x0 + sigma * noise.
 at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const NoiseLevel& level);
 
-/// What the network should have said for this x0 and noise: the target of training.
+/// What the network should predict for this x0 and noise: the training target.
 at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
                            const NoiseLevel& level);
 

@@ -43,7 +43,7 @@ void check(const RectifiedFlowConfig& c, const std::string& where) {
   if (c.last_sigma && !(*c.last_sigma > 0.0 && *c.last_sigma < 1.0))
     bad("\"shift_terminal\" must lie between 0 and 1");
   if (c.pixels_per_token < 1 || !(c.time_deviation > 0.0))
-    bad("a token needs a side, and a distribution of times a deviation above 0");
+    bad("the token's side and the deviation of the times must be above 0");
 }
 
 bool is_solver(const std::string& name) {
@@ -110,7 +110,7 @@ double RectifiedFlow::shift(PictureSize size) const {
   if (tokens < 1.0)
     throw Error(ErrorCode::invalid_argument, Field("size"),
                 "the noise levels of this model depend on the picture's size",
-                "say width and height, at least " + std::to_string(config_.pixels_per_token) +
+                "give width and height, at least " + std::to_string(config_.pixels_per_token) +
                     " pixels each");
   const double slope = (config_.max_shift - config_.base_shift) /
                        static_cast<double>(config_.max_tokens - config_.base_tokens);
@@ -172,7 +172,7 @@ StepLayout RectifiedFlow::lay_out(const StepRequest& request) const {
   check_step_count(request.steps);
   if (spacing(request.spacing) == Spacing::leading)
     throw Error(ErrorCode::invalid_argument, Field("spacing"),
-                "leading leaves the highest noise levels out, where rectified flow begins",
+                "spacing \"leading\" skips the highest noise levels, where rectified flow begins",
                 "use trailing or linspace");
   std::vector<double> sigmas = even_sigmas(request);
   const double shift_of_size = shift(request.size);

@@ -84,8 +84,7 @@ SamplingSteps SamplerChoice::steps(std::shared_ptr<const NoiseProcess> process, 
                                    PictureSize size) const {
   if (!entry->runs_on(*process))
     throw Error(ErrorCode::unsupported, Field("sampler"),
-                entry->name +
-                    " is made for whole training timesteps, but this model's process is " +
+                entry->name + " needs integer timesteps, but this model's noise process is " +
                     std::string(process->name()),
                 "use euler, heun, dpmpp-2m or unipc");
   return make_sampling_steps(std::move(process), {entry->grid, steps, karras, spacing, size});

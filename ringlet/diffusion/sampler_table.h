@@ -21,7 +21,7 @@ struct SamplerEntry {
   std::string diffusers_class;  ///< "DPMSolverMultistepScheduler"
   Grid grid;
   Sampler sample;
-  bool whole_timesteps = false;  ///< takes equal strides of whole training timesteps for granted
+  bool whole_timesteps = false;  ///< requires equal strides of integer training timesteps
 
   /// Whether it makes sense for the levels of `process`.
   bool runs_on(const NoiseProcess& process) const {

@@ -86,9 +86,9 @@ void refuse_other_processes(const Json& json, const std::string& where) {
     if (json.contains(field)) return;
   const auto name = json_value<std::string>(json, "_class_name", "", where);
   if (std::ranges::find(kOfBetas, name) != kOfBetas.end()) return;
-  throw Error(
-      ErrorCode::unsupported, where, "the model's scheduler is " + name + ", which has no betas",
-      "its noise levels (EDM, consistency models, …) are none that ringlet samples or trains");
+  throw Error(ErrorCode::unsupported, where,
+              "the model's scheduler is " + name + ", which has no betas",
+              "its noise levels (EDM, consistency models, …) are unsupported");
 }
 
 void check(const ScheduleConfig& c, const std::string& where) {
@@ -231,11 +231,11 @@ std::vector<std::string> Schedule::warnings() const {
   if (!config_.zero_terminal_snr) return {};
   if (config_.prediction == Prediction::epsilon)
     return {
-        "the model is said to predict epsilon and to end in zero SNR, where epsilon says nothing; "
-        "`prediction` tells what it predicts"};
+        "the model's files say epsilon and zero terminal SNR, where epsilon carries no "
+        "information; set `prediction` if they are wrong"};
   if (config_.spacing == Spacing::leading)
     return {
-        "the schedule ends in zero SNR, but the spacing \"leading\" leaves its last level out; "
+        "the schedule ends in zero SNR, but the spacing \"leading\" skips its last level; "
         "`spacing=trailing` starts there"};
   return {};
 }

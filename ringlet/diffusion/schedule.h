@@ -1,4 +1,5 @@
-// DDPM's process (Ho et al. 2020): whole training timesteps, whose noise a schedule of betas says.
+// DDPM's process (Ho et al. 2020): integer training timesteps, whose noise follows from a schedule
+// of betas.
 #pragma once
 
 #include <cstdint>

@@ -304,8 +304,8 @@ ComparisonSheet comparison_sheet(const Recipe& recipe, const std::vector<Cell>& 
 std::string to_html(const Recipe& recipe, const std::vector<ComparisonRow>& rows,
                     const ComparisonSheet& sheet) {
   std::string body =
-      "<p class=\"note\">Means over test pictures and training seeds; in brackets the "
-      "95 % interval when both are drawn anew." +
+      "<p class=\"note\">Means over test pictures and training seeds; in brackets the 95 % "
+      "interval when both are resampled." +
       rates_note(recipe) + "</p>\n<div class=\"chart\">\n<table>\n<tbody>\n";
   for (const auto& line : table_of(rows)) {
     body += "<tr>";

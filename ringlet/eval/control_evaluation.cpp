@@ -36,7 +36,7 @@ std::map<std::string, fs::path> files_by_name(const FilesIn& in) {
       throw Error(ErrorCode::mismatch, in.folder.string(),
                   "has two files of one name: " + other->second.filename().string() + " and " +
                       path.filename().string(),
-                  "which one is meant? Take the other out");
+                  "keep one and remove the other");
   }
   data::log_notes(data::make_notes(noted, in.folder), in.folder);
   if (files.empty())
@@ -57,7 +57,7 @@ void refuse_lonely(const std::vector<std::string>& names, const fs::path& made,
   if (names.empty()) return;
   throw Error(ErrorCode::mismatch, made.string(),
               "files without a reference in " + references.string() + " (" + some_of(names) + ")",
-              "partners have the same name, or NAME-s1, NAME-s2 for several samples");
+              "matching files have the same name, or NAME-s1, NAME-s2 for several samples");
 }
 
 void refuse_unused(const std::map<std::string, fs::path>& wanted,
@@ -69,8 +69,9 @@ void refuse_unused(const std::map<std::string, fs::path>& wanted,
     if (!used.contains(name)) unused.push_back(name);
   if (!unused.empty())
     throw Error(ErrorCode::mismatch, references.string(),
-                "files of which nothing was generated (" + some_of(unused) + ")",
-                "a mean over what is left would flatter; take them out of the folder to do so");
+                "references without a generated picture (" + some_of(unused) + ")",
+                "a mean over the rest would be biased; to evaluate without them, remove them from "
+                "the folder");
 }
 
 /// Puts the files of a name in the place of one side of pairs; returns the names that have none.
@@ -131,7 +132,7 @@ data::LabelMap read_labels(const fs::path& path, bool from_one) {
     if (label > kIgnored)
       throw Error(ErrorCode::unsupported, path.string(),
                   "has the label " + std::to_string(label) + "; classes are 0 to 254",
-                  "255 is what is to be ignored");
+                  "255 means ignored");
     if (from_one && label != kIgnored)
       label = static_cast<std::uint16_t>(label == 0 ? kIgnored : label - 1);
     map.labels.push_back(static_cast<std::uint8_t>(label));
@@ -204,7 +205,7 @@ Evaluation segmentation_scores(const std::vector<ControlPair>& pairs,
                         {"aAcc", true, of_set(&Confusion::Scores::pixel_accuracy), {}},
                         measured("aAcc of a picture", true, std::move(accuracies))};
   if (!ignored.empty())
-    evaluation.notes.push_back("left out, since all labels of their true maps are ignored (" +
+    evaluation.notes.push_back("skipped, since all labels of their true maps are ignored (" +
                                some_of(ignored) + ")");
   return evaluation;
 }
@@ -231,7 +232,7 @@ class PointMover {
     const auto picture = pictures_.find(pair.id);
     if (picture == pictures_.end())
       throw Error(ErrorCode::mismatch, pair.reference.string(),
-                  "the picture that these landmarks are of is not known",
+                  "the picture of these landmarks is unknown",
                   "`size` needs it in `reference`, under the same name");
     const io::Image image = io::read_image(picture->second.*side);
     return data::points_in_crop(std::move(points), image,
@@ -300,8 +301,8 @@ std::vector<ControlPair> with_found(std::vector<ControlPair> pairs, const FilesI
       exchange(pairs, files_by_name(found), &ControlPair::id, &ControlPair::generated);
   if (!missing.empty())
     throw Error(ErrorCode::mismatch, found.folder.string(),
-                "lacks what was found in generated pictures (" + some_of(missing) + ")",
-                "files have the name of the picture that they were found in");
+                "has no detections for generated pictures (" + some_of(missing) + ")",
+                "files are named like the generated pictures");
   return pairs;
 }
 
@@ -386,7 +387,7 @@ Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const Files
   for (const auto& [name, file] : files)
     if (!is_picture_beside(pairs, name))
       throw Error(ErrorCode::mismatch, file.string(), "belongs to none of the generated pictures",
-                  "landmarks have the name of the picture that they were found in");
+                  "landmark files are named like the generated pictures");
   if (errors.empty())
     throw Error(ErrorCode::not_found, found.folder.string(), "nothing was detected in any picture");
   const std::size_t missed = pairs.size() - errors.size();
@@ -397,10 +398,10 @@ Evaluation evaluate_landmarks(const std::vector<ControlPair>& pairs, const Files
   evaluation.metrics = {measured("error in pixels", false, std::move(errors)),
                         measured("detected", true, std::move(detected))};
   if (missed > 0)
-    evaluation.notes.push_back("nothing was detected in " + std::to_string(missed) + " of " +
-                               std::to_string(pairs.size()) +
-                               " pictures; the error leaves them out, which flatters a model that "
-                               "fails");
+    evaluation.notes.push_back(
+        "nothing was detected in " + std::to_string(missed) + " of " +
+        std::to_string(pairs.size()) +
+        " pictures; the error excludes them, which favours a model that fails");
   return evaluation;
 }
 

@@ -35,7 +35,7 @@ struct FilesIn {
 /// files of one name, and one that counts and names files without a partner on either side.
 std::vector<ControlPair> pair_by_name(const FilesIn& reference, const FilesIn& generated);
 
-/// Known pairs with other references, label maps or landmarks: those that bear the unit's name. The
+/// Known pairs with other references, label maps or landmarks: those that have the unit's name. The
 /// generated files need not be there yet. Throws as pair_by_name.
 std::vector<ControlPair> with_references(std::vector<ControlPair> pairs, const FilesIn& reference);
 

@@ -60,7 +60,7 @@ void Confusion::add(const data::LabelMap& truth, const data::LabelMap& found) {
 
 Confusion& Confusion::operator+=(const Confusion& other) {
   if (other.classes_ != classes_)
-    throw Error(ErrorCode::mismatch, "evaluation", "two sets have other classes");
+    throw Error(ErrorCode::mismatch, "evaluation", "the two sets have different classes");
   for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
   return *this;
 }

@@ -1,5 +1,5 @@
-// How far generated pictures follow their control signal: the protocol of OFT (Qiu et al. 2023), as
-// published in its evaluation code.
+// How well generated pictures follow their control signal: the protocol of OFT (Qiu et al. 2023),
+// as published in its evaluation code.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ class Confusion {
   explicit Confusion(int classes, int ignored = 255);
 
   /// Pixels of one picture. Throws Error(mismatch) for different sizes and Error(invalid_argument)
-  /// for a label that is no class.
+  /// for a label that is not a class.
   void add(const data::LabelMap& truth, const data::LabelMap& found);
 
   /// The pixels of another set on top. Throws Error(mismatch) for other classes.

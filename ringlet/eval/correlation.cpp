@@ -32,7 +32,7 @@ double pearson(std::span<const double> a, std::span<const double> b) {
     throw Error(ErrorCode::mismatch, "correlation",
                 std::to_string(a.size()) + " numbers beside " + std::to_string(b.size()));
   if (a.size() < 2)
-    throw Error(ErrorCode::invalid_argument, "correlation", "needs two numbers at least");
+    throw Error(ErrorCode::invalid_argument, "correlation", "needs at least two numbers");
   const auto count = static_cast<double>(a.size());
   const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / count;
   const double mean_b = std::accumulate(b.begin(), b.end(), 0.0) / count;

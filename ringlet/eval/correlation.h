@@ -1,4 +1,4 @@
-// How two lists of numbers go together.
+// How two lists of numbers correlate.
 #pragma once
 
 #include <span>

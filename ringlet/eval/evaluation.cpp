@@ -35,7 +35,7 @@ void check_same_protocol(const Evaluation& a, const Evaluation& b) {
     throw Error(ErrorCode::mismatch, name,
                 "the first run was measured with \"" + value + "\", the second with \"" +
                     other->second + "\"",
-                "their numbers do not compare; measure both in the same way");
+                "their results cannot be compared; measure both in the same way");
   }
 }
 

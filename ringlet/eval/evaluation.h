@@ -21,8 +21,8 @@ struct Measured {
 
 struct Evaluation {
   std::string kind;  ///< "control canny", "subject", …
-  /// What the numbers mean: thresholds, networks, the references. Evaluations compare only where
-  /// these are the same.
+  /// What the numbers mean: thresholds, networks, the references. Evaluations are comparable only
+  /// where these are the same.
   std::vector<std::pair<std::string, std::string>> protocol;
   std::vector<std::pair<std::string, std::string>> settings;  ///< where the pictures come from
   std::vector<Measured> metrics;

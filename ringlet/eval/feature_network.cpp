@@ -87,7 +87,7 @@ Preprocessing Preprocessing::from_json(const Json& json, const std::string& wher
   if (crops) {
     const auto [height, width] = both_sides(json_value(json, "crop_size", Json(224), where), where);
     if (height != width || height <= 0)
-      throw Error(ErrorCode::unsupported, where, "field \"crop_size\" is no square");
+      throw Error(ErrorCode::unsupported, where, "field \"crop_size\" is not square");
     how.crop = width;
   }
   constexpr int kBilinear = 2, kBicubic = 3;  // PIL's numbers

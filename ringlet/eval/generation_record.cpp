@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 using Entries = GenerationRecord::Entries;
 
 constexpr const char* kOtherFolder =
-    "give another `generated`, or take this folder's pictures and generation.json away";
+    "give another `generated`, or remove this folder's pictures and generation.json";
 
 Json object_of(const Entries& entries) {
   Json object = Json::object();
@@ -76,7 +76,7 @@ void claim_folder(const fs::path& folder, const GenerationRecord& record) {
   if (data::holds_pictures(folder)) {
     if (!fs::exists(file))
       throw Error(ErrorCode::mismatch, folder.string(),
-                  "holds pictures without a generation.json: what made them is not known",
+                  "holds pictures without a generation.json: their settings are unknown",
                   "give another `generated`, or leave `model` out to measure them as they are");
     const Json now = parse_json(text, file.string()), before = read_json_file(file);
     const auto part = [&](const char* key) {

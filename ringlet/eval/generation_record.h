@@ -23,9 +23,9 @@ struct GenerationRecord {
 };
 
 /// Takes a folder, which is made, for pictures of this record, and writes the record into it. A
-/// folder that holds pictures must hold the same record, and an interrupted generation then goes
-/// on. Throws Error(mismatch) that names the first setting that differs, with both values, or says
-/// that there are pictures without a record, and Error(bad_format | io).
+/// folder that holds pictures must hold the same record, and an interrupted generation then
+/// continues. Throws Error(mismatch) that names the first setting that differs, with both values,
+/// or says that there are pictures without a record, and Error(bad_format | io).
 void claim_folder(const std::filesystem::path& folder, const GenerationRecord& record);
 
 }  // namespace ringlet::eval

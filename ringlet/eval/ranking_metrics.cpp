@@ -11,7 +11,7 @@ namespace ringlet::eval {
 RankingScore ranking_score(std::span<const std::int64_t> ranked,
                            std::span<const std::int64_t> wanted, std::int64_t k) {
   if (wanted.empty() || k < 1)
-    throw Error(ErrorCode::invalid_argument, "evaluation", "nothing is wanted of a ranking");
+    throw Error(ErrorCode::invalid_argument, "evaluation", "a ranking has no relevant item");
   const auto gain = [](std::int64_t place) {
     return 1.0 / std::log2(static_cast<double>(place) + 1.0);
   };

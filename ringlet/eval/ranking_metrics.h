@@ -1,4 +1,4 @@
-// How well things that somebody will want are ranked above the others.
+// How well relevant items are ranked above the others.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,13 @@
 namespace ringlet::eval {
 
 struct RankingScore {
-  double recall = 0.0;  ///< recall@k: wanted ones among the first k / min(k, all wanted)
+  double recall = 0.0;  ///< recall@k: relevant items among the first k / min(k, all relevant)
   double ndcg = 0.0;    ///< NDCG@k: sum of 1 / log2(place + 1) over the best such sum
 };
 
-/// Of a ranked list, the best first, and what was wanted of it (places count from 1; what is there
-/// twice counts once). Both numbers as in Liang et al. 2018. Throws Error(invalid_argument) when
-/// nothing was wanted or k < 1.
+/// Of a ranked list, the best first, and the items that are relevant (places count from 1; an
+/// item listed twice counts once). Both numbers as in Liang et al. 2018. Throws
+/// Error(invalid_argument) when no item is relevant or k < 1.
 RankingScore ranking_score(std::span<const std::int64_t> ranked,
                            std::span<const std::int64_t> wanted, std::int64_t k);
 

@@ -70,8 +70,9 @@ RecipeMethod read_method(const Json& json, const std::vector<double>& rates,
 /// A search goes by pictures or prompts that the test does not see.
 void check_search(const Recipe& recipe, const std::string& where) {
   if (recipe.kind == "subject" && recipe.validation.empty())
-    throw Error(ErrorCode::bad_format, where, "there is no [validation]",
-                "learning rates are chosen with other prompts than the test's: name them there");
+    throw Error(
+        ErrorCode::bad_format, where, "there is no [validation]",
+        "learning rates are chosen with prompts other than the test prompts: list them there");
   if (recipe.kind != "control") return;
   for (const RecipeMethod& method : recipe.methods)
     if (method.learning_rates.size() > 1 && !recipe.train.contains("validation-pictures") &&
@@ -222,7 +223,7 @@ Json without_folder(const Cell& cell, std::vector<std::string> words) {
 [[noreturn]] void refuse_other(const Cell& cell, const std::string& was, const std::string& is) {
   throw Error(ErrorCode::mismatch, cell.folder.string(),
               "was made " + was + " and the recipe now says: " + is,
-              "remove the folder, or take another `out`");
+              "remove the folder, or choose another `out`");
 }
 
 }  // namespace
@@ -244,7 +245,7 @@ Recipe read_recipe(const fs::path& file) {
   recipe.seeds = json_value(json, "seeds", std::vector<std::uint64_t>{1, 2, 3}, where);
   if (recipe.seeds.empty()) throw Error(ErrorCode::invalid_argument, where, "there are no seeds");
   if (std::set(recipe.seeds.begin(), recipe.seeds.end()).size() != recipe.seeds.size())
-    throw Error(ErrorCode::invalid_argument, where, "a seed is there twice");
+    throw Error(ErrorCode::invalid_argument, where, "a seed is listed twice");
   const auto rates =
       json_value(json, "learning-rates", std::vector<double>{5e-4, 1e-4, 5e-5}, where);
   recipe.train = json_value(json, "train", Json::object(), where);
@@ -325,7 +326,7 @@ void check_commands(const Recipe& recipe, const Cell& cell, const CellWords& wor
     };
     if (!commands.contains(kStageNames[place])) {
       if (fs::exists(cell.made_by(stage)))
-        refuse_other(cell, "by a command that was not written down",
+        refuse_other(cell, "by a command that was not recorded",
                      line(words(cell_run(recipe, cell, stage))));
       continue;
     }

@@ -39,7 +39,7 @@ Segmenter Segmenter::open(const fs::path& folder, at::Device device) {
         models::SegformerConfig::from_json(read_json_file(config_file), config_file.string());
     if (config.classes > kMostClasses)
       throw Error(ErrorCode::unsupported, config_file.string(),
-                  std::to_string(config.classes) + " classes are more than label maps hold");
+                  std::to_string(config.classes) + " classes are more than a label map can store");
     const fs::path weights = pipeline::find_weights(folder, "model", "");
     const nn::WeightSource source(nn::FileStore::open(weights), {.device = device});
     auto network = std::make_unique<models::Segformer>(source, config);

@@ -138,12 +138,12 @@ Interval interval_of(const std::vector<Sample>& samples, const Table& table,
 void check(const BootstrapOptions& options) {
   if (options.resamples < 1 || !(options.confidence > 0.0 && options.confidence < 1.0))
     throw Error(ErrorCode::invalid_argument, "evaluation",
-                "a bootstrap takes at least one resample and a confidence between 0 and 1");
+                "a bootstrap needs at least one resample and a confidence between 0 and 1");
 }
 
 void check(const std::vector<Sample>& samples, const BootstrapOptions& options) {
   if (samples.empty())
-    throw Error(ErrorCode::invalid_argument, "evaluation", "there is nothing to take a mean of");
+    throw Error(ErrorCode::invalid_argument, "evaluation", "there are no samples to average");
   check(options);
 }
 

@@ -11,7 +11,7 @@
 namespace ringlet::eval {
 
 /// One measured number. Numbers of one unit (a subject, a test picture) are resampled together, so
-/// that an interval does not take repeated looks at one thing for many things; those of one run (a
+/// that an interval does not count repeated measurements of one thing as many; those of one run (a
 /// training seed) tell how far runs lie apart.
 struct Sample {
   std::string id;    ///< what was measured, "dog/3/seed1"; unique

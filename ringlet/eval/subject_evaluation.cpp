@@ -37,7 +37,7 @@ std::map<std::string, fs::path> pictures_in(const fs::path& folder) {
     if (!is_new)
       throw Error(ErrorCode::mismatch, picture.path.string(),
                   "has the name of " + other->second.filename().string(),
-                  "which one is meant? Take the other out");
+                  "keep one and remove the other");
   }
   return files;
 }
@@ -64,7 +64,7 @@ void need_partners(const std::set<std::string>& wanted, const std::set<std::stri
   for (const std::string& name : wanted)
     if (!there.contains(name))
       throw Error(ErrorCode::mismatch, (folder / name).string(), what,
-                  "both sides need the same names; take out of the other folder what is not to be "
+                  "both sides need the same names; remove from the other folder what should not be "
                   "measured");
 }
 
@@ -145,7 +145,7 @@ std::optional<std::string> note_on_prompts(const std::vector<SubjectPicture>& al
   if (unknown == 0) return std::nullopt;
   return "the prompt of " + std::to_string(unknown) + " of " + std::to_string(all.size()) +
          " pictures is not known (no parameters in the PNG, no .txt file beside it): " +
-         (one_subject ? "each is a unit of its own, and " : "") + "DIV leaves them out";
+         (one_subject ? "each is a separate unit, and " : "") + "DIV skips them";
 }
 
 /// Evaluates one network's metrics.
@@ -246,7 +246,7 @@ std::pair<std::vector<SubjectPicture>, std::vector<RealPictures>> read_subjects(
                 "its pictures are in no subject's folder, those of " + reference.string() + " are",
                 "put them into a folder of the subject's name");
   need_partners(made, wanted, reference, "there are no real pictures of the subject");
-  need_partners(wanted, made, generated, "nothing was generated of the subject");
+  need_partners(wanted, made, generated, "there are no generated pictures of the subject");
   for (const std::string& subject : made) add(subject, generated / subject, reference / subject);
   return {std::move(pictures), std::move(real)};
 }
@@ -264,7 +264,7 @@ RealPictures read_real(const fs::path& reference) {
   if (folders.size() > 1 && !data::holds_pictures(reference))
     throw Error(ErrorCode::mismatch, reference.string(),
                 "holds folders of " + std::to_string(folders.size()) + " subjects (" +
-                    *folders.begin() + ", …), and pictures are to be made of one",
+                    *folders.begin() + ", …), but pictures are made of one subject",
                 "give the folder of the subject that `subject` names");
   return {"", files_of(pictures_in(reference))};
 }
@@ -272,7 +272,7 @@ RealPictures read_real(const fs::path& reference) {
 void check_networks(const SubjectNetworks& networks) {
   if (networks.dino == nullptr && networks.clip == nullptr)
     throw Error(ErrorCode::invalid_argument, "`dino`, `clip`",
-                "at least one network has to look at the pictures",
+                "at least one feature network is needed",
                 "give a folder with config.json and model.safetensors, for example of "
                 "facebook/dino-vits16 or openai/clip-vit-base-patch32");
 }
@@ -388,8 +388,10 @@ Measured prior_drift(const NamedNetwork& by, const fs::path& with, const fs::pat
     for (const auto& [name, file] : pictures) all.insert(name);
     return all;
   };
-  need_partners(names(first), names(second), without, "there is no partner made without adapter");
-  need_partners(names(second), names(first), with, "there is no partner made with the adapter");
+  need_partners(names(first), names(second), without,
+                "there is no matching picture made without the adapter");
+  need_partners(names(second), names(first), with,
+                "there is no matching picture made with the adapter");
   const at::Tensor same = paired_cosines(features_of(by.network, files_of(first)),
                                          features_of(by.network, files_of(second)));
   std::vector<Sample> samples;
@@ -437,9 +439,9 @@ Evaluation evaluate_sets(const fs::path& generated, const fs::path& reference,
   add("CMMD", false, discrepancy, discrepancy);
   add("Vendi score", true, vendi_score, vendi_score);
   evaluation.notes = {
-      "intervals are of drawing the generated pictures anew, in which repeats count as near ones: "
+      "intervals come from resampling the generated pictures, where repeats count as near ones: "
       "they lie above the distance itself, and below the Vendi score",
-      "numbers by other networks than " + network.name() + " do not compare"};
+      "values by networks other than " + network.name() + " are not comparable"};
   return evaluation;
 }
 

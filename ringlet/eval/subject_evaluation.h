@@ -72,7 +72,8 @@ Measured caption_accuracy(const FeatureNetwork& network,
                           const std::vector<SubjectPicture>& generated,
                           const std::vector<std::string>& captions);
 
-/// A network and what metrics by it are called: "DINO", "CLIP-I". Numbers of others do not compare.
+/// A network and what metrics by it are called: "DINO", "CLIP-I". Numbers by other networks are not
+/// comparable.
 struct NamedNetwork {
   const char* name;
   const FeatureNetwork& network;
@@ -98,7 +99,7 @@ std::string identity_of_pictures(const std::filesystem::path& folder);
 
 /// FID, KID and CMMD of two folders by this network's features, and the Vendi score of the
 /// generated one (how many different pictures it amounts to), with intervals over the generated
-/// pictures. They are called after the network, since numbers of others do not compare.
+/// pictures. They are called after the network, since numbers by other networks are not comparable.
 Evaluation evaluate_sets(const std::filesystem::path& generated,
                          const std::filesystem::path& reference, const FeatureNetwork& network);
 

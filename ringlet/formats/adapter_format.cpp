@@ -25,7 +25,7 @@ AdapterFormat parse_adapter_format(const std::string& name) {
     if (name == text) return format;
     known.emplace_back(text);
   }
-  throw Error(ErrorCode::invalid_argument, Field("to"), "\"" + name + "\" is no format of adapters",
+  throw Error(ErrorCode::invalid_argument, Field("to"), "\"" + name + "\" is not an adapter format",
               "known: " + join(known));
 }
 

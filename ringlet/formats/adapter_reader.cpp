@@ -73,7 +73,7 @@ class ForeignReader {
       throw Error(ErrorCode::not_found, (file.parent_path() / kPeftConfig).string(),
                   "is missing, and with it the scale of this PEFT adapter",
                   "keep " + std::string(kPeftConfig) + " beside " + kPeftWeights);
-    report_.dialect = tensors.dialect();
+    summary_.dialect = tensors.dialect();
     storage_ = common_type(tensors);
     for (const auto& [key, value] : opened->metadata())
       if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);
@@ -84,7 +84,7 @@ class ForeignReader {
       add_layer(layer, component, config, saved, *opened);
     unread_.endings.insert(unread_.endings.end(), tensors.unknown.begin(), tensors.unknown.end());
     if (!tensors.embeddings.empty())
-      decisions_.insert("the embeddings of words in the file are read by `embedding`: \"" +
+      decisions_.insert("the file's textual-inversion embeddings are read by `embedding`: \"" +
                         shown(join(tensors.embeddings)) + "\"");
   }
 
@@ -99,13 +99,13 @@ class ForeignReader {
     fill(set);
     adapt::check_transforms(set, path.string());
     set.set_trainable(false);
-    for (const auto& entry : set.entries()) ++report_.methods[entry.adapter->spec()];
-    if (!norms_.empty()) report_.methods["differences of norms"] = static_cast<int>(norms_.size());
-    report_.decisions.assign(decisions_.begin(), decisions_.end());
+    for (const auto& entry : set.entries()) ++summary_.methods[entry.adapter->spec()];
+    if (!norms_.empty()) summary_.methods["differences of norms"] = static_cast<int>(norms_.size());
+    summary_.decisions.assign(decisions_.begin(), decisions_.end());
     adapt::AdapterFileInfo info;
     info.extra = std::move(metadata_);
     info.storage = storage_;
-    return {std::move(set), std::move(info), std::move(report_), std::move(file_names_)};
+    return {std::move(set), std::move(info), std::move(summary_), std::move(file_names_)};
   }
 
  private:
@@ -116,7 +116,7 @@ class ForeignReader {
     if (found == file.metadata().end()) return {};
     const std::string where = file.path().string() + ": lora_adapter_metadata";
     const OrderedJson all = parse_ordered_json(found->second, where);
-    if (!all.is_object()) throw Error(ErrorCode::bad_format, where, "is no JSON object");
+    if (!all.is_object()) throw Error(ErrorCode::bad_format, where, "is not a JSON object");
     std::map<std::string, OrderedJson> parts;
     for (const auto& [key, value] : all.items()) {
       const std::size_t dot = key.find('.');
@@ -125,7 +125,7 @@ class ForeignReader {
     }
     if (parts.contains("") && parts.size() > 1)
       throw Error(ErrorCode::unsupported, where,
-                  "its field \"" + shown(parts.at("").begin().key()) + "\" is no component's",
+                  "its field \"" + shown(parts.at("").begin().key()) + "\" is not a component's",
                   "the names of its fields start with a component, as \"unet.r\" does");
     std::map<std::string, PeftConfig> configs;
     for (auto& [component, fields] : parts) {
@@ -195,7 +195,7 @@ class ForeignReader {
       const std::vector<std::string> known = cloneofsimo_classes(component);
       if (classes != std::set<std::string>(known.begin(), known.end()))
         throw Error(ErrorCode::unsupported, where,
-                    "numbers the layers of other classes than " + join(known),
+                    "numbers the layers of classes other than " + join(known),
                     "convert the file with the program that made it");
     }
   }
@@ -220,8 +220,8 @@ class ForeignReader {
       options.widest_out = std::max(options.widest_out, shape.out);
     }
     if (options.widest_in == 0)
-      throw Error(ErrorCode::bad_format, "base_model.vera_A",
-                  "stands in a file without VeRA layers", "the file is damaged");
+      throw Error(ErrorCode::bad_format, "base_model.vera_A", "is in a file without VeRA layers",
+                  "the file is damaged");
     const auto equal = [](const at::Tensor& saved, const at::Tensor& expected) {
       return is_factor_type(saved.scalar_type()) && saved.sizes() == expected.sizes() &&
              at::equal(saved, expected.to(saved.scalar_type()));
@@ -268,7 +268,7 @@ class ForeignReader {
         throw Error(ErrorCode::mismatch, in_file, "does not fit the model's norm",
                     "the adapter was made for another model");
       if (!is_factor_type(tensor.scalar_type()) || !tensor.isfinite().all().item<bool>())
-        throw Error(ErrorCode::non_finite, in_file, "holds something else than finite numbers");
+        throw Error(ErrorCode::non_finite, in_file, "holds values that are not finite numbers");
       norms_.push_back({module.component, name, found->second, index.slots});
       const std::string full = norms_.back().full_name() + ".difference";
       const bool whole = what == "set_weight";
@@ -276,7 +276,8 @@ class ForeignReader {
                .emplace(full,
                         whole ? tensor.to(at::kFloat) - found->second.to(at::kFloat).cpu() : tensor)
                .second)
-        throw Error(ErrorCode::bad_format, in_file, "changes what another tensor of its norm does",
+        throw Error(ErrorCode::bad_format, in_file,
+                    "changes the same parameter as another tensor of its norm",
                     "the file was put together wrongly");
       file_names_.emplace(full, in_file);
     }
@@ -305,7 +306,7 @@ class ForeignReader {
     if (!numbers_.empty())
       throw Error(ErrorCode::bad_format, in_file(numbers_.begin()->first),
                   "is not used by its layer's method",
-                  "the file is damaged, or of a method that is not known here");
+                  "the file is damaged, or of an unsupported method");
   }
 
   /// How the file calls a parameter, for messages.
@@ -326,7 +327,7 @@ class ForeignReader {
   UnreadTensors unread_;
   io::Metadata metadata_;
   at::ScalarType storage_ = at::kFloat;
-  AdapterReport report_;
+  AdapterSummary summary_;
 };
 
 PeftConfig read_config(const fs::path& folder) {
@@ -337,9 +338,9 @@ PeftConfig read_config(const fs::path& folder) {
 ReadAdapter read_own(const fs::path& path, const adapt::Components& components,
                      const std::string& expected_base_hash) {
   adapt::LoadedAdapter loaded = adapt::load_adapter(path, components, expected_base_hash);
-  AdapterReport report{"ringlet", {}, {}};
-  for (const auto& entry : loaded.set.entries()) ++report.methods[entry.adapter->spec()];
-  return {std::move(loaded.set), std::move(loaded.info), std::move(report), {}};
+  AdapterSummary summary{"ringlet", {}, {}};
+  for (const auto& entry : loaded.set.entries()) ++summary.methods[entry.adapter->spec()];
+  return {std::move(loaded.set), std::move(loaded.info), std::move(summary), {}};
 }
 
 ReadAdapter read_folder(const fs::path& folder, ForeignReader& reader,
@@ -355,8 +356,9 @@ ReadAdapter read_folder(const fs::path& folder, ForeignReader& reader,
       any = true;
     }
   if (!any)
-    throw Error(ErrorCode::not_found, (folder / kPeftConfig).string(), "does not exist",
-                "a folder is taken for a PEFT adapter; name the .safetensors file of another one");
+    throw Error(
+        ErrorCode::not_found, (folder / kPeftConfig).string(), "does not exist",
+        "a folder is read as a PEFT adapter; for other formats, give the .safetensors file");
   return reader.build(folder);
 }
 

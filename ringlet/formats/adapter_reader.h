@@ -11,7 +11,7 @@
 namespace ringlet::formats {
 
 /// How a file was understood.
-struct AdapterReport {
+struct AdapterSummary {
   std::string dialect;                 ///< "ringlet", "PEFT", "diffusers", "kohya", …
   std::vector<std::string> decisions;  ///< axis, side, scale, in words
   std::map<std::string, int> methods;  ///< how many layers have which method
@@ -20,7 +20,7 @@ struct AdapterReport {
 struct ReadAdapter {
   adapt::AdapterSet set;  ///< fp32, not attached, not trainable
   adapt::AdapterFileInfo info;
-  AdapterReport report;
+  AdapterSummary summary;
   /// Names that the file has for parameters that were taken as they are, by ringlet's full names.
   std::map<std::string, std::string> names;
 };

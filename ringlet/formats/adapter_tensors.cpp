@@ -101,7 +101,7 @@ AdapterTensors sort_tensors(const std::shared_ptr<const io::SafetensorsFile>& fi
     layer.naming = naming;
     if (!layer.tensors.emplace(end->what, io::view_tensor(file, info)).second)
       throw Error(ErrorCode::bad_format, file->path().string(),
-                  "says the same twice: \"" + shown(layer.names[end->what]) + "\" and \"" +
+                  "has the same tensor twice: \"" + shown(layer.names[end->what]) + "\" and \"" +
                       shown(info.name) + "\"",
                   "the file is damaged or was put together wrongly");
     layer.names[end->what] = info.name;

@@ -83,16 +83,17 @@ class AdapterWriter {
     for (const auto& entry : set_.entries())
       if (const std::string& component = entry.target.component;
           component != "unet" && !component.starts_with("text_encoder"))
-        throw Error(ErrorCode::unsupported, entry.target.full_name(),
-                    "diffusers has no class for the network of this layer, and none would find it "
-                    "in the file",
-                    "use `to=peft`, whose files name the layers of every network");
+        throw Error(
+            ErrorCode::unsupported, entry.target.full_name(),
+            "diffusers has no class for this layer's network, so nothing there could load it",
+            "use `to=peft`, whose files name the layers of every network");
   }
 
   [[noreturn]] void refuse(const std::string& layer, const std::string& why) const {
-    throw Error(ErrorCode::unsupported, layer, std::string(name_of(options_.format)) + " " + why,
-                "choose `as=lora` `rank=R` (the nearest low rank, its error is printed), `as=diff` "
-                "(whole differences, for kohya and lycoris), `to=ringlet`, or merge the adapter");
+    throw Error(
+        ErrorCode::unsupported, layer, std::string(name_of(options_.format)) + " " + why,
+        "choose `as=lora` `rank=R` (the nearest low rank, its error is printed), `as=diff` "
+        "(full weight differences, for kohya and lycoris), `to=ringlet`, or merge the adapter");
   }
 
   std::string prefix_of(const ModuleName& module) const {

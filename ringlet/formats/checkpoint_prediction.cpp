@@ -150,7 +150,7 @@ void tell_terminal_snr(const nn::TensorStore& store, const io::Metadata& metadat
   if (out.zero_terminal_snr) return;
   out.notes.push_back(out.snr_source +
                       " says zero terminal SNR, from where an epsilon model cannot be sampled: "
-                      "ignored; `prediction=v` tells that it is no epsilon model");
+                      "ignored; `prediction=v` says that it is not an epsilon model");
   out.snr_source.clear();
 }
 

@@ -43,7 +43,7 @@ CheckpointPrediction checkpoint_prediction(const nn::TensorStore& store, const L
                                            const io::Metadata& metadata,
                                            const PredictionHints& hints);
 
-/// True for tensors that say something about a checkpoint and are no weights: "v_pred", "ztsnr".
+/// True for tensors that describe a checkpoint and are not weights: "v_pred", "ztsnr".
 bool is_prediction_marker(const std::string& tensor);
 
 /// "parameterization", or the scaling of the denoiser (SDXL), in the .yaml file of the same name

@@ -19,12 +19,13 @@ LayerReading LayerReader::read() {
   if (format != part_formats().end())
     format->read(*this);
   else if (!has("diff_b"))
-    throw Error(ErrorCode::unsupported, file_.telling_name(), "is a tensor of no known method",
+    throw Error(ErrorCode::unsupported, file_.telling_name(),
+                "is a tensor of an unsupported method",
                 "merge the adapter with the program that made it, and use the merged model");
   read_bias(*this);
   if (has("alpha") && !used_.contains("alpha")) {
     take("alpha");
-    decide("alpha counts for nothing beside a method without a scale");
+    decide("alpha is ignored, since the method has no scale");
   }
   std::vector<std::string> names;
   for (const adapt::PartSpec& part : parts_) names.push_back(part.name);
@@ -32,7 +33,7 @@ LayerReading LayerReader::read() {
     if (!used_.contains(what))
       throw Error(ErrorCode::bad_format, file_.names.at(what),
                   "does not belong to the rest of its layer's tensors (" + join(names, "+") + ")",
-                  "the file is damaged, or of a method that is not known here");
+                  "the file is damaged, or of an unsupported method");
   reading_.method = adapt::make_method(std::move(parts_));
   return std::move(reading_);
 }
@@ -41,8 +42,9 @@ adapt::PartSpec LayerReader::part(const std::string& name, adapt::Options option
   try {
     return adapt::make_part(name, std::move(options));
   } catch (const Error& error) {
-    throw Error(ErrorCode::unsupported, file_.prefix, "asks for what cannot be: " + error.message(),
-                "the adapter is damaged, or of a kind that is not known here");
+    throw Error(ErrorCode::unsupported, file_.prefix,
+                "has options that cannot be used: " + error.message(),
+                "the adapter is damaged, or of an unsupported kind");
   }
 }
 
@@ -58,7 +60,7 @@ Error LayerReader::bad(const char* what, const std::string& problem) const {
 
 Error LayerReader::damaged(const char* what, const std::string& problem) const {
   return {ErrorCode::mismatch, file_.names.at(what), problem,
-          "the file is damaged, or of a form that is not known here"};
+          "the file is damaged, or of an unsupported form"};
 }
 
 void LayerReader::check_finite(const std::string& what, const at::Tensor& tensor) const {
@@ -79,7 +81,7 @@ void LayerReader::check_base() {
   const at::Tensor& kept = take("base_weight");
   const at::Tensor own = context_.layer->stored(context_.layer->weight());
   if (kept.sizes() != own.sizes() || !at::equal(kept.to(at::kFloat), own.to(at::kFloat)))
-    throw bad("base_weight", "is another weight than the model's own");
+    throw bad("base_weight", "differs from the model's weight");
 }
 
 const at::Tensor& LayerReader::take(const char* what) {

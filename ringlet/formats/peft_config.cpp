@@ -81,18 +81,17 @@ void check_expression(const std::string& key, const std::string& where) {
                 "the regular expression \"" + shown(key) + "\" " + why,
                 "name the layers in full instead");
   };
-  if (key.size() > kLongest) refuse("is longer than " + std::to_string(kLongest) + " letters");
+  if (key.size() > kLongest) refuse("is longer than " + std::to_string(kLongest) + " characters");
   const std::optional<std::int64_t> times = written_out(key);
   if (!times || *times > kMostTimes)
-    refuse("has repeat counts above " + std::to_string(kMostTimes) +
-           ", which are not followed here");
+    refuse("has repeat counts above " + std::to_string(kMostTimes) + ", which are unsupported");
   for (std::size_t i = 0; i < key.size(); ++i) {
     if (key[i] == '\\') {
       ++i;
       continue;
     }
     if (key.compare(i, 2, "(?") == 0 && key.compare(i, 3, "(?:") != 0)
-      refuse("looks ahead or has another extension, which is not followed here");
+      refuse("uses lookahead or another extension, which is unsupported");
   }
 }
 
@@ -108,7 +107,7 @@ bool expression_matches(const std::string& key, const std::string& before, const
     return std::regex_match(path, std::regex(before + key + after, flags));
   } catch (const std::regex_error& problem) {
     throw Error(ErrorCode::bad_format, where,
-                "\"" + shown(key) + "\" is no regular expression: " + problem.what());
+                "\"" + shown(key) + "\" is not a regular expression: " + problem.what());
   }
 }
 
@@ -127,17 +126,17 @@ OrderedJson parse_ordered_json(const std::string& text, const std::string& where
 
 PeftConfig::PeftConfig(const OrderedJson& config, std::string where)
     : config_(config), where_(std::move(where)) {
-  if (!config_.is_object()) throw Error(ErrorCode::bad_format, where_, "is no JSON object");
+  if (!config_.is_object()) throw Error(ErrorCode::bad_format, where_, "is not a JSON object");
   type_ = json_value<std::string>(config_, "peft_type", "LORA", where_);
   if (!is_known(type_, &PeftForm::types))
     throw Error(ErrorCode::unsupported, where_,
-                "PEFT's method \"" + shown(type_) + "\" is not known here",
+                "PEFT's method \"" + shown(type_) + "\" is unsupported",
                 "merge the adapter with PEFT and use the merged model");
   for (const auto& [field, value] : config_.items())
     if (!is_known(field, &PeftForm::fields) && !is_unset(value))
       throw Error(ErrorCode::unsupported, where_,
                   "field \"" + shown(field) + "\" is set to " + shown(value.dump()) +
-                      ", which may change what the adapter computes and is not known here",
+                      ", which may change what the adapter computes and is unsupported",
                   "merge the adapter with PEFT and use the merged model");
   for (const char* field : {"rank_pattern", "alpha_pattern"})
     if (config.contains(field)) patterns_[field] = config[field];
@@ -171,13 +170,14 @@ double PeftConfig::for_layer(const char* pattern_field, const std::string& path,
   const auto patterns = patterns_.find(pattern_field);
   if (patterns == patterns_.end() || patterns->is_null()) return fallback;
   if (!patterns->is_object())
-    throw Error(ErrorCode::bad_format, where_, std::string(pattern_field) + " is no JSON object");
+    throw Error(ErrorCode::bad_format, where_,
+                std::string(pattern_field) + " is not a JSON object");
   constexpr int kMostExpressions = 64;
   int expressions = 0;
   for (const auto& [key, value] : patterns->items()) {
     if (!value.is_number())
       throw Error(ErrorCode::bad_format, where_,
-                  std::string(pattern_field) + ": \"" + shown(key) + "\" is no number");
+                  std::string(pattern_field) + ": \"" + shown(key) + "\" is not a number");
     if (!is_plain(key) && ++expressions > kMostExpressions)
       throw Error(ErrorCode::unsupported, where_,
                   std::string(pattern_field) + " has more than " +

@@ -78,22 +78,22 @@ Error not_understood(const std::filesystem::path& path, const UnreadTensors& unr
     return {ErrorCode::mismatch, path.string(),
             "tensor \"" + shown(unread.endings.front()) + "\" is not understood" +
                 (more > 0 ? ", nor are " + std::to_string(more) + " others" : ""),
-            "its ending is of no method that is known here; merge the adapter with the program "
+            "no supported method has such an ending; merge the adapter with the program "
             "that made it, and use the merged model"};
   }
   const std::size_t missing = unread.layers.size();
   const std::string what = std::to_string(missing) + " of its " +
                            std::to_string(missing + unread.fitting) +
-                           " layers belong to nothing in the model: " + quoted(unread.layers);
+                           " layers are not in the model: " + quoted(unread.layers);
   if (is_xl(unread.layers))
     return {ErrorCode::mismatch, path.string(), what, "these are names of Stable Diffusion XL"};
   if (unread.fitting == 0)
     return {ErrorCode::mismatch, path.string(), what,
-            "the adapter was made for another kind of model, or by a program whose names are not "
-            "known here"};
+            "the adapter was made for another kind of model, or by a program whose names are "
+            "unsupported"};
   return {ErrorCode::mismatch, path.string(), what,
           "the others fit: the adapter also changes layers that this model lacks, or their names "
-          "are not known here"};
+          "are unsupported"};
 }
 
 void refuse_transformers(const io::SafetensorsFile& file) {

@@ -22,7 +22,7 @@ class Reader {
 
   std::size_t size() const { return bytes_.size(); }
   [[noreturn]] void truncated() const {
-    throw Error(ErrorCode::bad_format, where_, "the image is cut off",
+    throw Error(ErrorCode::bad_format, where_, "the image is truncated",
                 "copy or download the file again");
   }
   [[noreturn]] void broken(const std::string& what) const {
@@ -229,7 +229,7 @@ ImageHeader bmp_header(const Reader& file, const std::string& where) {
   const std::uint64_t said = info == kCore ? 0 : file.little(kInfo + 32, 4);
   const std::uint64_t colours = bits > 8 ? 0 : said == 0 ? std::uint64_t{1} << bits : said;
   if (colours > 256 || kInfo + info + colours * (info == kCore ? 3 : 4) > file.size())
-    file.broken("it has no whole palette");
+    file.broken("its palette is incomplete");
   constexpr std::uint64_t kAlphaMask = 52;
   header.has_alpha =
       compression == kMasks && info >= kWithAlphaMask && file.little(kInfo + kAlphaMask, 4) != 0;

@@ -68,7 +68,7 @@ StoredNumbers decode_stored_numbers(std::span<const std::byte> file, const std::
   const ImageHeader header = read_checked_header(file, where, limits);
   const unsigned colour =
       header.format == ImageFormat::png ? byte_at(file, kColourByte) : kOtherFormat;
-  const Error no_map(ErrorCode::unsupported, where, "is no map of numbers",
+  const Error no_map(ErrorCode::unsupported, where, "is not a label map",
                      "label maps are PNGs, grey or with a palette and without alpha, whose stored "
                      "numbers are the classes");
   if (colour != kGrey && colour != kPalette && colour != kRgb) throw no_map;

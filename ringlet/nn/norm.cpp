@@ -46,7 +46,7 @@ at::Tensor BatchNorm::operator()(const at::Tensor& x, Statistics statistics) con
   const bool of_batch = statistics == Statistics::batch;
   if (of_batch && !own_)
     throw Error(ErrorCode::invalid_argument, "batch normalisation",
-                "running averages of a frozen network do not move",
+                "running averages of a frozen network are not updated",
                 "load it with WeightOptions::trainable, or use the stored statistics");
   if (of_batch && x.numel() <= x.size(1))
     throw Error(ErrorCode::invalid_argument, "batch normalisation",

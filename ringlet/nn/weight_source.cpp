@@ -96,7 +96,7 @@ ModuleIndex WeightSource::finish() const {
   if (!unused.empty())
     throw Error(ErrorCode::mismatch, state_->store->description(),
                 std::to_string(unused.size()) +
-                    " tensor(s) have no place in the model, the first: \"" + unused.front() + "\"",
+                    " tensor(s) do not belong to the model, the first: \"" + unused.front() + "\"",
                 "the weights and the config.json come from different models");
   return std::move(state_->index);
 }

@@ -39,7 +39,7 @@ Json describe_any(const fs::path& path, const std::string& variant) {
   for (const auto& entry : fs::directory_iterator(path))
     if (entry.path().extension() == ".safetensors") weights.push_back(entry.path());
   if (weights.empty())
-    throw Error(ErrorCode::not_found, path.string(), "there is nothing here that ringlet knows",
+    throw Error(ErrorCode::not_found, path.string(), "ringlet recognises nothing here",
                 "name a model folder (with model_index.json) or a .safetensors file");
   std::ranges::sort(weights);
   Json out = {{"path", path.string()},
@@ -49,7 +49,7 @@ Json describe_any(const fs::path& path, const std::string& variant) {
   if (fs::exists(path / "adapter_config.json")) out["kind"] = "adapter folder (PEFT)";
   if (const fs::path config = path / "config.json"; fs::exists(config)) {
     const std::string type = models::network_type(read_json_file(config));
-    if (!type.empty()) out["kind"] = "network of the kind " + type;
+    if (!type.empty()) out["kind"] = "network of type " + type;
   }
   Json components = Json::array();
   for (const fs::path& file : weights)
@@ -105,7 +105,7 @@ void add_schedule(Json& out, const Json& scheduler, const std::string& where,
     out["sampler"] = sampler.name();
     out["schedule"] = process->description(sampler.entry->grid);
   } catch (const Error& error) {
-    out["notes"].push_back(std::string("pictures cannot be made with it: ") + error.what());
+    out["notes"].push_back(std::string("it cannot generate pictures: ") + error.what());
   }
 }
 

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 Error bad(const fs::path& file, const std::string& what) {
   return {ErrorCode::bad_format, file.string(), what,
           "a textual-inversion file holds \"emb_params\", \"clip_l\" and \"clip_g\", or one tensor "
-          "under the word's own name"};
+          "named after the word"};
 }
 
 at::Tensor rows_of(const std::shared_ptr<const io::SafetensorsFile>& file,
@@ -28,7 +28,7 @@ at::Tensor rows_of(const std::shared_ptr<const io::SafetensorsFile>& file,
                     at::isFloatingType(stored.scalar_type());
   const at::Tensor rows = fits && stored.dim() == 1 ? stored.unsqueeze(0) : stored;
   if (!fits || rows.size(0) > kMostVectors)
-    throw bad(file->path(), "tensor \"" + info.name + "\" is no list of 1 to 75 vectors");
+    throw bad(file->path(), "tensor \"" + info.name + "\" is not a list of 1 to 75 vectors");
   if (!rows.isfinite().all().item<bool>())
     throw Error(ErrorCode::non_finite, file->path().string(),
                 "tensor \"" + info.name + "\" holds a NaN or an infinity", "the file is damaged");
@@ -51,7 +51,7 @@ std::vector<TextEmbedding> bundled_embeddings(
     if (part == kEncoders.end())
       throw Error(
           ErrorCode::unsupported, file->path().string(),
-          "tensor \"" + info.name + "\" is no input of a text encoder",
+          "tensor \"" + info.name + "\" is not a text encoder's input",
           "of bundled embeddings clip_l, clip_g, emb_params and string_to_param.* are read");
     const std::string word = rest.substr(0, rest.size() - part->first.size() - 1);
     if (!words[word].emplace(part->second, rows_of(file, info)).second)

@@ -195,7 +195,7 @@ ModelDifference select_layers(const ExtractSource& source, const adapt::TargetOp
   return difference;
 }
 
-/// The weights of a network that is no text-to-image model, or null.
+/// The weights of a network that is not a text-to-image model, or null.
 std::shared_ptr<const nn::FileStore> open_other(const fs::path& path) {
   auto file = open_network_file(path);
   return file && find_family(file->files().front()) != nullptr ? nullptr : file;
@@ -206,7 +206,7 @@ ModelDifference difference_of(const ExtractSource& source) {
   const bool other = base_file != nullptr;
   if (other != (tuned_file != nullptr))
     throw Error(ErrorCode::mismatch, source.tuned.string(),
-                other ? "is not a file like the base" : "is no model, but the base is",
+                other ? "is not a file like the base" : "is not a model, but the base is",
                 "give two models, or two .safetensors files with the same tensors");
   OpenedModel base = other ? open_tensors(base_file, source.component)
                            : open_model(source.base, source.files, true);
@@ -222,7 +222,7 @@ ModelDifference difference_of(const ExtractSource& source) {
   return difference;
 }
 
-void add_to(adapt::FitReport& total, const adapt::FitReport& one) {
+void add_to(adapt::FitResult& total, const adapt::FitResult& one) {
   total.parameters += one.parameters;
   total.steps += one.steps;
   total.seconds += one.seconds;
@@ -257,7 +257,7 @@ Extraction extract(const ModelDifference& difference, std::span<const adapt::Met
   }
   Extraction extraction{
       adapt::AdapterSet::create(assignments, factors, Random(options.seed)), {}, {}};
-  adapt::FitReport& total = extraction.total;
+  adapt::FitResult& total = extraction.total;
   total.closed_form = total.converged = true;
   double missed = 0.0, all = 0.0;
   for (const adapt::AdapterSet::Entry& entry : extraction.set.entries()) {
@@ -267,13 +267,13 @@ Extraction extract(const ModelDifference& difference, std::span<const adapt::Met
     LayerFit fitted{name, entry.adapter->spec(), 0.0, {}};
     fitted.change = layer.norm / w0.to(at::kFloat).norm().item<double>();
     try {
-      fitted.report =
+      fitted.result =
           adapt::fit(*entry.adapter, *entry.target.layer, layer.weight, options, layer.bias);
     } catch (const Error& error) {
       throw Error(error.code(), name, error.message(), error.hint());
     }
-    add_to(total, fitted.report);
-    const double own = fitted.report.relative_error * layer.norm;
+    add_to(total, fitted.result);
+    const double own = fitted.result.relative_error * layer.norm;
     missed += own * own;
     all += layer.norm * layer.norm;
     extraction.layers.push_back(std::move(fitted));
@@ -295,7 +295,7 @@ std::vector<adapt::Method> methods_for_error(const ModelDifference& difference,
                     !method.parts.front().yes("tucker");
   if (!lora)
     throw Error(ErrorCode::invalid_argument, Field("max_error"),
-                "chooses ranks of lora alone, not of " + adapt::method_text(method),
+                "chooses ranks for lora only, not for " + adapt::method_text(method),
                 "give `method=lora`, or a size in the method, or `budget`");
   std::vector<adapt::Method> methods;
   for (const LayerDifference& layer : difference.layers) {
@@ -330,20 +330,20 @@ Comparison compare_methods(const ModelDifference& difference, std::span<const Na
   for (const auto& [name, method] : methods) {
     adapt::Method last;
     for (const std::int64_t budget : budgets) {
-      adapt::BudgetPlan plan;
+      adapt::BudgetedMethod budgeted;
       try {
-        plan = adapt::fit_budget(method, budget, targets, factors);
+        budgeted = adapt::fit_budget(method, budget, targets, factors);
       } catch (const Error& error) {
         comparison.left_out.push_back(name + " at " + std::to_string(budget) + ": " +
                                       error.message());
         continue;
       }
-      if (std::exchange(last, plan.method) == plan.method) continue;
+      if (std::exchange(last, budgeted.method) == budgeted.method) continue;
       const Extraction found =
-          extract(difference, same_method(difference, plan.method), factors, options, observer);
+          extract(difference, same_method(difference, budgeted.method), factors, options, observer);
       ComparedFit fit{
-          name, adapt::method_text(plan.method), budget, found.total, 0, found.layers.size()};
-      for (const LayerFit& layer : found.layers) fit.converged += layer.report.converged ? 1 : 0;
+          name, adapt::method_text(budgeted.method), budget, found.total, 0, found.layers.size()};
+      for (const LayerFit& layer : found.layers) fit.converged += layer.result.converged ? 1 : 0;
       comparison.fits.push_back(std::move(fit));
     }
   }

@@ -47,13 +47,13 @@ struct ModelDifference {
   std::vector<adapt::Target> targets() const;
 };
 
-/// Compares two models layer by layer. A .safetensors file that is no model is taken by its tensor
-/// names: matrices and kernels named "….weight" are its layers, all of them selected unless the
-/// targets say otherwise. Where the models are stored in different types, what one weight may
-/// differ by in both is no difference (compare_stored). Throws Error(mismatch) that names the first
-/// tensor that one of the models lacks or has in another shape, Error(non_finite) that names a
-/// tensor, Error(invalid_argument) when no selected layer differs, and as open_text_to_image_model
-/// and select_targets.
+/// Compares two models layer by layer. A .safetensors file that is not a model is read by its
+/// tensor names: matrices and kernels named "….weight" are its layers, all of them selected unless
+/// the targets say otherwise. Where the models are stored in different types, what rounding to both
+/// may change is not counted as a difference (compare_stored). Throws Error(mismatch) that names
+/// the first tensor that one of the models lacks or has in another shape, Error(non_finite) that
+/// names a tensor, Error(invalid_argument) when no selected layer differs, and as
+/// open_text_to_image_model and select_targets.
 ModelDifference compare_models(const ExtractSource& source);
 
 /// Called after every layer; returning false stops with Error(cancelled).
@@ -62,13 +62,13 @@ using LayerObserver = std::function<bool(const std::string& layer)>;
 struct LayerFit {
   std::string name, method;
   double change = 0.0;  ///< |W* - W0| / |W0|
-  adapt::FitReport report;
+  adapt::FitResult result;
 };
 
 struct Extraction {
   adapt::AdapterSet set;
   std::vector<LayerFit> layers;  ///< in the set's order
-  adapt::FitReport total;        ///< error over all layers together, sums of the rest
+  adapt::FitResult total;        ///< error over all layers together, sums of the rest
 };
 
 /// Fits an adapter to every layer of the difference; `methods` has one for each of its layers.
@@ -95,7 +95,7 @@ struct ComparedFit {
   std::string curve;   ///< the method as it was asked for
   std::string method;  ///< with the sizes that the budget has bought
   std::int64_t budget = 0;
-  adapt::FitReport total;
+  adapt::FitResult total;
   std::size_t converged = 0, layers = 0;
 };
 

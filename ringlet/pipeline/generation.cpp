@@ -65,18 +65,18 @@ void check_latents(const TextToImageModel& model, GenerateRequest& request) {
 /// Pictures that the request starts from or looks at.
 void check_pictures(const TextToImageModel& model, const GenerateRequest& request) {
   if (request.mask_image && !model.inpaints())
-    invalid(Field("mask_image"), "the model is no inpainting model",
+    invalid(Field("mask_image"), "the model is not an inpainting model",
             "use a model whose U-Net has 9 input channels");
   if (request.mask_image && !request.init_image)
     invalid(Field("mask_image"), "a mask needs the picture that it belongs to",
             "give `init_image`");
   if (request.control_image && request.control == nullptr)
-    invalid(Field("control_image"), "nothing looks at it",
+    invalid(Field("control_image"), "nothing uses it",
             "give an adapter that was trained with `control`, or `controlnet=FOLDER`");
   if (request.control != nullptr && !request.control_image)
-    invalid(Field("control_image"), "the control network needs a picture");
+    invalid(Field("control_image"), "the ControlNet needs a control picture");
   if (request.control != nullptr && model.inpaints())
-    invalid(Field("control_image"), "inpainting models take no control network");
+    invalid(Field("control_image"), "inpainting models do not support ControlNets");
 }
 
 /// Image-to-image starts in the middle; inpainting sees its picture at every step.

@@ -29,7 +29,7 @@ struct GenerateRequest {
   std::int64_t clip_skip = 1;
   at::Tensor latents;                       ///< start noise [B, channels, h, w], not the seeds'
   std::optional<io::Image> init_image;      ///< image-to-image
-  std::optional<io::Image> mask_image;      ///< inpainting models: white is painted anew
+  std::optional<io::Image> mask_image;      ///< inpainting models: white is repainted
   double strength = 0.8;                    ///< of image-to-image, in (0, 1]
   const ControlNetwork* control = nullptr;  ///< sees control_image; must outlive the request
   std::optional<io::Image> control_image;  ///< edges, a map, …; scaled and cropped to the picture

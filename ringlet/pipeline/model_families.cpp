@@ -47,7 +47,7 @@ const ModelFamily& family_of_folder(const std::filesystem::path& folder,
   std::vector<std::string> names;
   for (const ModelFamily& family : families) names.push_back(family.name);
   throw Error(ErrorCode::unsupported, (folder / "model_index.json").string(),
-              "the model is a " + pipeline, "ringlet knows " + join(names));
+              "the model is a " + pipeline, "ringlet supports " + join(names));
 }
 
 std::unique_ptr<TextToImageModel> open_text_to_image_model(const std::filesystem::path& path,

@@ -49,13 +49,13 @@ void check_model_path(const fs::path& path, const ModelFileOptions& options) {
   if (fs::is_directory(path)) {
     if (!options.tokenizer.empty())
       throw Error(ErrorCode::invalid_argument, Field("tokenizer"),
-                  path.string() + " is a folder, which has a tokenizer of its own",
+                  path.string() + " is a folder, which has its own tokenizer",
                   "leave it out; it is for single-file checkpoints");
     return;
   }
   if (!options.variant.empty())
     throw Error(ErrorCode::invalid_argument, Field("variant"),
-                path.string() + " is one file: there are no others to prefer",
+                path.string() + " is a single file, which has no variants",
                 "leave it out; it is for model folders");
   if (is_pickle_name(path))
     throw Error(ErrorCode::unsupported, path.string(), "ringlet reads safetensors only",

@@ -22,7 +22,7 @@ at::Tensor checked(const std::string& name, const at::Tensor& tensor, at::Scalar
   if (!value.isfinite().all().item<bool>())
     throw Error(ErrorCode::non_finite, name,
                 "the tensor holds NaN or values too large for the type it is written in",
-                "this part was not written; write a wider type");
+                "this part was not written; save in a wider type");
   return value;
 }
 

@@ -1,4 +1,4 @@
-// Networks that are no text-to-image model, known by the names of their tensors alone: enough to
+// Networks other than text-to-image models, known by the names of their tensors alone: enough to
 // merge, convert, extract and inspect adapters, without knowing how they compute.
 #pragma once
 

@@ -37,7 +37,7 @@ constexpr std::array kFormats = {
 const Format& format_of(at::ScalarType type) {
   const auto* const found = std::ranges::find(kFormats, type, &Format::type);
   if (found == kFormats.end())
-    throw Error(ErrorCode::unsupported, at::toString(type), "is no type that weights are stored in",
+    throw Error(ErrorCode::unsupported, at::toString(type), "is not a floating-point weight type",
                 "give models of floating-point weights");
   return *found;
 }

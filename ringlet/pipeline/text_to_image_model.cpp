@@ -42,30 +42,30 @@ void TextToImageModel::add_sizes(Conditions&, std::span<const PictureFrame>) con
 
 std::vector<std::string> TextToImageModel::add_embeddings(const std::filesystem::path&,
                                                           const std::string&) {
-  cannot(*this, "takes no embeddings");
+  cannot(*this, "does not support textual inversion");
 }
 
 void TextToImageModel::check_embedding_words(std::span<const std::string>) const {}
 
 void TextToImageModel::add_masked_picture(Conditions&, const at::Tensor&, const at::Tensor&) const {
-  cannot(*this, "does not inpaint");
+  cannot(*this, "does not support inpainting");
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::create_control(ControlKind, std::uint64_t) const {
-  cannot(*this, "takes no control network");
+  cannot(*this, "does not support ControlNets");
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::control_from_tensors(
     const std::map<std::string, at::Tensor>&, const std::string&) const {
-  cannot(*this, "takes no control network");
+  cannot(*this, "does not support ControlNets");
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::open_control(const std::filesystem::path&) const {
-  cannot(*this, "takes no control network");
+  cannot(*this, "does not support ControlNets");
 }
 
 void TextToImageModel::save_file(const std::filesystem::path&, const Replacements&) const {
-  cannot(*this, "is not written as a single file", "give a folder name for the result");
+  cannot(*this, "cannot be written as a single file", "give a folder name for the result");
 }
 
 Conditions TextToImageModel::conditions(std::span<const std::string> prompts,

@@ -31,8 +31,8 @@ struct LoadOptions {
   ModelFileOptions files;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
-  bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; code images in
-                            ///< slices and tiles
+  bool low_memory = false;  ///< keep 16-bit weights as stored, widen layer by layer; encode and
+                            ///< decode images in slices and tiles
   bool for_training = false;        ///< lay frozen weights out for the backward pass, too
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 };
@@ -148,12 +148,12 @@ class TextToImageModel {
   virtual std::int64_t text_layers() const { return 1; }
 
   /// Conditions of prompts, a row each, without sizes. `clip_skip` n: the text encoder's n-th layer
-  /// from the end. Too long prompts are cut without a word: see newly_cut. Throws
+  /// from the end. Too long prompts are cut silently: see newly_cut. Throws
   /// Error(invalid_argument | mismatch).
   virtual Conditions encode_prompts(std::span<const std::string> prompts,
                                     std::int64_t clip_skip) const = 0;
 
-  /// What stands for a negative prompt that is not given, beside the row of a positive one: the
+  /// The conditions of a negative prompt that is not given, beside the row of a positive one: the
   /// empty prompt, unless the model was trained with something else.
   virtual Conditions without_prompt(const Conditions& positive, std::int64_t clip_skip) const;
 

@@ -19,7 +19,7 @@ namespace ringlet::service {
 /// opened once, until they are needed.
 struct AdaptableModel {
   std::unique_ptr<pipeline::TextToImageModel> model;
-  std::shared_ptr<const nn::FileStore> weights;   ///< of a network that is no text-to-image model
+  std::shared_ptr<const nn::FileStore> weights;  ///< of a network that is not a text-to-image model
   std::map<std::string, nn::ModuleIndex> others;  ///< that network by what the adapters call it
   std::string hash;                               ///< pipeline::model_hash, or of the weights' file
   std::map<std::string, std::string> class_names = {};  ///< of layers in other files

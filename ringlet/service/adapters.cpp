@@ -28,11 +28,11 @@ LoadedAdapters load_adapters(const adapt::Components& components,
     loaded.set.set_block_strengths(choice.blocks);
     char strength[32];
     std::snprintf(strength, sizeof strength, "%g", choice.strength);
-    log(LogLevel::info, "adapter " + choice.file.string() + ": " + loaded.report.dialect + ", " +
+    log(LogLevel::info, "adapter " + choice.file.string() + ": " + loaded.summary.dialect + ", " +
                             adapt::method_text(loaded.set.method()) + ", " +
                             human_count(loaded.set.parameter_count()) + " parameters, strength " +
                             strength);
-    for (const std::string& decision : loaded.report.decisions)
+    for (const std::string& decision : loaded.summary.decisions)
       log(LogLevel::info, "  " + decision);
     adapters.sets.push_back(std::move(loaded.set));
     adapters.infos.push_back(std::move(loaded.info));

@@ -32,7 +32,7 @@ void check_out(const fs::path& out, const fs::path& read, const std::string& fie
   if (end == folder.end())
     throw Error(ErrorCode::invalid_argument, Field("out"),
                 out.string() + " lies in the folder of `" + field + "`, " + folder.string(),
-                "name a folder outside of it: its pictures would be lost or read again");
+                "choose a folder outside it: its pictures would be overwritten or read as input");
 }
 
 io::Image signal_of(const SignalRequest& request, const fs::path& picture) {

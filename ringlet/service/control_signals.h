@@ -14,7 +14,7 @@ struct SignalRequest {
   data::ControlSettings settings;
   std::filesystem::path images;  ///< a folder of pictures, or one
   std::filesystem::path out;     ///< folder: OUT/name.png for every picture
-  std::int64_t size = 0;         ///< side of squares to cut, in pixels; 0 = the pictures' own sizes
+  std::int64_t size = 0;         ///< side of squares to cut, in pixels; 0 = the pictures' sizes
 };
 
 /// Called before the first signal, with none done, and after each; false stops.

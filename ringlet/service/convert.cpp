@@ -56,7 +56,7 @@ void check(const ConvertRequest& r) {
   const bool low_rank = r.form == AdapterForm::low_rank;
   if (low_rank != (rank > 0 || max_error > 0.0) || (rank > 0 && max_error > 0.0))
     throw Error(ErrorCode::invalid_argument, Field("as"),
-                "lora goes with one of `rank` and `max_error`, and nothing else does",
+                "lora needs `rank` or `max_error`, other forms need neither",
                 "for example `as=lora` `rank=16`");
   if (!(max_error >= 0.0) || max_error >= 1.0)
     throw Error(ErrorCode::invalid_argument, Field("max_error"), "must lie between 0 and 1");

@@ -15,7 +15,7 @@
 
 namespace ringlet::service {
 
-/// What is written of the adapters: as they are (several, or one at another strength than 1, are
+/// How the adapters are written: as they are (several, or one at another strength than 1, are
 /// combined), the nearest low ranks, or whole differences.
 enum class AdapterForm { stored, low_rank, difference };
 
@@ -31,7 +31,7 @@ struct ConvertRequest {
   std::optional<at::ScalarType> storage;  ///< none = as read
 };
 
-/// Throws Error(invalid_argument) for what cannot be asked for together.
+/// Throws Error(invalid_argument) for options that exclude each other.
 void check(const ConvertRequest& request);
 
 /// Does the request. Returns how much the layers lose as low ranks, worst first, where that was

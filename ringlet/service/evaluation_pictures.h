@@ -38,9 +38,9 @@ struct EvaluationPictures {
 
 /// How a program follows it. Either may be empty.
 struct MakingObserver {
-  /// Of so many prompts or references all samples are there; first with none, before the first.
+  /// How many prompts or references have all their samples; first with none, before the first.
   std::function<void(std::size_t done, std::size_t total)> progress;
-  diffusion::StepCallback step;  ///< false ends it with Error(cancelled)
+  diffusion::StepCallback step;  ///< false stops it with Error(cancelled)
 };
 
 /// "adapter.safetensors (0123456789abcdef)": what a file or folder is called, and a hash of it.

@@ -8,13 +8,13 @@
 namespace ringlet::service {
 namespace {
 
-Json fit_json(const adapt::FitReport& report) {
-  return {{"relative_error", report.relative_error},
-          {"parameters", report.parameters},
-          {"steps", report.steps},
-          {"seconds", report.seconds},
-          {"closed_form", report.closed_form},
-          {"converged", report.converged}};
+Json fit_json(const adapt::FitResult& result) {
+  return {{"relative_error", result.relative_error},
+          {"parameters", result.parameters},
+          {"steps", result.steps},
+          {"seconds", result.seconds},
+          {"closed_form", result.closed_form},
+          {"converged", result.converged}};
 }
 
 }  // namespace
@@ -22,7 +22,7 @@ Json fit_json(const adapt::FitReport& report) {
 Json to_json(const pipeline::ModelDifference& difference, const pipeline::Extraction& extraction) {
   Json layers = Json::array();
   for (const pipeline::LayerFit& layer : extraction.layers) {
-    Json row = fit_json(layer.report);
+    Json row = fit_json(layer.result);
     row.update({{"layer", layer.name}, {"method", layer.method}, {"change", layer.change}});
     layers.push_back(std::move(row));
   }

@@ -16,9 +16,9 @@ Json describe_adapter(const fs::path& adapter, const fs::path& model,
     const formats::ReadAdapter read =
         formats::read_adapter(adapter, opened.components(), opened.hash);
     return {{"path", adapter.string()},
-            {"dialect", read.report.dialect},
-            {"methods", read.report.methods},
-            {"decisions", read.report.decisions},
+            {"dialect", read.summary.dialect},
+            {"methods", read.summary.methods},
+            {"decisions", read.summary.decisions},
             {"layers", read.set.entries().size()},
             {"parameters", read.set.parameter_count()}};
   });
@@ -30,7 +30,7 @@ std::shared_ptr<const tokenizers::Tokenizer> open_tokenizer(const fs::path& path
     return tokenizers::open_tokenizer(pipeline::single_file_tokenizer(path, given));
   if (!given.empty())
     throw Error(ErrorCode::invalid_argument, Field("tokenizer"),
-                path.string() + " is a folder, which has a tokenizer of its own",
+                path.string() + " is a folder, which has its own tokenizer",
                 "leave it out; it is for single-file checkpoints");
   const bool itself = fs::exists(path / "vocab.json") || fs::exists(path / "tokenizer.json") ||
                       fs::exists(path / "vocab.txt");

@@ -11,7 +11,7 @@ JsonFields::JsonFields(const Json& object, std::string path)
     : object_(object), path_(std::move(path)) {
   if (!object.is_object())
     throw Error(ErrorCode::invalid_argument, Field(path_.empty() ? "request" : path_),
-                "is no JSON object", "write {\"field\": value, …}");
+                "is not a JSON object", "write {\"field\": value, …}");
 }
 
 std::string JsonFields::path(const std::string& name) const {

@@ -79,7 +79,7 @@ class JsonFields {
   }
 
   static const char* type_of(const std::string&) { return "a text"; }
-  static const char* type_of(const std::filesystem::path&) { return "a path, as text"; }
+  static const char* type_of(const std::filesystem::path&) { return "a path, as a string"; }
   static const char* type_of(const bool&) { return "true or false"; }
   static const char* type_of(const double&) { return "a number"; }
   static const char* type_of(const int&) { return "a whole number"; }
@@ -91,7 +91,7 @@ class JsonFields {
   }
   template <class T>
   static const char* type_of(const std::vector<T>&) {
-    return "a list of texts";
+    return "a list of strings";
   }
 
   [[noreturn]] void wrong_type(const char* name, const Json& found, const char* type) const;

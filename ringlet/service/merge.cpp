@@ -97,7 +97,7 @@ void copy_other_files(const fs::path& from, const fs::path& to) {
   }
 }
 
-/// Into the weights of a network that is no text-to-image model. A folder becomes a folder, with
+/// Into the weights of a network that is not a text-to-image model. A folder becomes a folder, with
 /// its other files.
 void merge_other(const MergeRequest& r, const nn::FileStore& weights,
                  const LoadedAdapters& adapters) {
@@ -133,7 +133,7 @@ void merge_model(const MergeRequest& r, const pipeline::TextToImageModel& model,
                  const LoadedAdapters& adapters) {
   if (with_control(adapters) != nullptr)
     log(LogLevel::warning,
-        "the control encoder of the adapter is no part of a model and is left out");
+        "the control encoder of the adapter is not part of a model and is skipped");
   const auto sets = pointers_to(adapters.sets);
   if (r.out.extension() == ".safetensors")
     pipeline::merge_into_file(model, sets, r.out);

@@ -11,11 +11,11 @@ namespace {
 /// {PATTERN: FACTOR}.
 void read_blocks(const Json& json, const std::string& path, pipeline::AdapterChoice& adapter) {
   if (!json.is_object())
-    throw Error(ErrorCode::invalid_argument, Field(path), "is no JSON object",
+    throw Error(ErrorCode::invalid_argument, Field(path), "is not a JSON object",
                 "for example {\"unet.up_blocks.*\": 0.5}");
   for (const auto& [pattern, factor] : json.items()) {
     if (!factor.is_number())
-      throw Error(ErrorCode::invalid_argument, Field(path + "." + pattern), "is no number");
+      throw Error(ErrorCode::invalid_argument, Field(path + "." + pattern), "is not a number");
     adapter.blocks.emplace_back(pattern, factor.get<double>());
   }
 }
@@ -49,7 +49,7 @@ void read_list(JsonFields& fields, const char* name, const Read& read, std::vect
   const Json* list = fields.find(name);
   if (list == nullptr) return;
   if (!list->is_array())
-    throw Error(ErrorCode::invalid_argument, Field(fields.path(name)), "is no list",
+    throw Error(ErrorCode::invalid_argument, Field(fields.path(name)), "is not a list",
                 "write [{\"file\": …}, …]");
   for (const Json& one : *list)
     values.push_back(read(one, fields.path(name) + "[" + std::to_string(values.size()) + "]"));

@@ -24,7 +24,8 @@ void check_control(const PictureRequest& r) {
                 "`control`, `control_strength` and `controlnet` need it");
   if (!r.control.empty() && r.control != "canny" && r.control != "segmentation")
     throw Error(ErrorCode::invalid_argument, Field("control"),
-                "\"" + r.control + "\" cannot be made from a picture", "use canny or segmentation");
+                "\"" + r.control + "\" cannot be computed from a picture",
+                "use canny or segmentation");
 }
 
 /// Reads an option's value from a field of its name.
@@ -47,27 +48,26 @@ void check_canny(JsonFields& fields, const PictureRequest& request) {
   for (const char* name : {"canny_low", "canny_high"})
     if (fields.find(name) != nullptr && request.control != "canny")
       throw Error(ErrorCode::invalid_argument, Field(name),
-                  "it says how canny finds edges in pictures, and none are to be found",
+                  "it sets how canny finds edges, but edges are not computed here",
                   "leave it out, or give `control=canny`");
 }
 
 void describe_start(OptionList& list, PictureRequest& r) {
   list.add("init_image", r.init_image, "Picture to start from (image to image)");
-  list.add("strength", r.strength, "How much of it is made anew")
+  list.add("strength", r.strength, "Denoising strength of image to image: 1 ignores the picture")
       .within(Range::between(0, 1))
       .or_else("0.8");
   list.add("mask_image", r.mask_image,
-           "Inpainting models: white parts of `init_image` are painted anew");
+           "Inpainting models: mask whose white parts of `init_image` are repainted");
   list.add("control_image", r.control_image,
-           "Edges, map or landmarks that the picture is to follow, for an adapter that was trained "
-           "with `control`, or for `controlnet`");
+           "Control signal to follow (edges, map or landmarks), for an adapter trained with "
+           "`control` or for `controlnet`");
   list.add("control", r.control,
-           "canny or segmentation: `control_image` is a plain picture, from which the signal is "
-           "made")
-      .or_else("it is the signal");
+           "canny or segmentation: compute the signal from `control_image`, an ordinary picture")
+      .or_else("none: `control_image` is the signal");
   list.add("canny_low", r.canny.low, "Lower threshold of canny");
   list.add("canny_high", r.canny.high, "Upper threshold of canny");
-  list.add("control_strength", r.control_strength, "Of `control_image`")
+  list.add("control_strength", r.control_strength, "Strength of the control signal")
       .within(Range::between(0, 2))
       .or_else("1");
   list.add("latents", r.latents,
@@ -88,26 +88,26 @@ diffusion::SamplerChoice sampler_choice(const std::string& sampler, const std::s
 }
 
 void describe(OptionList& list, PictureRequest& r) {
-  list.add("prompt", r.prompts, "What to show; may be given several times");
-  list.add("negative_prompt", r.negative_prompt, "What not to show");
+  list.add("prompt", r.prompts, "Prompt; may be given several times");
+  list.add("negative_prompt", r.negative_prompt, "Negative prompt");
   list.add("steps", r.steps, "Sampling steps").within(Range::between(1, 1000));
   list.add("sampler", r.sampler,
            "ddim, ddpm, pndm, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, dpmpp-sde, "
            "unipc, lcm; most also with -karras")
       .or_else("the model's own");
-  list.add("spacing", r.spacing,
-           "leading, trailing or linspace: which noise levels of training the steps visit")
-      .or_else("the model's own; trailing where training ended in zero SNR");
+  list.add("spacing", r.spacing, "Timestep spacing: leading, trailing or linspace")
+      .or_else("the model's default; trailing for models with zero terminal SNR");
   list.add("guidance", r.guidance, "Classifier-free guidance scale; 1 = off")
       .within(Range::between(0, 1000))
       .or_else("7.5, or 5 for SDXL");
   list.add("guidance_rescale", r.guidance_rescale,
-           "Share of guidance brought back to the prompt's contrast")
+           "Guidance rescale (CFG rescale), against overexposure; 0 = off")
       .within(Range::between(0, 1));
-  list.add("eta", r.eta, "Randomness of ddim").within(Range::between(0, 1));
+  list.add("eta", r.eta, "eta of ddim; 0 = deterministic").within(Range::between(0, 1));
   list.add("seed", r.seed, "Seed of the first image; the next has seed + 1").or_else("random");
   list.add("images", r.images, "Images per prompt").within(Range::between(1, 10000));
-  list.add("batch_size", r.batch_size, "Images computed at a time; changes none of them")
+  list.add("batch_size", r.batch_size,
+           "Batch size: images computed at a time; does not change them")
       .within(Range::between(1, 1024));
   list.add("width", r.width, "Pixels").or_else("the model's own");
   list.add("height", r.height, "Pixels").or_else("the model's own");

@@ -18,7 +18,7 @@ namespace ringlet::service {
 /// Pictures and tensors are named by their files. The fields' names are those of the JSON, and with
 /// dashes those of the command line.
 struct PictureRequest {
-  std::vector<std::string> prompts;            ///< "prompt" in JSON: a text, or a list of texts
+  std::vector<std::string> prompts;            ///< "prompt" in JSON: a string, or a list of strings
   std::optional<std::string> negative_prompt;  ///< none is not the same as "" for SDXL
   std::int64_t images = 1;                     ///< per prompt, in [1, 10000]
   std::int64_t batch_size = 1;        ///< computed at a time, in [1, 1024]; changes no picture
@@ -33,8 +33,8 @@ struct PictureRequest {
   double eta = 0.0;                ///< of ddim, in [0, 1]
   std::int64_t clip_skip = 1;      ///< text encoder layer counted from the end
   std::filesystem::path init_image;
-  std::optional<double> strength;    ///< how much of init_image is made anew, in [0, 1]; none = 0.8
-  std::filesystem::path mask_image;  ///< inpainting models: white is painted anew
+  std::optional<double> strength;    ///< denoising strength, 1 ignores init_image; none = 0.8
+  std::filesystem::path mask_image;  ///< inpainting models: white is repainted
   std::filesystem::path latents;     ///< safetensors with "latents" [images, C, h, w]: start noise
   std::filesystem::path control_image;
   std::string control;  ///< "canny" or "segmentation" are made from control_image; "" = it is the

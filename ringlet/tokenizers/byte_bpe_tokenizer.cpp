@@ -112,7 +112,7 @@ EncodedText ByteBpeTokenizer::tokenize(std::string_view text) const {
 EncodedText ByteBpeTokenizer::encode(std::string_view text, std::int64_t length) const {
   if (begin_ < 0 || pad_ < 0)
     throw Error(ErrorCode::unsupported, tables_->where, "the vocabulary lacks <s>, </s> or <pad>",
-                "an encoder wants RoBERTa's tokenizer");
+                "the encoder needs RoBERTa's tokenizer");
   EncodedText out;
   add_special(out, begin_);
   append(out, tokenize(text), static_cast<std::size_t>(std::max<std::int64_t>(length, 2)) - 2);

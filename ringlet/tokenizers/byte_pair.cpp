@@ -63,8 +63,7 @@ Source read_source(const fs::path& folder, std::string_view end_of_word, const c
             (folder / "vocab.json").string()};
   if (fs::exists(folder / "tokenizer.json"))
     return read_tokenizer_json(folder / "tokenizer.json", end_of_word, kind);
-  throw Error(ErrorCode::not_found, folder.string(),
-              std::string("no ") + kind + " tokenizer is there",
+  throw Error(ErrorCode::not_found, folder.string(), std::string("no ") + kind + " tokenizer here",
               "a tokenizer folder holds vocab.json and merges.txt, or tokenizer.json");
 }
 
@@ -116,7 +115,7 @@ void BytePairTables::read(const fs::path& folder, std::string_view end_of_word, 
     throw Error(ErrorCode::bad_format, where, "the vocabulary is not a JSON object");
   for (const auto& [token, id] : source.vocabulary.items()) {
     if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() > 1 << 24)
-      throw Error(ErrorCode::bad_format, where, "the id of \"" + token + "\" is no index");
+      throw Error(ErrorCode::bad_format, where, "the id of \"" + token + "\" is not a valid index");
     if (!tokens.emplace(id.get<std::int64_t>(), token).second)
       throw Error(ErrorCode::bad_format, where, "two tokens have the id " + id.dump());
     ids[token] = id.get<std::int64_t>();

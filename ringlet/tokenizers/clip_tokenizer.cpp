@@ -159,9 +159,10 @@ std::shared_ptr<const Tokenizer> ClipTokenizer::with_word(
   const bool taken = std::ranges::any_of(
       tables->specials, [&](const Special& entry) { return equal_but_for_case(entry.text, word); });
   if (word.empty() || ids.empty() || taken)
-    throw Error(ErrorCode::invalid_argument, "\"" + word + "\"",
-                taken ? "is a word of the tokenizer already" : "is no word for an embedding",
-                "choose another word");
+    throw Error(
+        ErrorCode::invalid_argument, "\"" + word + "\"",
+        taken ? "is already in the tokenizer's vocabulary" : "cannot be the word of an embedding",
+        "choose another word");
   for (std::size_t i = 0; i < ids.size(); ++i)
     tables->tokens[ids[i]] = i == 0 ? word : word + "_" + std::to_string(i);
   tables->specials.push_back({word, ids, /*own_word=*/true});

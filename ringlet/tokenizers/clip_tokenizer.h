@@ -23,7 +23,7 @@ class ClipTokenizer final : public Tokenizer {
   /// Throws Error(not_found | bad_format | unsupported).
   static ClipTokenizer open(const std::filesystem::path& folder, const std::string& pad_token = {});
 
-  /// The same with a word of its own that stands for these ids (textual inversion). It is found
+  /// The same with an added word for these ids (textual inversion). It is found
   /// anywhere in the raw text, inside other words too and whatever the case of its ASCII letters,
   /// as transformers does it. Throws Error(invalid_argument) for a word that is empty or taken.
   std::shared_ptr<const Tokenizer> with_word(const std::string& word,

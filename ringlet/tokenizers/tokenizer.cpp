@@ -46,7 +46,7 @@ bool ends_words(const Json& vocabulary) {
 }  // namespace
 
 EncodedText Tokenizer::encode(std::string_view /*text*/, std::int64_t /*length*/) const {
-  throw unsupported("the places of its tokens in a text are not known");
+  throw unsupported("it does not give the positions of tokens in a text");
 }
 
 EncodedText Tokenizer::encode(std::string_view /*first*/, std::string_view /*second*/,
@@ -55,7 +55,7 @@ EncodedText Tokenizer::encode(std::string_view /*first*/, std::string_view /*sec
 }
 
 EncodedPrompt Tokenizer::encode_prompt(std::string_view /*text*/, std::int64_t /*length*/) const {
-  throw unsupported("it is not one of prompts");
+  throw unsupported("it does not encode prompts");
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::with_word(

@@ -43,7 +43,8 @@ class Tokenizer {
   virtual std::vector<std::int64_t> ids(std::string_view text) const = 0;
 
   /// The same cut to `length` with its special tokens, and where the tokens come from. Throws
-  /// Error(unsupported) where tokens have no places in the text, or no special ones surround it.
+  /// Error(unsupported) where the positions of tokens are unknown, or no special ones surround the
+  /// text.
   virtual EncodedText encode(std::string_view text, std::int64_t length) const;
 
   /// Two texts for one network; what is too long is cut from the second. Throws
@@ -53,10 +54,10 @@ class Tokenizer {
                              std::int64_t length) const;
 
   /// Ids cut and padded to `length`; the last special token is always there. Throws
-  /// Error(unsupported) for a tokenizer that is not one of prompts.
+  /// Error(unsupported) for a tokenizer that does not encode prompts.
   virtual EncodedPrompt encode_prompt(std::string_view text, std::int64_t length) const;
 
-  /// The same tokenizer with a new word that stands for these ids (textual inversion). Throws
+  /// The same tokenizer with an added word for these ids (textual inversion). Throws
   /// Error(invalid_argument) for a word that is empty or taken, Error(unsupported) where words
   /// cannot be added.
   virtual std::shared_ptr<const Tokenizer> with_word(const std::string& word,

@@ -107,16 +107,16 @@ std::vector<std::string> read_vocabulary(const fs::path& folder, std::string& wh
   const fs::path path = folder / "tokenizer.json";
   where = path.string();
   if (!fs::exists(path))
-    throw Error(ErrorCode::not_found, folder.string(), "no WordPiece tokenizer is there",
+    throw Error(ErrorCode::not_found, folder.string(), "no WordPiece tokenizer here",
                 "BERT's folders hold vocab.txt or tokenizer.json");
   const Json model = json_require<Json>(read_json_file(path), "model", where);
   if (json_value<std::string>(model, "type", "", where) != "WordPiece")
-    throw Error(ErrorCode::unsupported, where, "is no WordPiece tokenizer");
+    throw Error(ErrorCode::unsupported, where, "is not a WordPiece tokenizer");
   const Json table = json_require<Json>(model, "vocab", where);
   tokens.resize(table.size());
   for (const auto& [token, id] : table.items()) {
     if (!id.is_number_unsigned() || id.get<std::size_t>() >= tokens.size())
-      throw Error(ErrorCode::bad_format, where, "the id of \"" + token + "\" is no index");
+      throw Error(ErrorCode::bad_format, where, "the id of \"" + token + "\" is not a valid index");
     tokens[id.get<std::size_t>()] = token;
   }
   return tokens;

@@ -34,10 +34,10 @@ adapt::Method method_for_budget(const AdapterTrainingOptions& options,
     throw Error(ErrorCode::invalid_argument, Field("method"),
                 learning_text(options.learning) + " has no adapters", "name a method");
   if (options.budget.empty()) return *method;
-  adapt::BudgetPlan plan = adapt::fit_budget(*method, adapt::parse_budget(options.budget), targets,
-                                             factor_table(options));
-  rows = std::move(plan.rows);
-  return std::move(plan.method);
+  adapt::BudgetedMethod budgeted = adapt::fit_budget(*method, adapt::parse_budget(options.budget),
+                                                     targets, factor_table(options));
+  rows = std::move(budgeted.rows);
+  return std::move(budgeted.method);
 }
 
 adapt::AdapterSet build(const adapt::Method& method, const AdapterTrainingOptions& options,
@@ -63,7 +63,7 @@ void check_factors(const AdapterTrainingOptions& options, const adapt::Method& m
     if (!asked.entries().contains(size))
       throw Error(ErrorCode::invalid_argument, Field("factors"),
                   adapt::method_text(method) + " splits no dimension of " + std::to_string(size),
-                  sizes.empty() ? "factors are those of rings and trains: trm, tr, tt"
+                  sizes.empty() ? "factors belong to tensor rings and trains: trm, tr, tt"
                                 : "of the adapted layers it splits " + join(sizes));
 }
 
@@ -102,8 +102,7 @@ void check_adapter_options(const AdapterTrainingOptions& o) {
   for (const auto& [option, given] : of_adapters)
     if (given)
       throw Error(ErrorCode::invalid_argument, option,
-                  "it says something about adapters, and `method=" + learning_text(o.learning) +
-                      "` has none",
+                  "it applies to adapters, but `method=" + learning_text(o.learning) + "` has none",
                   "leave it out, or name an adapter's parts, for example `method=\"trm+tr\"`");
 }
 
@@ -135,7 +134,7 @@ void AdapterTraining::check_penalties() const {
   if (identity || orthogonal)
     throw Error(ErrorCode::invalid_argument, Field("penalty"),
                 adapt::method_text(method_) + " has no such penalty",
-                "penalties are those of tensor-ring transforms: trm");
+                "penalties apply to tensor-ring transforms: trm");
 }
 
 void AdapterTraining::begin_step(std::int64_t micro_batch) const {

@@ -49,7 +49,7 @@ void check_adapter_options(const AdapterTrainingOptions& options);
 class AdapterTraining {
  public:
   /// Adapters of the options' method on `targets` at their start, not attached; `whole` are layers,
-  /// such as a new head, whose weights learn as they are (method diff). Throws
+  /// such as a new head, whose weights are trained in full (method diff). Throws
   /// Error(invalid_argument) for a budget that cannot be met, and penalties, dropouts and factors
   /// that the method has no use for.
   AdapterTraining(const AdapterTrainingOptions& options, std::span<const adapt::Target> targets,
@@ -62,7 +62,7 @@ class AdapterTraining {
 
   /// Draws what a micro-batch leaves out.
   void begin_step(std::int64_t micro_batch) const;
-  /// Nothing is left out from here on: to measure, and for samples.
+  /// Ends dropout: for evaluation and samples.
   void end_steps() const;
 
   /// The loss with the penalties on top.

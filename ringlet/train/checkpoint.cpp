@@ -60,7 +60,8 @@ std::int64_t count_from(const io::Metadata& metadata, const std::string& key,
   if (found != metadata.end())
     std::from_chars(found->second.data(), found->second.data() + found->second.size(), count);
   if (count < 0)
-    throw Error(ErrorCode::bad_format, where, "metadata \"" + key + "\" is missing or no number");
+    throw Error(ErrorCode::bad_format, where,
+                "metadata \"" + key + "\" is missing or not a number");
   return count;
 }
 
@@ -73,7 +74,7 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
   for (const auto& [name, tensor] : state.tensors)
     if (!tensor.isfinite().all().item<bool>())
       throw Error(ErrorCode::non_finite, name, "the tensor holds NaN or infinite values",
-                  "nothing was written; the checkpoint before is intact");
+                  "nothing was written; the previous checkpoint is intact");
   char name[40];
   std::snprintf(name, sizeof name, "step-%08lld.safetensors", static_cast<long long>(state.step));
   if (!writes_) return folder_ / name;
@@ -109,7 +110,7 @@ TrainState CheckpointFolder::load(const fs::path& path) {
     return found == metadata.end() ? std::string() : found->second;
   };
   if (value("format") != kFormat)
-    throw Error(ErrorCode::unsupported, where, "this is no training checkpoint of ringlet",
+    throw Error(ErrorCode::unsupported, where, "this is not a training checkpoint of ringlet",
                 "give a file of OUT/checkpoints");
   if (value("version") != kVersion)
     throw Error(ErrorCode::unsupported, where,
@@ -123,7 +124,7 @@ TrainState CheckpointFolder::load(const fs::path& path) {
     state.threads = static_cast<int>(count_from(metadata, "threads", where));
   state.settings = parse_json(value("settings"), where);
   if (!state.settings.is_object())
-    throw Error(ErrorCode::bad_format, where, "metadata \"settings\" is no object");
+    throw Error(ErrorCode::bad_format, where, "metadata \"settings\" is not an object");
   for (const io::TensorInfo& info : file->tensors())
     state.tensors.emplace(info.name, io::view_tensor(file, info));
   return state;
@@ -144,7 +145,7 @@ void restore_tensors(const std::map<std::string, at::Tensor>& own,
   }
   for (const auto& entry : loaded)
     if (!own.contains(entry.first))
-      throw Error(ErrorCode::mismatch, where, "tensor \"" + entry.first + "\" has no place here",
+      throw Error(ErrorCode::mismatch, where, "tensor \"" + entry.first + "\" does not belong here",
                   "resume with the method, targets and options that the run was started with");
   at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : own) tensor.detach().copy_(loaded.at(name));

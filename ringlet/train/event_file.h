@@ -23,14 +23,14 @@ double system_wall_clock();
 class EventFile {
  public:
   /// Throws Error(not_found | io | no_space); so do the other functions, and
-  /// Error(invalid_argument) for a tag that is not UTF-8, with which no reader could go on.
+  /// Error(invalid_argument) for a tag that is not UTF-8, after which no reader could continue.
   explicit EventFile(const std::filesystem::path& folder, WallClock wall_time = &system_wall_clock);
 
   void add_scalar(std::string_view tag, std::int64_t step, double value);  ///< kept as a float
   /// `png` is a whole PNG file of this size.
   void add_image(std::string_view tag, std::int64_t step, std::string_view png, std::int64_t width,
                  std::int64_t height);
-  /// For a run that goes on after a break: readers forget the events of this folder's earlier files
+  /// For a resumed run: readers forget the events of this folder's earlier files
   /// from `step` on, which come again.
   void restart_at(std::int64_t step);
   /// To the disk, so that the events survive a power failure.

@@ -37,7 +37,7 @@ class Optimizer {
   /// tensors are shared, not copied: a resumed run fills them in place.
   virtual std::map<std::string, at::Tensor> state() const = 0;
 
-  /// Says how many updates the state holds after its tensors have been filled.
+  /// Sets how many updates the state holds after its tensors have been filled.
   void set_updates(std::int64_t updates) { updates_ = updates; }
 
   const std::vector<Trainable>& parameters() const { return parameters_; }

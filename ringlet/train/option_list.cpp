@@ -16,7 +16,7 @@ Number number_in(const std::string& text, const Field& option) {
   Number number{};
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (problem != std::errc() || end != text.data() + text.size())
-    throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" is no number");
+    throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" is not a number");
   return number;
 }
 
@@ -104,37 +104,39 @@ WrittenValue penalties(AdapterTrainingOptions& options) {
 
 void describe(OptionList& list, TrainerOptions& o) {
   list.add("steps", o.steps, "Optimiser steps").within(Range::above(0));
-  list.add("gradient_accumulation", o.gradient_accumulation, "Batches per step")
+  list.add("gradient_accumulation", o.gradient_accumulation,
+           "Gradient accumulation: batches per optimiser step")
       .within(Range::above(0))
       .repeated();
   list.add("learning_rate_schedule", schedule(o.learning_rate), "constant, linear or cosine")
       .repeated("learning rate decay");
   list.add("learning_rate_factor", rate_factors(o.rate_factors),
-           "Factor on the rate of the parameters that a glob or re:REGEX matches, for example "
+           "Learning-rate factor of the parameters that a glob or re:REGEX matches, for example "
            "*.transform.*=0.5 or text_encoder*=0.1; may be given several times")
       .repeated("learning rate factors");
-  list.add("warmup_steps", o.learning_rate.warmup, "Steps of linear rise")
+  list.add("warmup_steps", o.learning_rate.warmup, "Linear warm-up steps")
       .within(Range::at_least(0))
       .repeated("learning rate warm-up");
-  list.add("clip_norm", o.clip_norm, "Largest gradient norm; 0 = no limit")
+  list.add("clip_norm", o.clip_norm, "Clip gradients to this norm; 0 = off")
       .within(Range::at_least(0))
       .repeated();
-  list.add("ema", o.ema_decay, "Decay of a moving average of what learns; 0 = none")
+  list.add("ema", o.ema_decay, "EMA decay of the trained weights; 0 = off")
       .within(Range::share())
       .repeated("moving average");
   list.add("checkpoint_every", o.checkpoint_every,
            "Steps between checkpoints; 0 = only at the end and when stopped")
       .within(Range::at_least(0));
-  list.add("keep_checkpoints", o.keep_checkpoints, "How many stay").within(Range::at_least(1));
+  list.add("keep_checkpoints", o.keep_checkpoints, "Checkpoints to keep")
+      .within(Range::at_least(1));
 }
 
 void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& numbers) {
   list.add("optimizer", optimizer, join(optimizer_names(), " or ")).repeated();
-  list.add("betas", averages(numbers), "The optimiser's averages")
+  list.add("betas", averages(numbers), "Decay rates of the optimiser's averages")
       .or_else("0.9,0.999; 0.9,0.99 for lion")
       .repeated();
   list.add("weight_decay", numbers.weight_decay,
-           "Pull towards the start: the identity for transforms, zero for the rest")
+           "Weight decay: towards the identity for transforms, towards zero for the rest")
       .within(Range::at_least(0))
       .or_else("0.01; 0 for lion")
       .repeated();
@@ -143,24 +145,26 @@ void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& number
 void describe(OptionList& list, AdapterTrainingOptions& o, const std::string& layers,
               const std::string& usual_layers) {
   list.add("budget", o.budget,
-           "Parameters to spend, for example 0.4M: makes the residual, or without one the "
-           "transform, as large as that allows");
+           "Parameter budget, for example 0.4M: sizes the residual, or without one the transform, "
+           "to fit");
   list.add("targets", o.targets.presets, layers).or_else(usual_layers);
   list.add("include", o.targets.include, "More layers, by glob over their full names or re:REGEX");
   list.add("exclude", o.targets.exclude, "Fewer layers, by glob or re:REGEX");
   list.add("factors", dimension_factors(o.factors),
-           "Factors of a dimension by hand, for example 320=4x8x10; may be given several times");
-  list.add("dropout", o.dropout.input, "Share of the residual's input left out")
+           "Factors of a dimension, for example 320=4x8x10; may be given several times");
+  list.add("dropout", o.dropout.input, "Dropout on the residual's input")
       .within(Range::share())
       .repeated();
-  list.add("rank_dropout", o.dropout.rank, "Chance of leaving a rank out of a step")
+  list.add("rank_dropout", o.dropout.rank, "Probability of dropping each rank in a step")
       .within(Range::share())
       .repeated();
-  list.add("module_dropout", o.dropout.module, "Chance of leaving a layer's adapter out of a step")
+  list.add("module_dropout", o.dropout.module,
+           "Probability of dropping each layer's adapter in a step")
       .within(Range::share())
       .repeated();
   list.add("penalty", penalties(o),
-           "Holds transforms near their start: identity:1e-3, orthogonal:1e-3; may be given "
+           "Penalty that keeps transforms near the identity or orthogonal: identity:1e-3, "
+           "orthogonal:1e-3; may be given "
            "several times");
 }
 

@@ -172,13 +172,13 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
     observe(trainer, log, first);
   return_free_memory();  // of preparing and observing
   return trainer.run(
-      [&](const StepReport& step) {
+      [&](const StepResult& step) {
         log.add(step);
         seconds_ += step.seconds;
-        const bool go_on = !observer || observer(step);
-        if (!go_on || step.step == steps || (save_every > 0 && step.step % save_every == 0))
+        const bool proceed = !observer || observer(step);
+        if (!proceed || step.step == steps || (save_every > 0 && step.step % save_every == 0))
           log.flush();
-        return go_on;
+        return proceed;
       },
       [&](std::int64_t step) {
         if (due(step)) observe(trainer, log, step);

@@ -22,7 +22,7 @@ namespace ringlet::train {
 struct RunPlan {
   std::string method;                    ///< with the sizes that a budget gave it
   std::size_t layers = 0;                ///< adapted ones; 0 without adapters
-  std::size_t new_layers = 0;            ///< of them, those that learn as they are
+  std::size_t new_layers = 0;            ///< of them, those that are trained in full
   std::vector<adapt::BudgetRow> budget;  ///< how a budget was spent, by shape
   std::int64_t parameters = 0;
   std::int64_t steps = 0;

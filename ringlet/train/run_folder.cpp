@@ -17,7 +17,7 @@ void refuse_other_run(const fs::path& out, bool resume) {
   });
   if (has_run && !resume)
     throw Error(ErrorCode::invalid_argument, out.string(), "the folder holds a training run",
-                "give `resume` to go on with it, or another `out`");
+                "give `resume` to continue it, or choose another `out`");
 }
 
 std::optional<std::uint64_t> recorded_seed(const fs::path& out) {

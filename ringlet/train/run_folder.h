@@ -13,7 +13,7 @@ namespace ringlet::train {
 
 inline constexpr const char* kCheckpoints = "checkpoints";
 
-/// Throws Error(invalid_argument) when the folder holds a run that is not to be gone on with.
+/// Throws Error(invalid_argument) when the folder holds a run that is not to be resumed.
 void refuse_other_run(const std::filesystem::path& out, bool resume);
 
 /// The seed of the run whose last checkpoint is in this folder, or nothing.

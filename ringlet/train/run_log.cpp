@@ -38,7 +38,7 @@ RunLog::RunLog(const fs::path& folder, std::int64_t first_step, bool writes) : f
   });
 }
 
-void RunLog::add(const StepReport& step) {
+void RunLog::add(const StepResult& step) {
   seconds_ += step.seconds;
   skipped_ += step.skipped ? 1 : 0;
   if (!files_) return;

@@ -17,11 +17,11 @@ namespace ringlet::train {
 class RunLog {
  public:
   /// Files go into `folder`, which is made: metrics.csv, events…, samples/step-NNNNNNNN.png and
-  /// report.html. A run that goes on after `first_step` keeps its earlier rows and grids. Without
+  /// report.html. A run that resumes after `first_step` keeps its earlier rows and grids. Without
   /// `writes` (see DataParallel::writes) they are another rank's: nothing is made or written here.
   RunLog(const std::filesystem::path& folder, std::int64_t first_step, bool writes = true);
 
-  void add(const StepReport& step);
+  void add(const StepResult& step);
 
   /// To the disk: before a checkpoint that counts the steps so far as done.
   void flush();

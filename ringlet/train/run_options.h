@@ -1,4 +1,4 @@
-// What is asked of a training run, whatever it trains.
+// Options of a training run, whatever it trains.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace ringlet::train {
 
-/// Nothing of the network may learn (NoWeights) where a task has something else that does.
+/// NoWeights is for tasks that train something beside the network.
 struct RunOptions : AdapterTrainingOptions {
   std::filesystem::path out;  ///< folder for all that the run writes
   bool resume = false;        ///< from the last checkpoint of `out`, if there is one

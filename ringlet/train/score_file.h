@@ -18,11 +18,11 @@ struct MeasuredStep {
 /// "step,COLUMN,…". What is not finite is "nan".
 class ScoreFile {
  public:
-  /// Keeps the rows of the file, if there is one, up to `last_step` (0 = begins anew). Throws
-  /// Error(bad_format) for a file that is none.
+  /// Keeps the rows of the file, if there is one, up to `last_step` (0 = starts again). Throws
+  /// Error(bad_format) for a file of another form.
   ScoreFile(std::filesystem::path file, std::int64_t last_step);
 
-  /// Writes the file anew, atomically, with a column per score. Rows of this and later steps, from
+  /// Rewrites the file atomically, with a column per score. Rows of this and later steps, from
   /// before an interruption, are replaced. Throws Error(bad_format) where the file has other
   /// columns, and Error(io | no_space).
   void add(std::int64_t step, const std::vector<Score>& scores);

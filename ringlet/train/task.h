@@ -72,7 +72,7 @@ class Task {
   /// The layers to adapt, from those that were asked for. As they are unless overridden.
   virtual adapt::TargetOptions targets(const adapt::TargetOptions& asked) const { return asked; }
 
-  /// Full names of layers that learn as they are beside the adapters: a head that a checkpoint
+  /// Full names of layers that are trained in full beside the adapters: a head that a checkpoint
   /// lacks.
   virtual std::vector<std::string> new_layers() const { return {}; }
 

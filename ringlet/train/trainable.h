@@ -1,4 +1,4 @@
-// What training changes, and where it starts.
+// What training changes, and where it starts from.
 #pragma once
 
 #include <string>

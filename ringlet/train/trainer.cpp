@@ -109,7 +109,8 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
                 "the run was started with other settings: " + join(changed, "; "),
                 "repeat them, or start a new run in another folder");
   if (!unknown.empty())
-    log(LogLevel::warning, where + ": does not say whether these are as before: " + join(unknown));
+    log(LogLevel::warning,
+        where + ": does not record whether these are unchanged: " + join(unknown));
 }
 
 std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
@@ -187,26 +188,26 @@ void Trainer::reduce(double& loss) const {
       parameters[i].value.mutable_grad() = sums[i];
 }
 
-StepReport Trainer::train_step() {
+StepResult Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<Trainable>& parameters = optimizer_->parameters();
   const double loss = accumulate_gradients();
-  StepReport report{step_ + 1, loss, options_.learning_rate.at(step_), 0.0, 0.0, false};
+  StepResult result{step_ + 1, loss, options_.learning_rate.at(step_), 0.0, 0.0, false};
   at::NoGradGuard no_grad;
-  report.skipped = !std::isfinite(loss);
-  if (!report.skipped) {
-    report.gradient_norm = clip_gradients(gradients_of(parameters), options_.clip_norm);
-    report.skipped = !std::isfinite(report.gradient_norm);
+  result.skipped = !std::isfinite(loss);
+  if (!result.skipped) {
+    result.gradient_norm = clip_gradients(gradients_of(parameters), options_.clip_norm);
+    result.skipped = !std::isfinite(result.gradient_norm);
   }
-  if (report.skipped) {
+  if (result.skipped) {
     ++skipped_;
   } else {
-    optimizer_->step(report.learning_rate);
+    optimizer_->step(result.learning_rate);
     update_averages();
   }
   ++step_;
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return report;
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return result;
 }
 
 void Trainer::update_averages() {
@@ -291,24 +292,24 @@ bool Trainer::run_steps(const StepObserver& observe,
   int skipped_in_a_row = 0;
   if (step_ < options_.steps) choose_threads();
   while (step_ < options_.steps) {
-    const StepReport report = train_step();
-    skipped_in_a_row = report.skipped ? skipped_in_a_row + 1 : 0;
-    if (report.skipped)
-      log(LogLevel::warning, "step " + std::to_string(report.step) +
+    const StepResult result = train_step();
+    skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
+    if (result.skipped)
+      log(LogLevel::warning, "step " + std::to_string(result.step) +
                                  ": the loss or its gradient is not finite; no update was made");
     const bool failed = skipped_in_a_row >= kMostSkippedInARow;
-    const bool go_on = !observe || observe(report);
+    const bool proceed = !observe || observe(result);
     const bool last = step_ == options_.steps;
     const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
     std::filesystem::path saved;
-    if (saves && (due || last || failed || !go_on)) saved = save();
+    if (saves && (due || last || failed || !proceed)) saved = save();
     if (failed)
       throw Error(
           ErrorCode::non_finite, "training",
           std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
           "lower `learning_rate` or use `precision=fp32`" +
               (saved.empty() ? "" : "; the last good state is " + saved.string()));
-    if (!go_on && !last) return false;
+    if (!proceed && !last) return false;
     if (afterwards) afterwards(step_);
   }
   return true;

@@ -48,7 +48,7 @@ struct TrainerOptions {
   bool choose_threads = false;
 };
 
-struct StepReport {
+struct StepResult {
   std::int64_t step;  ///< steps done, counted from 1
   double loss;        ///< mean over the micro-batches of all ranks
   double learning_rate;
@@ -59,7 +59,7 @@ struct StepReport {
 
 /// Called after every step, before its checkpoint: what a checkpoint counts as done has been
 /// observed. Returning false stops the run (with a checkpoint).
-using StepObserver = std::function<bool(const StepReport&)>;
+using StepObserver = std::function<bool(const StepResult&)>;
 
 /// What a resumed run must find unchanged of the options.
 Json settings_of(const TrainerOptions& options);
@@ -79,7 +79,7 @@ class Trainer {
   /// Throws as with_rate_factors, and Error(invalid_argument) for ranks that make no sense.
   Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options);
 
-  /// Goes on from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
+  /// Resumes from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
   /// the checkpoint's ("steps" may grow), or names a tensor that does not fit; nothing is changed.
   void resume(const std::filesystem::path& checkpoint);
 
@@ -100,7 +100,7 @@ class Trainer {
 
  private:
   bool run_steps(const StepObserver& observe, const std::function<void(std::int64_t)>& afterwards);
-  StepReport train_step();
+  StepResult train_step();
   double accumulate_gradients();
   void reduce(double& loss) const;
   void choose_threads();

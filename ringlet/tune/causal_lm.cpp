@@ -93,7 +93,7 @@ class CausalLanguageModel final : public ExampleTask {
     const auto words = store.find("transformer.wte.weight", {}, {});
     if (head && words && !head->equal(*words))
       throw Error(ErrorCode::unsupported, store.description(),
-                  "its head (lm_head.weight) is not its table of words",
+                  "its head (lm_head.weight) is not tied to its token embeddings",
                   "ringlet reads GPT-2 with tied weights, as it was published");
   }
 

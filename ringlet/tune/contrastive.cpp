@@ -48,7 +48,7 @@ class Contrastive final : public ExampleTask {
                        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})) {
     if (vision_config_.kind != models::VisionConfig::Kind::clip || !config_.contains("text_config"))
       throw Error(ErrorCode::unsupported, where_, "the network does not read texts",
-                  "contrastive learning wants a clip folder with both sides");
+                  "contrastive learning needs a CLIP folder with both encoders");
     FolderWeights weights(options, "clip", config_);
     const nn::WeightSource source(weights.store(), options.weights);
     clip_.emplace(source, vision_config_, models::ClipTextConfig::from_clip_json(config_, where_));

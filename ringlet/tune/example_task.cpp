@@ -52,8 +52,8 @@ std::vector<train::Trainable> ExampleTask::trainables() const {
 train::Lines ExampleTask::plan_lines(const train::Spelling&) const {
   return {{"network", description() + " on " + options_.weights.device.str() + " in " +
                           nn::precision_name(options_.weights.dtype)},
-          {"examples", std::to_string(examples()) + " to learn from, " +
-                           std::to_string(held_out()) + " held out"}};
+          {"examples", std::to_string(examples()) + " for training, " + std::to_string(held_out()) +
+                           " held out"}};
 }
 
 Json ExampleTask::plan_json(const train::Spelling&) const {

@@ -42,8 +42,8 @@ Split<Example> read_split(const TaskOptions& options, const Read& read) {
   }
   if (split.train.empty() || split.held_out.empty())
     throw Error(ErrorCode::invalid_argument, options.data.string(),
-                "there are too few examples to learn from and to measure on",
-                "give ten at least, or `eval_data`");
+                "there are too few examples to train and to evaluate on",
+                "give at least ten, or `eval_data`");
   return split;
 }
 
@@ -59,11 +59,11 @@ class FolderWeights {
 
   bool at_random() const { return random_ != nullptr; }
 
-  /// Whether there is a tensor of exactly this network name and shape, so that a head need not be
-  /// made anew. True for all where the network begins at random.
+  /// Whether there is a tensor of exactly this network name and shape, so that no new head is
+  /// needed. True for all where the network begins at random.
   bool has(const std::string& name, const nn::Shape& shape) const;
 
-  /// The network's tensors, with heads that are made anew or dropped as CompletedStore has them.
+  /// The network's tensors, with heads that are replaced or dropped as CompletedStore has them.
   std::shared_ptr<const nn::TensorStore> store(std::vector<std::string> heads = {},
                                                std::vector<std::string> dropped = {});
 
@@ -87,7 +87,7 @@ Json read_config(const TaskOptions& options, const char* known);
 std::map<std::string, std::string> folder_files(const std::filesystem::path& folder,
                                                 std::span<const char* const> names);
 
-/// What a run that is gone on with must find unchanged of its data: a file's content, or of a
+/// What a resumed run must find unchanged of its data: a file's content, or of a
 /// folder the names and contents of what tasks read in it. Of pictures names and sizes: their
 /// contents are hashed where they are decoded anyway (data::check_pictures). "" for no path.
 std::string fingerprint(const std::filesystem::path& data);

@@ -30,8 +30,8 @@ std::vector<LabelledPicture> read_class_folders(const fs::path& folder) {
         examples.push_back(
             {{entry.path().filename().string(), picture.path.string()}, picture.path});
   if (examples.empty())
-    throw Error(ErrorCode::not_found, folder.string(), "there are no pictures to learn from",
-                "image-classification wants a folder per class with pictures in it");
+    throw Error(ErrorCode::not_found, folder.string(), "there are no training pictures",
+                "image-classification needs one folder of pictures per class");
   std::ranges::sort(examples, {}, &LabelledPicture::file);
   return examples;
 }
@@ -71,7 +71,7 @@ eval::Preprocessing timm_preprocessing(const Json& config, eval::Preprocessing h
       json_value(part, "input_size", std::vector<std::int64_t>{3, how.crop, how.crop}, where);
   const double share = json_value(part, "crop_pct", 0.875, where);
   if (size.size() != 3 || size[1] < 1 || size[1] != size[2] || !(share > 0.0) || share > 1.0)
-    throw Error(ErrorCode::unsupported, where, "pretrained_cfg: input_size is no square",
+    throw Error(ErrorCode::unsupported, where, "pretrained_cfg: input_size is not square",
                 "ringlet prepares square pictures");
   how.crop = size[1];
   how.shortest = static_cast<std::int64_t>(static_cast<double>(how.crop) / share);

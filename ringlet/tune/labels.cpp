@@ -33,7 +33,7 @@ std::int64_t Labels::index(const std::string& name, const std::string& where) co
   const auto found = std::ranges::find(names_, name);
   if (found == names_.end())
     throw Error(ErrorCode::invalid_argument, where, "the class \"" + name + "\" is not known",
-                "it occurs in none of the examples to learn from");
+                "it occurs in no training example");
   return found - names_.begin();
 }
 

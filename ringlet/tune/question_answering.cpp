@@ -28,7 +28,7 @@ std::vector<Question> read_questions(const std::filesystem::path& file) {
                  json_require<std::string>(line.json, "answer", line.where)};
     one.begin = one.context.find(one.answer);
     if (one.answer.empty() || one.begin == std::string::npos)
-      throw Error(ErrorCode::bad_format, line.where, "the answer does not stand in the context");
+      throw Error(ErrorCode::bad_format, line.where, "the answer is not in the context");
     examples.push_back(std::move(one));
   }
   return examples;

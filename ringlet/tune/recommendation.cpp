@@ -32,7 +32,7 @@ std::map<std::string, std::int64_t> read_names(const fs::path& file) {
   std::map<std::string, std::int64_t> numbers;
   if (!fs::exists(file))
     throw Error(ErrorCode::not_found, file.string(), "the names are missing",
-                "one a line, in the order of the embeddings");
+                "one per line, in the order of the embeddings");
   for (const std::string& line : read_text_lines(file))
     numbers.emplace(line, static_cast<std::int64_t>(numbers.size()));
   return numbers;

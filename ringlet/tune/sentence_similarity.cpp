@@ -109,8 +109,8 @@ class SentenceSimilarity final : public ExampleTask {
                   "regression learns scores; contrastive learns from pairs alone");
     if (options.loss == "contrastive" && scored)
       throw Error(ErrorCode::invalid_argument, pairs_.train.front().where,
-                  "has a score, and contrastive takes every pair for one that belongs together",
-                  "keep the pairs that do and leave their scores out, or use regression");
+                  "has a score, and contrastive treats every pair as matching",
+                  "keep the matching pairs without their scores, or use regression");
     for (const Pair& one : pairs_.train)
       if (one.score && !(std::abs(*one.score) <= 1.0))
         throw Error(ErrorCode::bad_format, one.where, "the score does not lie between -1 and 1",
@@ -120,7 +120,7 @@ class SentenceSimilarity final : public ExampleTask {
     };
     if (pairs_.held_out.front().score && std::ranges::none_of(pairs_.held_out, differs))
       throw Error(ErrorCode::invalid_argument, pairs_.held_out.front().where,
-                  "all held-out pairs have the same score, which nothing can go along with",
+                  "all held-out pairs have the same score, so no correlation is defined",
                   "give `eval_data` with different scores");
     return scored;
   }

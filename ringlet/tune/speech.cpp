@@ -39,7 +39,8 @@ class Letters {
     const Json table = read_json_file(where_);
     for (const auto& [letter, id] : table.items()) {
       if (!id.is_number_unsigned())
-        throw Error(ErrorCode::bad_format, where_, "the id of \"" + letter + "\" is no index");
+        throw Error(ErrorCode::bad_format, where_,
+                    "the id of \"" + letter + "\" is not a valid index");
       ids_[letter] = id.get<std::int64_t>();
       letters_[id.get<std::int64_t>()] = letter;
     }
@@ -178,7 +179,7 @@ class Speech final : public ExampleTask {
       const fs::path text = fs::path(file).replace_extension(".txt");
       std::error_code problem;
       if (const auto size = fs::file_size(text, problem); problem || size == 0)
-        throw Error(ErrorCode::not_found, file.string(), "what is said is not known",
+        throw Error(ErrorCode::not_found, file.string(), "the transcript is missing",
                     "write it into " + file.stem().string() + ".txt");
       one.text = data::read_caption(text).text;
       one.samples = standardised(data::resampled(data::read_wave(file), kRate).samples);

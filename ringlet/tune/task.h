@@ -42,7 +42,8 @@ class ExampleTask : public train::Task {
   /// Globs over "model.LAYER" that adapters go to unless the user says otherwise.
   virtual std::vector<std::string> usual_targets() const = 0;
 
-  /// Names of layers that learn as they are beside the adapters: the head that a checkpoint lacks.
+  /// Names of layers that are trained in full beside the adapters: the head that a checkpoint
+  /// lacks.
   virtual std::vector<std::string> heads() const { return {}; }
 
   virtual std::size_t examples() const = 0;

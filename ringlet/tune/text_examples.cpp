@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 std::vector<JsonLine> read_json_lines(const fs::path& file) {
   if (!fs::is_regular_file(file))
     throw Error(ErrorCode::not_found, file.string(), "the examples cannot be opened",
-                "a file with one JSON object a line is wanted");
+                "the file needs one JSON object per line");
   std::vector<JsonLine> lines;
   std::size_t number = 0;
   for (const std::string& line : read_text_lines(file)) {
@@ -26,7 +26,7 @@ std::vector<JsonLine> read_json_lines(const fs::path& file) {
     const std::string where = file.string() + ":" + std::to_string(number);
     lines.push_back({parse_json(line, where), where});
     if (!lines.back().json.is_object())
-      throw Error(ErrorCode::bad_format, where, "is no JSON object");
+      throw Error(ErrorCode::bad_format, where, "is not a JSON object");
   }
   return lines;
 }

@@ -122,8 +122,7 @@ TEST_F(Control, AnAdapterFileCarriesItsEncoder) {
   const auto pixels = [&](const char* name) { return io::read_image(folder_ / name).pixels; };
   EXPECT_EQ(pixels("with.png"), pixels("map.png"));
   EXPECT_NE(pixels("with.png"), pixels("without.png"));
-  expect_failure(generate("x.png", {"--control-image", path("pictures/a.png")}),
-                 "nothing looks at it");
+  expect_failure(generate("x.png", {"--control-image", path("pictures/a.png")}), "nothing uses it");
   expect_failure(generate("x.png", {"--control", "canny"}), "need it");
   expect_failure(generate("x.png", {"--canny-low", "50"}), "how canny finds edges");
 

@@ -232,7 +232,7 @@ TEST_F(Convert, WrongCallsAreExplained) {
     EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
     EXPECT_FALSE(fs::exists(path("out")));
   };
-  expect_failure({}, "is no format of adapters", "onetrainer");
+  expect_failure({}, "is not an adapter format", "onetrainer");
   expect_failure({"--as", "svd"}, "\"svd\" is not known");
   expect_failure({"--as", "lora"}, "--rank and --max-error");
   expect_failure({"--rank", "4"}, "--rank and --max-error");
@@ -240,7 +240,7 @@ TEST_F(Convert, WrongCallsAreExplained) {
   expect_failure({"--metadata", "some"}, "use none, minimum or full");
   expect_failure({"--adapter", path("nothing")}, "does not exist");
   expect_failure({"--block-strength", "unet.nothing=1"}, "matches none");
-  expect_failure({"--block-strength", "unet.*"}, "lacks a strength");
+  expect_failure({"--block-strength", "unet.*"}, "has no strength");
 }
 
 }  // namespace

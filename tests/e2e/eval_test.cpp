@@ -95,7 +95,7 @@ TEST_F(Eval, RefusesWhatCannotBeMeasured) {
   ignored("canny", {"--samples", "3"}, "--samples: it says how pictures are made");
   ignored("canny", {"--variant", "fp16"}, "--variant: it says how pictures are made");
   ignored("canny", {"--labels", path("pictures")}, "--labels: it says something about another");
-  ignored("segmentation", {"--canny-low", "50"}, "--canny-low: it says how canny finds edges");
+  ignored("segmentation", {"--canny-low", "50"}, "--canny-low: it sets how canny finds edges");
   ignored("segmentation", {"--classes", "3"}, "--classes: there are no --labels");
   ignored("segmentation", {"--segmenter", "x", "--labels", "x", "--classes", "3"},
           "--classes: with --segmenter");
@@ -182,7 +182,7 @@ TEST_F(Eval, SubjectsAndSets) {
                       "--features", path("dino")});
   EXPECT_NE(sets.out.find("Frechet distance (dino)"), std::string::npos) << sets.out;
   expect_failure({"eval", "subject", "--generated", path("made"), "--reference", path("pictures")},
-                 "at least one network");
+                 "at least one feature network");
   expect_failure({"eval", "subject", "--generated", path("made"), "--reference", path("pictures"),
                   "--dino", path("dino"), "--prompts", path("prompts.txt")},
                  "--prompts: it says how pictures are made");
@@ -312,7 +312,7 @@ TEST_F(Eval, ControlPicturesAreMeasuredAtTheModelsSize) {
             "squares of " + std::to_string(made.width));
 
   fs::copy(folder_ / "photos/2_waves/a.png", folder_ / "photos/1_hills/a.png");
-  expect_failure(command({"--kind", "canny"}), "both would have one signal");
+  expect_failure(command({"--kind", "canny"}), "both would use the same signal");
 }
 
 TEST_F(Eval, TheRecipesOfTheExamplesAreRight) {

@@ -135,7 +135,7 @@ TEST_F(Generate, WordsOfEmbeddingsThatNoPromptUsesOrThatStandInsideOthersAreSaid
   const std::string unused = warnings("a dog", "<cat>");
   EXPECT_EQ(count(unused, "no prompt uses the word \"<cat>\" of an embedding"), 1u) << unused;
   const std::string inside = warnings("concatenate", "cat");
-  EXPECT_EQ(count(inside, "the word \"cat\" of an embedding stands inside \"concatenate\""), 1u)
+  EXPECT_EQ(count(inside, "the word \"cat\" of an embedding is part of \"concatenate\""), 1u)
       << inside;
   EXPECT_EQ(count(inside, "no prompt uses"), 0u);
   for (const auto& [prompt, word] :

@@ -160,7 +160,7 @@ TEST_P(TrainStopped, ASignalSavesAndTheSameCommandGoesOn) {
                                      .signal = GetParam(),
                                      .moment = std::chrono::milliseconds(1)});
   EXPECT_EQ(stopped.status, 130) << stopped.err;
-  EXPECT_NE(stopped.err.find("the same command with --resume continues"), std::string::npos)
+  EXPECT_NE(stopped.err.find("run the same command with --resume to continue"), std::string::npos)
       << stopped.err;
   EXPECT_FALSE(fs::exists(out("parts") / "adapter.safetensors"));
   const auto latest = CheckpointFolder(out("parts") / "checkpoints", 1).latest();
@@ -170,7 +170,7 @@ TEST_P(TrainStopped, ASignalSavesAndTheSameCommandGoesOn) {
   EXPECT_LT(state.step, kSteps);
 
   const ProgramResult resumed = expect_success(command("parts", {"--resume"}));
-  EXPECT_NE(resumed.err.find("going on after step " + std::to_string(state.step)),
+  EXPECT_NE(resumed.err.find("resuming after step " + std::to_string(state.step)),
             std::string::npos)
       << resumed.err;
   expect_success(command("whole", {"--seed", state.settings.at("seed").dump()}));

@@ -175,12 +175,12 @@ TEST_F(Train, ADryRunSaysWhatIsNotUsed) {
   const Arguments more = {"--dry-run",   "--class-prompt", "a dog", "--class-images",
                           path("class"), "--class-count",  "2"};
   const std::string text = train(more).err;
-  expect_words(text, {"2 files of types that are not read: .avif .heic",
+  expect_words(text, {"2 files of unsupported types: .avif .heic",
                       "2 files and folders of other programs are skipped: @eaDir, Thumbs.db",
                       "is skipped: a-masklabel.png", "only the first is used: b.TXT",
                       " tokens, the model reads ", "2 of 3 used, 0 to make",
                       "class pictures: 1 caption file is not used: a.txt", "3 of "});
-  for (const char* words : {"too long", "not read", "b.TXT: "})
+  for (const char* words : {"too long", "unsupported types", "b.TXT: "})
     EXPECT_EQ(text.find(words), text.rfind(words)) << text;
   Arguments json = more;
   json.emplace_back("--json");
@@ -359,7 +359,7 @@ TEST_F(Train, ResumeGoesOnWhereMoreStepsAreAskedFor) {
   train({"--out", path("whole/out"), "--steps", "4"});
   train({"--out", path("parts/out"), "--steps", "2"});
   const ProgramResult result = train({"--out", path("parts/out"), "--steps", "4", "--resume"});
-  expect_words(result.err, {"going on after step 2"});
+  expect_words(result.err, {"resuming after step 2"});
   EXPECT_EQ(read_bytes(folder_ / "parts/out/adapter.safetensors"),
             read_bytes(folder_ / "whole/out/adapter.safetensors"));
   EXPECT_EQ(train::read_metrics(folder_ / "parts/out/metrics.csv").size(), 4u);

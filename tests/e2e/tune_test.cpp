@@ -52,8 +52,7 @@ class TuneVerb : public TinyProgram {
 TEST_F(TuneVerb, BaseAdapterMergeConvertExtractInspect) {
   expect_success(tune("--init", path("net"), "full", "base"));
   const std::string base = path("base/model");
-  EXPECT_NE(expect_success({"inspect", base}).out.find("network of the kind gpt2"),
-            std::string::npos);
+  EXPECT_NE(expect_success({"inspect", base}).out.find("network of type gpt2"), std::string::npos);
   Arguments adapt = tune("--model", base, "lora(rank=2)", "run");
   adapt.emplace_back("--json");
   const Json said = parse_json(expect_success(adapt).out, "said");

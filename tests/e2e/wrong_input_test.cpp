@@ -42,7 +42,7 @@ const std::vector<WrongInput> kCommandLine = {
     {"NoModel", {"generate", "--prompt", "x"}, 2, {"--model is required", "--help"}},
     {"ModelWithoutValue", {"generate", "--model"}, 2, {"--model", "missing", "--help"}},
     {"ModelTwice", early({"--model", "x"}), 2, {"--model", "1", "--help"}},
-    {"WordsWithoutQuotes", early({"on", "a", "mat"}), 2, {"\"on\"", "into quotes"}},
+    {"WordsWithoutQuotes", early({"on", "a", "mat"}), 2, {"\"on\"", "in quotes"}},
     {"NoPrompt",
      {"generate", "--model", "@/unopened", "--out", "@/out"},
      2,
@@ -124,7 +124,7 @@ const std::vector<WrongInput> kSideFiles = {
     {"PromptsEmpty",
      {"generate", "--model", "@/model", "--prompts", "@/p.txt", "--out", "@/out"},
      2,
-     {"p.txt", "no prompt", "one prompt a line"},
+     {"p.txt", "no prompt", "one prompt per line"},
      [](const fs::path& folder) { write_text(folder / "p.txt", "\n\r\n"); }},
     {"PromptsInLatin1",
      picture({"--prompts", "@/p.txt"}),
@@ -140,7 +140,7 @@ const std::vector<WrongInput> kSideFiles = {
     {"InitImageCut",
      picture({"--init-image", "@/a.png"}),
      4,
-     {"a.png", "cut off", "copy or download the file again"},
+     {"a.png", "truncated", "copy or download the file again"},
      [](const fs::path& folder) {
        write_picture(folder / "a.png");
        fs::resize_file(folder / "a.png", fs::file_size(folder / "a.png") / 2);
@@ -149,7 +149,7 @@ const std::vector<WrongInput> kSideFiles = {
     {"MaskForAModelThatDoesNotInpaint",
      picture({"--init-image", "@/a.png", "--mask-image", "@/a.png"}),
      2,
-     {"--mask-image", "no inpainting model", "9 input channels"},
+     {"--mask-image", "not an inpainting model", "9 input channels"},
      [](const fs::path& folder) { write_picture(folder / "a.png"); }},
     {"LatentsMissing", picture({"--latents", "@/nope.safetensors"}), 3, {"nope.safetensors"}},
     {"LatentsOfAnotherShape",

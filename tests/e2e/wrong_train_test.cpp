@@ -53,7 +53,7 @@ const std::vector<WrongInput> kTrainCommandLine = {
      run({"--model", "@/model", "--init", "@/model"}),
      2,
      {"give either --model or --init"}},
-    {"WordsWithoutQuotes", run({"sks", "dog"}), 2, {"\"sks\"", "into quotes"}},
+    {"WordsWithoutQuotes", run({"sks", "dog"}), 2, {"\"sks\"", "in quotes"}},
 };
 
 const std::vector<WrongInput> kPictures = {
@@ -61,7 +61,7 @@ const std::vector<WrongInput> kPictures = {
     {"FolderIsAFile",
      run({"--instance-images", "@/a.png"}),
      3,
-     {"a.png", "no folder"},
+     {"a.png", "not a folder"},
      [](const fs::path& folder) { write_text(folder / "a.png", "x"); }},
     {"FolderEmpty",
      run({}),
@@ -105,11 +105,11 @@ const std::vector<WrongInput> kMethods = {
     value("FactorMatchesNothing", "--learning-rate-factor", "*.nowhere=2",
           {"matches no parameter"}),
     value("FactorWithoutNumber", "--learning-rate-factor", "*.transform.*", {"*.transform.*=0.5"}),
-    value("FactorIsNoNumber", "--learning-rate-factor", "*.transform.*=x", {"no number"}),
+    value("FactorIsNoNumber", "--learning-rate-factor", "*.transform.*=x", {"not a number"}),
     value("FactorNegative", "--learning-rate-factor", "*.transform.*=-1", {"0 or above"}),
     value("PenaltyMisspelt", "--penalty", "ident:1", {"identity or orthogonal"}),
     value("PenaltyWithoutWeight", "--penalty", "identity", {"identity:1e-3"}),
-    value("PenaltyIsNoNumber", "--penalty", "identity:x", {"no number"}),
+    value("PenaltyIsNoNumber", "--penalty", "identity:x", {"not a number"}),
     value("PenaltyNegative", "--penalty", "identity:-1", {"negative"}),
     value("PenaltyNaN", "--penalty", "orthogonal:nan", {"negative"}),
     {"PenaltyOfAllWeights",
@@ -129,7 +129,7 @@ const std::vector<WrongInput> kMethods = {
      make_pictures},
     value("FactorsOfNoWidth", "--factors", "7=1x1x7", {"splits no dimension of 7", "it splits"}),
     value("FactorsUnfinished", "--factors", "320", {"320=4x8x10"}),
-    value("FactorsOfNoNumber", "--factors", "nan=4x8x10", {"no number"}),
+    value("FactorsOfNoNumber", "--factors", "nan=4x8x10", {"not a number"}),
     {"ModelMissing", run({"--model", "@/nope"}), 3, {"nope", "does not exist"}, make_pictures},
 };
 
@@ -236,7 +236,7 @@ const std::vector<WrongInput> kTrainFolders = {
     {"CheckpointIsNone",
      run({"--out", "@/earlier", "--resume"}),
      5,
-     {"step-00000007.safetensors", "no training checkpoint"},
+     {"step-00000007.safetensors", "not a training checkpoint"},
      [](const fs::path& folder) {
        make_pictures(folder);
        fs::create_directories(folder / "earlier/checkpoints");

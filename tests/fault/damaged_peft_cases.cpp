@@ -51,16 +51,16 @@ std::vector<Case> peft_cases() {
        unsupported, "_class_name"},
 
       {"PatternBroken", "peft_lora", field("alpha_pattern", {{"[z-a]", 3}}), bad_format,
-       "is no regular expression"},
+       "is not a regular expression"},
       {"PatternVeryLong", "peft_lora",
        field("alpha_pattern", {{std::string(100000, '(') + std::string(100000, ')'), 3}}),
        unsupported, "longer than"},
       {"PatternCounts", "peft_lora", field("alpha_pattern", {{"((.{1,999}){1,999}){9}", 3}}),
        unsupported, "repeat counts"},
       {"PatternLooksAhead", "peft_lora", field("alpha_pattern", {{"(?=.*(?=.*x))", 3}}),
-       unsupported, "looks ahead"},
+       unsupported, "uses lookahead"},
       {"PatternRefersBack", "peft_lora", field("alpha_pattern", {{R"((a*)*\1b)", 3}}), bad_format,
-       "is no regular expression"},
+       "is not a regular expression"},
       {"PatternsTooMany", "peft_lora",
        [](Content& content) {
          for (int i = 0; i < 1000; ++i)
@@ -72,7 +72,7 @@ std::vector<Case> peft_cases() {
       {"FeedforwardHoldsNumbers", "peft_ia3_feedforward", field("feedforward_modules", {7}),
        bad_format, "feedforward_modules"},
       {"FeedforwardBroken", "peft_ia3_feedforward", field("feedforward_modules", "*"), bad_format,
-       "is no regular expression"},
+       "is not a regular expression"},
       {"FeedforwardForgotten", "peft_ia3_feedforward", field("feedforward_modules", nullptr),
        mismatch, "one number per channel"},
 
@@ -83,7 +83,7 @@ std::vector<Case> peft_cases() {
          content.tensors.at(l + "lora_B.weight") = at::ones({40, 41});
          content.config["r"] = 41;
        },
-       unsupported, "no more ranks than the weight"},
+       unsupported, "at most the weight's rank"},
       {"AdaloraOneAxis", "peft_adalora", set(l + "lora_A", at::ones({6})), mismatch,
        "too few axes"},
       {"AdaloraScales", "peft_adalora", set(l + "lora_E", at::ones({5, 1})), mismatch,
@@ -169,7 +169,7 @@ std::vector<Case> peft_cases() {
       {"SavedDora", "diffusers_current", saved("unet.use_dora", true), bad_format,
        "lora_magnitude_vector: is missing"},
       {"SavedIsText", "diffusers_current", metadata("lora_adapter_metadata", "\"unet.r\""),
-       bad_format, "is no JSON object"},
+       bad_format, "is not a JSON object"},
   };
 }
 
@@ -199,8 +199,9 @@ std::vector<Case> own_cases() {
       {"OwnAliasOfAliases", lora, other("glora(rank=1)+glora(rank=1)"), unsupported,
        "two residuals"},
       {"OwnLayerMethodNoText", lora, metadata(layer_methods, R"({"unet.linear":7})"), bad_format,
-       "is no text"},
-      {"OwnLayerMethodList", lora, metadata(layer_methods, "[]"), bad_format, "is no JSON object"},
+       "is not a string"},
+      {"OwnLayerMethodList", lora, metadata(layer_methods, "[]"), bad_format,
+       "is not a JSON object"},
       {"OwnLayerMethodTwice", lora,
        metadata(layer_methods, R"({"unet.linear":"bias","unet.linear":"bias"})"), bad_format,
        "appears twice"},
@@ -213,7 +214,8 @@ std::vector<Case> own_cases() {
       {"OwnLayerMethodUnknown", lora, linear_is("../lora"), unsupported, "there is no method"},
       {"OwnLayerMethodEmptyName", lora, metadata(layer_methods, R"({"":"lora"})"), bad_format,
        "method"},
-      {"OwnSplitNoPair", "own lokr(rank=1)", other("lokr(rank=1,out=8)"), bad_format, "is no pair"},
+      {"OwnSplitNoPair", "own lokr(rank=1)", other("lokr(rank=1,out=8)"), bad_format,
+       "is not a pair"},
       {"OwnSplitOfAnother", "own lokr(rank=1)", other("lokr(rank=1,out=2x3,in=2x3)"), bad_format,
        "do not make a weight"},
       {"OwnSplitOverflows", "own lokr(rank=1)",
@@ -224,7 +226,7 @@ std::vector<Case> own_cases() {
       {"OwnManyTerms", "own oft(block=4)", other("oft(block=4,cayley=neumann,terms=1000000)"),
        unsupported, "at most 64 terms"},
       {"OwnPissaOfTooHighRank", "own lora(rank=60)", other("lora(rank=20,init=pissa)"), unsupported,
-       "no more ranks than the weight"},
+       "at most the weight's rank"},
       // 1 GB, were they built
       {"OwnVeraHugeRank", "own lora(rank=2)",
        both(other("vera(rank=1000000)"), set("spare", at::zeros({3000000}, at::kHalf))),
@@ -285,7 +287,7 @@ std::vector<Case> own_cases() {
        mismatch, "the model has no \"\""},
       {"OwnLayerVeryLong", lora,
        metadata("ringlet.base_shapes", "{\"unet." + std::string(100000, 'x') + "\":[40,48]}"),
-       bad_format, "names a layer by 100005 letters"},
+       bad_format, "has a layer name of 100005 characters"},
   };
 }
 

@@ -64,7 +64,7 @@ TEST_F(NewLayers, ThatAreWrongAreRefused) {
   };
   refused(ErrorCode::bad_format, "model.tail", "ringlet.new_layers", R"({"model.tail": "head"})");
   refused(ErrorCode::bad_format, "model.head", "ringlet.new_layers", R"({"model.head": 3})");
-  refused(ErrorCode::bad_format, "no JSON object", "ringlet.new_layers", "[]");
+  refused(ErrorCode::bad_format, "not a JSON object", "ringlet.new_layers", "[]");
   refused(ErrorCode::bad_format, "fewer than its new layer", "ringlet.base_shapes",
           R"({"model.head": [4000000000, 4000000000], "model.own": [4, 4]})");
   refused(ErrorCode::mismatch, "which the model does not have", "ringlet.new_layers", "{}");

@@ -86,7 +86,7 @@ TEST_P(TrainStateFault, EveryFailingCallLeavesACheckpointThatGoesOn) {
     Trainer trainer = run.make();
     bool failed = false;
     try {
-      trainer.run([&](const StepReport& report) {
+      trainer.run([&](const StepResult& report) {
         if (report.step == 3)
           arm_failpoint("atomic_file", GetParam().error_number, n, GetParam().persistent);
         return report.step != 3;  // saves, too
@@ -137,7 +137,7 @@ int fill_the_disk(const fs::path& folder) {
   rlimit limit{};
   ::getrlimit(RLIMIT_FSIZE, &limit);
   try {
-    trainer.run([&](const StepReport& report) {
+    trainer.run([&](const StepResult& report) {
       limit.rlim_cur = 3000;  // less than a checkpoint
       if (report.step == 3) ::setrlimit(RLIMIT_FSIZE, &limit);
       return true;
@@ -196,7 +196,7 @@ class TrainingRunFault : public FineTuning {
     SCOPED_TRACE(words);
     FineTuneOptions o = saving(name);
     expect_error(ErrorCode::no_space, words, [&] {
-      FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
+      FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
                          if (report.step == step) arm_failpoint(failpoint, ENOSPC, nth, true);
                          return true;
                        }});
@@ -228,7 +228,7 @@ TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
   o.samples.prompts = {};
   // Renames after the last step: checkpoint, samples, adapter.
   expect_error(ErrorCode::no_space, "adapter.safetensors", [&] {
-    FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
+    FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
                        if (report.step == 4) arm_failpoint("atomic_file.rename", ENOSPC, 3);
                        return true;
                      }});
@@ -244,7 +244,7 @@ TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
 // Pictures are for people: a run is not ended by one that cannot be written.
 TEST_F(TrainingRunFault, ASamplePictureThatCannotBeWrittenIsAWarning) {
   const FineTuneOptions o = saving("run");
-  EXPECT_TRUE(FineTune(o).run({.progress = {}, .step = [&](const StepReport& report) {
+  EXPECT_TRUE(FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
                                  if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 2);
                                  return true;
                                }}));

@@ -55,7 +55,7 @@ TEST_F(TrainingErrors, LeaveTheTrainerAsErrors) {
     Trainer observer_fails(parameters, [&](std::int64_t) { return parameters[0].value.sum(); },
                            {.steps = 2});
     expect_error(foreign.code, "", [&] {
-      observer_fails.run([&](const StepReport&) {
+      observer_fails.run([&](const StepResult&) {
         foreign.raise();
         return true;
       });
@@ -116,7 +116,7 @@ TEST_F(TrainingErrors, LeaveAFineTuningAsErrors) {
     expect_error(foreign.code, "", [&] { tuning.run({.progress = fails, .step = {}}); });
     FineTune stepping(o);
     expect_error(foreign.code, "", [&] {
-      stepping.run({.progress = {}, .step = [&](const StepReport&) {
+      stepping.run({.progress = {}, .step = [&](const StepResult&) {
                       foreign.raise();
                       return true;
                     }});
@@ -150,7 +150,7 @@ TEST_F(TrainingErrors, LeaveATuningAsErrors) {
     SCOPED_TRACE(foreign.name);
     tune::Tune tuning(tiny_tuning(folder_.path(), "tuned" + std::to_string(++number)));
     expect_error(foreign.code, "", [&] {
-      tuning.run([&](const StepReport&) {
+      tuning.run([&](const StepResult&) {
         foreign.raise();
         return true;
       });
@@ -164,16 +164,17 @@ TEST_F(TrainingErrors, AFolderThatCannotBeMadeIsAnError) {
   o.class_count = 1;
   FineTune tuning(o);
   arm_failpoint("make_folder", EACCES);
-  expect_error(ErrorCode::io, "class_images: the folder cannot be made", [&] { tuning.run({}); });
+  expect_error(ErrorCode::io, "class_images: the folder cannot be created",
+               [&] { tuning.run({}); });
   arm_failpoint("make_folder", ENOSPC, 2);
-  expect_error(ErrorCode::no_space, "the folder cannot be made", [&] { tuning.run({}); });
+  expect_error(ErrorCode::no_space, "the folder cannot be created", [&] { tuning.run({}); });
 
   // The log's, the checkpoints', then that of the tuned model.
   tune::Tune whole(tiny_tuning(folder_.path(), "tuned"));
   arm_failpoint("make_folder", EACCES, 3);
-  expect_error(ErrorCode::io, "model: the folder cannot be made", [&] { whole.run(); });
+  expect_error(ErrorCode::io, "model: the folder cannot be created", [&] { whole.run(); });
   arm_failpoint("make_folder", EACCES);
-  expect_error(ErrorCode::io, "made: the folder cannot be made",
+  expect_error(ErrorCode::io, "made: the folder cannot be created",
                [&] { eval::claim_folder(folder_ / "made", {}); });
 }
 

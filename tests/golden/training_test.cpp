@@ -87,16 +87,16 @@ class LoraRun {
     adapters_.attach();
   }
 
-  std::vector<train::StepReport> train() const {
+  std::vector<train::StepResult> train() const {
     train::TrainerOptions options;
     options.steps = static_cast<std::int64_t>(run_.at("losses").size());
     options.clip_norm = run_.at("clip_norm");
     options.learning_rate.peak = golden_training().at("learning_rate");
     options.optimizer = train::adamw({.weight_decay = golden_training().at("weight_decay")});
-    std::vector<train::StepReport> reports;
+    std::vector<train::StepResult> reports;
     train::Trainer(
         train::trainables(adapters_), [this](std::int64_t step) { return loss(step); }, options)
-        .run([&](const train::StepReport& report) {
+        .run([&](const train::StepResult& report) {
           reports.push_back(report);
           return true;
         });
@@ -142,7 +142,7 @@ class TrainingGolden : public testing::TestWithParam<std::string> {
   }
 
  private:
-  static void expect_reports(const std::vector<train::StepReport>& reports) {
+  static void expect_reports(const std::vector<train::StepResult>& reports) {
     const Json& want = golden_training().at("runs").at(GetParam());
     ASSERT_EQ(reports.size(), want.at("losses").size());
     for (std::size_t i = 0; i < reports.size(); ++i) {

@@ -167,7 +167,7 @@ TEST(SamplerOrder, HoldsFromPureNoise) {
 TEST(SamplerTable, WhatNeedsWholeTimestepsIsRefusedElsewhere) {
   for (const char* name : {"pndm", "lcm"}) {
     const SamplerChoice choice = find_sampler(name);
-    expect_error(ErrorCode::unsupported, "this model's process is rectified flow",
+    expect_error(ErrorCode::unsupported, "this model's noise process is rectified flow",
                  [&] { choice.steps(flow(), 4); });
     EXPECT_NO_THROW(choice.steps(std::make_shared<Schedule>(ScheduleConfig()), 4));
   }

@@ -198,7 +198,7 @@ TEST_P(RealAdapters, AreReadAndTakenThroughEveryDialectThatHoldsThem) {
   const Networks networks(one.network);
   const adapt::Components components = networks.components();
   const formats::ReadAdapter read = formats::read_adapter(path, components);
-  EXPECT_EQ(read.report.dialect, one.dialect);
+  EXPECT_EQ(read.summary.dialect, one.dialect);
   EXPECT_EQ(read.set.entries().size(), one.layers);
   const TemporaryFolder folder;
   std::set<std::string> held_by;

@@ -125,7 +125,7 @@ TEST_F(AdapterFile, RefusesToWriteWhatIsNotItsOwn) {
   const AdapterSet set = model_.adapters("lora");
   expect_error(ErrorCode::invalid_argument, "Double",
                [&] { save_adapter(folder_ / "b", set, {.storage = at::kDouble}); });
-  expect_error(ErrorCode::invalid_argument, "ringlet.method: is a key", [&] {
+  expect_error(ErrorCode::invalid_argument, "ringlet.method: is a metadata key", [&] {
     save_adapter(folder_ / "b", set, {.extra = {{"ringlet.method", "x"}}});
   });
   EXPECT_EQ(entry_count(folder_.path()), 1u);
@@ -161,7 +161,7 @@ TEST_F(AdapterFile, ABaseOfAnotherKindChangesNothing) {
   const TinyModel wider(16);
   expect_refused(wider, ErrorCode::mismatch,
                  "layer \"unet.mid.attn2.to_k\" has shape [12, 10] in the file, [12, 16] in the");
-  expect_refused(wider, ErrorCode::mismatch, "base model of another kind");
+  expect_refused(wider, ErrorCode::mismatch, "another kind of base model");
 
   TinyModel fewer(16);  // the first by name is reported
   fewer.unet_.layers.erase("mid.attn1.to_out.0");
@@ -191,9 +191,9 @@ TEST_F(AdapterFile, AnotherHashOfTheBaseIsAWarning) {
 
 TEST_F(AdapterFile, OtherFilesAreNotAdapters) {
   metadata_.erase("ringlet.method");
-  expect_refused(ErrorCode::unsupported, "is no ringlet adapter file");
+  expect_refused(ErrorCode::unsupported, "is not a ringlet adapter file");
   metadata_.clear();
-  expect_refused(ErrorCode::unsupported, "is no ringlet adapter file");
+  expect_refused(ErrorCode::unsupported, "is not a ringlet adapter file");
   expect_error(ErrorCode::not_found, "missing",
                [&] { load_adapter(folder_ / "missing", model_.components()); });
 }
@@ -222,9 +222,9 @@ TEST_F(AdapterFile, DamagedMetadataIsNamed) {
       {"ringlet.modes", "9", "more than 8"},
       {"ringlet.modes", "two", "not a whole number"},
       {"ringlet.modes", "2", "2 factors"},
-      {"ringlet.factors", "[]", "is no JSON object"},
+      {"ringlet.factors", "[]", "is not a JSON object"},
       {"ringlet.factors", "{", "ringlet.factors"},
-      {"ringlet.factors", R"({"12":[2,2,3]})", "factors of 12 are no text"},
+      {"ringlet.factors", R"({"12":[2,2,3]})", "factors of 12 are not a string"},
       {"ringlet.factors", R"({"x":"2x2x3"})", "not a whole number"},
       {"ringlet.factors", R"({"12":"2x2x2"})", "too small"},
       {"ringlet.factors", R"({"12":"2000000000x2000000000x2000000000"})", "too large"},

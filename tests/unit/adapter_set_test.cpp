@@ -236,7 +236,7 @@ TEST(AdapterSet, RefusesWhatItCannotDo) {
   std::vector<Target> twice = model.targets();
   twice.push_back(twice.front());
   const Method method = parse_method("lora");
-  expect_error(ErrorCode::invalid_argument, "text_encoder.layers.0.fc1: is to be adapted twice",
+  expect_error(ErrorCode::invalid_argument, "text_encoder.layers.0.fc1: would be adapted twice",
                [&] { AdapterSet::create(method, twice, FactorTable(), Random(1)); });
   expect_error(ErrorCode::invalid_argument, "no layer to adapt",
                [&] { AdapterSet::create(method, {}, FactorTable(), Random(1)); });

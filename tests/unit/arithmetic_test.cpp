@@ -83,7 +83,7 @@ TEST(Combine, WhatHasNoSumIsRefused) {
            {{"lora+magnitude", 1.0}, {"lora", 1.0}},
            {{"lora+bias", 0.5}, {"lora", 1.0}}}) {
     const Sets sets = made(model, methods);
-    expect_error(ErrorCode::unsupported, "has no form of its own",
+    expect_error(ErrorCode::unsupported, "cannot be written as one adapter",
                  [&] { combine(pointers(sets)); });
   }
   const Sets nothing = made(model, {{"lora", 0.0}});

@@ -128,7 +128,7 @@ TEST_F(Checkpoints, WhatIsNoneIsRefused) {
   std::ofstream(file) << "not a checkpoint";
   expect_error(ErrorCode::bad_format, "a.safetensors", [&] { CheckpointFolder::load(file); });
   io::save_tensors(file, {{"w", at::ones({2})}});
-  expect_error(ErrorCode::unsupported, "no training checkpoint",
+  expect_error(ErrorCode::unsupported, "not a training checkpoint",
                [&] { CheckpointFolder::load(file); });
 }
 
@@ -184,7 +184,7 @@ TEST(RestoreTensors, ChangesNothingWhenOneDoesNotFit) {
   expect_refused({{"a", one}}, "\"b\" is missing");
   expect_refused({{"a", one}, {"b", at::ones({4})}}, "\"b\" has another shape");
   expect_refused({{"a", one}, {"b", at::ones({2, 2}, at::kDouble)}}, "\"b\" has another type");
-  expect_refused({{"a", one}, {"b", four}, {"c", one}}, "\"c\" has no place here");
+  expect_refused({{"a", one}, {"b", four}, {"c", one}}, "\"c\" does not belong here");
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ TEST(ClipTokenizer, WordsOfItsOwnAreFoundInsideOthersToo) {
   EXPECT_EQ(places[1].begin, 27u);
   EXPECT_TRUE(tokenizer().own_words("a cat").empty());
   EXPECT_EQ(with->ids("a dog"), tokenizer().ids("a dog"));
-  expect_error(ErrorCode::invalid_argument, "is a word of the tokenizer already",
+  expect_error(ErrorCode::invalid_argument, "is already in the tokenizer's vocabulary",
                [&] { with->with_word("CAT", {id + 3}); });
 }
 
@@ -145,7 +145,7 @@ TEST_F(TokenizerFolder, MissingFilesAreNamed) {
   fs::remove(path() / "merges.txt");
   expect(ErrorCode::not_found, "vocab.json and merges.txt, or tokenizer.json");
   fs::remove(path() / "vocab.json");
-  expect(ErrorCode::not_found, "no CLIP tokenizer is there");
+  expect(ErrorCode::not_found, "no CLIP tokenizer here");
 }
 
 TEST_F(TokenizerFolder, TheConfigurationFileIsOptional) {

@@ -63,8 +63,7 @@ TEST_F(PairByName, LeavesOutWhatIsNoPictureAndSaysSo) {
   files("made", {"a.png", "Thumbs.db"});
   const LogCapture log;
   EXPECT_EQ(pairs().size(), 1u);
-  EXPECT_NE(log.warnings().find("real: 1 file of a type that is not read: .heic"),
-            std::string::npos)
+  EXPECT_NE(log.warnings().find("real: 1 file of an unsupported type: .heic"), std::string::npos)
       << log.warnings();
 }
 
@@ -74,7 +73,7 @@ TEST_F(PairByName, CountsWhatHasNoPartner) {
   files("made", {});
   expect_error(ErrorCode::not_found, "nothing to evaluate", [&] { pairs(); });
   files("made", {"a-s1.png"});
-  expect_error(ErrorCode::mismatch, "nothing was generated (1: b)", [&] { pairs(); });
+  expect_error(ErrorCode::mismatch, "without a generated picture (1: b)", [&] { pairs(); });
   files("made", {"b.png", "c.png", "d.png", "e.png", "f.png"});
   expect_error(ErrorCode::mismatch, "(4: c, d, e, …)", [&] { pairs(); });
 }
@@ -93,7 +92,7 @@ TEST_F(PairByName, KnownPairsTakeOtherReferences) {
   EXPECT_EQ(pairs[1].reference, folder_ / "labels/a.png");
   EXPECT_EQ(pairs[2].generated, "made/b-s1.png");
   files("labels", {"c.png"});
-  expect_error(ErrorCode::mismatch, "nothing was generated (1: c)",
+  expect_error(ErrorCode::mismatch, "without a generated picture (1: c)",
                [&] { with_references(known, labels); });
 
   files("found", {"a-s1.json", "a-s2.json", "a-s3.json", "generation.json"});
@@ -177,7 +176,7 @@ TEST_F(ControlFiles, ColouredMapsAreRefused) {
   io::write_png(folder_ / "made/a.png", {2, 1, {0, 0, 0, 1, 1, 1}});  // grey as RGB
   EXPECT_EQ(maps({2, false}).metrics[2].interval.mean, 1.0);
   io::write_png(folder_ / "made/a.png", {2, 1, {0, 0, 0, 1, 1, 0}});
-  expect_error(ErrorCode::unsupported, "no map of numbers", [&] { maps({2, false}); });
+  expect_error(ErrorCode::unsupported, "not a label map", [&] { maps({2, false}); });
   std::ofstream(folder_ / "made/a.png") << "no picture";
   EXPECT_THROW(maps({2, false}), Error);
 }

@@ -183,7 +183,7 @@ TEST(Landmarks, AreReadFromEveryFormat) {
     EXPECT_THROW(read_landmarks(file("bad.json", text)), Error) << text;
   for (const char* text : {"", "{\n1\n}\n", "{\n1 x\n}\n", "{\n1 nan\n}\n"})
     EXPECT_THROW(read_landmarks(file("bad.pts", text)), Error) << text;
-  expect_error(ErrorCode::unsupported, "no landmark file",
+  expect_error(ErrorCode::unsupported, "not a landmark file",
                [&] { read_landmarks(file("a.csv", "1,2")); });
   expect_error(ErrorCode::not_found, "does not exist",
                [&] { read_landmarks(folder / "none.pts"); });

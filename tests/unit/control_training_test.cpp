@@ -134,12 +134,12 @@ TEST_F(ControlTraining, ControlTensorsOfAFileAreChecked) {
   };
   expect_bad([](auto&, auto& about) { about.erase("ringlet.control"); }, "none of its layers");
   expect_bad([](auto& tensors, auto&) { tensors.at("control.conv_in.bias").fill_(NAN); }, "finite");
-  expect_bad([](auto&, auto& about) { about["ringlet.control"] = "7"; }, "no JSON object");
+  expect_bad([](auto&, auto& about) { about["ringlet.control"] = "7"; }, "not a JSON object");
   expect_bad(
       [](auto& tensors, auto&) {
         std::erase_if(tensors, [](const auto& one) { return one.first.starts_with("control."); });
       },
-      "does not hold");
+      "does not contain");
 }
 
 TEST_F(ControlTraining, AControlNetIsSavedAndOpens) {
@@ -317,7 +317,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     alone(o);
     o.train_text_encoder = true;
   });
-  expect_refusal("budget: it says something about adapters, and `method=none`", [&](auto& o) {
+  expect_refusal("budget: it applies to adapters, but `method=none`", [&](auto& o) {
     alone(o);
     o.budget = "10k";
   });

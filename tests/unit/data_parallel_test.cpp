@@ -63,9 +63,9 @@ struct RankRun {
     if (n % 3 == 0) sum = sum + parameters[2].value.square().sum();
     return n == 5 ? sum * std::numeric_limits<double>::infinity() : sum;
   }
-  std::vector<StepReport> run() const {
-    std::vector<StepReport> reports;
-    make().run([&](const StepReport& report) {
+  std::vector<StepResult> run() const {
+    std::vector<StepResult> reports;
+    make().run([&](const StepResult& report) {
       reports.push_back(report);
       return true;
     });
@@ -97,14 +97,14 @@ TEST(DataParallel, TwoRanksAreOneWithTwiceTheAccumulation) {
     SCOPED_TRACE(accumulation);
     const TemporaryFolder folder;
     const RankRun one(folder / "one", 2 * accumulation);
-    const std::vector<StepReport> expected = one.run();
+    const std::vector<StepResult> expected = one.run();
     TwoRanks ranks;
     std::vector<std::unique_ptr<RankRun>> runs;
     for (std::int64_t rank = 0; rank < 2; ++rank)
       runs.push_back(std::make_unique<RankRun>(
           folder / ("rank" + std::to_string(rank)), accumulation,
           DataParallel{rank, 2, ranks.reduction(static_cast<std::size_t>(rank))}));
-    std::array<std::vector<StepReport>, 2> reports;
+    std::array<std::vector<StepResult>, 2> reports;
     as_two_ranks([&](std::size_t rank) { reports[rank] = runs[rank]->run(); });
 
     for (std::size_t rank = 0; rank < 2; ++rank) {
@@ -134,7 +134,7 @@ TEST(DataParallel, RanksMayChangeOverACheckpoint) {
   const RankRun whole(folder / "whole", 2);
   whole.run();
   const RankRun first(folder / "parts", 2);
-  first.make().run([](const StepReport& report) { return report.step != 4; });
+  first.make().run([](const StepResult& report) { return report.step != 4; });
   const auto checkpoint = *CheckpointFolder(folder / "parts", 1).latest();
   TwoRanks ranks;
   std::vector<std::unique_ptr<RankRun>> runs;

@@ -112,7 +112,7 @@ TEST_F(Comparison, RefusesBadRecipes) {
                  "method = \"trm(rank=2)\"\nname = \"LoRA r=2\"");
   expect_refusal(bad_format, "no [validation]", "kind = \"control\"", "kind = \"subject\"");
   expect_refusal(bad_format, "no validation-pictures", "validation-pictures = 2", "");
-  expect_refusal(invalid_argument, "a seed is there twice", "[7, 8]", "[7, 7]");
+  expect_refusal(invalid_argument, "a seed is listed twice", "[7, 8]", "[7, 7]");
   expect_error(not_found, "does not exist", [&] { read_recipe(folder_ / "none.toml"); });
 }
 
@@ -171,7 +171,7 @@ TEST_F(Comparison, ACellBelongsToTheCommandsThatMadeIt) {
   expect_error(ErrorCode::mismatch, "method lora(rank=2)",
                [&] { check_commands(recipe(text), cell, words_of); });
   pretend(cell, 0.5, {0.1});
-  expect_error(ErrorCode::mismatch, "not written down", [&] { check_commands(r, cell, words_of); });
+  expect_error(ErrorCode::mismatch, "not recorded", [&] { check_commands(r, cell, words_of); });
   fs::remove(cell.result());
   write_down(r, cell, Stage::measure, words_of);
   check_commands(r, cell, words_of);

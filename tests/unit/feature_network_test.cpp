@@ -172,7 +172,7 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
   EXPECT_EQ(nearest.interval.mean, 1.0);
   const double share = caption_accuracy(clip, made, {"a cat", "a red car", "x"}).interval.mean;
   EXPECT_TRUE(share == 0.0 || share == 0.5 || share == 1.0) << share;
-  expect_error(ErrorCode::invalid_argument, "at least one network",
+  expect_error(ErrorCode::invalid_argument, "at least one feature network",
                [&, made = made, real = real] { evaluate_subjects(made, real, {}); });
 
   const NamedNetwork by = main_network({&vit, &clip});
@@ -181,7 +181,7 @@ TEST_F(SubjectEvaluation, MeasuresOneSubject) {
   EXPECT_NEAR(drift.interval.mean, 0.0, 1e-9);
   pictures("base", 5, 1);
   for (const auto& [with, without] : {std::pair("made", "base"), std::pair("base", "made")})
-    expect_error(ErrorCode::mismatch, "no partner", [&, with = with, without = without] {
+    expect_error(ErrorCode::mismatch, "no matching picture", [&, with = with, without = without] {
       prior_drift(by, folder_ / with, folder_ / without);
     });
   const Measured kept = prior_preservation(by, folder_ / "base", real);
@@ -251,7 +251,7 @@ TEST_F(SubjectEvaluation, MeansOverSubjectsAreEvenly) {
   });
   fs::remove(folder_ / "made/horse");
   fs::remove_all(folder_ / "made/cat");
-  expect_error(ErrorCode::mismatch, "nothing was generated",
+  expect_error(ErrorCode::mismatch, "no generated pictures",
                [&] { read_subjects(folder_ / "made", folder_ / "real", ""); });
   expect_error(ErrorCode::mismatch, "no pictures of the class", [&, real = real] {
     prior_preservation({"DINO", vit}, folder_ / "made", real);

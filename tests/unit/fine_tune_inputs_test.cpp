@@ -100,11 +100,12 @@ TEST_F(FineTuneInputs, AllDamagedPicturesAreNamedBeforeAnythingIsMade) {
   o.class_images = folder_ / "class";
   o.class_count = 5;
   fs::resize_file(folder_ / "pictures/c.png", 99);
-  expect_error(ErrorCode::bad_format, "pictures/c.png: the image is cut off", [&] { FineTune{o}; });
+  expect_error(ErrorCode::bad_format, "pictures/c.png: the image is truncated",
+               [&] { FineTune{o}; });
   write("pictures/a.png", "<html>not found</html>");
   fs::resize_file(folder_ / "class/b.png", 99);
   for (const char* words : {"3 of 5 pictures cannot be used", "a.png: this is not a PNG",
-                            "pictures/c.png: the image", "class/b.png: the image is cut off"})
+                            "pictures/c.png: the image", "class/b.png: the image is truncated"})
     expect_error(ErrorCode::unsupported, words, [&] { FineTune{o}; });
   EXPECT_EQ(entry_count(folder_ / "class"), 2u);
   EXPECT_FALSE(fs::exists(o.out));
@@ -146,7 +147,7 @@ TEST_F(FineTuneInputs, CheckpointsThatDoNotKnowContentsResume) {
   o.resume = true;
   const LogCapture log;
   EXPECT_TRUE(run(o));
-  EXPECT_NE(log.warnings().find("does not say whether these are as before: pictures' contents"),
+  EXPECT_NE(log.warnings().find("does not record whether these are unchanged: pictures' contents"),
             std::string::npos)
       << log.warnings();
 }

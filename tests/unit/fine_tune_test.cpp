@@ -439,7 +439,7 @@ TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
        [](auto& o) {
          o.factors[7] = {1, 1, 7};
        }},
-      {"those of rings and trains",
+      {"factors belong to tensor rings and trains",
        [](auto& o) {
          o.learning = adapt::parse_method("lora(rank=2)");
          o.factors[8] = {2, 2, 2};

@@ -58,10 +58,10 @@ double measured_error(const TransformResidual& adapter, const nn::Layer& layer,
       .item<double>();
 }
 
-FitReport expect_fit(const std::string& method, const nn::Layer& layer, const at::Tensor& wanted,
+FitResult expect_fit(const std::string& method, const nn::Layer& layer, const at::Tensor& wanted,
                      double error, const FitOptions& options = {}) {
   const auto adapter = adapter_of(method, layer);
-  const FitReport report = fit(*adapter, layer, wanted, options);
+  const FitResult report = fit(*adapter, layer, wanted, options);
   EXPECT_LE(report.relative_error, error) << method;
   EXPECT_NEAR(report.relative_error, measured_error(*adapter, layer, wanted), 1e-5) << method;
   return report;
@@ -79,7 +79,7 @@ TEST(Fit, LowRankIsTheBestApproximation) {
     for (const std::int64_t rank : {1, 3}) {
       const double best = tail(wanted - layer->weight(), rank);
       for (const char* more : {"", ",alpha=1", ",scaling=sqrt", ",init=gaussian"}) {
-        const FitReport report =
+        const FitResult report =
             expect_fit("lora(rank=" + std::to_string(rank) + more + ")", *layer, wanted, 1.0);
         EXPECT_NEAR(report.relative_error, best, 1e-5) << more;
         EXPECT_TRUE(report.closed_form && report.converged);
@@ -97,7 +97,7 @@ TEST(Fit, ClosedFormsFindTheirOwnWeights) {
           "diagonal(side=output)", "diagonal(side=output,form=offset)", "magnitude(axis=input)",
           "diff+trm(rank=2)", "oft(block=4)", "oft(block=2,side=output,share=yes)",
           "oft(block=4,form=matrix,transpose=yes)", "oft(block=2,side=output,transpose=yes)"}) {
-      const FitReport report =
+      const FitResult report =
           expect_fit(method, *layer, reachable_weight(method, *layer), 5 * kRounding);
       EXPECT_TRUE(report.closed_form && report.converged) << method;
     }
@@ -108,7 +108,7 @@ TEST(Fit, PaddedChainsAreSearched) {
   const auto layer = linear(20, 7);
   for (const auto& [method, error] :
        {std::pair{"tt(rank=3)", 0.02}, std::pair{"tr(rank=2)", 0.1}}) {
-    const FitReport report =
+    const FitResult report =
         expect_fit(method, *layer, reachable_weight(method, *layer), error, {.tolerance = 1e-5});
     EXPECT_FALSE(report.closed_form) << method;
   }
@@ -120,7 +120,7 @@ TEST(Fit, SearchesFindTheirOwnWeights) {
         "hra(rank=2)", "fourierft(n=40)", "vera(rank=6)", "lowrank(rank=2)", "trm(rank=1)",
         "trm(rank=1)+lora(rank=2)", "oft(block=4)+lora(rank=2)", "diagonal+lora(rank=2)"}) {
     const auto layer = linear(12, 16);
-    const FitReport report = expect_fit(method, *layer, reachable_weight(method, *layer), 0.02,
+    const FitResult report = expect_fit(method, *layer, reachable_weight(method, *layer), 0.02,
                                         {.steps = 2000, .tolerance = 1e-5});
     EXPECT_FALSE(report.closed_form) << method;
     EXPECT_GT(report.steps, 0) << method;
@@ -129,7 +129,7 @@ TEST(Fit, SearchesFindTheirOwnWeights) {
 
 TEST(Fit, ATensorRingFindsItsOwnWeight) {
   for (const auto& layer : {linear(12, 16), convolution(6, 8)}) {
-    const FitReport report = expect_fit(
+    const FitResult report = expect_fit(
         "tr(rank=2)", *layer, reachable_weight("tr(rank=2)", *layer), 1e-2, {.tolerance = 1e-5});
     EXPECT_FALSE(report.closed_form);
   }
@@ -163,7 +163,7 @@ TEST(Fit, FactorsInTurnsFindTheirOwnWeights) {
          {"lokr(rank=2,factor=4)", "lokr(rank=1,factor=2,both=yes)", "lokr(rank=9,factor=2)",
           "lora(rank=2)+magnitude", "lora(rank=2)+magnitude(axis=input)",
           "lora(rank=2,init=pissa)+magnitude"}) {
-      const FitReport report = expect_fit(method, *layer, reachable_weight(method, *layer), 0.02,
+      const FitResult report = expect_fit(method, *layer, reachable_weight(method, *layer), 0.02,
                                           {.steps = 2000, .tolerance = 1e-5});
       EXPECT_TRUE(report.converged) << method;
       EXPECT_GT(report.steps, 0) << method;
@@ -265,7 +265,7 @@ TEST_P(FitEveryMethod, IsNoWorseThanTheStart) {
   for (const AdapterSet::Entry& entry : set.entries()) {
     const at::Tensor wanted = other_weight(*entry.target.layer);
     entry.adapter->strength = 0.5;
-    const FitReport report =
+    const FitResult report =
         fit(*entry.adapter, *entry.target.layer, wanted, {.steps = 20}, entry.target.layer->bias());
     EXPECT_EQ(entry.adapter->strength, 0.5);
     EXPECT_LE(report.relative_error, 1.0 + 1e-6) << entry.target.full_name();
@@ -316,7 +316,7 @@ TEST(Fit, WrongInputIsExplained) {
   const auto layer = linear(12, 10);
   const auto adapter = adapter_of("lora(rank=1)", *layer);
   expect_error(ErrorCode::mismatch, "shape", [&] { fit(*adapter, *layer, at::zeros({12, 11})); });
-  expect_error(ErrorCode::invalid_argument, "the layer's own",
+  expect_error(ErrorCode::invalid_argument, "equals the layer's weight",
                [&] { fit(*adapter, *layer, layer->weight().clone()); });
   expect_error(ErrorCode::non_finite, "NaN", [&] {
     fit(*adapter, *layer, at::full({12, 10}, NAN));

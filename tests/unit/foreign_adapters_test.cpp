@@ -101,7 +101,7 @@ TEST_F(ForeignAdapters, KohyaTurnsOutputsByLimitedRotations) {
   EXPECT_GT((m - m.transpose(1, 2)).norm().item<double>(), 0.01 * 8);  // the limit is reached
   expect_close(weights.at(weight_of(kQuery)), rotated(query(), m, 0.01));
   expect_close(weights.at(weight_of(kConv)), rotated(conv(), kernel, 0.9));
-  EXPECT_EQ(read(file).report.dialect, "kohya");
+  EXPECT_EQ(read(file).summary.dialect, "kohya");
 }
 
 TEST_F(ForeignAdapters, OldLycorisKeepsTheRotationsThemselves) {
@@ -168,7 +168,7 @@ TEST_F(ForeignAdapters, ComfyUiHasEveryMethodUnderLdmNames) {
                                   {n + "diff_b", offset},
                                   {t + "set_weight", whole}});
   const Tensors weights = mixed.set.merged_weights();
-  EXPECT_EQ(mixed.report.dialect, "ComfyUI");
+  EXPECT_EQ(mixed.summary.dialect, "ComfyUI");
   expect_close(weights.at(weight_of(kConv)), conv() + kernel);
   expect_close(weights.at(weight_of(kText)), whole);
   const std::string norm = std::string(kNorm) + ".weight";
@@ -212,11 +212,11 @@ TEST_F(ForeignAdapters, NamesOfSeveralProgramsInOneFileAreRead) {
             {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", narrow},
             {"bundle_emb.mydog.clip_l", at::randn({2, 6})}});
   const Tensors weights = adapter.set.merged_weights();
-  EXPECT_EQ(adapter.report.dialect, "kohya and diffusers");
+  EXPECT_EQ(adapter.summary.dialect, "kohya and diffusers");
   expect_close(weights.at(weight_of(kText)), text() + at::matmul(wide, narrow));
   const at::Tensor sum = query() + at::matmul(up, down);
   expect_close(weights.at(weight_of(kQuery)), sum / sum.norm(2, 0, true) * lengths);
-  const auto& said = adapter.report.decisions;
+  const auto& said = adapter.summary.decisions;
   EXPECT_TRUE(std::ranges::any_of(said, [](const std::string& one) {
     return one.find("`embedding`") != std::string::npos &&
            one.find("bundle_emb.mydog.clip_l") != std::string::npos;

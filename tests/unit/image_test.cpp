@@ -138,7 +138,7 @@ TEST(Image, BitmapsAreRead) {
   EXPECT_EQ(decode(bmp(124, 3, masks + little_endian(0xFF000000, 4))).pixels,
             (std::vector<std::uint8_t>{129, 128, 128, 6, 5, 4}));
   expect_error(ErrorCode::unsupported, "compressed BMP", [] { decode(bmp(40, 1, "")); });
-  expect_error(ErrorCode::bad_format, "cut off", [] { decode(bmp(40, 0, "", "1234567")); });
+  expect_error(ErrorCode::bad_format, "truncated", [] { decode(bmp(40, 0, "", "1234567")); });
   std::string odd = bmp(40, 0, "");
   odd[28] = 7;
   expect_error(ErrorCode::bad_format, "no known size", [&] { decode(odd); });
@@ -146,7 +146,7 @@ TEST(Image, BitmapsAreRead) {
   expect_error(ErrorCode::bad_format, "palette", [&] { decode(odd); });
   std::string huge = bmp(40, 0, "");
   huge.replace(18, 8, little_endian(0x7FFFFFFF, 4) + little_endian(0x80000001, 4));
-  expect_error(ErrorCode::bad_format, "cut off", [&] { decode(huge); });
+  expect_error(ErrorCode::bad_format, "truncated", [&] { decode(huge); });
   huge.replace(18, 4, little_endian(0, 4));
   expect_error(ErrorCode::bad_format, "size is zero", [&] { decode(huge); });
 }

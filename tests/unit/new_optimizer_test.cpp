@@ -89,7 +89,7 @@ TEST(NewOptimizer, TrainsSavesAndResumesBitForBit) {
   const TemporaryFolder folder;
   const MomentumRun whole(folder / "whole", momentum(0.9, 0.1));
   double first = 0.0, last = 0.0;
-  whole.make().run([&](const StepReport& report) {
+  whole.make().run([&](const StepResult& report) {
     (report.step == 1 ? first : last) = report.loss;
     return true;
   });
@@ -98,7 +98,7 @@ TEST(NewOptimizer, TrainsSavesAndResumesBitForBit) {
     SCOPED_TRACE(stop);
     const auto parts = folder / ("parts" + std::to_string(stop));
     const MomentumRun before(parts, momentum(0.9, 0.1));
-    EXPECT_FALSE(before.make().run([&](const StepReport& step) { return step.step != stop; }));
+    EXPECT_FALSE(before.make().run([&](const StepResult& step) { return step.step != stop; }));
     const MomentumRun after(parts, momentum(0.9, 0.1));
     Trainer trainer = after.make();
     trainer.resume(*CheckpointFolder(parts, 1).latest());
@@ -114,7 +114,7 @@ TEST(NewOptimizer, TrainsSavesAndResumesBitForBit) {
 TEST(NewOptimizer, ItsNumbersAndItsNameMustBeRepeated) {
   const TemporaryFolder folder;
   const MomentumRun run(folder.path(), momentum(0.9));
-  run.make().run([](const StepReport& report) { return report.step != 3; });
+  run.make().run([](const StepResult& report) { return report.step != 3; });
   const auto checkpoint = *CheckpointFolder(folder.path(), 1).latest();
   const auto resume = [&](const OptimizerSpec& optimizer) {
     const MomentumRun other({}, optimizer);

@@ -49,7 +49,7 @@ TEST(OpenTokenizer, WhatATokenizerCannotDoIsAnError) {
   const auto clip = open_tokenizer(kData / "tokenizer");
   const auto pieces = open_tokenizer(kData / "tokenizers/wordpiece");
   expect_error(ErrorCode::unsupported, "one text, not two", [&] { clip->encode("a", "b", 20); });
-  expect_error(ErrorCode::unsupported, "not one of prompts",
+  expect_error(ErrorCode::unsupported, "does not encode prompts",
                [&] { pieces->encode_prompt("a", 20); });
   expect_error(ErrorCode::unsupported, "cannot be added", [&] { pieces->with_word("a", {1}); });
   EXPECT_TRUE(pieces->own_words("a").empty());

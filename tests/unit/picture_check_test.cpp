@@ -47,12 +47,12 @@ TEST_F(PictureCheck, GivesTheHashesInOrderWhateverTheThreads) {
 
 TEST_F(PictureCheck, NamesAllThatAreDamaged) {
   fs::resize_file(files_[1], 100);
-  expect_error(ErrorCode::bad_format, "b.png: the image is cut off",
+  expect_error(ErrorCode::bad_format, "b.png: the image is truncated",
                [&] { check_pictures(files_, "pictures", {.threads = 3}); });
   std::ofstream(files_[4]) << "no picture";
   fs::remove(files_[8]);
   for (const char* words :
-       {"pictures: 3 of 9 pictures cannot be used", "b.png: the image is cut off",
+       {"pictures: 3 of 9 pictures cannot be used", "b.png: the image is truncated",
         "e.png: this is not a PNG", "i.png: the image does not exist"})
     expect_error(ErrorCode::bad_format, words,
                  [&] { check_pictures(files_, "pictures", {.threads = 3}); });

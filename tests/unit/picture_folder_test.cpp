@@ -132,7 +132,7 @@ TEST_F(PictureFolders, CaptionsInUtf16AreRead) {
   for (const auto& [bytes, words] : std::vector<std::pair<std::string, std::string>>{
            {"\xFF\xFE"
             "a"s,
-            "breaks off"},
+            "ends within a character"},
            {"\xFF\xFE\x3D\xD8"s, "damaged UTF-16"},
            {"\xFF\xFE\x15\xDC"s
             "a\0"s,
@@ -167,7 +167,7 @@ TEST_F(PictureFolders, SayWhatTheyDoNotUse) {
   write("b.txt", " \n");
   EXPECT_EQ(names(), (Names{"a.png", "b.png"}));
   EXPECT_EQ(notes(),
-            "4 files of types that are not read: .gif .heic .tif; convert to PNG, JPEG or WebP\n"
+            "4 files of unsupported types: .gif .heic .tif; convert to PNG, JPEG or WebP\n"
             "6 files and folders of other programs are skipped: .DS_Store, ._a.png, "
             ".ipynb_checkpoints, @eaDir, Thumbs.db and 1 more\n"
             "1 file is neither a picture nor a caption: metadata.jsonl\n"
@@ -181,7 +181,7 @@ TEST_F(PictureFolders, SayWhatTheyDoNotUse) {
   // Other verbs show no plan.
   const LogCapture log;
   EXPECT_EQ(read_pictures(folder_.path()).size(), 2u);
-  EXPECT_NE(log.warnings().find(": 4 files of types that are not read"), std::string::npos);
+  EXPECT_NE(log.warnings().find(": 4 files of unsupported types"), std::string::npos);
   EXPECT_EQ(log.warnings().find("metadata.jsonl"), std::string::npos) << log.warnings();
 }
 
@@ -284,11 +284,11 @@ TEST_F(PictureFolders, EmptyOnesAreExplained) {
   write("b.txt");
   expect_error(ErrorCode::not_found, "2 other entries", [&] { names(); });
   expect_error(ErrorCode::not_found, ".webp", [&] { names(); });
-  expect_error(ErrorCode::not_found, "1 file of a type that is not read: .gif", [&] { names(); });
+  expect_error(ErrorCode::not_found, "1 file of an unsupported type: .gif", [&] { names(); });
   EXPECT_TRUE(read_picture_folder(folder_.path(), {.may_be_empty = true}).pictures.empty());
   expect_error(ErrorCode::not_found, "does not exist",
                [&] { read_picture_folder(folder_ / "nope"); });
-  expect_error(ErrorCode::not_found, "this is no folder",
+  expect_error(ErrorCode::not_found, "this is not a folder",
                [&] { read_picture_folder(folder_ / "a.gif"); });
   expect_error(ErrorCode::not_found, "does not exist",
                [&] { read_picture_folder(folder_ / std::string(5000, 'x')); });

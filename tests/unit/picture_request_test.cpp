@@ -70,7 +70,7 @@ TEST(PictureRequest, UnknownFieldsAreRefusedWithTheNearestName) {
   expect_refused({{"prompt", "a"}, {"negativePrompt", "b"}}, "negativePrompt",
                  "did you mean \"negative_prompt\"?");
   expect_refused({{"prompt", "a"}, {"zzzzzzzzzz", 1}}, "zzzzzzzzzz", "the fields are prompt,");
-  expect_refused(Json::array(), "request", "no JSON object");
+  expect_refused(Json::array(), "request", "not a JSON object");
 }
 
 TEST(PictureRequest, ValuesOfAnotherTypeAreRefused) {

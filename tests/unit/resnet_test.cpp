@@ -35,7 +35,7 @@ TEST(ResNetConfig, WrongSettingsAreErrors) {
     json[key] = std::move(value);
     expect_error(code, words, [&] { ResNetConfig::from_json(json, "config.json"); });
   };
-  refused(ErrorCode::unsupported, "is no ResNet", "model_type", "vit");
+  refused(ErrorCode::unsupported, "is not a ResNet", "model_type", "vit");
   refused(ErrorCode::unsupported, "four stages", "hidden_sizes", {256, 512});
   refused(ErrorCode::unsupported, "\"resnet20\" is not known", "architecture", "resnet20");
   refused(ErrorCode::bad_format, "four positive numbers", "blocks", {2, 2, 2});

@@ -139,7 +139,7 @@ class RunTest : public testing::Test {
     return [toy](const RunOptions& run) { return std::make_unique<ToyTask>(toy, run); };
   }
   static RunObserver stop_after(std::int64_t step) {
-    return {.progress = {}, .step = [=](const StepReport& r) { return r.step < step; }};
+    return {.progress = {}, .step = [=](const StepResult& r) { return r.step < step; }};
   }
   TemporaryFolder folder_;
 };

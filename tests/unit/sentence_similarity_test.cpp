@@ -119,7 +119,7 @@ TEST_F(Sentences, OtherModulesAreRefused) {
   expect_error(ErrorCode::unsupported, "Dense", [&] { network(); });
   fs::remove(folder_ / "net/modules.json");
   file("net/sentence_bert_config.json", R"({"do_lower_case": true})");
-  expect_error(ErrorCode::unsupported, "lowers letters", [&] { network(); });
+  expect_error(ErrorCode::unsupported, "lowercases", [&] { network(); });
 }
 
 TEST_F(Sentences, PairsLearnToFindEachOther) {
@@ -202,7 +202,7 @@ TEST_F(Sentences, SayWhatIsWrong) {
   refused(ErrorCode::bad_format, "pairs.jsonl:2", pair + low);
   refused(ErrorCode::bad_format, "divide those from 0 to 5", scored + low);
   refused(ErrorCode::invalid_argument, "has no score", pair, "regression");
-  refused(ErrorCode::invalid_argument, "belongs together", low, "contrastive");
+  refused(ErrorCode::invalid_argument, "every pair as matching", low, "contrastive");
   refused(ErrorCode::invalid_argument, "contrastive or regression", pair, "triplet");
   refused(ErrorCode::invalid_argument, "the same score", low + low);
   TuneOptions o = options("pairs.jsonl");

@@ -44,8 +44,8 @@ TEST(SingleFile, OtherFamiliesAreNamed) {
   for (const char* tensor : {"edm_vpred.sigma_max", "edm_vpred.sigma_min"})
     expect(tensor, "CosXL (v-prediction in EDM's form)");
   for (const char* tensor : {"edm_mean", "edm_std"}) expect(tensor, "Playground v2.5 (EDM)");
-  expect("something.else", "no single-file Stable Diffusion checkpoint");
-  expect_error(ErrorCode::unsupported, "no single-file", [] { open({}); });
+  expect("something.else", "not a single-file Stable Diffusion checkpoint");
+  expect_error(ErrorCode::unsupported, "not a single-file", [] { open({}); });
 }
 
 TEST(SingleFile, MissingPartsAreNamed) {
@@ -54,7 +54,7 @@ TEST(SingleFile, MissingPartsAreNamed) {
                [&] { open(without(tensors, "cond_stage_model.")); });
   expect_error(ErrorCode::unsupported, "no autoencoder",
                [&] { open(without(tensors, "first_stage_model.")); });
-  expect_error(ErrorCode::unsupported, "no single-file",
+  expect_error(ErrorCode::unsupported, "not a single-file",
                [&] { open(without(tensors, "model.diffusion_model.")); });
 }
 

@@ -247,9 +247,9 @@ TEST_F(StubTextToImageModel, IsOpenedByItsFamilyAlone) {
   EXPECT_EQ(kFamilies.front().describe(file(), "").at("kind"), "three layers");
   EXPECT_EQ(pipeline::adaptable(*model).size(), 2u);  // not the autoencoder
   expect_error(ErrorCode::not_found, "does not exist", [&] { open(folder_ / "none"); });
-  expect_error(ErrorCode::unsupported, "takes no control network",
+  expect_error(ErrorCode::unsupported, "does not support ControlNets",
                [&] { model->create_control(pipeline::ControlKind::encoder, 1); });
-  expect_error(ErrorCode::unsupported, "takes no embeddings",
+  expect_error(ErrorCode::unsupported, "does not support textual inversion",
                [&] { model->add_embeddings(file()); });
 }
 
@@ -274,7 +274,7 @@ TEST_F(StubTextToImageModel, MakesPicturesWithItsOwnDefaults) {
   from_picture.strength = 0.5;
   EXPECT_NE(pipeline::generate(*model, from_picture)[0].pixels, made[0].pixels);
   from_picture.mask_image = from_picture.init_image;
-  expect_error(ErrorCode::invalid_argument, "no inpainting model",
+  expect_error(ErrorCode::invalid_argument, "not an inpainting model",
                [&] { pipeline::generate(*model, from_picture); });
   from_picture = request();
   from_picture.size = {17, 16};

@@ -305,7 +305,7 @@ TEST_F(TensorFileAdapters, FieldsOfOneAdapterAndOfComponentsDoNotMix) {
       write_adapter({{kQuery + ".lora_A.weight", numbers("d", {2, 8})},
                      {kQuery + ".lora_B.weight", numbers("u", {8, 2})}},
                     {{"lora_adapter_metadata", R"({"r": 2, "unet.lora_alpha": 8})"}});
-  expect_error(ErrorCode::unsupported, "\"r\" is no component's", [&] { merged({adapter}); });
+  expect_error(ErrorCode::unsupported, "\"r\" is not a component's", [&] { merged({adapter}); });
 }
 
 // A text encoder of its own, with ringlet's adapter for a component of another name beside kohya's.

@@ -42,7 +42,7 @@ TEST_F(TextNetworks, WordPieceRefusesBadVocabularies) {
   expect_error(ErrorCode::unsupported, "WordPiece",
                [&] { tokenizers::WordPieceTokenizer::open(folder_.path()); });
   file("tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {"[PAD]": 7}}})");
-  expect_error(ErrorCode::bad_format, "no index",
+  expect_error(ErrorCode::bad_format, "not a valid index",
                [&] { tokenizers::WordPieceTokenizer::open(folder_.path()); });
   file("tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1,
                              "[CLS]": 2, "[SEP]": 3, "a": 4, "##b": 5}}})");
@@ -110,7 +110,7 @@ TEST_F(TextNetworks, TextsBeyondThePositionsAreRefused) {
   BertConfig small{
       .vocabulary = 9, .width = 8, .layers = 1, .heads = 2, .inner_width = 8, .positions = 6};
   const Bert bert(random(), small);
-  expect_error(ErrorCode::invalid_argument, "6 are the most", [&] {
+  expect_error(ErrorCode::invalid_argument, "6 are the limit", [&] {
     bert.forward({at::zeros({1, 7}, at::kLong), {}, {}});
   });
   Gpt2Config tiny{

@@ -78,9 +78,9 @@ TEST(RankingScore, WhatIsThereTwiceCountsOnce) {
 }
 
 TEST(RankingScore, NothingWantedIsAnError) {
-  expect_error(ErrorCode::invalid_argument, "nothing is wanted",
+  expect_error(ErrorCode::invalid_argument, "no relevant item",
                [] { ranking_score(Numbers{1}, Numbers{}, 1); });
-  expect_error(ErrorCode::invalid_argument, "nothing is wanted",
+  expect_error(ErrorCode::invalid_argument, "no relevant item",
                [] { ranking_score(Numbers{1}, Numbers{1}, 0); });
 }
 

@@ -58,14 +58,14 @@ struct ToyRun {
 };
 
 struct Outcome {
-  std::vector<StepReport> reports;
+  std::vector<StepResult> reports;
   std::vector<at::Tensor> values, averages;
   std::int64_t skipped = 0;
 };
 
 Outcome outcome_of(const ToyRun& run, Trainer& trainer) {
   Outcome out;
-  trainer.run([&](const StepReport& report) {
+  trainer.run([&](const StepResult& report) {
     out.reports.push_back(report);
     return true;
   });
@@ -90,7 +90,7 @@ const Outcome& uninterrupted() {
 fs::path stopped_after(std::int64_t steps, const fs::path& folder) {
   const ToyRun run(folder);
   Trainer trainer = run.make();
-  EXPECT_FALSE(trainer.run([&](const StepReport& report) { return report.step < steps; }));
+  EXPECT_FALSE(trainer.run([&](const StepResult& report) { return report.step < steps; }));
   return *CheckpointFolder(folder, 1).latest();
 }
 
@@ -101,7 +101,7 @@ bool same_end(const Outcome& outcome) {
   const Outcome& whole = uninterrupted();
   const std::size_t first = whole.reports.size() - outcome.reports.size();
   for (std::size_t i = 0; i < outcome.reports.size(); ++i) {
-    const StepReport &a = outcome.reports[i], &b = whole.reports[first + i];
+    const StepResult &a = outcome.reports[i], &b = whole.reports[first + i];
     if (a.step != b.step || !same_number(a.loss, b.loss) || a.learning_rate != b.learning_rate ||
         !same_number(a.gradient_norm, b.gradient_norm) || a.skipped != b.skipped)
       return false;
@@ -132,7 +132,7 @@ TEST(Resume, SeveralTimesIsBitExactToo) {
     const ToyRun run(folder.path());
     Trainer trainer = run.make();
     if (const auto latest = CheckpointFolder(folder.path(), 1).latest()) trainer.resume(*latest);
-    trainer.run([&](const StepReport& report) { return report.step < k; });
+    trainer.run([&](const StepResult& report) { return report.step < k; });
   }
   const ToyRun run(folder.path());
   Trainer trainer = run.make();
@@ -154,7 +154,7 @@ TEST(Resume, GoesOnWithTheThreadsOfTheCheckpoint) {
     Trainer trainer = run.make();
     trainer.resume(checkpoint);
     int threads = 0;
-    trainer.run([&](const StepReport&) {
+    trainer.run([&](const StepResult&) {
       threads = at::get_num_threads();
       return true;
     });
@@ -270,7 +270,7 @@ TEST(Resume, ParametersThatDoNotFitAreRefused) {
   more.tensors["average.u"] = at::ones({1});
   save_state(folder / "changed.safetensors", more);
   expect_refused(folder / "changed.safetensors", ToyRun(), ErrorCode::mismatch,
-                 {"\"average.u\" has no place here"});
+                 {"\"average.u\" does not belong here"});
   TrainState shape = good;
   shape.tensors["parameter.v"] = at::ones({4, 3});
   save_state(folder / "changed.safetensors", shape);
@@ -306,7 +306,7 @@ TEST(Resume, ObservingComesBeforeTheCheckpointAndPicturesAfterIt) {
   };
   std::vector<std::int64_t> observed, followed;
   EXPECT_TRUE(trainer.run(
-      [&](const StepReport& report) {
+      [&](const StepResult& report) {
         EXPECT_FALSE(saved(report.step));
         observed.push_back(report.step);
         return true;
@@ -326,7 +326,7 @@ TEST(Resume, AStopSavesAtOnce) {
   run.options.checkpoint_every = 5;
   Trainer trainer = run.make();
   std::int64_t followed = 0;
-  EXPECT_FALSE(trainer.run([&](const StepReport& report) { return report.step < 7; },
+  EXPECT_FALSE(trainer.run([&](const StepResult& report) { return report.step < 7; },
                            [&](std::int64_t step) { followed = step; }));
   EXPECT_EQ(followed, 6);
   EXPECT_EQ(trainer.steps_done(), 7);
@@ -339,7 +339,7 @@ TEST(Resume, AStopAtTheLastStepIsTheEnd) {
   const TemporaryFolder folder;
   const ToyRun run(folder.path());
   Trainer trainer = run.make();
-  EXPECT_TRUE(trainer.run([](const StepReport& report) { return report.step < kSteps; }));
+  EXPECT_TRUE(trainer.run([](const StepResult& report) { return report.step < kSteps; }));
   EXPECT_EQ(entry_count(folder.path()), 1u);
 }
 
@@ -349,7 +349,7 @@ TEST(Resume, AFailingObserverLeavesTheEarlierCheckpoint) {
   run.options.checkpoint_every = 1;
   Trainer trainer = run.make();
   expect_error(ErrorCode::internal, "no", [&] {
-    trainer.run([](const StepReport& report) -> bool {
+    trainer.run([](const StepResult& report) -> bool {
       if (report.step == 4) throw std::runtime_error("no");
       return true;
     });

@@ -46,9 +46,9 @@ struct Toy {
   std::vector<Trainable> parameters;
 };
 
-std::vector<StepReport> reports_of(Trainer& trainer, std::int64_t stop_after = -1) {
-  std::vector<StepReport> reports;
-  trainer.run([&](const StepReport& report) {
+std::vector<StepResult> reports_of(Trainer& trainer, std::int64_t stop_after = -1) {
+  std::vector<StepResult> reports;
+  trainer.run([&](const StepResult& report) {
     reports.push_back(report);
     return report.step != stop_after;
   });
@@ -68,7 +68,7 @@ TEST(Trainer, LearnsAndReports) {
                   {.steps = 3, .learning_rate = {.peak = 0.1, .decay = Decay::linear}});
   const double first_loss = toy.loss(0).item<double>();
   const std::vector<at::Tensor> start = values_of(toy.parameters);
-  const std::vector<StepReport> reports = reports_of(trainer);
+  const std::vector<StepResult> reports = reports_of(trainer);
   ASSERT_EQ(reports.size(), 3u);
   EXPECT_EQ(trainer.steps_done(), 3);
   EXPECT_EQ(trainer.skipped(), 0);
@@ -174,7 +174,7 @@ TEST(Trainer, AveragesFollowTheirFormula) {
                   {.steps = 30, .learning_rate = {.peak = 0.05}, .ema_decay = 0.6});
   std::vector<at::Tensor> expected = values_of(toy.parameters);
   int updates = 0;
-  trainer.run([&](const StepReport&) {
+  trainer.run([&](const StepResult&) {
     ++updates;  // a short memory at first
     const double decay = std::min(0.6, (1.0 + updates) / (10.0 + updates));
     for (std::size_t i = 0; i < expected.size(); ++i)
@@ -225,7 +225,7 @@ void PrintTo(const Bad& bad, std::ostream* out) { *out << bad.name; }
 class NotFinite : public testing::TestWithParam<Bad> {
  protected:
   /// Runs `steps` steps of two micro-batches, the bad ones at these micro-batches.
-  std::vector<StepReport> run(const Toy& toy, std::int64_t steps,
+  std::vector<StepResult> run(const Toy& toy, std::int64_t steps,
                               const std::set<std::int64_t>& bad) const {
     Trainer trainer(
         toy.parameters,
@@ -237,7 +237,7 @@ class NotFinite : public testing::TestWithParam<Bad> {
          .checkpoint_folder = folder_.path()});
     const auto reports = reports_of(trainer);
     std::int64_t skipped = 0;
-    for (const StepReport& report : reports) skipped += report.skipped ? 1 : 0;
+    for (const StepResult& report : reports) skipped += report.skipped ? 1 : 0;
     EXPECT_EQ(trainer.skipped(), skipped);
     return reports;
   }
@@ -252,7 +252,7 @@ TEST_P(NotFinite, StepsAreSkippedAndSaid) {
     const Toy toy;
     const auto reports = run(toy, 7, {at});
     ASSERT_EQ(reports.size(), 7u);
-    for (const StepReport& report : reports) {
+    for (const StepResult& report : reports) {
       EXPECT_EQ(report.skipped, report.step == at / 2 + 1);
       EXPECT_TRUE(report.skipped ||
                   (std::isfinite(report.loss) && std::isfinite(report.gradient_norm)));

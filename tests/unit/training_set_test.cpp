@@ -203,7 +203,7 @@ TEST_F(Encoding, DamagedLatentsAreMadeAnew) {
     damages[i](files[0]);
     const LogCapture log;
     EXPECT_TRUE(same(encode({.size = {16, 16}}, true), good));
-    EXPECT_NE(log.warnings().find("damaged; made anew"), std::string::npos) << log.warnings();
+    EXPECT_NE(log.warnings().find("damaged; encoded again"), std::string::npos) << log.warnings();
     EXPECT_EQ(file_content(files[0]), before);
     EXPECT_EQ(entry_count(cache()), 3u);
   }

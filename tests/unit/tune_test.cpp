@@ -128,7 +128,7 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
   ASSERT_TRUE(Tune(whole).run());
   TuneOptions parts = whole;
   parts.out = folder_ / "parts";
-  EXPECT_FALSE(Tune(parts).run([](const train::StepReport& s) { return s.step < 3; }));
+  EXPECT_FALSE(Tune(parts).run([](const train::StepResult& s) { return s.step < 3; }));
   parts.resume = true;
   Tune again(parts);
   EXPECT_EQ(again.plan().first_step, 3);
@@ -151,7 +151,7 @@ TEST_F(TuneTest, AResumedRunFindsItsExamplesUnchanged) {
   sections(10, "eval.jsonl");
   TuneOptions o = options("text-classification", "texts.jsonl");
   o.examples.eval_data = folder_ / "eval.jsonl";
-  EXPECT_FALSE(Tune(o).run([](const train::StepReport& s) { return s.step < 3; }));
+  EXPECT_FALSE(Tune(o).run([](const train::StepResult& s) { return s.step < 3; }));
   o.resume = true;
   const auto expect_refusal = [&](const TuneOptions& changed, const char* words) {
     expect_error(ErrorCode::mismatch, words, [&] { Tune{changed}; });
@@ -284,7 +284,7 @@ TEST_F(TuneTest, PicturesAreClassifiedByBothKindsOfNetwork) {
                       .item<bool>());
     }
   }
-  expect_error(ErrorCode::not_found, "a folder per class",
+  expect_error(ErrorCode::not_found, "one folder of pictures per class",
                [&] { Tune refused(options("image-classification", "net", "other")); });
   for (const auto& label : fs::directory_iterator(folder_ / "pictures"))
     fs::resize_file(label.path() / "3.png", 60);
@@ -402,7 +402,7 @@ TEST_F(TuneTest, SaysWhatIsWrong) {
   text("texts.jsonl", "{\"text\": \"a\"}\n");
   expect_error(ErrorCode::bad_format, "texts.jsonl:1", [&] { Tune refused(o); });
   text("texts.jsonl", "[1]\n");
-  expect_error(ErrorCode::bad_format, "no JSON object", [&] { Tune refused(o); });
+  expect_error(ErrorCode::bad_format, "not a JSON object", [&] { Tune refused(o); });
   sections(3);
   expect_error(ErrorCode::invalid_argument, "too few examples", [&] { Tune refused(o); });
   sections(20);

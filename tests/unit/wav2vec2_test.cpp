@@ -49,14 +49,14 @@ TEST(Wav2Vec2Config, UnknownFormsAreRefused) {
   refused(ErrorCode::unsupported, "feat_extract_norm \"batch\"", "feat_extract_norm", "batch");
   refused(ErrorCode::unsupported, "hidden_act \"relu\"", "hidden_act", "relu");
   refused(ErrorCode::unsupported, "feat_extract_activation", "feat_extract_activation", "relu");
-  refused(ErrorCode::unsupported, "adapters of its own", "add_adapter", true);
-  refused(ErrorCode::unsupported, "adapters of its own", "adapter_attn_dim", 16);
-  refused(ErrorCode::bad_format, "as many positive numbers", "conv_dim", {4});
-  refused(ErrorCode::bad_format, "as many positive numbers", "conv_stride", {5, 0});
+  refused(ErrorCode::unsupported, "built-in adapters", "add_adapter", true);
+  refused(ErrorCode::unsupported, "built-in adapters", "adapter_attn_dim", 16);
+  refused(ErrorCode::bad_format, "same number of positive values", "conv_dim", {4});
+  refused(ErrorCode::bad_format, "same number of positive values", "conv_stride", {5, 0});
   refused(ErrorCode::bad_format, "multiple of the heads", "num_attention_heads", 3);
   refused(ErrorCode::bad_format, "multiple of the heads", "num_conv_pos_embedding_groups", 3);
   refused(ErrorCode::bad_format, "hidden_size must be positive", "hidden_size", 0);
-  refused(ErrorCode::bad_format, "pad_token_id is no token", "pad_token_id", 6);
+  refused(ErrorCode::bad_format, "pad_token_id is not a token", "pad_token_id", 6);
 }
 
 TEST(Wav2Vec2Config, FramesAreThoseOfTheConvolutions) {
@@ -123,8 +123,8 @@ TEST(Wav2Vec2, LengthsThatDoNotFitAreErrors) {
   const auto refused = [&](std::string_view words, const std::vector<std::int64_t>& lengths) {
     expect_error(ErrorCode::invalid_argument, words, [&] { network.forward(sound, lengths); });
   };
-  refused("as many lengths as sounds", {90});
-  refused("as many lengths as sounds", {});
+  refused("numbers of lengths and sounds differ", {90});
+  refused("numbers of lengths and sounds differ", {});
   refused("91 samples of 90", {90, 91});
   refused("19 samples is too short", {90, 19});
   refused("0 samples is too short", {0, 90});
@@ -156,10 +156,10 @@ TEST(CtcLoss, WrongLettersAndCountsAreErrors) {
   refused("letter 3 is not one of 3", {4}, {{1, 3}});
   refused("letter -1", {4}, {{-1}});
   refused("letter 0", {4}, {{0}});
-  refused("the blank is no letter", {4}, {{1}}, 3);
+  refused("the blank is not in the vocabulary", {4}, {{1}}, 3);
   refused("5 frames of 4", {5}, {{1}});
-  refused("as many texts and lengths", {4, 4}, {{1}});
-  refused("as many texts and lengths", {4}, {{1}, {2}});
+  refused("numbers of texts, lengths", {4, 4}, {{1}});
+  refused("numbers of texts, lengths", {4}, {{1}, {2}});
 }
 
 TEST(CtcDecode, DecodesOneSoundAtATime) {

@@ -53,7 +53,7 @@ TEST_F(WaveFile, ReadsEveryForm) {
 
 TEST_F(WaveFile, RefusesWhatIsNone) {
   const std::string whole = wave(1, 1, 16, little(0x4000, 2));
-  expect_error(ErrorCode::bad_format, "no WAV file", [&] { read("hello"); });
+  expect_error(ErrorCode::bad_format, "not a WAV file", [&] { read("hello"); });
   expect_error(ErrorCode::unsupported, "16-bit PCM", [&] { read(wave(2, 1, 4, "x")); });
   expect_error(ErrorCode::bad_format, "no channels", [&] { read(wave(1, 0, 16, "x")); });
   expect_error(ErrorCode::bad_format, "not a finite",

@@ -55,7 +55,7 @@ TEST(WeightSource, UnusedTensorsAreCountedAndTheFirstIsNamed) {
       source_of({{"a", at::ones({1})}, {"b.weight", at::ones({1})}, {"c", at::ones({1})}});
   source.get("a", {1});
   expect_error(ErrorCode::mismatch,
-               "2 tensor(s) have no place in the model, the first: \"b.weight\"",
+               "2 tensor(s) do not belong to the model, the first: \"b.weight\"",
                [&] { source.finish(); });
 }
 

@@ -16,7 +16,7 @@ class Approaching {
   virtual bool approach(const at::Tensor& difference, bool first) = 0;
 
   /// Whether turns alone end at a best D. Where there are more factors than two they may creep, and
-  /// a search goes on from where they end.
+  /// a search continues from where they end.
   virtual bool turns_suffice() const = 0;
 };
 

@@ -87,20 +87,20 @@ class Fitter {
   Fitter(const Fitter&) = delete;
   Fitter& operator=(const Fitter&) = delete;
 
-  FitReport run() {
+  FitResult run() {
     const auto begin = std::chrono::steady_clock::now();
-    report_.closed_form = closed_form();
-    if (report_.closed_form)
-      report_.converged = true;
+    result_.closed_form = closed_form();
+    if (result_.closed_form)
+      result_.converged = true;
     else
       search();
     keep_if_better();
     restore();
-    report_.relative_error = std::sqrt(best_error_);
-    for (const auto& [name, tensor] : parameters_) report_.parameters += tensor.numel();
-    report_.seconds =
+    result_.relative_error = std::sqrt(best_error_);
+    for (const auto& [name, tensor] : parameters_) result_.parameters += tensor.numel();
+    result_.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    return report_;
+    return result_;
   }
 
  private:
@@ -176,8 +176,8 @@ class Fitter {
     if (solver_ == Solver::low_rank) set_low_rank(rest);
     if (solver_ == Solver::ring) {
       const SweepResult result = sweep_tensor_ring(parts, rest, most_sweeps, options_.tolerance);
-      report_.steps += result.sweeps;
-      report_.converged = result.converged;
+      result_.steps += result.sweeps;
+      result_.converged = result.converged;
     }
   }
 
@@ -218,7 +218,7 @@ class Fitter {
       keep_if_better();
       if (alone && !padded()) return;
     }
-    report_.converged = false;
+    result_.converged = false;
     if (alternate()) return;
     push_rings();
     sweep_transform();
@@ -228,7 +228,7 @@ class Fitter {
       search_jointly();
   }
 
-  std::int64_t steps_left() const { return options_.steps - report_.steps; }
+  std::int64_t steps_left() const { return options_.steps - result_.steps; }
 
   /// Methods without transforms whose factors have closed forms for each other: in turns. True
   /// where no search has to follow.
@@ -245,10 +245,10 @@ class Fitter {
     constexpr std::int64_t kFirstTurns = 50;
     const std::int64_t most = factors->turns_suffice() ? options_.steps : kFirstTurns;
     Turns turns(options_.tolerance);
-    while (report_.steps < std::min(most, options_.steps) && !report_.converged) {
-      if (!factors->approach(difference, report_.steps == 0)) return false;
-      ++report_.steps;
-      report_.converged = turns.converged(error());
+    while (result_.steps < std::min(most, options_.steps) && !result_.converged) {
+      if (!factors->approach(difference, result_.steps == 0)) return false;
+      ++result_.steps;
+      result_.converged = turns.converged(error());
     }
     keep_if_better();
     return factors->turns_suffice() || best_error_ <= kSmallError;
@@ -262,8 +262,8 @@ class Fitter {
     const ScaledLowRank found = best_scaled_low_rank(
         base, wanted_, magnitude()->side(), find(residual(), "up").size(1),
         {.most_turns = steps_left(), .tolerance = options_.tolerance, .seed = options_.seed});
-    report_.steps += found.turns;
-    report_.converged = found.converged;
+    result_.steps += found.turns;
+    result_.converged = found.converged;
     set_low_rank(found.change);
     project_magnitude();
   }
@@ -299,7 +299,7 @@ class Fitter {
       const at::Tensor beside = low_rank ? low_rank_of(gap) : at::zeros_like(gap);
       const at::Tensor rest = least_squares.sweep(rows_for(*ring, gap - beside));
       gap = from_rows(*ring, rest, gap.sizes()) + beside;
-      ++report_.steps;
+      ++result_.steps;
       if (solver_ != Solver::ring || padded()) continue;
       const at::Tensor wanted = gap + adapter_.parts().residual->weight();
       sweep_tensor_ring(residual(), wanted, 1, options_.tolerance);
@@ -323,7 +323,7 @@ class Fitter {
       if (name.starts_with("transform")) learning.push_back(name);
     const Minimum minimum =
         descend(learning, steps_left(), [&](const at::Tensor& gap) { return low_rank_of(gap); });
-    report_.converged = minimum.converged;
+    result_.converged = minimum.converged;
     solve_residual(0);
   }
 
@@ -339,14 +339,14 @@ class Fitter {
       before = best_error_;
       const Minimum minimum =
           descend(learning, rounds ? std::min(steps_left(), kRound) : steps_left(), {});
-      report_.converged = minimum.converged;
+      result_.converged = minimum.converged;
       keep_if_better();
       if (!can_solve()) return;
       solve_residual(std::min(steps_left(), kSweeps));
       if (!rounds) return;
       keep_if_better();
-      report_.converged = before - best_error_ <= 4.0 * options_.tolerance * before;
-    } while (!report_.converged && steps_left() > 0);
+      result_.converged = before - best_error_ <= 4.0 * options_.tolerance * before;
+    } while (!result_.converged && steps_left() > 0);
   }
 
   /// The magnitude that is best for the direction of the weight. With it the gradient that takes
@@ -411,7 +411,7 @@ class Fitter {
     set_trainable({});
     coordinates.move_to(x);
     if (magnitude()) project_magnitude();
-    report_.steps += minimum.steps;
+    result_.steps += minimum.steps;
     return minimum;
   }
 
@@ -427,19 +427,19 @@ class Fitter {
   std::vector<at::Tensor> best_;
   double best_error_ = 0.0;
   std::optional<LowRankTracker> tracker_;
-  FitReport report_;
+  FitResult result_;
 };
 
 void check(const at::Tensor& w0, const at::Tensor& wanted) {
   if (w0.sizes() != wanted.sizes())
     throw Error(ErrorCode::mismatch, "fit",
-                "the wanted weight has shape " + c10::str(wanted.sizes()) + " instead of " +
+                "the target weight has shape " + c10::str(wanted.sizes()) + " instead of " +
                     c10::str(w0.sizes()));
   for (const at::Tensor& weight : {w0, wanted})
     if (!at::isfinite(weight.to(at::kFloat)).all().item<bool>())
       throw Error(ErrorCode::non_finite, "fit", "a weight holds NaN or infinite values");
   if (at::equal(w0.to(at::kFloat), wanted.to(w0.device(), at::kFloat)))
-    throw Error(ErrorCode::invalid_argument, "fit", "the wanted weight is the layer's own",
+    throw Error(ErrorCode::invalid_argument, "fit", "the target weight equals the layer's weight",
                 "there is nothing to fit");
 }
 
@@ -452,13 +452,13 @@ void fit_bias(const TransformResidual& adapter, const at::Tensor& bias, const at
 
 }  // namespace
 
-FitReport fit(TransformResidual& adapter, const nn::Layer& layer, const at::Tensor& wanted,
+FitResult fit(TransformResidual& adapter, const nn::Layer& layer, const at::Tensor& wanted,
               const FitOptions& options, const at::Tensor& wanted_bias) {
   return nn::with_ringlet_errors("fit", [&] {
     check(layer.weight(), wanted);
-    const FitReport report = Fitter(adapter, layer.weight(), wanted, options).run();
+    const FitResult result = Fitter(adapter, layer.weight(), wanted, options).run();
     fit_bias(adapter, layer.bias(), wanted_bias);
-    return report;
+    return result;
   });
 }
 

@@ -18,7 +18,7 @@ struct FitOptions {
   std::uint64_t seed = 0;  ///< of the push that takes tensor rings away from their start
 };
 
-struct FitReport {
+struct FitResult {
   double relative_error = 1.0;  ///< |W' - W*| / |W* - W0|, Frobenius norms
   std::int64_t parameters = 0;
   std::int64_t steps = 0;  ///< of the optimiser, and sweeps of alternating least squares
@@ -42,7 +42,7 @@ struct FitReport {
 /// part becomes `wanted_bias` less the layer's own where that is given. Equal input gives equal
 /// parameters. Throws Error(mismatch) when the shapes differ, Error(non_finite) for such weights
 /// and Error(invalid_argument) when `wanted` is the layer's own weight.
-FitReport fit(TransformResidual& adapter, const nn::Layer& layer, const at::Tensor& wanted,
+FitResult fit(TransformResidual& adapter, const nn::Layer& layer, const at::Tensor& wanted,
               const FitOptions& options = {}, const at::Tensor& wanted_bias = {});
 
 /// The smallest rank whose best approximation of `difference` [out, in(, kh, kw)] has at most this

@@ -30,7 +30,7 @@ Householder::Householder(std::int64_t width, std::int64_t rank, bool orthogonali
     : orthogonalised_(orthogonalised) {
   if (start && orthogonalised)
     throw Error(ErrorCode::unsupported, "hra(orthogonal=yes)",
-                "is never the identity, so no training can start with it",
+                "is never the identity, so training cannot start from it",
                 "use hra(orthogonal=no)");
   if (start && rank % 2 != 0)
     throw Error(ErrorCode::unsupported, "hra(rank=" + std::to_string(rank) + ")",

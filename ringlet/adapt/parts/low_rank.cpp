@@ -30,7 +30,7 @@ LowRank::LowRank(const at::Tensor& w0, const LowRankOptions& options, RandomStre
   if (rank < 1) throw Error(ErrorCode::invalid_argument, "lora", "the rank must be at least 1");
   if (reads_weight(options.start) && rank > std::min(shape_.out, shape_.patch()))
     throw Error(ErrorCode::unsupported, "lora(rank=" + std::to_string(rank) + ")",
-                "a start from the weight has no more ranks than the weight, " +
+                "a start from the weight allows at most the weight's rank, " +
                     std::to_string(std::min(shape_.out, shape_.patch())),
                 "use a smaller rank or init=kaiming");
   const std::vector<std::int64_t> down = shape_.with_rows(rank);

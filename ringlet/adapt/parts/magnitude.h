@@ -6,10 +6,10 @@
 
 namespace ringlet::adapt {
 
-/// W' = diag(m / |W|) W for W = T W0 + D, |W| the norms of the rows (Side::output, the paper's and
-/// PEFT's) or, with the diagonal on the other side, of the columns (Side::input: most files of
-/// LyCORIS before 3.2). For a convolution a row is an output channel, a column an input channel.
-/// Starts at m = |W0|. A row of zeros stays zero.
+/// W' = N(W) = diag(m / |W|) W for W = T_out W0 T_in + D, |W| the norms of the rows (Side::output,
+/// the paper's and PEFT's) or, with the diagonal on the other side, of the columns (Side::input:
+/// most files of LyCORIS before 3.2). For a convolution a row is an output channel, a column an
+/// input channel. Starts at m = |W0|. A row of zeros stays zero.
 class Magnitude {
  public:
   /// `detached` takes |W| for a constant in the backward pass, as the paper does (§4.3).

@@ -74,7 +74,7 @@ bool Oft::turn(const at::Tensor& from, const at::Tensor& to) {
   if (options_.share) products = products.sum(0, true);
   const auto [u, s, vt] = at::linalg_svd(products, false);
   at::Tensor rotation = at::matmul(u, vt);
-  // Without a reflection: the direction that matters least is turned round.
+  // Without a reflection: the direction that matters least is rotated.
   at::Tensor signs = at::ones({products.size(0), b}, products.options());
   signs.select(1, b - 1).copy_(at::linalg_det(rotation).sign());
   rotation = at::matmul(u * signs.unsqueeze(1), vt);

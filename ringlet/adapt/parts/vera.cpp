@@ -43,7 +43,7 @@ Vera::Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& s
                           " " + std::to_string(options.widest_out);
   if (!shared.contains(key + " A") && shared.size() >= kMostMatrices)
     throw Error(ErrorCode::unsupported, "vera",
-                "the layers ask for more than 4 different random matrices",
+                "the layers need more than 4 different random matrices",
                 "use one rank and one seed for all layers");
   if (!shared.contains(key + " A"))
     std::tie(shared[key + " A"], shared[key + " B"]) = vera_matrices(options);

@@ -82,13 +82,13 @@ class Reader {
 
   Json object(const std::string& key) const {
     Json json = parse_json(text(key), where_ + ": " + key);
-    if (!json.is_object()) throw bad("its metadata \"" + key + "\" is no JSON object");
+    if (!json.is_object()) throw bad("its metadata \"" + key + "\" is not a JSON object");
     return json;
   }
 
   void check_format() const {
     if (!file_->metadata().contains("ringlet.method"))
-      throw Error(ErrorCode::unsupported, where_, "is no ringlet adapter file",
+      throw Error(ErrorCode::unsupported, where_, "is not a ringlet adapter file",
                   "its metadata has no \"ringlet.method\"");
     const std::int64_t format = whole_number(text("ringlet.format"), "its format");
     if (format > kFormat)
@@ -103,7 +103,7 @@ class Reader {
     if (written.size() > kLongest)
       throw Error(ErrorCode::unsupported, where_,
                   "its method is a text of " + std::to_string(written.size()) +
-                      " letters, which no 16 parts have");
+                      " characters, more than 16 parts can have");
     try {
       return parse_method(written);
     } catch (const Error& error) {
@@ -138,7 +138,7 @@ class Reader {
     if (!file_->metadata().contains("ringlet.layer_methods")) return methods;
     const Json exceptions = object("ringlet.layer_methods");  // must outlive items()
     for (const auto& [layer, method] : exceptions.items()) {
-      if (!method.is_string()) throw bad("the method of a layer is no text");
+      if (!method.is_string()) throw bad("the method of a layer is not a string");
       methods.emplace(model_name(layer), to_method(method.get<std::string>()));
     }
     return methods;
@@ -181,7 +181,7 @@ class Reader {
     for (const auto& [n, split] : factors.items()) {
       const std::int64_t dimension = whole_number(n, "a dimension among its factors");
       if (!split.is_string() || split.get_ref<const std::string&>().size() > kShown)
-        throw bad("its factors of " + n + " are no text, or a long one");
+        throw bad("its factors of " + n + " are not a string, or too long");
       try {
         table.set(dimension, parse_factors(split.get<std::string>()));
       } catch (const Error& error) {
@@ -198,7 +198,7 @@ class Reader {
     const Json json = object("ringlet.base_shapes");
     for (const auto& item : json.items()) {
       if (item.key().size() > kLongestName)
-        throw bad("names a layer by " + std::to_string(item.key().size()) + " letters");
+        throw bad("has a layer name of " + std::to_string(item.key().size()) + " characters");
       if (item.value().size() > kMostAxes)
         throw bad("layer \"" + item.key() + "\" has a shape of " +
                   std::to_string(item.value().size()) + " numbers, which no layer has");
@@ -230,7 +230,7 @@ class Reader {
 
   Error wrong_base(const std::string& what) const {
     return {ErrorCode::mismatch, where_, what,
-            "the adapter was made for a base model of another kind"};
+            "the adapter was made for another kind of base model"};
   }
 
   /// The networks' layers that the file names.
@@ -354,11 +354,11 @@ class Reader {
       if (!tensor.name.starts_with(kControl)) continue;
       const at::Tensor stored = io::view_tensor(file_, tensor);
       if (!is_storage_type(stored.scalar_type()) || !is_finite(stored))
-        throw bad("tensor \"" + tensor.name.substr(0, kShown) + "\" holds no finite numbers");
+        throw bad("tensor \"" + tensor.name.substr(0, kShown) +
+                  "\" holds values that are not finite");
       info.control_tensors.emplace(tensor.name.substr(kControl.size()), stored.to(at::kFloat));
     }
-    if (info.control_tensors.empty())
-      throw bad("speaks of a control encoder that it does not hold");
+    if (info.control_tensors.empty()) throw bad("names a control encoder but does not contain it");
   }
 
   void fill(const AdapterSet& set, at::ScalarType storage) const {

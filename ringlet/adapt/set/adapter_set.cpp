@@ -142,7 +142,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
   std::ranges::sort(sorted, {}, key);
   const auto twice = std::ranges::adjacent_find(sorted, {}, key);
   if (twice != sorted.end())
-    throw Error(ErrorCode::invalid_argument, twice->target.full_name(), "is to be adapted twice");
+    throw Error(ErrorCode::invalid_argument, twice->target.full_name(), "would be adapted twice");
 
   AdapterSet set(std::move(factors));
   std::map<std::string, SharedContext> shared;  // by component, as PEFT, which adapts one at a time

@@ -39,7 +39,7 @@ std::map<std::string, Stack> stacks_of(std::span<const AdapterSet* const> sets) 
   for (const AdapterSet* set : sets) {
     if (!set->tensor_changes().empty())
       throw no_sum(set->tensor_changes().front().target.full_name(),
-                   "is a norm that the adapter changes, which only LyCORIS' own form can hold");
+                   "is a norm that the adapter changes, which only the LyCORIS format can store");
     for (const AdapterSet::Entry& entry : set->entries()) {
       const auto [name, is_new] = names.emplace(entry.target.layer.get(), entry.target.full_name());
       Stack& stack = stacks[name->second];
@@ -142,7 +142,7 @@ class Sum {
     for (const PartSpec& part : adapter.method().parts) {
       const bool transform = part.name == "trm" && term.transform.empty();
       if (!transform && part.name != "tr" && part.name != "lora")
-        throw no_sum(name(), "a sum with " + adapter.spec() + " has no form of its own");
+        throw no_sum(name(), "a sum with " + adapter.spec() + " cannot be written as one adapter");
       if (!transform) term.residual = part.name;
     }
     for (const auto& [full, tensor] : adapter.parameters()) {
@@ -197,8 +197,8 @@ class Sum {
     const std::string& family = terms.front()->residual;
     for (const Term* term : terms)
       if (term->residual != family)
-        throw no_sum(name(),
-                     "a sum of " + family + " and " + term->residual + " has no form of its own");
+        throw no_sum(name(), "a sum of " + family + " and " + term->residual +
+                                 " cannot be written as one adapter");
     return family == "lora" ? sum_low_ranks(terms, numbers) : sum_rings(terms, numbers);
   }
 

@@ -284,8 +284,8 @@ std::int64_t parse_budget(std::string_view text) {
   return static_cast<std::int64_t>(parameters);
 }
 
-BudgetPlan fit_budget(const Method& wanted, std::int64_t budget, std::span<const Target> targets,
-                      FactorTable factors) {
+BudgetedMethod fit_budget(const Method& wanted, std::int64_t budget,
+                          std::span<const Target> targets, FactorTable factors) {
   if (targets.empty())
     throw Error(ErrorCode::invalid_argument, Field("budget"),
                 "there is nothing to spend the parameters on", "choose layers");
@@ -304,12 +304,12 @@ BudgetPlan fit_budget(const Method& wanted, std::int64_t budget, std::span<const
     }
     if (!search.grows())
       log(LogLevel::info,
-          "`budget`: " + method_text(*method) + " stays as it is; it has no size to choose");
-    BudgetPlan plan{std::move(*method), 0, search.rows()};
-    plan.parameters = search.count(plan.method);
-    for (BudgetRow& row : plan.rows)
-      row.parameters = parameter_count(plan.method, row.shape, factors);
-    return plan;
+          "`budget`: " + method_text(*method) + " is unchanged; it has no size to choose");
+    BudgetedMethod found{std::move(*method), 0, search.rows()};
+    found.parameters = search.count(found.method);
+    for (BudgetRow& row : found.rows)
+      row.parameters = parameter_count(found.method, row.shape, factors);
+    return found;
   });
 }
 

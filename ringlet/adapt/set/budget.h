@@ -24,7 +24,7 @@ struct BudgetRow {
   std::int64_t parameters = 0;  ///< of one such layer
 };
 
-struct BudgetPlan {
+struct BudgetedMethod {
   Method method;
   std::int64_t parameters = 0;  ///< on all targets
   std::vector<BudgetRow> rows;  ///< by first appearance
@@ -43,7 +43,7 @@ struct BudgetPlan {
 /// has to offer would buy nothing.
 /// Throws Error(invalid_argument) for no target, and when the smallest size does not fit, with its
 /// number of parameters; as build_adapter when no size exists.
-BudgetPlan fit_budget(const Method& wanted, std::int64_t budget, std::span<const Target> targets,
-                      FactorTable factors);
+BudgetedMethod fit_budget(const Method& wanted, std::int64_t budget,
+                          std::span<const Target> targets, FactorTable factors);
 
 }  // namespace ringlet::adapt

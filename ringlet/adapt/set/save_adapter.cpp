@@ -28,7 +28,7 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
   io::Metadata metadata = info.extra;
   for (const auto& [key, value] : metadata)
     if (key.starts_with(kPrefix))
-      throw Error(ErrorCode::invalid_argument, key, "is a key that ringlet writes itself");
+      throw Error(ErrorCode::invalid_argument, key, "is a metadata key that ringlet reserves");
   Json factors = Json::object(), shapes = Json::object();
   for (const auto& [n, split] : set.factors().entries())
     factors[std::to_string(n)] = to_string(split);

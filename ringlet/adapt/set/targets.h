@@ -56,12 +56,12 @@ struct TargetOptions {
 std::vector<std::string> target_presets();
 
 /// Whether a pattern matches a full name, of a layer or a parameter. Throws Error(invalid_argument)
-/// for a regular expression that is none; `option` names the pattern's place.
+/// for an invalid regular expression; `option` names the pattern's place.
 bool pattern_matches(const std::string& pattern, const std::string& name, const Field& option);
 
 /// The selected layers, by component, then name; "attention" when neither a preset nor an include
-/// pattern is given. Throws Error(invalid_argument) for an unknown preset, a regular expression
-/// that is none, a preset or pattern that matches no layer, and when nothing is left.
+/// pattern is given. Throws Error(invalid_argument) for an unknown preset, an invalid regular
+/// expression, a preset or pattern that matches no layer, and when nothing is left.
 std::vector<Target> select_targets(const Components& components, const TargetOptions& options);
 
 }  // namespace ringlet::adapt

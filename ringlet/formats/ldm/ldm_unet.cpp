@@ -24,7 +24,7 @@ class Shapes {
     if (!tensor)
       throw Error(ErrorCode::bad_format, store_.description(),
                   "tensor \"" + prefix_ + name + "\" is missing",
-                  "the file is no complete Stable Diffusion checkpoint");
+                  "the file is not a complete Stable Diffusion checkpoint");
     return tensor->sizes().vec();
   }
   std::int64_t size(const std::string& name, std::size_t axis) const {

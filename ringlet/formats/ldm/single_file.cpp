@@ -42,7 +42,7 @@ void refuse_other_families(const nn::TensorStore& store) {
       throw Error(
           ErrorCode::unsupported, store.description(),
           std::string("this file is ") + family + ", not a Stable Diffusion 1, 2 or XL checkpoint",
-          "give the model itself; ringlet inspect FILE tells what a file holds");
+          "give the model itself; ringlet inspect FILE shows what a file contains");
   // Stable Diffusion XL in shape, but trained on the continuous noise levels of Karras et al. 2022.
   static constexpr std::array<std::pair<const char*, const char*>, 4> kEdm = {{
       {"edm_vpred.sigma_max", "CosXL (v-prediction in EDM's form)"},
@@ -113,7 +113,7 @@ SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& s
   refuse_other_families(*store);
   if (!is_single_file_model(*store))
     throw Error(ErrorCode::unsupported, store->description(),
-                "this is no single-file Stable Diffusion checkpoint: no tensor begins with \"" +
+                "this is not a single-file Stable Diffusion checkpoint: no tensor begins with \"" +
                     kUNet + "\"",
                 "give a checkpoint file, or a model folder with model_index.json");
   const LdmUNet unet = read_ldm_unet(*store, kUNet);

@@ -21,7 +21,7 @@ std::string start_from(const LayerReader& layer) {
     if (word == harmless) return "";
   throw Error(ErrorCode::unsupported, config->where(),
               "init_lora_weights is \"" + shown(word) +
-                  "\", which may change the model's weight and is not known here",
+                  "\", which may change the model's weight and is unsupported",
               "merge the adapter with PEFT and use the merged model");
 }
 
@@ -92,7 +92,7 @@ void read_table(LayerReader& layer) {
   layer.check_rank("table_down", rank);
   if (!start_from(layer).empty() || layer.configured("use_dora"))
     throw Error(ErrorCode::unsupported, layer.name("table_down"),
-                "is of a table with DoRA or a start from the weight, which is not known here",
+                "is of a table with DoRA or a start from the weight, which is unsupported",
                 "merge the adapter with PEFT and use the merged model");
   layer.give("residual.up", a.t().contiguous());
   layer.give("residual.down", b.t().contiguous());

@@ -40,7 +40,7 @@ void add_peft_cayley(LayerReader& layer, adapt::Options& options) {
   const double eps = config->number("eps", 6e-5);
   if (!(eps > 0.0))
     throw Error(ErrorCode::unsupported, config->where(),
-                "eps is " + exact_number(eps) + ", which limits the rotation to nothing");
+                "eps is " + exact_number(eps) + ", which limits the rotation to zero");
   options["constraint"] = eps;
   options["constrain"] = "block";
 }

@@ -34,7 +34,7 @@ double read_constraint(LayerReader& layer) {
   const double own = comfyui ? constraint / static_cast<double>(layer.shape().out) : constraint;
   if (layer.context().kohya_oft && own == 0.0)
     throw Error(ErrorCode::unsupported, layer.name("oft_blocks"),
-                "kohya's networks.oft with alpha 0 limits the rotation to nothing",
+                "kohya's networks.oft with alpha 0 limits the rotation to zero",
                 "set alpha in the file, or train it again with LyCORIS' diag-oft");
   if (own > 0.0) layer.decide("OFT: alpha is the constraint on the rotation's size");
   return own;

@@ -8,7 +8,7 @@ namespace {
 at::Tensor difference(LayerReader& layer, const char* what, const at::Tensor& own) {
   const at::Tensor& saved = layer.take(what);
   if (!own.defined() || saved.sizes() != own.sizes())
-    throw layer.bad(what, "is of another shape than the model's own");
+    throw layer.bad(what, "has another shape than the model's");
   return saved.to(at::kFloat) - own.to(at::kFloat);
 }
 

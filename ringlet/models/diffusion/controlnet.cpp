@@ -31,7 +31,7 @@ ControlNetConfig ControlNetConfig::from_json(const Json& json, const std::string
   if (order != "rgb" && order != "bgr")
     throw Error(ErrorCode::unsupported, where,
                 "field \"controlnet_conditioning_channel_order\" is \"" + order + "\"",
-                "ringlet knows rgb and bgr");
+                "ringlet supports rgb and bgr");
   c.blue_first = order == "bgr";
   c.pool_globally = json_value(json, "global_pool_conditions", false, where);
   return c;

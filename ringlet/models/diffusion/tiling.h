@@ -1,4 +1,4 @@
-// Overlapping tiles for images that are too large to code at once.
+// Overlapping tiles for images that are too large to encode or decode at once.
 #pragma once
 
 #include <cstdint>

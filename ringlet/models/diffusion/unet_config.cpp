@@ -23,7 +23,7 @@ std::vector<T> per_level(const Json& json, const char* key, T fallback, std::siz
 [[noreturn]] void refuse(const std::string& where, const std::string& field,
                          const std::string& text) {
   throw Error(ErrorCode::unsupported, where, "field \"" + field + "\" is " + text,
-              "ringlet knows the U-Nets of Stable Diffusion 1, 2 and XL");
+              "ringlet supports the U-Nets of Stable Diffusion 1, 2 and XL");
 }
 
 /// Features of other models: the file must leave each at its neutral value.

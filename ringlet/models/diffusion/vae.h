@@ -24,7 +24,7 @@ struct VaeConfig {
   std::vector<std::int64_t> block_out_channels = {128, 256, 512, 512};
   std::int64_t layers_per_block = 2;
   std::int64_t groups = 32;
-  std::int64_t sample_size = 512;  ///< pixels; the tile size of tiled coding
+  std::int64_t sample_size = 512;  ///< pixels; the tile size of tiled encoding and decoding
   double scaling_factor = 0.18215;
   double shift_factor = 0.0;
   bool use_quant_conv = true;

@@ -54,8 +54,9 @@ Wav2Vec2Config Wav2Vec2Config::from_json(const Json& json, const std::string& wh
   };
   if (c.channels.size() != c.kernels.size() || c.kernels.size() != c.strides.size() ||
       !positive(c.channels) || !positive(c.kernels) || !positive(c.strides))
-    throw Error(ErrorCode::bad_format, where,
-                "conv_dim, conv_kernel and conv_stride must hold as many positive numbers each");
+    throw Error(
+        ErrorCode::bad_format, where,
+        "conv_dim, conv_kernel and conv_stride must hold the same number of positive values each");
   c.convolution_bias = json_value(json, "conv_bias", false, where);
   const auto norm = json_value<std::string>(json, "feat_extract_norm", "group", where);
   const auto activation = json_value<std::string>(json, "hidden_act", "gelu", where);
@@ -68,7 +69,7 @@ Wav2Vec2Config Wav2Vec2Config::from_json(const Json& json, const std::string& wh
       json_value(json, "add_adapter", false, where) ||
       !json_value(json, "adapter_attn_dim", Json(), where).is_null())
     throw Error(ErrorCode::unsupported, where,
-                "has adapters of its own, or feat_extract_activation is not \"gelu\"",
+                "has built-in adapters, or feat_extract_activation is not \"gelu\"",
                 "ringlet reads wav2vec 2.0 as facebook/wav2vec2-base-960h and -large-960h-lv60");
   c.norm_first = json_value(json, "do_stable_layer_norm", false, where);
   c.width = number("hidden_size", c.width);
@@ -84,7 +85,7 @@ Wav2Vec2Config Wav2Vec2Config::from_json(const Json& json, const std::string& wh
     throw Error(ErrorCode::bad_format, where,
                 "hidden_size must be a multiple of the heads and of the groups");
   if (c.blank < 0 || c.blank >= c.vocabulary)
-    throw Error(ErrorCode::bad_format, where, "pad_token_id is no token");
+    throw Error(ErrorCode::bad_format, where, "pad_token_id is not a token");
   return c;
 }
 
@@ -203,11 +204,11 @@ void Wav2Vec2::check(const at::Tensor& sound, const std::vector<std::int64_t>& l
   };
   if (sound.dim() != 2 || sound.size(0) != static_cast<std::int64_t>(lengths.size()) ||
       lengths.empty())
-    refuse("there are not as many lengths as sounds");
+    refuse("the numbers of lengths and sounds differ");
   for (const std::int64_t length : lengths) {
     if (length > sound.size(1))
-      refuse("a sound is said to have " + std::to_string(length) + " samples of " +
-             std::to_string(sound.size(1)));
+      refuse("the length " + std::to_string(length) + " is beyond the " +
+             std::to_string(sound.size(1)) + " samples of the sounds");
     if (config_.frames(length) == 0)
       refuse("a sound of " + std::to_string(length) + " samples is too short",
              "the network needs some hundred samples");
@@ -237,10 +238,10 @@ at::Tensor ctc_loss(const at::Tensor& scores, const std::vector<std::int64_t>& f
   };
   const std::size_t count = scores.dim() == 3 ? static_cast<std::size_t>(scores.size(0)) : 0;
   if (count == 0 || frames.size() != count || letters.size() != count)
-    refuse("there are not as many texts and lengths as sounds");
+    refuse("the numbers of texts, lengths and sounds differ");
   // LibTorch reads the scores of any letter without a look at its number.
   const auto is_letter = [&](std::int64_t id) { return id >= 0 && id < scores.size(2); };
-  if (!is_letter(blank)) refuse("the blank is no letter");
+  if (!is_letter(blank)) refuse("the blank is not in the vocabulary");
   for (const std::int64_t length : frames)
     if (length < 1 || length > scores.size(1))
       refuse(std::to_string(length) + " frames of " + std::to_string(scores.size(1)));

@@ -107,7 +107,7 @@ at::Tensor Bert::forward(const TextBatch& texts) const {
   if (texts.ids.size(1) > config_.longest())
     throw Error(ErrorCode::invalid_argument, config_.name(),
                 "a text of " + std::to_string(texts.ids.size(1)) + " tokens; " +
-                    std::to_string(config_.longest()) + " are the most",
+                    std::to_string(config_.longest()) + " are the limit",
                 "cut texts to `length`");
   const at::Tensor types = texts.types.defined() ? texts.types : at::zeros_like(texts.ids);
   at::Tensor x = norm_(words_(texts.ids) + types_(types) + positions_(position_ids(texts.ids)));

@@ -120,7 +120,7 @@ at::Tensor Gpt2::forward(const at::Tensor& ids, Gpt2Cache* cache) const {
   if (before + ids.size(1) > config_.positions)
     throw Error(ErrorCode::invalid_argument, "gpt2",
                 "a text of " + std::to_string(before + ids.size(1)) + " tokens; " +
-                    std::to_string(config_.positions) + " are the most");
+                    std::to_string(config_.positions) + " are the limit");
   if (cache != nullptr && cache->layers.empty()) cache->layers.resize(blocks_.size());
   at::Tensor x = words_(ids) + positions_(at::arange(before, before + ids.size(1), ids.options()));
   for (std::size_t i = 0; i < blocks_.size(); ++i)

@@ -67,8 +67,8 @@ void read_limits(const fs::path& network, SentenceFolder& folder) {
   const auto length = json_value<std::int64_t>(json, "max_seq_length", 0, file.string());
   if (length > 0) folder.length = length;
   if (json_value(json, "do_lower_case", false, file.string()))
-    throw Error(ErrorCode::unsupported, file.string(), "lowers letters before the tokenizer",
-                "set do_lower_case in tokenizer_config.json and take it out here");
+    throw Error(ErrorCode::unsupported, file.string(), "lowercases the text before the tokenizer",
+                "set do_lower_case in tokenizer_config.json and remove it here");
 }
 
 }  // namespace
@@ -79,7 +79,7 @@ SentenceFolder SentenceFolder::read(const fs::path& folder) {
   if (fs::exists(modules)) {
     const std::string where = modules.string();
     const Json list = read_json_file(modules);
-    if (!list.is_array()) throw Error(ErrorCode::bad_format, where, "is no list of modules");
+    if (!list.is_array()) throw Error(ErrorCode::bad_format, where, "is not a list of modules");
     for (const Json& module : list) {
       const auto type = json_require<std::string>(module, "type", where);
       const std::string kind = type.substr(type.rfind('.') + 1);

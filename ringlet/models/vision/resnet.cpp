@@ -65,7 +65,7 @@ ResNetConfig of_transformers(const Json& json, const std::string& where) {
 ResNetConfig ResNetConfig::from_json(const Json& json, const std::string& where) {
   const std::string type = required_network_type(json, where);
   if (type != "resnet")
-    throw Error(ErrorCode::unsupported, where, "is no ResNet, but of the kind " + type,
+    throw Error(ErrorCode::unsupported, where, "is not a ResNet, but of the kind " + type,
                 "ringlet reads torchvision's, timm's and transformers' ResNets");
   if (json.contains("hidden_sizes")) return of_transformers(json, where);
   ResNetConfig c;
@@ -97,7 +97,7 @@ ResNetConfig ResNetConfig::deduce(const nn::TensorStore& store) {
     throw Error(
         ErrorCode::unsupported, store.description(), what,
         "ringlet reads resnet18, 34, 50, 101 and 152 of torchvision, timm and transformers; "
-        "a config.json with \"model_type\" says what else it is");
+        "for other networks, a config.json with \"model_type\" is needed");
   };
   std::map<std::string, nn::Shape> shapes;
   for (const std::string& name : store.names())

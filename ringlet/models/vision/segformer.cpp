@@ -33,7 +33,7 @@ SegformerConfig SegformerConfig::from_json(const Json& json, const std::string& 
     const auto numbers = json_value(json, key, std::move(fallback), where);
     if (numbers.size() != widths.size())
       throw Error(ErrorCode::bad_format, where,
-                  std::string("field \"") + key + "\" has not one number per stage");
+                  std::string("field \"") + key + "\" does not have one number per stage");
     for (const std::int64_t number : numbers)
       if (number <= 0)
         throw Error(ErrorCode::bad_format, where, std::string(key) + " must be positive");

@@ -87,7 +87,7 @@ VisionConfig VisionConfig::from_json(const Json& json, const std::string& where)
   if (type == "clip" || type == "clip_vision_model") c.kind = Kind::clip;
   if (type != "vit" && c.kind == Kind::vit)
     throw Error(ErrorCode::unsupported, where, "model_type \"" + type + "\" is not known",
-                "ringlet measures with vit (DINO), dinov2 and clip");
+                "ringlet supports vit (DINO), dinov2 and clip");
   const auto number = [&](const char* key, std::int64_t fallback) {
     return positive_number(part, key, fallback, where);
   };

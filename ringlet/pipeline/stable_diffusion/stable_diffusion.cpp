@@ -246,7 +246,7 @@ at::Tensor StableDiffusion::predict(const at::Tensor& x,
     const auto* network = dynamic_cast<const UNetControl*>(&control->network);
     if (network == nullptr)
       throw Error(ErrorCode::mismatch, files_.path.string(),
-                  "the control network was made for another kind of model");
+                  "the ControlNet was made for another kind of model");
     residuals = (*network)(latents, timesteps, text, &added, control->pictures, control->strength);
   }
   return unet_->forward(latents, timesteps, text, &added, &residuals).to(at::kFloat);

@@ -39,7 +39,7 @@ std::vector<std::string> StableDiffusion::add_embeddings(const fs::path& file,
   if (!word.empty() && embeddings.size() > 1)
     throw Error(ErrorCode::invalid_argument, file.string(),
                 "holds several words, which cannot all be called \"" + word + "\"",
-                "leave the word out");
+                "do not give a word");
   std::vector<std::string> added;
   for (TextEmbedding& embedding : embeddings) {
     if (!word.empty()) embedding.word = word;
@@ -61,9 +61,9 @@ void StableDiffusion::check_embedding_words(std::span<const std::string> texts) 
       if (around.size() > place.word.size()) inside.emplace(place.word, around);
     }
   for (const auto& [word, around] : inside)
-    log(LogLevel::warning, "the word \"" + word + "\" of an embedding stands inside \"" + around +
-                               "\" and takes the place of that part; give it another word "
-                               "(`embedding=FILE:word`) where that is not meant");
+    log(LogLevel::warning, "the word \"" + word + "\" of an embedding is part of \"" + around +
+                               "\" and replaces that part; give it another word "
+                               "(`embedding=FILE:word`) if that is not intended");
   for (const std::string& word : embedding_words_)
     if (!used.contains(word))
       log(LogLevel::warning,

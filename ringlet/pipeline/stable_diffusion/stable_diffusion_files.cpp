@@ -68,7 +68,7 @@ StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions
   const std::string where = index_path.string();
   if (!is_known_pipeline(pipeline))
     throw Error(ErrorCode::unsupported, where, "the model is a " + pipeline,
-                "ringlet knows Stable Diffusion 1, 2 and XL");
+                "ringlet supports Stable Diffusion 1, 2 and XL");
   const Json index = read_json_file(index_path);
   for (const char* part : {"unet", "vae", "text_encoder", "tokenizer", "scheduler"})
     if (!has_part(index, part))

@@ -29,7 +29,7 @@ struct TextConditions {
 /// `clip_skip` n > 1 the n-th layer from the end under the final layer norm (the count of SD web
 /// UIs and kohya). SDXL (two stages): the last layer but one of both encoders beside each other,
 /// and the pooled output of the second; n > 2 goes further back.
-/// A prompt that is too long is cut without a word: see TextToImageModel::newly_cut.
+/// A prompt that is too long is cut silently: see TextToImageModel::newly_cut.
 TextConditions encode_prompts(const std::vector<TextStage>& stages,
                               std::span<const std::string> prompts, std::int64_t clip_skip,
                               at::Device device);

@@ -50,12 +50,12 @@ void make_class_pictures(const pipeline::TextToImageModel& model, pipeline::Gene
     request.seeds.clear();
     for (std::size_t n = i; n < std::min(missing.size(), i + kBatch); ++n)
       request.seeds.push_back(Random(seed).stream("class picture", missing[n] - 1).next_u64() >> 1);
-    bool go_on = true;
+    bool proceed = true;
     for (const at::Tensor& latent : pipeline::sample(model, request).split(1)) {
       io::write_png(file_of(folder, missing[i++]), pipeline::decode_images(model, latent).front());
-      go_on = go_on && (!progress || progress(i));
+      proceed = proceed && (!progress || progress(i));
     }
-    if (!go_on)
+    if (!proceed)
       throw Error(ErrorCode::cancelled, "training", "stopped while class pictures were made",
                   "those made so far are kept");
   }

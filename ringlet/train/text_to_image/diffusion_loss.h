@@ -25,8 +25,8 @@ struct NoisyBatch {
   at::Tensor control = {};  ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
 };
 
-/// What a network says of noisy latents x [B, C, h, w], at the process's input_scale, at the rows'
-/// levels.
+/// A network's prediction for noisy latents x [B, C, h, w], at the process's input_scale, at the
+/// rows' levels.
 using Predictor = std::function<at::Tensor(const at::Tensor& x,
                                            const std::vector<diffusion::NoiseLevel>& levels)>;
 

@@ -7,7 +7,7 @@
 namespace ringlet::train {
 
 io::Image sample_sheet(const pipeline::TextToImageModel& model, const SampleOptions& options,
-                       const std::function<bool()>& go_on) {
+                       const std::function<bool()>& proceed) {
   std::vector<io::Image> pictures;
   for (const std::string& prompt : options.prompts) {
     pipeline::GenerateRequest request;
@@ -20,7 +20,7 @@ io::Image sample_sheet(const pipeline::TextToImageModel& model, const SampleOpti
     for (std::int64_t i = 0; i < options.images; ++i)
       request.seeds.push_back(options.seed + static_cast<std::uint64_t>(i));
     for (io::Image& picture : pipeline::generate(
-             model, request, [&](const diffusion::SamplerStep&) { return !go_on || go_on(); }))
+             model, request, [&](const diffusion::SamplerStep&) { return !proceed || proceed(); }))
       pictures.push_back(std::move(picture));
   }
   return io::image_grid(pictures, options.images);

@@ -22,9 +22,9 @@ struct SampleOptions {
   std::int64_t clip_skip = 1;  ///< as in training: GenerateRequest has it
 };
 
-/// A row per prompt, a column per seed. `go_on` is asked between denoising steps; Error(cancelled)
-/// when it says no.
+/// A row per prompt, a column per seed. `proceed` is asked between denoising steps;
+/// Error(cancelled) when it says no.
 io::Image sample_sheet(const pipeline::TextToImageModel& model, const SampleOptions& options,
-                       const std::function<bool()>& go_on = {});
+                       const std::function<bool()>& proceed = {});
 
 }  // namespace ringlet::train

@@ -1,4 +1,4 @@
-// What is asked of a run on a text-to-image model and a folder of pictures: DreamBooth and
+// Options of a run on a text-to-image model and a folder of pictures: DreamBooth and
 // captions, with adapters or of all weights.
 #pragma once
 

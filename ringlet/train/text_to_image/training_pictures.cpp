@@ -33,7 +33,7 @@ void hold_out(TrainingPictures& pictures, std::size_t wanted) {
     throw Error(ErrorCode::invalid_argument, Field("validation_pictures"),
                 "of " + std::to_string(count) + " pictures, " + std::to_string(wanted) +
                     " cannot be held out",
-                "leave some to learn from");
+                "leave some to train on");
   for (std::size_t i = wanted; i-- > 0;) {
     const auto place = pictures.instance.begin() + static_cast<std::ptrdiff_t>(i * count / wanted);
     pictures.validation.insert(pictures.validation.begin(), *place);

@@ -22,7 +22,7 @@ struct TrainingPictures {
   std::vector<data::FolderNote> notes;    ///< what of it is not used
 
   std::vector<data::Picture> all() const;  ///< to learn from and held out
-  std::int64_t epoch_size() const;         ///< of those to learn from, with their repeats
+  std::int64_t epoch_size() const;         ///< of the training pictures, with their repeats
 };
 
 /// Reads the folder of TextToImageOptions. Throws Error(invalid_argument) for a picture without

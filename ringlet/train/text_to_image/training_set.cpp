@@ -46,7 +46,7 @@ std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef sha
         throw Error(ErrorCode::bad_format, file.string(), "not such latents");
     return EncodedCrop{mean.clone().to(device), deviation.clone().to(device), 0, 0};
   } catch (const std::exception&) {
-    log(LogLevel::warning, file.string() + ": the cached latents are damaged; made anew");
+    log(LogLevel::warning, file.string() + ": the cached latents are damaged; encoded again");
     return std::nullopt;
   }
 }

@@ -51,7 +51,7 @@ class LatentCache {
  public:
   LatentCache(const pipeline::TextToImageModel& model, std::filesystem::path folder);
 
-  /// The posterior of one crop. Damaged files of the cache are made anew, with a warning.
+  /// The posterior of one crop. Damaged files of the cache are replaced, with a warning.
   EncodedCrop encode(const std::string& picture_hash, const io::Image& crop, std::int64_t left,
                      std::int64_t top, bool mirrored) const;
 
