@@ -25,12 +25,13 @@ class LiveBytes final : public c10::MemoryReportingInfoBase {
   std::int64_t now = 0;
 };
 
-/// What stays in memory of `operation` for its backward pass, besides its result.
+/// What stays in memory of `operation` for its backward pass, besides its result `y`.
 template <class Operation>
-std::int64_t kept_bytes(const Operation& operation) {
+std::int64_t kept_bytes(at::Tensor& y, const Operation& operation) {
+  y.reset();
   const auto counter = std::make_shared<LiveBytes>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
-  const at::Tensor y = operation();
+  y = operation();
   EXPECT_TRUE(y.requires_grad());
   return counter->now - static_cast<std::int64_t>(y.nbytes());
 }
@@ -92,18 +93,23 @@ TEST(Kernels, FrozenLayersKeepNothingOfTheirInput) {
         x.set_requires_grad(true), rows.set_requires_grad(true);
         const auto users = x.storage().use_count();
         at::Tensor y;
-        const auto keep = [&](const at::Tensor& made) { return y = made; };
         const auto what = std::string(kernels->name()) + " " + c10::toString(type);
         // No copy of x, and no hold on x itself.
-        EXPECT_EQ(kept_bytes([&] { return keep(kernels->conv2d(x, kernel, bias, options)); }), 0)
+        EXPECT_EQ(kept_bytes([&, kernels = kernels] {
+                    return keep(kernels->conv2d(x, kernel, bias, options));
+                  }),
+                  0)
             << what;
         EXPECT_EQ(x.storage().use_count(), users) << what;
         if (prepared) {
-          EXPECT_EQ(kept_bytes([&] { return keep(prepared->conv2d(x, bias)); }), 0) << what;
+          EXPECT_EQ(kept_bytes(y, [&] { return prepared->conv2d(x, bias); }), 0) << what;
           EXPECT_EQ(x.storage().use_count(), users) << what;
         }
         const auto row_users = rows.storage().use_count();
-        EXPECT_EQ(kept_bytes([&] { return keep(kernels->linear(rows, matrix, bias)); }), 0) << what;
+        EXPECT_EQ(
+            kept_bytes(y, [&, kernels = kernels] { return kernels->linear(rows, matrix, bias); }),
+            0)
+            << what;
         EXPECT_EQ(rows.storage().use_count(), row_users) << what;
       }
 }
@@ -123,7 +129,7 @@ TEST(Kernels, AFrozenConvolutionHasLibTorchsNumbers) {
         const at::Tensor bias = uniform("b", {6}).to(type);
         const at::Tensor x = uniform("x", {2, 8, 9, 10}).to(type).contiguous(format);
         for (const at::Tensor& b : {bias, at::Tensor()}) {
-          const auto ours = gradients_of(x, [&](const at::Tensor& leaf) {
+          const auto ours = gradients_of(x, [&, kernels = kernels](const at::Tensor& leaf) {
             return kernels->conv2d(leaf, kernel, b, {.stride = stride, .padding = 1});
           });
           const auto theirs = gradients_of(
