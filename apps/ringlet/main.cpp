@@ -43,7 +43,7 @@ constexpr const char* kReferenceHead =
     "# The command line\n"
     "\n"
     "All verbs and their options. `ringlet help --markdown` prints this page, and a test compares\n"
-    "the two: write it again with `build/release/bin/ringlet help --markdown > docs/cli.md`.\n"
+    "the two: regenerate it with `build/release/bin/ringlet help --markdown > docs/cli.md`.\n"
     "\n"
     "`ringlet VERB --help`, or `ringlet help VERB`, shows a verb's options on the terminal.\n"
     "`--config FILE` reads options from a TOML file: its keys are the options without the dashes,\n"

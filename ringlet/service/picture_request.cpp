@@ -64,7 +64,7 @@ void describe_start(OptionList& list, PictureRequest& r) {
            "`control` or for `controlnet`");
   list.add("control", r.control,
            "canny or segmentation: compute the signal from `control_image`, an ordinary picture")
-      .or_else("none: `control_image` is the signal");
+      .or_else("`control_image` is the signal");
   list.add("canny_low", r.canny.low, "Lower threshold of canny");
   list.add("canny_high", r.canny.high, "Upper threshold of canny");
   list.add("control_strength", r.control_strength, "Strength of the control signal")
