@@ -226,7 +226,7 @@ TEST_F(ControlFiles, LandmarksMoveWithTheSquares) {
   EXPECT_EQ(moved.protocol.back().second, "squares of 10");
   EXPECT_GT(error({}).metrics.front().interval.mean, 1.0);
   expect_error(ErrorCode::mismatch, "squares of 10", [&] { compare(moved, error({})); });
-  expect_error(ErrorCode::mismatch, "is not known", [&] { error({10, {}}); });
+  expect_error(ErrorCode::mismatch, "is unknown", [&] { error({10, {}}); });
 }
 
 // A detector has looked at all of a folder, of which not all is asked for.

@@ -189,7 +189,7 @@ TEST(Bootstrap, RefusesWhatIsNoNumber) {
   expect_error(ErrorCode::non_finite, "s0", [] {
     bootstrap_mean({{"s0", "s0", std::numeric_limits<double>::quiet_NaN()}});
   });
-  expect_error(ErrorCode::invalid_argument, "nothing", [] { bootstrap_mean({}); });
+  expect_error(ErrorCode::invalid_argument, "no samples", [] { bootstrap_mean({}); });
 }
 
 }  // namespace

@@ -95,10 +95,10 @@ TEST(Kernels, FrozenLayersKeepNothingOfTheirInput) {
         at::Tensor y;
         const auto what = std::string(kernels->name()) + " " + c10::toString(type);
         // No copy of x, and no hold on x itself.
-        EXPECT_EQ(kept_bytes([&, kernels = kernels] {
-                    return keep(kernels->conv2d(x, kernel, bias, options));
-                  }),
-                  0)
+        EXPECT_EQ(
+            kept_bytes(
+                y, [&, kernels = kernels] { return kernels->conv2d(x, kernel, bias, options); }),
+            0)
             << what;
         EXPECT_EQ(x.storage().use_count(), users) << what;
         if (prepared) {

@@ -242,7 +242,7 @@ TEST_F(PictureFolders, KohyaFoldersRepeat) {
             std::string::npos)
       << notes();
   EXPECT_NE(notes().find("skipped: .thumbnails\n"), std::string::npos) << notes();
-  EXPECT_NE(notes().find("not read: .heic"), std::string::npos) << notes();
+  EXPECT_NE(notes().find("1 file of an unsupported type: .heic"), std::string::npos) << notes();
   EXPECT_EQ(found.captions, 1u);
   ASSERT_EQ(found.pictures.size(), 3u);
   EXPECT_EQ(found.pictures[0].caption, "sks dog");

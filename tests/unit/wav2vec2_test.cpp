@@ -125,7 +125,7 @@ TEST(Wav2Vec2, LengthsThatDoNotFitAreErrors) {
   };
   refused("numbers of lengths and sounds differ", {90});
   refused("numbers of lengths and sounds differ", {});
-  refused("91 samples of 90", {90, 91});
+  refused("91 is beyond the 90 samples", {90, 91});
   refused("19 samples is too short", {90, 19});
   refused("0 samples is too short", {0, 90});
 }
