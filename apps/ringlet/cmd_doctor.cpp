@@ -58,8 +58,8 @@ bool library_present(const char* name) {
   return handle != nullptr;
 }
 
-Json problem(const std::string& what, const std::string& mend) {
-  return {{"what", what}, {"mend", mend}};
+Json problem(const std::string& what, const std::string& fix) {
+  return {{"what", what}, {"fix", fix}};
 }
 
 Json find_problems(const Json& report) {
@@ -145,8 +145,8 @@ void print(const Json& r) {
                 text(r.at("auto").at("precision")).c_str(),
                 text(r.at("auto").at("device")).c_str());
   for (const Json& p : r.at("problems"))
-    std::printf("problem  %s\n         mend: %s\n", text(p.at("what")).c_str(),
-                text(p.at("mend")).c_str());
+    std::printf("problem  %s\n         fix: %s\n", text(p.at("what")).c_str(),
+                text(p.at("fix")).c_str());
   if (r.at("problems").empty()) std::printf("no problem found\n");
 }
 

@@ -3,7 +3,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model_options.h"
 #include "options.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/set/budget.h"
@@ -26,17 +25,17 @@ struct ExtractOptions {
   CommonOptions common;
   pipeline::ExtractSource source;
   adapt::FitOptions fit;
-  ModelOptions files;
-  std::string base, tuned, out;
+  std::string out;
   std::string method, budget, compare, budgets;
   std::optional<double> max_error;
-  std::string save_precision = "fp32";
+  at::ScalarType save_precision = at::kFloat;
   std::size_t rows = 20;
 };
 
 void add_options(OptionList& list, ExtractOptions& o) {
-  list.add("base", o.base, "The model before: folder, checkpoint, or .safetensors file").required();
-  list.add("tuned", o.tuned, "The model after fine-tuning or merging").required();
+  list.add("base", o.source.base, "The model before: folder, checkpoint, or .safetensors file")
+      .required();
+  list.add("tuned", o.source.tuned, "The model after fine-tuning or merging").required();
   list.add("out", o.out, "Adapter file, or folder for --compare").required();
   list.add("method", o.method,
            "Parts such as lora(rank=8), trm(rank=2), tr(rank=6) joined by +, or an alias")
@@ -67,8 +66,9 @@ void add_options(OptionList& list, ExtractOptions& o) {
       .within(Range::share());
   list.add("seed", o.fit.seed, "Seed of the adapters' start");
   list.add("layers", o.rows, "Layers to list, worst first; 0 = all");
-  list.add("save_precision", o.save_precision, "fp32, fp16 or bf16: type of what is saved");
-  o.files.add_files(list);
+  list.add("save_precision", choice("save_precision", o.save_precision, nn::kPrecisionNames),
+           "Type of the numbers that are saved");
+  pipeline::describe(list, o.source.files);
 }
 
 /// The texts between commas that no bracket encloses.
@@ -119,13 +119,9 @@ void check(ExtractOptions& o) {
   refuse("--component",
          o.source.component.empty() || o.source.component.find('.') != std::string::npos,
          "must be a name without dots", "for example --component unet");
-  refuse("--save-precision", o.save_precision == "auto", "must be known", "use fp32, fp16 or bf16");
   if (o.method.empty()) o.method = "lora(rank=8)";
   if (!compares) adapt::parse_method(o.method);  // before the models are read
   if (!o.budget.empty()) adapt::parse_budget(o.budget);
-  o.source.base = o.base;
-  o.source.tuned = o.tuned;
-  o.source.files = o.files.files();
   check_output(o);
 }
 
@@ -201,8 +197,7 @@ int extract_one(const ExtractOptions& o, const pipeline::ModelDifference& differ
                                return !interrupted();
                              });
   }();
-  pipeline::save_extraction(o.out, found, difference,
-                            nn::select_precision(o.save_precision, c10::kCPU));
+  pipeline::save_extraction(o.out, found, difference, o.save_precision);
   if (!o.common.json) {
     print_layers(found, o.rows);
     std::printf("%s\n", o.out.c_str());
@@ -214,7 +209,7 @@ int extract_one(const ExtractOptions& o, const pipeline::ModelDifference& differ
   return 0;
 }
 
-void print_comparison(const pipeline::Comparison& comparison) {
+void print_comparison(const pipeline::FitComparison& comparison) {
   std::printf("  %-52s %11s %8s %8s %10s\n", "method", "parameters", "error", "seconds",
               "converged");
   for (const pipeline::ComparedFit& fit : comparison.fits)
@@ -226,7 +221,7 @@ void print_comparison(const pipeline::Comparison& comparison) {
 int compare(const ExtractOptions& o, const pipeline::ModelDifference& difference,
             const std::vector<pipeline::NamedMethod>& methods,
             const std::vector<std::int64_t>& budgets) {
-  const pipeline::Comparison found = [&] {
+  const pipeline::FitComparison found = [&] {
     Progress progress("fitting", methods.size() * budgets.size() * difference.layers.size(),
                       o.common.quiet || o.common.json);
     return pipeline::compare_methods(difference, methods, budgets, adapt::FactorTable(), o.fit,

@@ -1,4 +1,5 @@
 // `ringlet eval control`: do pictures follow their control signals?
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -30,8 +31,9 @@ const std::vector<std::string> kLandmarks = {".json", ".ljson", ".pts"};
 struct EvalControlOptions {
   CommonOptions common;
   EvalOutput output;
-  std::string kind, reference, generated, labels, found_labels, landmarks, found_landmarks;
+  std::string reference, generated, labels, found_labels, landmarks, found_landmarks;
   std::string segmenter, find_with;
+  data::ControlSignal kind = data::ControlSignal::canny;
   int classes = 0;
   bool labels_from_one = false;
   std::int64_t size = 0;
@@ -41,20 +43,22 @@ struct EvalControlOptions {
   double strength = 1.0;
 };
 
+constexpr std::array<std::pair<const char*, data::ControlSignal>, 3> kKinds = {
+    {{"canny", data::ControlSignal::canny},
+     {"segmentation", data::ControlSignal::segmentation},
+     {"landmark", data::ControlSignal::landmark}}};
+
 void add_making(OptionList& list, EvalControlOptions& o) {
-  o.making.add_model(list,
-                     "The model that makes them; captions come from the references' .txt files");
+  o.making.add_to(list, "per reference; captions come from the references' .txt files");
   list.add("controlnet", o.controlnet, "ControlNet folder, in place of an adapter's encoder");
   list.add("control_images", o.control_images, "Folder of given signals")
       .or_else("canny and segmentation are made from the references");
   list.add("prompt", o.prompt, "Prompt of references without a .txt file");
-  o.making.add_sampling(list, "Pictures to make per reference");
   list.add("control_strength", o.strength, "Of the signal").within(Range::between(0, 2));
-  o.making.add_seed(list);
 }
 
 void add_options(OptionList& list, EvalControlOptions& o) {
-  list.add("kind", o.kind, "canny, segmentation or landmark").required();
+  list.add("kind", choice("kind", o.kind, kKinds), "What the pictures are to follow").required();
   list.add("reference", o.reference, "Folder of the pictures that the signals were made from");
   list.add("generated", o.generated,
            "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
@@ -62,7 +66,7 @@ void add_options(OptionList& list, EvalControlOptions& o) {
   list.add("size", o.size, "Bring both to squares of so many pixels")
       .within(Range::at_least(0))
       .or_else("the model's own; without --model they must be alike");
-  add_canny(list, o.canny);
+  data::describe(list, o.canny);
   list.add("labels", o.labels,
            "segmentation: folder of the true label maps, grey or palette PNGs whose stored numbers "
            "are the classes")
@@ -92,13 +96,12 @@ void add_options(OptionList& list, EvalControlOptions& o) {
 }
 
 service::ControlPictures control_pictures(const EvalControlOptions& o) {
-  return {
-      .signal = {data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.control_images},
-      .reference = o.reference,
-      .controlnet = o.controlnet,
-      .prompt = o.prompt,
-      .size = o.size,
-      .strength = o.strength};
+  return {.signal = {o.kind, o.canny, o.control_images},
+          .reference = o.reference,
+          .controlnet = o.controlnet,
+          .prompt = o.prompt,
+          .size = o.size,
+          .strength = o.strength};
 }
 
 void need(const std::string& value, const char* option, const char* why) {
@@ -108,21 +111,22 @@ void need(const std::string& value, const char* option, const char* why) {
 
 /// Another program's label maps of the generated pictures, instead of a network's.
 bool with_label_maps(const EvalControlOptions& o) {
-  return o.kind == "segmentation" && o.segmenter.empty() &&
+  return o.kind == data::ControlSignal::segmentation && o.segmenter.empty() &&
          (!o.labels.empty() || !o.found_labels.empty());
 }
 
 /// The folder of what another program finds in the pictures; null where none has to.
 template <typename Options>
 auto* found_in(Options& o) {
-  if (o.kind == "landmark") return &o.found_landmarks;
-  return o.kind == "segmentation" && o.segmenter.empty() && !o.labels.empty() ? &o.found_labels
-                                                                              : nullptr;
+  if (o.kind == data::ControlSignal::landmark) return &o.found_landmarks;
+  return o.kind == data::ControlSignal::segmentation && o.segmenter.empty() && !o.labels.empty()
+             ? &o.found_labels
+             : nullptr;
 }
 
 /// What another program has to find in the generated pictures.
 void check_found(const EvalControlOptions& o) {
-  if (o.kind == "landmark")
+  if (o.kind == data::ControlSignal::landmark)
     need(o.found_landmarks, "--found-landmarks",
          "--kind landmark: ringlet has no detector, any that writes .json or .pts serves, also "
          "through --find-with");
@@ -132,11 +136,11 @@ void check_found(const EvalControlOptions& o) {
 }
 
 void check_truth(const EvalControlOptions& o) {
-  if (o.kind == "landmark") {
+  if (o.kind == data::ControlSignal::landmark) {
     need(o.landmarks, "--landmarks", "--kind landmark");
     if (o.size > 0)
       need(o.reference, "--reference", "--size: the landmarks are in its pictures' pixels");
-  } else if (o.kind == "segmentation" && !o.segmenter.empty()) {
+  } else if (o.kind == data::ControlSignal::segmentation && !o.segmenter.empty()) {
     need(o.labels, "--labels", "--segmenter: what is truly in the pictures");
   } else if (with_label_maps(o)) {
     need(o.labels, "--labels", "--found-labels");
@@ -148,26 +152,24 @@ void check_truth(const EvalControlOptions& o) {
 /// What can be refused before anything is made. Pictures that are still to be made cannot have
 /// been looked at by another program: what it finds in them is asked for afterwards.
 void check(const EvalControlOptions& o) {
-  if (o.kind != "canny" && o.kind != "segmentation" && o.kind != "landmark")
-    throw Error(ErrorCode::invalid_argument, "--kind", "\"" + o.kind + "\" is not known",
-                "use canny, segmentation or landmark");
-  if (!o.making.model.empty()) need(o.reference, "--reference", "--model");
+  if (o.making.wanted()) need(o.reference, "--reference", "--model");
   check_truth(o);
   if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))
     throw Error(ErrorCode::invalid_argument, "--classes", "must lie between 1 and 255");
-  if (o.making.model.empty()) check_found(o);
+  if (!o.making.wanted()) check_found(o);
 }
 
-/// Options that would be passed over.
+/// Options that would be ignored.
 void check_given(const CLI::App& app, const EvalControlOptions& o) {
-  check_making(app, o.making.model);
-  const std::string other = "it says something about another --kind than " + o.kind;
-  check_canny(app, o.kind == "canny");
-  if (o.kind != "segmentation")
+  check_making(app, o.making);
+  const std::string other =
+      std::string("it says something about another --kind than ") + data::name_of(o.kind);
+  check_canny(app, o.kind == data::ControlSignal::canny);
+  if (o.kind != data::ControlSignal::segmentation)
     refuse_given(app,
                  {"--labels", "--found-labels", "--segmenter", "--labels-from-one", "--classes"},
                  other, "leave it out");
-  if (o.kind != "landmark")
+  if (o.kind != data::ControlSignal::landmark)
     refuse_given(app, {"--landmarks", "--found-landmarks"}, other, "leave it out");
   if (!o.segmenter.empty())
     refuse_given(app, {"--found-labels", "--classes"},
@@ -207,8 +209,9 @@ struct ControlMaterial {
 
 /// Where the truth is, if not in the pictures that the signals were made from.
 std::optional<eval::FilesIn> truth_of(const EvalControlOptions& o) {
-  if (o.kind == "landmark") return eval::FilesIn{o.landmarks, kLandmarks};
-  if (o.kind == "segmentation" && !o.labels.empty()) return eval::FilesIn{o.labels, kLabels};
+  if (o.kind == data::ControlSignal::landmark) return eval::FilesIn{o.landmarks, kLandmarks};
+  if (o.kind == data::ControlSignal::segmentation && !o.labels.empty())
+    return eval::FilesIn{o.labels, kLabels};
   return std::nullopt;
 }
 
@@ -218,15 +221,16 @@ std::vector<eval::ControlPair> given_pictures(const EvalControlOptions& o) {
 
 ControlMaterial material_of(const EvalControlOptions& o) {
   const std::optional<eval::FilesIn> truth = truth_of(o);
-  if (o.making.model.empty()) {
+  if (!o.making.wanted()) {
     find(o);
     const bool maps = with_label_maps(o);
     const eval::FilesIn found = {maps ? o.found_labels : o.generated, maps ? kLabels : kPictures};
-    return {
-        o.kind == "landmark" && o.size > 0 ? given_pictures(o) : std::vector<eval::ControlPair>(),
-        eval::pair_by_name(truth.value_or(eval::FilesIn{o.reference, kPictures}), found),
-        o.size,
-        {}};
+    return {o.kind == data::ControlSignal::landmark && o.size > 0
+                ? given_pictures(o)
+                : std::vector<eval::ControlPair>(),
+            eval::pair_by_name(truth.value_or(eval::FilesIn{o.reference, kPictures}), found),
+            o.size,
+            {}};
   }
   const service::ControlGeneration generation(o.making.pictures(o.common, o.generated),
                                               control_pictures(o));
@@ -246,7 +250,7 @@ ControlMaterial material_of(const EvalControlOptions& o) {
 
 eval::Evaluation evaluate(const EvalControlOptions& o, const ControlMaterial& material,
                           const std::optional<eval::Segmenter>& segmenter) {
-  if (o.kind == "landmark")
+  if (o.kind == data::ControlSignal::landmark)
     return eval::evaluate_landmarks(material.pairs, {o.found_landmarks, kLandmarks},
                                     {material.size, material.pictures});
   if (segmenter)
@@ -254,8 +258,9 @@ eval::Evaluation evaluate(const EvalControlOptions& o, const ControlMaterial& ma
                                        {segmenter->classes(), o.labels_from_one, material.size});
   if (with_label_maps(o))
     return eval::evaluate_label_maps(material.pairs, {o.classes, o.labels_from_one, material.size});
-  return o.kind == "canny" ? eval::evaluate_edges(material.pairs, o.canny, material.size)
-                           : eval::evaluate_colour_segmentation(material.pairs, material.size);
+  return o.kind == data::ControlSignal::canny
+             ? eval::evaluate_edges(material.pairs, o.canny, material.size)
+             : eval::evaluate_colour_segmentation(material.pairs, material.size);
 }
 
 void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
@@ -263,21 +268,21 @@ void add_settings(eval::Evaluation& evaluation, const EvalControlOptions& o,
   auto& settings = evaluation.settings;
   settings.insert(settings.end(), {{"reference", o.reference}, {"generated", o.generated}});
   if (!o.find_with.empty()) settings.emplace_back("found with", o.find_with);
-  if (o.making.model.empty()) return;
+  if (!o.making.wanted()) return;
   const auto made = o.making.settings(record);
   settings.insert(settings.end(), made.begin(), made.end());
 }
 
 int eval_control(const EvalControlOptions& o) {
   std::optional<eval::Segmenter> segmenter;
-  if (o.kind == "segmentation" && !o.segmenter.empty())
+  if (o.kind == data::ControlSignal::segmentation && !o.segmenter.empty())
     segmenter.emplace(eval::Segmenter::open(o.segmenter, o.common.select_device()));
   const ControlMaterial material = material_of(o);
   eval::Evaluation evaluation = evaluate(o, material, segmenter);
   add_settings(evaluation, o, material.record);
   std::vector<std::pair<std::string, std::string>> pictures;
   if (!o.output.html.empty() && !o.reference.empty())
-    pictures = pair_sheets(o.making.model.empty() ? given_pictures(o) : material.pictures);
+    pictures = pair_sheets(!o.making.wanted() ? given_pictures(o) : material.pictures);
   o.output.write(evaluation, pictures, o.common.json);
   return 0;
 }

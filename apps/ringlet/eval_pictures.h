@@ -12,7 +12,6 @@
 
 #include "adapter_options.h"
 #include "console.h"
-#include "model_options.h"
 #include "options.h"
 #include "ringlet/eval/generation_record.h"
 #include "ringlet/service/evaluation_pictures.h"
@@ -21,20 +20,15 @@ namespace ringlet::app {
 
 /// How pictures are made, whatever they show.
 struct MakingOptions {
-  ModelOptions files;
-  std::string model;
+  service::EvaluationPictures made;
   AdapterOptions adapters;
-  SamplerOptions sampler;
-  std::int64_t samples, steps = 30, clip_skip = 1;
-  std::uint64_t seed = 1;
-  double guidance = 7.5;
 
-  explicit MakingOptions(std::int64_t usual_samples) : samples(usual_samples) {}
+  explicit MakingOptions(std::int64_t usual_samples) { made.samples = usual_samples; }
 
-  /// The options of the model, --samples, and those of the sampler: a verb adds its own in between.
-  void add_model(OptionList& list, const char* model_help);
-  void add_sampling(OptionList& list, const char* samples_help);
-  void add_seed(OptionList& list);
+  bool wanted() const { return !made.model.empty(); }
+
+  /// `of`: as service::describe has it.
+  void add_to(OptionList& list, const std::string& of);
 
   /// What is made into `folder`. Throws Error(invalid_argument | not_found).
   service::EvaluationPictures pictures(const CommonOptions& common,
@@ -49,7 +43,7 @@ struct MakingOptions {
 inline constexpr const char* kMaking = "Making the pictures that --generated lacks";
 
 /// Without --model its options would be ignored: Error(invalid_argument).
-void check_making(const CLI::App& app, const std::string& model);
+void check_making(const CLI::App& app, const MakingOptions& making);
 
 /// A bar over prompts or references; an interrupt ends the making.
 class MakingProgress {

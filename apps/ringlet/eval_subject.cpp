@@ -29,13 +29,11 @@ struct EvalSubjectOptions {
 };
 
 void add_making(OptionList& list, EvalSubjectOptions& o) {
-  o.making.add_model(list, "The model that makes them");
+  o.making.add_to(list, "per prompt");
   list.add("prompts", o.prompts,
            "dreambooth-objects, dreambooth-live, or a file with one prompt a line; {} stands for "
            "--subject");
   list.add("subject", o.subject, "Token and class, such as \"sks dog\"");
-  o.making.add_sampling(list, "Pictures to make per prompt");
-  o.making.add_seed(list);
 }
 
 void add_options(OptionList& list, EvalSubjectOptions& o) {
@@ -87,7 +85,7 @@ struct SubjectMaterial {
 SubjectMaterial material_of(const EvalSubjectOptions& o) {
   SubjectMaterial material;
   material.settings = {{"generated", o.generated}, {"reference", o.reference}};
-  if (o.making.model.empty()) {
+  if (!o.making.wanted()) {
     std::tie(material.generated, material.real) =
         eval::read_subjects(o.generated, o.reference, o.token);
     return material;
@@ -184,7 +182,7 @@ int cmd_eval_subject(int argc, char** argv) {
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("eval subject", [&] {
-    check_making(app, options.making.model);
+    check_making(app, options.making);
     return eval_subject(options);
   });
 }

@@ -156,21 +156,40 @@ void repeatable(CLI::Option* option) {
   option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+namespace {
+
+/// A word, or "cuda:1".
+WrittenValue device_choice(std::string& device) {
+  WrittenValue value = word_choice("device", device, {"auto", "cpu", "cuda"});
+  value.read = [&device, by_word = std::move(value.read)](const std::vector<std::string>& texts) {
+    if (texts.back().starts_with("cuda:"))
+      device = texts.back();
+    else
+      by_word(texts);
+  };
+  value.check = {};
+  return value;
+}
+
+}  // namespace
+
 void CommonOptions::add_to(OptionList& options) {
   constexpr double kMostThreads = 1024;
   options.in_group(kCommonOptions, [&] {
-    options.add("device", device, "auto, cpu or cuda");
-    options.add("precision", precision, "fp32, bf16, fp16, or auto: measure and choose")
+    options.add("device", device_choice(device), "Processor; cuda:N for one of several GPUs");
+    options
+        .add("precision", word_choice("precision", precision, {"auto", "fp32", "bf16", "fp16"}),
+             "Type of the numbers; auto measures and chooses")
         .or_else("fp32 on the CPU, auto on CUDA");
     options
         .add("threads", threads,
              "CPU threads; 0 = one per processor, and in train and tune fewer where other "
              "programs keep the processors busy and fewer are measured to be faster; "
-             "OMP_NUM_THREADS goes before 0")
+             "0 leaves OMP_NUM_THREADS in force")
         .within(Range::between(0, kMostThreads));
     options.add("json", json, "Print the result as JSON on stdout");
-    options.add("quiet", quiet, "Say nothing but errors");
-    options.add("verbose", verbose, "Say more");
+    options.add("quiet", quiet, "Print only errors");
+    options.add("verbose", verbose, "Print more");
   });
 }
 

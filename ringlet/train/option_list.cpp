@@ -32,12 +32,6 @@ std::pair<std::string, std::string> halves(const std::string& text, char separat
 
 std::string nothing() { return ""; }
 
-WrittenValue schedule(LearningRate& rate) {
-  return {.read = [&rate](const auto& words) { rate.decay = decay_from_name(words.back()); },
-          .value = [&rate] { return Json(decay_name(rate.decay)); },
-          .shown = [&rate] { return std::string(decay_name(rate.decay)); }};
-}
-
 WrittenValue rate_factors(RateFactors& factors) {
   const auto read = [&factors](const std::vector<std::string>& texts) {
     const Field option("learning_rate_factor");
@@ -107,7 +101,9 @@ void describe(OptionList& list, TrainerOptions& o) {
   list.add("gradient_accumulation", o.gradient_accumulation, "Batches per step")
       .within(Range::above(0))
       .repeated();
-  list.add("learning_rate_schedule", schedule(o.learning_rate), "constant, linear or cosine")
+  list.add("learning_rate_schedule",
+           choice("learning_rate_schedule", o.learning_rate.decay, kDecayNames),
+           "How the rate falls after the warm-up")
       .repeated("learning rate decay");
   list.add("learning_rate_factor", rate_factors(o.rate_factors),
            "Factor on the rate of the parameters that a glob or re:REGEX matches, for example "
@@ -129,7 +125,8 @@ void describe(OptionList& list, TrainerOptions& o) {
 }
 
 void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& numbers) {
-  list.add("optimizer", optimizer, join(optimizer_names(), " or ")).repeated();
+  list.add("optimizer", word_choice("optimizer", optimizer, optimizer_names()), "Optimiser")
+      .repeated();
   list.add("betas", averages(numbers), "The optimiser's averages")
       .or_else("0.9,0.999; 0.9,0.99 for lion")
       .repeated();
@@ -160,7 +157,7 @@ void describe(OptionList& list, AdapterTrainingOptions& o, const std::string& la
       .within(Range::share())
       .repeated();
   list.add("penalty", penalties(o),
-           "Holds transforms near their start: identity:1e-3, orthogonal:1e-3; may be given "
+           "Keeps transforms near their start: identity:1e-3, orthogonal:1e-3; may be given "
            "several times");
 }
 

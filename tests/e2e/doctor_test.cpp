@@ -32,7 +32,7 @@ TEST(Doctor, WithoutProbesSaysWhatIsThere) {
   EXPECT_FALSE(json.contains("matmul_gflops"));
   EXPECT_FALSE(json.contains("auto"));
   for (const Json& problem : json.at("problems"))
-    for (const char* key : {"what", "mend"}) EXPECT_NE(problem.at(key), "");
+    for (const char* key : {"what", "fix"}) EXPECT_NE(problem.at(key), "");
 }
 
 TEST(Doctor, ProbesNameThePrecisionOfAuto) {
@@ -65,7 +65,7 @@ TEST(Doctor, TheTableEndsWithProblemsOrNone) {
   for (const char* words : {"LibTorch", "memory", "GPU", "MPI"})
     EXPECT_NE(result.out.find(words), std::string::npos) << result.out;
   const bool well = result.out.find("no problem found") != std::string::npos;
-  EXPECT_NE(well, result.out.find("mend: ") != std::string::npos) << result.out;
+  EXPECT_NE(well, result.out.find("fix: ") != std::string::npos) << result.out;
 }
 
 TEST(Doctor, AUselessCudaVariableIsAProblem) {
