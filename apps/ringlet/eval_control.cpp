@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "canny_options.h"
-#include "child_process.h"
 #include "eval_pictures.h"
 #include "eval_verbs.h"
 #include "options.h"
+#include "ringlet/core/child_process.h"
 #include "ringlet/core/make_folder.h"
 #include "ringlet/eval/control_evaluation.h"
 #include "ringlet/eval/segmenter.h"
@@ -189,7 +189,7 @@ void find(const EvalControlOptions& o) {
     throw Error(ErrorCode::not_found, o.generated, "the folder does not exist");
   const fs::path folder = *found_in(o);
   make_folder(folder);
-  const int status = run_command(o.find_with, {o.generated, folder.string()}).status;
+  const int status = run_command(o.find_with, {o.generated, folder.string()}, interrupted).status;
   if (interrupted())
     throw Error(ErrorCode::cancelled, "eval control", "stopped", "pictures made so far are kept");
   if (status != 0)
