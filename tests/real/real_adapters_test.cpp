@@ -196,7 +196,8 @@ TEST_P(RealAdapters, AreReadAndTakenThroughEveryDialectThatHoldsThem) {
   EXPECT_EQ(read.set.entries().size(), one.layers);
   const TemporaryFolder folder;
   std::set<std::string> held_by;
-  for (const auto& [format, written] : formats::kAdapterFormatNames) {
+  for (const auto& [name, written] : formats::kAdapterFormatNames) {
+    const std::string format = name;
     SCOPED_TRACE(format);
     const fs::path out = folder / format;
     try {
