@@ -15,6 +15,7 @@
 #include "ringlet/service/generator.h"
 #include "ringlet/service/picture_output.h"
 #include "ringlet/service/picture_request.h"
+#include "ringlet/service/prompt_file.h"
 #include "verbs.h"
 
 namespace ringlet::app {
@@ -53,7 +54,8 @@ void read_prompts(GenerateOptions& o) {
   std::vector<std::string>& prompts = o.request.prompts;
   for (std::string& prompt : prompts) prompt = without_byte_order_mark(prompt);
   if (!o.prompts_file.empty())
-    for (std::string& line : read_lines(o.prompts_file)) prompts.push_back(std::move(line));
+    for (std::string& line : service::read_lines(o.prompts_file))
+      prompts.push_back(std::move(line));
   if (o.request.negative_prompt)
     o.request.negative_prompt = without_byte_order_mark(*o.request.negative_prompt);
 }

@@ -12,6 +12,7 @@
 #include "options.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/service/prompt_file.h"
 #include "ringlet/service/sentence_similarity.h"
 
 namespace ringlet::app {
@@ -41,7 +42,8 @@ void print_table(const std::vector<std::string>& sentences, const at::Tensor& co
 int similarity(SimilarityOptions& o) {
   service::SimilarityRequest& request = o.request;
   if (!o.file.empty())
-    for (std::string& line : read_lines(o.file)) request.sentences.push_back(std::move(line));
+    for (std::string& line : service::read_lines(o.file))
+      request.sentences.push_back(std::move(line));
   if (request.sentences.size() < 2)
     throw Error(ErrorCode::invalid_argument, "ringlet eval similarity",
                 "two sentences at least are compared", "name them after the options, or --file");

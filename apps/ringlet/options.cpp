@@ -126,19 +126,6 @@ CLI::Validator whole_number() {
           ""};
 }
 
-std::vector<std::string> read_lines(const std::string& path) {
-  if (!std::filesystem::exists(path) || std::filesystem::is_directory(path))
-    throw Error(ErrorCode::not_found, path, "the prompts file cannot be read");
-  std::vector<std::string> lines;
-  for (const std::string& line : read_text_lines(path)) {
-    if (!line.empty()) lines.push_back(line);
-  }
-  if (lines.empty())
-    throw Error(ErrorCode::invalid_argument, path, "the file holds no prompt",
-                "write one prompt a line");
-  return lines;
-}
-
 void refuse_given(const CLI::App& app, std::initializer_list<const char*> options,
                   const std::string& what, const std::string& hint) {
   for (const char* option : options)

@@ -62,6 +62,20 @@ void describe(OptionList& list, EvaluationPictures& o, const std::string& of) {
   list.add("seed", o.seed, "Seed of the first sample; the next has seed + 1");
 }
 
+std::vector<std::pair<std::string, std::string>> settings_of(const EvaluationPictures& pictures,
+                                                             const eval::GenerationRecord& record) {
+  std::vector<std::string> adapters;
+  for (const pipeline::AdapterChoice& adapter : pictures.adapters)
+    adapters.push_back(adapter.file.string() +
+                       (adapter.strength == 1.0 ? "" : ":" + exact_number(adapter.strength)));
+  auto settings = record.summary();
+  settings.insert(settings.end(), {{"model path", pictures.model.string()},
+                                   {"adapter paths", join(adapters)},
+                                   {"samples", std::to_string(pictures.samples)},
+                                   {"first seed", std::to_string(pictures.seed)}});
+  return settings;
+}
+
 EvaluationModel::EvaluationModel(EvaluationPictures pictures)
     : pictures_(std::move(pictures)),
       model_(pipeline::open_text_to_image_model(pictures_.model, pictures_.load)),

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ringlet/core/option.h"
@@ -40,6 +41,13 @@ struct EvaluationPictures {
 /// All but the adapters, the folder, the device and the precision. `of` says what has samples: "per
 /// prompt".
 void describe(OptionList& list, EvaluationPictures& pictures, const std::string& of);
+
+/// The title of the options that say how pictures are made.
+inline constexpr const char* kMaking = "Making the pictures that are missing";
+
+/// The entries of a result that say what was made: the record, and the paths as given.
+std::vector<std::pair<std::string, std::string>> settings_of(const EvaluationPictures& pictures,
+                                                             const eval::GenerationRecord& record);
 
 /// How a program follows it. Either may be empty.
 struct MakingObserver {
