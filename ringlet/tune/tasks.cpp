@@ -3,7 +3,6 @@
 #include <array>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::tune {
@@ -33,8 +32,7 @@ const TaskEntry& entry_of(const TaskOptions& options) {
                 std::string("only ") + kSentences + " has several losses");
   for (const TaskEntry& entry : kTasks)
     if (options.task == entry.name) return entry;
-  throw Error(ErrorCode::invalid_argument, Field("task"), "\"" + options.task + "\" is not known",
-              "use one of " + join(task_names()));
+  refuse_choice("task", options.task, task_names());
 }
 
 void check(const train::RunOptions& run) {
