@@ -72,7 +72,8 @@ TEST(Option, AChoiceListsWhatItKnows) {
   EXPECT_EQ(decay, Decay::cosine);
   EXPECT_EQ(value.shown(), "cosine");
   expect_error(ErrorCode::invalid_argument,
-               "learning_rate_schedule: \"sine\" is not known\n  use constant or cosine",
+               "learning_rate_schedule: \"sine\" is not known\n  did you mean \"cosine\"? use "
+               "constant or cosine",
                [&] { value.read({"sine"}); });
 }
 
