@@ -166,7 +166,7 @@ Json settings_of(const TextToImageOptions& options) {
   if (options.control) return settings;
   OptionList unused;
   describe_control(unused, described.control);
-  for (const auto& [key, value] : unused.settings().items()) settings.erase(key);
+  for (const Option& option : unused.all()) settings.erase(option.setting);
   return settings;
 }
 
