@@ -16,7 +16,6 @@ FOLDERS = ("ringlet", "apps", "tests", "bench", "examples", "fuzz")
 
 # Tables of test cases read better in one piece.
 LONGER = {
-    "tests/unit/adapter_names_test.cpp",
     "tests/fault/damaged_adapter_cases.cpp low_rank_cases",
     "tests/fault/damaged_adapter_cases.cpp lycoris_cases",
     "tests/fault/damaged_peft_cases.cpp peft_cases",

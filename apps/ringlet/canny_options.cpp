@@ -4,11 +4,6 @@
 
 namespace ringlet::app {
 
-void add_canny(OptionList& list, data::CannyThresholds& thresholds) {
-  list.add("canny_low", thresholds.low, "Lower threshold of canny");
-  list.add("canny_high", thresholds.high, "Upper threshold of canny");
-}
-
 void check_canny(const CLI::App& app, bool finds_edges) {
   if (!finds_edges)
     refuse_given(app, {"--canny-low", "--canny-high"},

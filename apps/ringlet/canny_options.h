@@ -3,14 +3,9 @@
 
 #include <CLI/CLI.hpp>
 
-#include "ringlet/core/option.h"
-#include "ringlet/data/control_signal.h"
-
 namespace ringlet::app {
 
-void add_canny(OptionList& list, data::CannyThresholds& thresholds);
-
-/// Thresholds where no edges are computed would be ignored: Error(invalid_argument).
+/// Thresholds where no edges are found would be ignored: Error(invalid_argument).
 void check_canny(const CLI::App& app, bool finds_edges);
 
 }  // namespace ringlet::app

@@ -1,5 +1,4 @@
 #include <cstddef>
-#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -17,17 +16,10 @@ namespace {
 
 struct ControlMakeOptions {
   CommonOptions common;
-  std::string kind, images, given, out;
-  data::CannyThresholds canny;
-  std::int64_t size = 0;
+  service::SignalRequest request;
 };
 
 int make_signals(const ControlMakeOptions& o) {
-  service::SignalRequest request;
-  request.settings = {data::control_signal_from_name(o.kind, Field("kind")), o.canny, o.given};
-  request.images = o.images;
-  request.out = o.out;
-  request.size = o.size;
   std::optional<Progress> progress;
   const auto observe = [&](std::size_t done, std::size_t total) {
     if (done == 0)
@@ -36,9 +28,10 @@ int make_signals(const ControlMakeOptions& o) {
       progress->advance();
     return !interrupted();
   };
-  const std::size_t made = service::make_signals(request, observe);
+  const std::size_t made = service::make_signals(o.request, observe);
   progress.reset();
-  print_made(o.common.json, {{"out", o.out}, {"pictures", made}}, o.out);
+  const std::string out = o.request.out.string();
+  print_made(o.common.json, {{"out", out}, {"pictures", made}}, out);
   return 0;
 }
 
@@ -56,17 +49,7 @@ int cmd_control(int argc, char** argv) {
       "Make control signals from pictures: one per picture, as OUT/name.png.\nExample:\n  "
       "ringlet control make --kind canny --images photos --out edges",
       "control make");
-  list.add("kind", options.kind,
-           "canny: edges; segmentation: of drawings, by colour; landmark: drawn from files; map: "
-           "given maps, scaled and cut")
-      .required();
-  list.add("images", options.images, "Folder of pictures, or one").required();
-  list.add("given", options.given, "Folder with landmark files or maps, named like the pictures");
-  list.add("out", options.out, "Folder for the signals").required();
-  list.add("size", options.size, "Crop to squares of N x N pixels, as training does")
-      .within(Range::at_least(0))
-      .or_else("the pictures' sizes");
-  add_canny(list, options.canny);
+  service::describe(list, options.request);
   options.common.add_to(list);
   if (const ParseResult done =
           help ? parse(app, list, argc, argv) : parse(app, list, argc - 1, argv + 1))
@@ -74,7 +57,8 @@ int cmd_control(int argc, char** argv) {
   options.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("control", [&] {
-    check_canny(app, options.kind == "canny" && options.given.empty());
+    const data::ControlSettings& settings = options.request.settings;
+    check_canny(app, settings.signal == data::ControlSignal::canny && settings.folder.empty());
     return make_signals(options);
   });
 }

@@ -7,9 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_options.h"
-#include "model_options.h"
 #include "options.h"
-#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/convert.h"
 #include "verbs.h"
@@ -20,19 +18,8 @@ namespace {
 struct ConvertOptions {
   CommonOptions common;
   AdapterOptions adapters;
-  ModelOptions files;
-  std::string model, out, to, as, metadata = "minimum", save_precision;
-  std::int64_t rank = 0;
-  double max_error = 0.0;
+  service::ConvertRequest request;
 };
-
-formats::MetadataLevel metadata_level(const std::string& name) {
-  if (name == "none") return formats::MetadataLevel::none;
-  if (name == "minimum") return formats::MetadataLevel::minimum;
-  if (name == "full") return formats::MetadataLevel::full;
-  throw Error(ErrorCode::invalid_argument, "--metadata", "\"" + name + "\" is not known",
-              "use none, minimum or full");
-}
 
 /// What there is to say about an approximation by low ranks.
 nlohmann::json report(const adapt::Approximation& approximation, bool json) {
@@ -54,33 +41,13 @@ nlohmann::json report(const adapt::Approximation& approximation, bool json) {
   return all;
 }
 
-service::AdapterForm form_from_name(const std::string& name) {
-  if (name.empty()) return service::AdapterForm::stored;
-  if (name == "lora") return service::AdapterForm::low_rank;
-  if (name == "diff") return service::AdapterForm::difference;
-  throw Error(ErrorCode::invalid_argument, "--as", "\"" + name + "\" is not known",
-              "use lora or diff");
-}
-
-service::ConvertRequest request_of(const ConvertOptions& o) {
-  service::ConvertRequest request;
-  request.model = o.model;
-  request.files = o.files.files();
-  request.adapters = parse_adapters(o.adapters);
-  request.out = o.out;
-  request.format = formats::parse_adapter_format(o.to);
-  request.metadata = metadata_level(o.metadata);
-  request.form = form_from_name(o.as);
-  request.low_rank = {o.rank, o.max_error};
-  if (!o.save_precision.empty()) request.storage = nn::select_precision(o.save_precision, at::kCPU);
-  return request;
-}
-
-int convert(const ConvertOptions& o) {
-  nlohmann::json result = {{"out", o.out}, {"to", o.to}};
-  if (const auto approximation = service::convert(request_of(o)))
+int convert(ConvertOptions& o) {
+  o.request.adapters = parse_adapters(o.adapters);
+  const std::string out = o.request.out.string();
+  nlohmann::json result = {{"out", out}, {"to", formats::name_of(o.request.format)}};
+  if (const auto approximation = service::convert(o.request))
     result["approximation"] = report(*approximation, o.common.json);
-  print_made(o.common.json, result, o.out);
+  print_made(o.common.json, result, out);
   return 0;
 }
 
@@ -96,22 +63,8 @@ int cmd_convert(int argc, char** argv) {
       "ringlet convert --model MODEL --adapter a.safetensors --to kohya --as lora --rank 16 --out "
       "a-kohya.safetensors",
       "convert");
-  list.add("model", options.model, "The model or network that the adapter is for, folder or file")
-      .required();
+  service::describe(list, options.request);
   options.adapters.add_to(list);
-  list.add("to", options.to, "ringlet, peft (a folder), diffusers, kohya or lycoris").required();
-  list.add("out", options.out, "File, or folder for peft").required();
-  list.add("as", options.as,
-           "Convert to another form: lora (nearest low-rank factors, the error is printed) or diff "
-           "(full weight differences)");
-  list.add("rank", options.rank, "Rank of --as lora").within(Range::at_least(0));
-  list.add("max_error", options.max_error,
-           "Instead of a rank: each layer's smallest rank with at most this relative error")
-      .within(Range::share());
-  list.add("metadata", options.metadata,
-           "Training metadata to keep: none, minimum, or full (captions, folder names)");
-  list.add("save_precision", options.save_precision, "fp32, fp16 or bf16; default: as read");
-  options.files.add_files(list);
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

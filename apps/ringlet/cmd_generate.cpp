@@ -1,3 +1,4 @@
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -8,13 +9,13 @@
 
 #include "adapter_options.h"
 #include "canny_options.h"
-#include "model_options.h"
 #include "options.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/generator.h"
 #include "ringlet/service/picture_output.h"
 #include "ringlet/service/picture_request.h"
+#include "ringlet/service/prompt_file.h"
 #include "verbs.h"
 
 namespace ringlet::app {
@@ -24,39 +25,28 @@ namespace fs = std::filesystem;
 
 struct GenerateOptions {
   CommonOptions common;
-  ModelOptions files;
   service::ModelRequest opened;
   service::PictureRequest request;
   service::PictureFiles output{.out = "pictures"};
-  std::string prompts_file, output_type = "png";
+  std::string prompts_file;
   AdapterOptions adapters;
   std::vector<std::string> embeddings;
 };
 
-void add_model_options(OptionList& list, GenerateOptions& o) {
-  list.add("model", o.opened.model, "Model folder (diffusers) or single .safetensors checkpoint")
-      .required();
+constexpr std::array<std::pair<const char*, bool>, 2> kOutputTypes = {
+    {{"png", false}, {"latent", true}}};
+
+void add_options(OptionList& list, GenerateOptions& o) {
+  service::describe(list, o.opened);
   o.adapters.add_to(list);
   list.add("embedding", o.embeddings,
-           "Textual-inversion embedding, with :word to use another trigger word than its own; may "
-           "be given several times");
-  o.files.add_files(list);
-  o.files.add_prediction(list);
-  list.add("low_memory", o.opened.load.low_memory,
-           "Keep 16-bit weights as stored, and encode and decode large images in tiles; slower");
-}
-
-void add_picture_options(OptionList& list, GenerateOptions& o) {
+           "Textual-inversion file, or FILE:word to call it otherwise; may be given several times");
   service::describe(list, o.request);
-  list.add("prompts", o.prompts_file, "Text file with one prompt per line");
-  list.add("controlnet", o.opened.controlnet,
-           "ControlNet folder (diffusers) that receives --control-image");
-}
-
-void add_output_options(OptionList& list, GenerateOptions& o) {
+  list.add("prompts", o.prompts_file, "Text file with one prompt a line");
   list.add("out", o.output.out, "File (one image), or folder");
-  list.add("output_type", o.output_type, "png, or latent (a safetensors file)");
-  list.add("grid", o.output.grid, "Also write one image that shows all of them");
+  list.add("output_type", choice("output_type", o.output.latents, kOutputTypes),
+           "What is written; latent is a safetensors file");
+  list.add("grid", o.output.grid, "Also put all images into one");
 }
 
 /// From the command line, perhaps as "$(cat FILE)", and from the file.
@@ -64,7 +54,8 @@ void read_prompts(GenerateOptions& o) {
   std::vector<std::string>& prompts = o.request.prompts;
   for (std::string& prompt : prompts) prompt = without_byte_order_mark(prompt);
   if (!o.prompts_file.empty())
-    for (std::string& line : read_lines(o.prompts_file)) prompts.push_back(std::move(line));
+    for (std::string& line : service::read_lines(o.prompts_file))
+      prompts.push_back(std::move(line));
   if (o.request.negative_prompt)
     o.request.negative_prompt = without_byte_order_mark(*o.request.negative_prompt);
 }
@@ -88,11 +79,6 @@ void translate(GenerateOptions& o) {
   if (!o.opened.controlnet.empty() && o.request.control_image.empty())
     throw Error(ErrorCode::invalid_argument, "--control-image",
                 "--control, --control-strength and --controlnet need it");
-  if (o.output_type != "png" && o.output_type != "latent")
-    throw Error(ErrorCode::invalid_argument, "--output-type",
-                "\"" + o.output_type + "\" is not known", "use png or latent");
-  o.output.latents = o.output_type == "latent";
-  o.opened.load.files = o.files.files();
   service::check_files(o.request);
   o.opened.adapters = parse_adapters(o.adapters);
   for (const std::string& text : o.embeddings) o.opened.embeddings.push_back(parse_embedding(text));
@@ -147,9 +133,7 @@ int cmd_generate(int argc, char** argv) {
       "Make pictures from text.\nExample:\n  ringlet generate --model MODEL --prompt \"a "
       "photo of a cat\" --steps 30 --sampler dpmpp-2m --seed 1 --out cat.png",
       "generate");
-  add_model_options(list, options);
-  add_picture_options(list, options);
-  add_output_options(list, options);
+  add_options(list, options);
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

@@ -10,7 +10,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model_options.h"
 #include "option_words.h"
 #include "options.h"
 #include "ringlet/core/json.h"
@@ -32,7 +31,7 @@ struct InspectOptions {
   std::optional<std::string> tokens;
   std::string tokens_file;
   std::string model;
-  ModelOptions files;
+  pipeline::ModelFileOptions files;
 };
 
 std::string text_of(const Json& json) { return printable(json.get<std::string>()); }
@@ -155,7 +154,7 @@ void print_adapter(const Json& adapter) {
 }
 
 int inspect_adapter(const InspectOptions& o) {
-  Json adapter = service::describe_adapter(o.path, o.model, o.files.files());
+  Json adapter = service::describe_adapter(o.path, o.model, o.files);
   for (Json& decision : adapter.at("decisions"))
     decision = with_options(decision.get<std::string>());
   if (o.common.json)
@@ -195,7 +194,7 @@ int cmd_inspect(int argc, char** argv) {
   list.add("tokens_file", options.tokens_file, "The same for every line of a text file");
   list.add("model", options.model,
            "For an adapter: how it is understood for this model (program, methods, axes, scales)");
-  options.files.add_files(list);
+  pipeline::describe(list, options.files);
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_options.h"
-#include "model_options.h"
 #include "options.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/adapters.h"
@@ -16,26 +15,19 @@ namespace {
 
 struct MergeOptions {
   CommonOptions common;
-  ModelOptions files;
-  std::string model, out;
   AdapterOptions adapters;
-  bool no_check = false;
-  bool into_adapter = false;
+  service::MergeRequest request;
 };
 
-int merge(const MergeOptions& o) {
-  service::MergeRequest request;
-  request.model = o.model;
-  request.files = o.files.files();
+int merge(MergeOptions& o) {
+  service::MergeRequest& request = o.request;
   request.adapters = parse_adapters(o.adapters);
-  request.out = o.out;
-  request.into_adapter = o.into_adapter;
-  request.compare_on = o.no_check ? std::nullopt : std::optional(o.common.select_device());
-  nlohmann::json result = {{"out", o.out},
+  if (!request.no_check) request.device = o.common.select_device();
+  nlohmann::json result = {{"out", request.out.string()},
                            {"adapters", service::describe_adapters(request.adapters)}};
   if (const std::optional<double> difference = service::merge(request))
     result["difference"] = *difference;
-  print_made(o.common.json, result, o.out);
+  print_made(o.common.json, result, request.out.string());
   return 0;
 }
 
@@ -52,15 +44,8 @@ int cmd_merge(int argc, char** argv) {
       "changes: a "
       "U-Net of diffusers, a text encoder, GPT-2, BERT, anything else.",
       "merge");
-  list.add("model", options.model, "Model folder, single checkpoint, or .safetensors file")
-      .required();
+  service::describe(list, options.request);
   options.adapters.add_to(list);
-  list.add("out", options.out, "Folder, or .safetensors file for single-file models").required();
-  options.files.add_files(list);
-  list.add("into_adapter", options.into_adapter,
-           "Instead of a model, write one adapter that equals all given ones together");
-  list.add("no_check", options.no_check,
-           "Do not compare pictures of the merged and the unmerged model");
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

@@ -17,9 +17,18 @@ std::string name_of(const Option& option) {
   return option.is_positional ? option.field : option_of(option.field);
 }
 
+/// What it takes, where that is a range or one of a few words; "" otherwise.
+std::string taken_by(const Option& option) {
+  const auto* written = std::get_if<WrittenValue>(&option.target);
+  return written != nullptr && !written->words.empty() ? one_of(written->words)
+                                                       : option.range.text();
+}
+
 std::string help_of(const Option& option) {
   const bool bounded = option.range.high < std::numeric_limits<double>::max();
-  return with_options(option.help) + (bounded ? " (" + option.range.text() + ")" : "") +
+  const std::string taken = taken_by(option);
+  const bool shown = !taken.empty() && (option.range.unlimited() || bounded);
+  return with_options(option.help) + (shown ? " (" + taken + ")" : "") +
          (option.otherwise.empty() ? "" : " [" + with_options(option.otherwise) + "]");
 }
 
@@ -80,7 +89,9 @@ struct Placeholder {
   std::string operator()(std::optional<Value>* value) const {
     return (*this)(value->has_value() ? &**value : static_cast<Value*>(nullptr));
   }
-  std::string operator()(const WrittenValue&) const { return " TEXT"; }
+  std::string operator()(const WrittenValue& value) const {
+    return value.words.empty() ? " TEXT" : " WORD";
+  }
 };
 
 /// The constant that holds when the option is not given; "" where there is none.
@@ -126,7 +137,7 @@ std::string item(const Option& option) {
   const std::string name = option.is_positional ? option.field : option_of(option.field) + value;
   std::vector<std::string> facts;
   if (option.is_required) facts.emplace_back("required");
-  if (!option.range.unlimited()) facts.push_back(option.range.text());
+  if (const std::string taken = taken_by(option); !taken.empty()) facts.push_back(taken);
   if (const std::string usual = default_of(option); !usual.empty())
     facts.push_back("default: " + escaped(usual));
   if (!option.setting.empty()) facts.emplace_back("a resumed run repeats it");

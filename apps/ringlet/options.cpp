@@ -126,19 +126,6 @@ CLI::Validator whole_number() {
           ""};
 }
 
-std::vector<std::string> read_lines(const std::string& path) {
-  if (!std::filesystem::exists(path) || std::filesystem::is_directory(path))
-    throw Error(ErrorCode::not_found, path, "the prompts file cannot be read");
-  std::vector<std::string> lines;
-  for (const std::string& line : read_text_lines(path)) {
-    if (!line.empty()) lines.push_back(line);
-  }
-  if (lines.empty())
-    throw Error(ErrorCode::invalid_argument, path, "the file contains no prompt",
-                "write one prompt per line");
-  return lines;
-}
-
 void refuse_given(const CLI::App& app, std::initializer_list<const char*> options,
                   const std::string& what, const std::string& hint) {
   for (const char* option : options)
@@ -156,21 +143,40 @@ void repeatable(CLI::Option* option) {
   option->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+namespace {
+
+/// A word, or "cuda:1".
+WrittenValue device_choice(std::string& device) {
+  WrittenValue value = word_choice("device", device, {"auto", "cpu", "cuda"});
+  value.read = [&device, by_word = std::move(value.read)](const std::vector<std::string>& texts) {
+    if (texts.back().starts_with("cuda:"))
+      device = texts.back();
+    else
+      by_word(texts);
+  };
+  value.check = {};
+  return value;
+}
+
+}  // namespace
+
 void CommonOptions::add_to(OptionList& options) {
   constexpr double kMostThreads = 1024;
   options.in_group(kCommonOptions, [&] {
-    options.add("device", device, "auto, cpu or cuda");
-    options.add("precision", precision, "fp32, bf16, fp16, or auto: measure and choose")
+    options.add("device", device_choice(device), "Processor; cuda:N for one of several GPUs");
+    options
+        .add("precision", word_choice("precision", precision, {"auto", "fp32", "bf16", "fp16"}),
+             "Type of the numbers; auto measures and chooses")
         .or_else("fp32 on the CPU, auto on CUDA");
     options
         .add("threads", threads,
-             "CPU threads; 0 = one per processor (train and tune: fewer, where other programs keep "
-             "the processors busy and fewer are measured to be faster). OMP_NUM_THREADS takes "
-             "precedence over 0")
+             "CPU threads; 0 = one per processor, and in train and tune fewer where other "
+             "programs keep the processors busy and fewer are measured to be faster; "
+             "0 leaves OMP_NUM_THREADS in force")
         .within(Range::between(0, kMostThreads));
     options.add("json", json, "Print the result as JSON on stdout");
-    options.add("quiet", quiet, "Print errors only");
-    options.add("verbose", verbose, "Say more");
+    options.add("quiet", quiet, "Print only errors");
+    options.add("verbose", verbose, "Print more");
   });
 }
 

@@ -52,10 +52,6 @@ void refuse_given(const CLI::App& app, std::initializer_list<const char*> option
 void refuse_group(const CLI::App& app, const std::string& title, const std::string& what,
                   const std::string& hint);
 
-/// The lines of a text file that are not empty. Throws Error(not_found), Error(invalid_argument)
-/// for a file without any, and as read_text_file.
-std::vector<std::string> read_lines(const std::string& path);
-
 /// In place of a verb's options: what `ringlet help --markdown` asks every verb for.
 inline constexpr const char* kAsMarkdown = "--help-as-markdown";
 

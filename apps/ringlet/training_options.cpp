@@ -41,34 +41,25 @@ void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
   list.add("seed", seed, "Random seed").or_else("random").repeated();
 }
 
-void TrainingOptions::add_output(OptionList& list) {
-  list.add("out", out, "Folder for the adapter, checkpoints, logs and report").required();
-  list.add("save_precision", save_precision, "fp32, fp16 or bf16: data type of saved weights");
-  list.add("resume", resume, "Resume from the last checkpoint in --out");
-  list.add("dry_run", dry_run, "Print the plan and stop");
+void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
+  list.add("out", run.out, "Folder for the adapter, checkpoints, logs and report").required();
+  list.add("save_precision", choice("save_precision", run.save_precision, nn::kPrecisionNames),
+           "Type of the numbers that are saved");
+  list.add("resume", run.resume, "Continue from the last checkpoint of `out`");
+  list.add("dry_run", dry_run, "Show the plan and stop");
 }
 
-void TrainingOptions::translate(train::AdapterTrainingOptions& adapters,
-                                train::TrainerOptions& trainer) const {
-  adapters.learning = parse_learning(method);
-  trainer.learning_rate.peak = learning_rate.value_or(adapters.full() ? 1e-5 : 1e-4);
-  trainer.optimizer = chosen_optimizer();
-  if (save_precision == "auto")
-    throw Error(ErrorCode::invalid_argument, "--save-precision", "use fp32, fp16 or bf16");
+void TrainingOptions::translate(train::RunOptions& run) const {
+  run.learning = parse_learning(method);
+  run.trainer.learning_rate.peak = learning_rate.value_or(run.full() ? 1e-5 : 1e-4);
+  run.trainer.optimizer = chosen_optimizer();
+  std::optional<std::uint64_t> chosen = seed;
+  if (!chosen && run.resume) chosen = train::recorded_seed(run.out);
+  run.seed = chosen.value_or(std::random_device{}());
 }
 
 train::OptimizerSpec TrainingOptions::chosen_optimizer() const {
   return train::optimizer_from_name(optimizer, numbers);
-}
-
-std::uint64_t TrainingOptions::choose_seed() const {
-  std::optional<std::uint64_t> chosen = seed;
-  if (!chosen && resume) chosen = train::recorded_seed(out);
-  return chosen.value_or(std::random_device{}());
-}
-
-at::ScalarType TrainingOptions::storage(c10::Device device) const {
-  return nn::select_precision(save_precision, device);
 }
 
 void plan_line(const char* what, const std::string& text) {

@@ -11,6 +11,7 @@
 #include "ringlet/core/option.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/option_list.h"
+#include "ringlet/train/run_options.h"
 #include "ringlet/train/trainer.h"
 
 namespace ringlet::app {
@@ -21,24 +22,20 @@ struct TrainingOptions {
   train::OptimizerNumbers numbers;
   std::optional<double> learning_rate;
   std::optional<std::uint64_t> seed;
-  std::string out, save_precision = "fp32";
-  bool resume = false, dry_run = false;
+  bool dry_run = false;
 
   void add_method(OptionList& list, train::AdapterTrainingOptions& adapters,
                   const char* method_help, const char* layers, const char* usual_layers);
   void add_loop(OptionList& list, train::TrainerOptions& trainer, std::int64_t& batch_size,
                 const char* batch_help);
-  void add_output(OptionList& list);
+  void add_output(OptionList& list, train::RunOptions& run);
 
-  /// Checks the numbers and reads the words. Throws Error(invalid_argument).
-  void translate(train::AdapterTrainingOptions& adapters, train::TrainerOptions& trainer) const;
-
-  /// The seed that was given, that of the resumed run, or a random one.
-  std::uint64_t choose_seed() const;
+  /// Reads the method and the optimizer, and chooses what was not given: the rate, and the seed of
+  /// the run that is resumed or a random one. Throws Error(invalid_argument).
+  void translate(train::RunOptions& run) const;
 
   /// By --optimizer, with the numbers that were given. Throws Error(invalid_argument).
   train::OptimizerSpec chosen_optimizer() const;
-  at::ScalarType storage(c10::Device device) const;  ///< of what is saved
 };
 
 /// A line of the plan that is shown before a run, on stderr.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <span>
 #include <type_traits>
 
 #include "ringlet/core/error.h"
@@ -117,6 +118,8 @@ void Option::check() const {
   const std::optional<double> number = std::visit(NumberOf{}, target);
   if (number && !range.unlimited() && !range.contains(*number))
     throw Error(ErrorCode::invalid_argument, Field(field), range.refusal());
+  if (const auto* written = std::get_if<WrittenValue>(&target); written && written->check)
+    written->check();
 }
 
 Option& OptionList::append(std::string field, OptionTarget target, std::string help) {
@@ -142,6 +145,13 @@ void OptionList::remove_group(const std::string& title) {
   std::erase_if(options_, [&](const Option& option) { return option.group == title; });
 }
 
+Option& OptionList::at(const std::string& field) {
+  const auto found = std::ranges::find(options_, field, &Option::field);
+  if (found == options_.end())
+    throw Error(ErrorCode::internal, Field(field), "there is no such option");
+  return *found;
+}
+
 void OptionList::check() const {
   for (const Option& option : options_) option.check();
 }
@@ -159,10 +169,32 @@ Json OptionList::values() const {
   return values;
 }
 
-void detail::refuse_choice(const std::string& field, const std::string& word,
-                           const std::vector<std::string>& known) {
+WrittenValue word_choice(std::string field, std::string& value, std::vector<std::string> words) {
+  const auto check = [field = std::move(field), words](const std::string& word) {
+    if (!word.empty() && std::ranges::find(words, word) == words.end())
+      refuse_choice(field, word, words);
+  };
+  return {.read =
+              [check, &value](const std::vector<std::string>& texts) {
+                check(texts.back());
+                value = texts.back();
+              },
+          .value = [&value] { return Json(value); },
+          .shown = [&value] { return value; },
+          .words = std::move(words),
+          .check = [check, &value] { check(value); }};
+}
+
+std::string one_of(const std::vector<std::string>& words) {
+  if (words.size() < 2) return join(words);
+  return join(std::span(words).first(words.size() - 1)) + " or " + words.back();
+}
+
+void refuse_choice(const std::string& field, const std::string& word,
+                   const std::vector<std::string>& known) {
+  const std::string near = nearest_name(word, known);
   throw Error(ErrorCode::invalid_argument, Field(field), "\"" + word + "\" is not known",
-              "use " + join(known));
+              (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("use " + one_of(known)));
 }
 
 }  // namespace ringlet

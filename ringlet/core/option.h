@@ -40,9 +40,12 @@ struct Range {
 struct WrittenValue {
   /// Takes what was given, one text for each time. Throws Error(invalid_argument).
   std::function<void(const std::vector<std::string>&)> read;
-  std::function<Json()> value;         ///< names and numbers, never the number of an enumerator
-  std::function<std::string()> shown;  ///< the present value as one would write it; may be empty
-  bool repeatable = false;             ///< may be given several times
+  std::function<Json()> value;          ///< names and numbers, never the number of an enumerator
+  std::function<std::string()> shown;   ///< the present value as one would write it; may be empty
+  bool repeatable = false;              ///< may be given several times
+  std::vector<std::string> words = {};  ///< the usual ones where they are few; empty = any text
+  /// For values that C++ can set to what read() refuses; may be empty. Throws as read().
+  std::function<void()> check = {};
 };
 
 using OptionTarget =
@@ -70,7 +73,7 @@ struct Option {
   Option& repeated(std::string key = {});
 
   Json value() const;  ///< null for an optional one that is not there
-  /// Throws Error(invalid_argument) at the field for a number out of range.
+  /// Throws Error(invalid_argument) at the field for a number out of range or an unknown word.
   void check() const;
 };
 
@@ -91,6 +94,9 @@ class OptionList {
 
   const std::deque<Option>& all() const { return options_; }
 
+  /// The option of a field, which must be there.
+  Option& at(const std::string& field);
+
   /// Throws as Option::check for the first that is out of range.
   void check() const;
   /// The values that a resumed run must repeat, by their keys.
@@ -105,37 +111,79 @@ class OptionList {
   std::string group_;
 };
 
-/// A choice among names. `names`: rows of {name, value}. An unknown name is Error(invalid_argument)
-/// at `field` that lists them.
+/// A choice among names. `names`: rows of {name, value} that live as long; of several names of one
+/// value the first is the one that is written. An unknown name is Error(invalid_argument) at
+/// `field` that lists them and says which is nearest.
 template <class Value, class Names>
 WrittenValue choice(std::string field, Value& value, const Names& names);
 
-namespace detail {
+/// The same for a value that need not be there: "" reads as none, and none is written as null.
+template <class Value, class Names>
+WrittenValue choice(std::string field, std::optional<Value>& value, const Names& names);
+
+/// A choice whose value is the word itself; "" stays allowed.
+WrittenValue word_choice(std::string field, std::string& value, std::vector<std::string> words);
+
+/// "a, b or c".
+std::string one_of(const std::vector<std::string>& words);
+
+/// Throws Error(invalid_argument) at the field that lists the words and says which is nearest.
 [[noreturn]] void refuse_choice(const std::string& field, const std::string& word,
                                 const std::vector<std::string>& known);
+
+namespace detail {
+
+/// The names that are written, one per value.
+template <class Names>
+std::vector<std::string> written_names(const Names& names) {
+  std::vector<std::string> words;
+  for (auto row = names.begin(); row != names.end(); ++row) {
+    bool first = true;
+    for (auto before = names.begin(); before != row; ++before)
+      first = first && before->second != row->second;
+    if (first) words.emplace_back(row->first);
+  }
+  return words;
+}
+
+template <class Names>
+auto value_named(const std::string& field, const std::string& word, const Names& names) {
+  for (const auto& [name, meant] : names)
+    if (word == name) return meant;
+  refuse_choice(field, word, written_names(names));
+}
+
+template <class Value, class Names>
+std::string name_of(const Value& value, const Names& names) {
+  for (const auto& [name, meant] : names)
+    if (meant == value) return std::string(name);
+  return "";
+}
+
 }  // namespace detail
 
 template <class Value, class Names>
 WrittenValue choice(std::string field, Value& value, const Names& names) {
-  const auto name_now = [&value, &names]() -> std::string {
-    for (const auto& [name, meant] : names)
-      if (meant == value) return std::string(name);
-    return "";
-  };
+  const auto shown = [&value, &names] { return detail::name_of(value, names); };
+  return {
+      .read = [field = std::move(field), &value, &names](
+                  const auto& texts) { value = detail::value_named(field, texts.back(), names); },
+      .value = [shown] { return Json(shown()); },
+      .shown = shown,
+      .words = detail::written_names(names)};
+}
+
+template <class Value, class Names>
+WrittenValue choice(std::string field, std::optional<Value>& value, const Names& names) {
+  const auto shown = [&value, &names] { return value ? detail::name_of(*value, names) : ""; };
   return {.read =
-              [field = std::move(field), &value, &names](const std::vector<std::string>& words) {
-                std::vector<std::string> known;
-                for (const auto& [name, meant] : names) {
-                  if (words.back() == name) {
-                    value = meant;
-                    return;
-                  }
-                  known.emplace_back(name);
-                }
-                detail::refuse_choice(field, words.back(), known);
+              [field = std::move(field), &value, &names](const auto& texts) {
+                value.reset();
+                if (!texts.back().empty()) value = detail::value_named(field, texts.back(), names);
               },
-          .value = [name_now] { return Json(name_now()); },
-          .shown = name_now};
+          .value = [&value, shown] { return value ? Json(shown()) : Json(); },
+          .shown = shown,
+          .words = detail::written_names(names)};
 }
 
 }  // namespace ringlet

@@ -20,12 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::pair<const char*, ControlSignal>, 4> kNames = {
-    {{"canny", ControlSignal::canny},
-     {"segmentation", ControlSignal::segmentation},
-     {"landmark", ControlSignal::landmark},
-     {"map", ControlSignal::map}}};
-
 constexpr std::array<ColourClass, kColourClasses> kClasses = {{{"background", 0, 0, 0},
                                                                {"white", 245, 245, 245},
                                                                {"grey", 140, 140, 140},
@@ -196,15 +190,14 @@ io::Image moved_landmarks(const fs::path& path, const io::Image& image, const Cr
 
 }  // namespace
 
-ControlSignal control_signal_from_name(std::string_view name, const Field& option) {
-  for (const auto& [known, signal] : kNames)
-    if (name == known) return signal;
-  throw Error(ErrorCode::invalid_argument, option, "\"" + std::string(name) + "\" is not known",
-              "use canny, segmentation, landmark or map");
+const char* name_of(ControlSignal signal) {
+  return std::ranges::find(kControlSignalNames, signal, [](const auto& row) { return row.second; })
+      ->first;
 }
 
-const char* name_of(ControlSignal signal) {
-  return std::ranges::find(kNames, signal, [](const auto& row) { return row.second; })->first;
+void describe(OptionList& list, CannyThresholds& thresholds) {
+  list.add("canny_low", thresholds.low, "Lower threshold of canny");
+  list.add("canny_high", thresholds.high, "Upper threshold of canny");
 }
 
 io::Image canny_edges(const io::Image& image, CannyThresholds thresholds) {

@@ -2,14 +2,16 @@
 // maps of any other kind, as pictures that a control network sees.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/option.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/io/image.h"
 
@@ -17,9 +19,11 @@ namespace ringlet::data {
 
 enum class ControlSignal { canny, segmentation, landmark, map };
 
-/// Reads "canny", "segmentation", "landmark" or "map". Throws Error(invalid_argument) that names
-/// the option.
-ControlSignal control_signal_from_name(std::string_view name, const Field& option);
+inline constexpr std::array<std::pair<const char*, ControlSignal>, 4> kControlSignalNames = {
+    {{"canny", ControlSignal::canny},
+     {"segmentation", ControlSignal::segmentation},
+     {"landmark", ControlSignal::landmark},
+     {"map", ControlSignal::map}}};
 const char* name_of(ControlSignal signal);
 
 /// Canny's thresholds (1986) on the gradient's L1 norm, as OpenCV counts them.
@@ -27,6 +31,9 @@ struct CannyThresholds {
   double low = 100.0;
   double high = 200.0;
 };
+
+/// "canny_low" and "canny_high".
+void describe(OptionList& list, CannyThresholds& thresholds);
 
 /// White edges on black, from the three channels together: cv::Canny of the 8-bit RGB picture with
 /// aperture 3, which is what ControlNet's users and the OFT protocol know.

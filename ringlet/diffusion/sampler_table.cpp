@@ -108,6 +108,24 @@ SamplerChoice find_sampler(std::string_view name) {
               (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("known: " + join(names)));
 }
 
+void describe(OptionList& list, SamplerChoice& choice) {
+  std::vector<std::string> names;
+  for (const SamplerEntry& entry : sampler_table()) names.push_back(entry.name);
+  const auto read = [&choice](const std::vector<std::string>& texts) {
+    const SamplerChoice found = texts.back().empty() ? SamplerChoice() : find_sampler(texts.back());
+    choice.entry = found.entry;
+    choice.karras = found.karras;
+  };
+  const auto value = [&choice] { return choice.entry ? Json(choice.name()) : Json(); };
+  const auto shown = [&choice] { return choice.entry ? choice.name() : ""; };
+  list.add("sampler", {.read = read, .value = value, .shown = shown, .words = std::move(names)},
+           "Sampler; most also with -karras")
+      .or_else("the model's own");
+  list.add("spacing", ringlet::choice("spacing", choice.spacing, kSpacingNames),
+           "Which noise levels of training the steps visit")
+      .or_else("the model's own; trailing where training ended in zero SNR");
+}
+
 SamplerChoice default_sampler(const NoiseProcess& process) {
   const SamplerDefault own = process.default_sampler();
   const std::string wanted = normal_form(own.name);

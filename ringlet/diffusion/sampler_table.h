@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ringlet/core/option.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/diffusion/samplers.h"
@@ -37,6 +38,8 @@ struct SamplerChoice {
   bool karras = false;
   std::optional<Spacing> spacing = std::nullopt;  ///< none = the model's own
 
+  bool operator==(const SamplerChoice&) const = default;
+
   std::string name() const;   ///< "dpmpp-2m-karras"
   std::string label() const;  ///< "DPM++ 2M Karras"
 
@@ -50,6 +53,9 @@ struct SamplerChoice {
 /// Finds a sampler by any of its spellings ("dpmpp-2m-karras", "DPM++ 2M Karras", "k_euler_a",
 /// "UniPCMultistepScheduler"). Throws Error(invalid_argument) with the nearest name.
 SamplerChoice find_sampler(std::string_view name);
+
+/// "sampler", in any spelling that find_sampler knows, and "spacing"; none = the model's own.
+void describe(OptionList& list, SamplerChoice& choice);
 
 /// The sampler that the process names for itself; Euler, with a warning, when ringlet has no such
 /// sampler.

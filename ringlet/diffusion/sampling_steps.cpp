@@ -10,17 +10,15 @@
 namespace ringlet::diffusion {
 
 Spacing spacing_from_name(const std::string& name, const std::string& where) {
-  if (name == "leading") return Spacing::leading;
-  if (name == "trailing") return Spacing::trailing;
-  if (name == "linspace") return Spacing::linspace;
+  for (const auto& [known, spacing] : kSpacingNames)
+    if (name == known) return spacing;
   throw Error(ErrorCode::unsupported, where, "timestep spacing \"" + name + "\" is not known",
               "use leading, trailing or linspace");
 }
 
 std::string_view spacing_name(Spacing spacing) {
-  return spacing == Spacing::leading    ? "leading"
-         : spacing == Spacing::trailing ? "trailing"
-                                        : "linspace";
+  return std::ranges::find(kSpacingNames, spacing, [](const auto& row) { return row.second; })
+      ->first;
 }
 
 SamplingSteps make_sampling_steps(std::shared_ptr<const NoiseProcess> process,

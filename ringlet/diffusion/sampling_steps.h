@@ -1,12 +1,14 @@
 // Which noise levels a sampler visits.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ringlet/core/picture_size.h"
@@ -19,6 +21,11 @@ class NoiseProcess;
 /// Which training timesteps a sampler visits (Lin et al. 2024, "Common Diffusion Noise Schedules
 /// and Sample Steps are Flawed", table 2).
 enum class Spacing { leading, trailing, linspace };
+
+inline constexpr std::array<std::pair<const char*, Spacing>, 3> kSpacingNames = {
+    {{"leading", Spacing::leading},
+     {"trailing", Spacing::trailing},
+     {"linspace", Spacing::linspace}}};
 
 /// "leading", "trailing" or "linspace", as in scheduler_config.json, and back. Throws
 /// Error(unsupported) that names `where`.

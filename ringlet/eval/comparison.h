@@ -1,6 +1,6 @@
 // Comparisons of methods by a recipe: which runs there are, which learning rate a method gets, and
 // the tables, plots and page that come of it. Nothing here trains or generates: a program runs the
-// cells (apps/ringlet/eval_compare.cpp), each in a folder of its own, so that work can be resumed
+// cells (service/method_comparison.h), each in a folder of its own, so that work can be resumed
 // and shared.
 #pragma once
 

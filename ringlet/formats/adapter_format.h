@@ -1,7 +1,8 @@
 // The formats that adapters are written in.
 #pragma once
 
-#include <string>
+#include <array>
+#include <utility>
 
 #include "ringlet/formats/adapter_names.h"
 
@@ -9,8 +10,12 @@ namespace ringlet::formats {
 
 enum class AdapterFormat { ringlet, peft, diffusers, kohya, lycoris };
 
-/// "ringlet", "peft", … Throws Error(invalid_argument) with the known ones.
-AdapterFormat parse_adapter_format(const std::string& name);
+inline constexpr std::array<std::pair<const char*, AdapterFormat>, 5> kAdapterFormatNames = {
+    {{"ringlet", AdapterFormat::ringlet},
+     {"peft", AdapterFormat::peft},
+     {"diffusers", AdapterFormat::diffusers},
+     {"kohya", AdapterFormat::kohya},
+     {"lycoris", AdapterFormat::lycoris}}};
 
 const char* name_of(AdapterFormat format);  ///< "peft"
 

@@ -57,8 +57,8 @@ inline constexpr std::size_t kMaxDimensions = 64;  // LibTorch's limit, too
 /// Throws Error(bad_format) that names `where` and the tensor; Error(unsupported) over the limits.
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& where);
 
-/// What a file that is not a safetensors file seems to be ("a Git LFS pointer", …) and how to fix
-/// it; both empty when nothing is recognised.
+/// What a file that is no safetensors file seems to be ("a Git LFS pointer", …) and how to fix it;
+/// both empty when nothing is recognised.
 struct ForeignFile {
   std::string what;
   std::string hint;

@@ -1,8 +1,10 @@
 // Processors, number types and how fast they are here.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
@@ -28,6 +30,10 @@ double measure_matmul_speed(c10::ScalarType type);
 /// clearly faster than fp32, on CUDA it takes fp16. "" is fp32 on the CPU and "auto" on CUDA.
 /// Throws Error(invalid_argument).
 c10::ScalarType select_precision(const std::string& name, c10::Device device);
+
+/// The types of numbers by name.
+inline constexpr std::array<std::pair<const char*, c10::ScalarType>, 3> kPrecisionNames = {
+    {{"fp32", c10::kFloat}, {"fp16", c10::kHalf}, {"bf16", c10::kBFloat16}}};
 
 /// "fp32", "bf16", "fp16".
 std::string precision_name(c10::ScalarType type);

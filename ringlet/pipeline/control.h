@@ -1,10 +1,11 @@
 // A network beside a text-to-image model that looks at a picture, so that what is made follows it.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <map>
 #include <string>
-#include <string_view>
+#include <utility>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
@@ -18,8 +19,8 @@ namespace ringlet::pipeline {
 /// copy of the denoiser's first half.
 enum class ControlKind { encoder, controlnet };
 
-/// Reads "encoder" or "controlnet". Throws Error(invalid_argument).
-ControlKind control_kind_from_name(std::string_view name);
+inline constexpr std::array<std::pair<const char*, ControlKind>, 2> kControlKindNames = {
+    {{"encoder", ControlKind::encoder}, {"controlnet", ControlKind::controlnet}}};
 const char* name_of(ControlKind kind);
 
 /// [1, 3, h, w] in [0, 1], which is how control networks see pictures.

@@ -321,12 +321,13 @@ void save_extraction(const fs::path& path, const Extraction& extraction,
                        .storage = storage});
 }
 
-Comparison compare_methods(const ModelDifference& difference, std::span<const NamedMethod> methods,
-                           std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
-                           const adapt::FitOptions& options, const LayerObserver& observer) {
+FitComparison compare_methods(const ModelDifference& difference,
+                              std::span<const NamedMethod> methods,
+                              std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
+                              const adapt::FitOptions& options, const LayerObserver& observer) {
   std::ranges::sort(budgets);
   const std::vector<adapt::Target> targets = difference.targets();
-  Comparison comparison;
+  FitComparison comparison;
   for (const auto& [name, method] : methods) {
     adapt::Method last;
     for (const std::int64_t budget : budgets) {
@@ -350,7 +351,7 @@ Comparison compare_methods(const ModelDifference& difference, std::span<const Na
   return comparison;
 }
 
-void write_comparison(const fs::path& csv, const Comparison& comparison) {
+void write_comparison(const fs::path& csv, const FitComparison& comparison) {
   std::string text =
       "curve,method,budget,parameters,relative_error,steps,seconds,converged_layers,layers\n";
   for (const ComparedFit& fit : comparison.fits) {

@@ -99,7 +99,7 @@ struct ComparedFit {
   std::size_t converged = 0, layers = 0;
 };
 
-struct Comparison {
+struct FitComparison {
   std::vector<ComparedFit> fits;      ///< method by method, in rising order of the budgets
   std::vector<std::string> left_out;  ///< points that do not exist, and why
 };
@@ -112,12 +112,13 @@ struct NamedMethod {
 
 /// Fits every method at every budget, as adapt::fit_budget spends it; a budget that buys a
 /// method nothing new gives no point. Throws as extract.
-Comparison compare_methods(const ModelDifference& difference, std::span<const NamedMethod> methods,
-                           std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
-                           const adapt::FitOptions& options, const LayerObserver& observer = {});
+FitComparison compare_methods(const ModelDifference& difference,
+                              std::span<const NamedMethod> methods,
+                              std::vector<std::int64_t> budgets, const adapt::FactorTable& factors,
+                              const adapt::FitOptions& options, const LayerObserver& observer = {});
 
 /// "curve,method,budget,parameters,relative_error,steps,seconds,converged_layers,layers" and a line
 /// per fit. Throws as write_file_atomically.
-void write_comparison(const std::filesystem::path& csv, const Comparison& comparison);
+void write_comparison(const std::filesystem::path& csv, const FitComparison& comparison);
 
 }  // namespace ringlet::pipeline

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -139,6 +140,27 @@ fs::path find_weights(const fs::path& folder, const std::string& base, const std
                   kConvertHint);
   throw Error(ErrorCode::not_found, (folder / (base + ".safetensors")).string(),
               "the weights are missing", "download the model again");
+}
+
+void describe(OptionList& list, ModelFileOptions& files) {
+  list.add("variant", files.variant, "Weight files to prefer in a folder, for example fp16");
+  list.add("tokenizer", files.tokenizer, "Tokenizer folder, for single-file checkpoints");
+}
+
+void describe_prediction(OptionList& list, ModelFileOptions& files) {
+  static constexpr std::array<std::pair<const char*, diffusion::Prediction>, 2> kNames = {
+      {{"epsilon", diffusion::Prediction::epsilon}, {"v", diffusion::Prediction::v}}};
+  WrittenValue value = choice("prediction", files.prediction, kNames);
+  const auto read = [&files, by_name = std::move(value.read)](const auto& texts) {
+    const auto known = diffusion::find_prediction(texts.back());
+    if (known && *known != diffusion::Prediction::sample)
+      files.prediction = known;
+    else
+      by_name(texts);
+  };
+  value.read = read;
+  list.add("prediction", std::move(value),
+           "What the model predicts, where its files do not say it or say it wrongly");
 }
 
 }  // namespace ringlet::pipeline

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ringlet/core/json.h"
+#include "ringlet/core/option.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/nn/weight_source.h"
@@ -58,6 +59,12 @@ struct ModelFileOptions {
   /// A single file that the caller has opened already, to be read instead of the path.
   std::shared_ptr<const io::SafetensorsFile> single_file = nullptr;
 };
+
+/// "variant" and "tokenizer".
+void describe(OptionList& list, ModelFileOptions& files);
+
+/// "prediction": epsilon or v, in any spelling that diffusion::find_prediction knows.
+void describe_prediction(OptionList& list, ModelFileOptions& files);
 
 /// The last part of a path, of "MODEL/" too.
 std::string folder_name(const std::filesystem::path& folder);

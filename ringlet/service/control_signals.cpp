@@ -68,6 +68,21 @@ std::size_t make_all(const SignalRequest& request, const SignalObserver& observe
 
 }  // namespace
 
+void describe(OptionList& list, SignalRequest& r) {
+  list.add("kind", choice("kind", r.settings.signal, data::kControlSignalNames),
+           "canny: edges; segmentation: of drawings, by colour; landmark: drawn from files; map: "
+           "given maps, scaled and cut")
+      .required();
+  list.add("images", r.images, "Folder of pictures, or one").required();
+  list.add("given", r.settings.folder,
+           "Folder with landmark files or maps, of the pictures' names");
+  list.add("out", r.out, "Folder for the signals").required();
+  list.add("size", r.size, "Cut squares of so many pixels, as training does")
+      .within(Range::at_least(0))
+      .or_else("the pictures' own sizes");
+  data::describe(list, r.settings.canny);
+}
+
 std::size_t make_signals(const SignalRequest& request, const SignalObserver& observer) {
   return nn::with_ringlet_errors(request.images.string(),
                                  [&] { return make_all(request, observer); });

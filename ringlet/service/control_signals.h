@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "ringlet/core/option.h"
 #include "ringlet/data/control_signal.h"
 
 namespace ringlet::service {
@@ -16,6 +17,9 @@ struct SignalRequest {
   std::filesystem::path out;     ///< folder: OUT/name.png for every picture
   std::int64_t size = 0;         ///< side of squares to cut, in pixels; 0 = the pictures' sizes
 };
+
+/// All of it, as options.
+void describe(OptionList& list, SignalRequest& request);
 
 /// Called before the first signal, with none done, and after each; false stops.
 using SignalObserver = std::function<bool(std::size_t done, std::size_t total)>;

@@ -1,14 +1,17 @@
 #include "ringlet/service/convert.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <utility>
 
 #include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/core/error.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/adaptable_model.h"
 #include "ringlet/service/adapters.h"
+#include "ringlet/service/request_json.h"
 
 namespace ringlet::service {
 namespace {
@@ -49,7 +52,57 @@ std::optional<adapt::Approximation> write(const ConvertRequest& r) {
 
 }  // namespace
 
+void describe(OptionList& list, ConvertRequest& r) {
+  static constexpr std::array<std::pair<const char*, AdapterForm>, 2> kFormNames = {
+      {{"lora", AdapterForm::low_rank}, {"diff", AdapterForm::difference}}};
+  list.add("model", r.model, "The model or network that the adapter is for, folder or file")
+      .required();
+  list.add("to", choice("to", r.format, formats::kAdapterFormatNames),
+           "The program that is to read it; peft is a folder")
+      .required();
+  list.add("out", r.out, "File, or folder for peft").required();
+  list.add("as", choice("as", r.form, kFormNames),
+           "Another form: lora (nearest low rank, the error is printed) or diff (whole "
+           "differences)")
+      .or_else("as it is");
+  list.add("rank", r.low_rank.rank, "Rank of `as=lora`").within(Range::at_least(0));
+  list.add("max_error", r.low_rank.max_error,
+           "Instead of a rank: each layer's smallest rank with at most this relative error")
+      .within(Range::share());
+  list.add("metadata", choice("metadata", r.metadata, formats::kMetadataLevelNames),
+           "What the file says of the training; full includes captions and folder names");
+  list.add("save_precision", choice("save_precision", r.storage, nn::kPrecisionNames),
+           "Type of the numbers")
+      .or_else("as read");
+  pipeline::describe(list, r.files);
+}
+
+ConvertRequest convert_request_from_json(const Json& json) {
+  ConvertRequest request;
+  OptionList list;
+  describe(list, request);
+  JsonFields fields(json);
+  read_options(fields, list);
+  read_adapters(fields, request.adapters);
+  fields.finish();
+  check(request);
+  return request;
+}
+
+Json to_json(const ConvertRequest& request) {
+  ConvertRequest described = request;
+  OptionList list;
+  describe(list, described);
+  Json json = set_values(list);
+  write_adapters(json, request.adapters);
+  return json;
+}
+
 void check(const ConvertRequest& r) {
+  ConvertRequest described = r;
+  OptionList list;
+  describe(list, described);
+  list.check();
   if (r.adapters.empty())
     throw Error(ErrorCode::invalid_argument, Field("adapter"), "an adapter is needed");
   const auto [rank, max_error] = r.low_rank;
@@ -58,10 +111,6 @@ void check(const ConvertRequest& r) {
     throw Error(ErrorCode::invalid_argument, Field("as"),
                 "lora needs `rank` or `max_error`, other forms need neither",
                 "for example `as=lora` `rank=16`");
-  if (!(max_error >= 0.0) || max_error >= 1.0)
-    throw Error(ErrorCode::invalid_argument, Field("max_error"), "must lie between 0 and 1");
-  if (rank < 0)
-    throw Error(ErrorCode::invalid_argument, Field("rank"), "must be a whole number above 0");
 }
 
 std::optional<adapt::Approximation> convert(const ConvertRequest& request) {

@@ -9,6 +9,8 @@
 #include <c10/core/ScalarType.h>
 
 #include "ringlet/adapt/set/arithmetic.h"
+#include "ringlet/core/json.h"
+#include "ringlet/core/option.h"
 #include "ringlet/formats/adapter_writer.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_files.h"
@@ -31,7 +33,17 @@ struct ConvertRequest {
   std::optional<at::ScalarType> storage;  ///< none = as read
 };
 
-/// Throws Error(invalid_argument) for options that exclude each other.
+/// All but the adapters, which are written otherwise on command lines.
+void describe(OptionList& list, ConvertRequest& request);
+
+/// The options' values by field, with "adapters" as a ModelRequest has them. Throws
+/// Error(invalid_argument) for unknown fields, with the nearest name, and for values of another
+/// type, and as check.
+ConvertRequest convert_request_from_json(const Json& json);
+Json to_json(const ConvertRequest& request);
+
+/// Throws Error(invalid_argument) for values out of range, and for what cannot be asked for
+/// together.
 void check(const ConvertRequest& request);
 
 /// Does the request. Returns how much the layers lose as low ranks, worst first, where that was

@@ -50,6 +50,32 @@ std::string file_identity(const fs::path& path) {
   return name + " (" + eval::hash_of_files(std::move(files)) + ")";
 }
 
+void describe(OptionList& list, EvaluationPictures& o, const std::string& of) {
+  list.add("model", o.model, "The model that makes them");
+  pipeline::describe(list, o.load.files);
+  pipeline::describe_prediction(list, o.load.files);
+  list.add("samples", o.samples, "Pictures to make " + of).within(Range::at_least(1));
+  list.add("steps", o.steps, "Sampling steps");
+  diffusion::describe(list, o.sampler);
+  list.add("guidance", o.guidance, "Guidance scale").or_else("the model's own");
+  list.add("clip_skip", o.clip_skip, "Text encoder layer to use, counted from the end (1 = last)");
+  list.add("seed", o.seed, "Seed of the first sample; the next has seed + 1");
+}
+
+std::vector<std::pair<std::string, std::string>> settings_of(const EvaluationPictures& pictures,
+                                                             const eval::GenerationRecord& record) {
+  std::vector<std::string> adapters;
+  for (const pipeline::AdapterChoice& adapter : pictures.adapters)
+    adapters.push_back(adapter.file.string() +
+                       (adapter.strength == 1.0 ? "" : ":" + exact_number(adapter.strength)));
+  auto settings = record.summary();
+  settings.insert(settings.end(), {{"model path", pictures.model.string()},
+                                   {"adapter paths", join(adapters)},
+                                   {"samples", std::to_string(pictures.samples)},
+                                   {"first seed", std::to_string(pictures.seed)}});
+  return settings;
+}
+
 EvaluationModel::EvaluationModel(EvaluationPictures pictures)
     : pictures_(std::move(pictures)),
       model_(pipeline::open_text_to_image_model(pictures_.model, pictures_.load)),

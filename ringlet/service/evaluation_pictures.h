@@ -9,8 +9,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "ringlet/core/option.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/diffusion/samplers.h"
@@ -24,17 +26,28 @@ namespace ringlet::service {
 
 /// What all pictures of a folder have in common.
 struct EvaluationPictures {
-  std::filesystem::path model;
-  pipeline::LoadOptions load;
-  std::vector<pipeline::AdapterChoice> adapters;
-  std::filesystem::path folder;  ///< of the pictures; it may hold others, of more seeds
-  std::int64_t samples = 1;      ///< of every prompt or reference
-  std::uint64_t seed = 1;        ///< of the first sample; the next has seed + 1
+  std::filesystem::path model = {};
+  pipeline::LoadOptions load = {};
+  std::vector<pipeline::AdapterChoice> adapters = {};
+  std::filesystem::path folder = {};  ///< of the pictures; it may hold others, of more seeds
+  std::int64_t samples = 1;           ///< of every prompt or reference
+  std::uint64_t seed = 1;             ///< of the first sample; the next has seed + 1
   std::int64_t steps = 30;
-  double guidance = 7.5;
+  std::optional<double> guidance = {};  ///< none = the model's own
   std::int64_t clip_skip = 1;
-  diffusion::SamplerChoice sampler;  ///< none = the model's own
+  diffusion::SamplerChoice sampler = {};  ///< none = the model's own
 };
+
+/// All but the adapters, the folder, the device and the precision. `of` says what has samples: "per
+/// prompt".
+void describe(OptionList& list, EvaluationPictures& pictures, const std::string& of);
+
+/// The title of the options that say how pictures are made.
+inline constexpr const char* kMaking = "Making the pictures that are missing";
+
+/// The entries of a result that say what was made: the record, and the paths as given.
+std::vector<std::pair<std::string, std::string>> settings_of(const EvaluationPictures& pictures,
+                                                             const eval::GenerationRecord& record);
 
 /// How a program follows it. Either may be empty.
 struct MakingObserver {

@@ -36,7 +36,8 @@ Json to_json(const pipeline::ModelDifference& difference, const pipeline::Extrac
           {"total", fit_json(extraction.total)}};
 }
 
-Json to_json(const pipeline::ModelDifference& difference, const pipeline::Comparison& comparison) {
+Json to_json(const pipeline::ModelDifference& difference,
+             const pipeline::FitComparison& comparison) {
   Json fits = Json::array();
   for (const pipeline::ComparedFit& fit : comparison.fits) {
     Json row = fit_json(fit.total);
@@ -52,7 +53,7 @@ Json to_json(const pipeline::ModelDifference& difference, const pipeline::Compar
           {"left_out", comparison.left_out}};
 }
 
-io::Image draw_comparison(const pipeline::Comparison& comparison) {
+io::Image draw_comparison(const pipeline::FitComparison& comparison) {
   draw::Plot plot;
   plot.title = "Relative error of W* - W0 against parameters";
   plot.x_label = "parameters";

@@ -14,9 +14,10 @@ Json to_json(const pipeline::ModelDifference& difference, const pipeline::Extrac
 
 /// {"share", "rounded", "types", "rounding", "layers": their number, "fits": [{"curve", "method",
 /// "budget", "converged_layers" and what to_json of an extraction has in "total"}], "left_out"}.
-Json to_json(const pipeline::ModelDifference& difference, const pipeline::Comparison& comparison);
+Json to_json(const pipeline::ModelDifference& difference,
+             const pipeline::FitComparison& comparison);
 
 /// Relative error against parameters, a curve for every method.
-io::Image draw_comparison(const pipeline::Comparison& comparison);
+io::Image draw_comparison(const pipeline::FitComparison& comparison);
 
 }  // namespace ringlet::service

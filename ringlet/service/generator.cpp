@@ -87,7 +87,7 @@ pipeline::GenerateRequest Generator::first_request(const PictureRequest& r) cons
   request.negative_prompt = r.negative_prompt;
   request.size = {r.width, r.height};
   request.steps = r.steps;
-  request.sampler = sampler_choice(r.sampler, r.spacing);
+  request.sampler = r.sampler;
   request.guidance = r.guidance;
   request.guidance_rescale = r.guidance_rescale;
   request.eta = r.eta;

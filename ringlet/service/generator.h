@@ -40,6 +40,10 @@ struct ModelRequest {
   std::filesystem::path controlnet;  ///< "" = the encoder of an adapter, where one has it
 };
 
+/// The model, how its files are read, and the ControlNet, as options. Adapters, embeddings, device
+/// and precision are written otherwise on command lines.
+void describe(OptionList& list, ModelRequest& request);
+
 /// Reads {"model", "variant", "tokenizer", "prediction", "device", "precision", "low_memory",
 /// "adapters": [{"file", "strength", "blocks": {PATTERN: FACTOR}}], "embeddings": [{"file",
 /// "word"}], "controlnet"}, of which "model" alone is needed. Throws Error(invalid_argument) for
@@ -47,9 +51,6 @@ struct ModelRequest {
 /// and nn::select_precision.
 ModelRequest model_request_from_json(const Json& json);
 Json to_json(const ModelRequest& request);
-
-/// What a model predicts, "epsilon" or "v"; nothing for "". Throws Error(invalid_argument).
-std::optional<diffusion::Prediction> prediction_choice(const std::string& name);
 
 /// A step of the sampler is done.
 struct SamplingStep {

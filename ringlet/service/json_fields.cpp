@@ -33,6 +33,10 @@ void JsonFields::finish() const {
   }
 }
 
+void JsonFields::missing(const char* name) const {
+  throw Error(ErrorCode::invalid_argument, Field(path(name)), "is needed");
+}
+
 void JsonFields::wrong_type(const char* name, const Json& found, const char* type) const {
   constexpr std::size_t kLongest = 60;
   std::string text = found.dump(-1, ' ', true, Json::error_handler_t::replace);

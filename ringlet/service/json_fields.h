@@ -31,6 +31,22 @@ class JsonFields {
     return true;
   }
 
+  /// As read; throws Error(invalid_argument) where it is absent or null.
+  template <class T>
+  void require(const char* name, T& value) {
+    if (!read(name, value)) missing(name);
+  }
+
+  /// Adds what `element(json, path)` makes of each element of a list, if the field is there.
+  template <class Element, class T>
+  void read_list(const char* name, const Element& element, std::vector<T>& values) {
+    const Json* list = find(name);
+    if (list == nullptr) return;
+    if (!list->is_array()) wrong_type(name, *list, "a list: [{\"file\": …}, …]");
+    for (const Json& one : *list)
+      values.push_back(element(one, path(name) + "[" + std::to_string(values.size()) + "]"));
+  }
+
   /// The field as it stands, or null where it is absent or null: for objects and lists of them.
   const Json* find(const char* name);
 
@@ -94,6 +110,7 @@ class JsonFields {
     return "a list of strings";
   }
 
+  [[noreturn]] void missing(const char* name) const;
   [[noreturn]] void wrong_type(const char* name, const Json& found, const char* type) const;
 
   const Json& object_;

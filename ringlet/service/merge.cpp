@@ -15,11 +15,13 @@
 #include "ringlet/core/log.h"
 #include "ringlet/core/make_folder.h"
 #include "ringlet/core/picture_size.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/model_families.h"
 #include "ringlet/service/adaptable_model.h"
 #include "ringlet/service/adapters.h"
+#include "ringlet/service/request_json.h"
 
 namespace ringlet::service {
 namespace {
@@ -51,7 +53,7 @@ double difference(const io::Image& a, const io::Image& b) {
 double check_agreement(const MergeRequest& r) {
   pipeline::LoadOptions load;
   load.files = r.files;
-  load.device = *r.compare_on;
+  load.device = r.device;
   if (load.files.tokenizer.empty() && fs::is_regular_file(r.model))
     load.files.tokenizer = r.model.parent_path() / "tokenizer";
   const auto unmerged = pipeline::open_text_to_image_model(r.model, load);
@@ -160,11 +162,44 @@ bool write_merged(const MergeRequest& r) {
 
 }  // namespace
 
+void describe(OptionList& list, MergeRequest& r) {
+  list.add("model", r.model, "Model folder, single checkpoint, or .safetensors file").required();
+  list.add("out", r.out, "Folder, or .safetensors file for single-file models").required();
+  pipeline::describe(list, r.files);
+  list.add("into_adapter", r.into_adapter,
+           "Write one adapter that does exactly what all do together, instead of a model");
+  list.add("no_check", r.no_check, "Do not compare pictures of the merged and the unmerged model");
+}
+
+MergeRequest merge_request_from_json(const Json& json) {
+  MergeRequest request;
+  OptionList list;
+  describe(list, request);
+  JsonFields fields(json);
+  read_options(fields, list);
+  std::string device = request.device.str();
+  fields.read("device", device);
+  request.device = nn::select_device(device);
+  read_adapters(fields, request.adapters);
+  fields.finish();
+  return request;
+}
+
+Json to_json(const MergeRequest& request) {
+  MergeRequest described = request;
+  OptionList list;
+  describe(list, described);
+  Json json = set_values(list);
+  json["device"] = request.device.str();
+  write_adapters(json, request.adapters);
+  return json;
+}
+
 std::optional<double> merge(const MergeRequest& request) {
   return nn::with_ringlet_errors(request.out.string(), [&]() -> std::optional<double> {
     if (request.adapters.empty())
       throw Error(ErrorCode::invalid_argument, Field("adapter"), "an adapter file is needed");
-    if (!write_merged(request) || !request.compare_on) return std::nullopt;
+    if (!write_merged(request) || request.no_check) return std::nullopt;
     return check_agreement(request);
   });
 }

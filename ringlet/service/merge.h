@@ -7,6 +7,8 @@
 
 #include <c10/core/Device.h>
 
+#include "ringlet/core/json.h"
+#include "ringlet/core/option.h"
 #include "ringlet/pipeline/merge.h"
 #include "ringlet/pipeline/model_files.h"
 
@@ -18,10 +20,20 @@ struct MergeRequest {
   std::vector<pipeline::AdapterChoice> adapters;
   std::filesystem::path out;  ///< a folder, or a .safetensors file for a single file
   bool into_adapter = false;  ///< one adapter that does what all do together, in place of weights
-  /// Where pictures of the merged and the unmerged model are compared; nothing = not at all. Other
-  /// networks and adapters are not compared.
-  std::optional<at::Device> compare_on = at::Device(at::kCPU);
+  /// Pictures of the merged and the unmerged model are not compared. Other networks and adapters
+  /// never are.
+  bool no_check = false;
+  at::Device device = at::Device(at::kCPU);  ///< where they are compared
 };
+
+/// All but the adapters and the device, which are written otherwise on command lines.
+void describe(OptionList& list, MergeRequest& request);
+
+/// The options' values by field, with "device" and "adapters" as a ModelRequest has them. Throws
+/// Error(invalid_argument) for unknown fields, with the nearest name, and for values of another
+/// type.
+MergeRequest merge_request_from_json(const Json& json);
+Json to_json(const MergeRequest& request);
 
 /// Does the request; weights are read from and written in their stored type. Returns the mean
 /// difference of the compared pictures in 8-bit steps, or nothing. Throws Error(invalid_argument)

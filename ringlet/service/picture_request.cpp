@@ -1,10 +1,9 @@
 #include "ringlet/service/picture_request.h"
 
-#include <variant>
-
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/service/json_fields.h"
+#include "ringlet/service/request_json.h"
 
 namespace ringlet::service {
 namespace {
@@ -22,26 +21,7 @@ void check_control(const PictureRequest& r) {
   if ((r.control_strength || !r.control.empty()) && r.control_image.empty())
     throw Error(ErrorCode::invalid_argument, Field("control_image"),
                 "`control`, `control_strength` and `controlnet` need it");
-  if (!r.control.empty() && r.control != "canny" && r.control != "segmentation")
-    throw Error(ErrorCode::invalid_argument, Field("control"),
-                "\"" + r.control + "\" cannot be computed from a picture",
-                "use canny or segmentation");
 }
-
-/// Reads an option's value from a field of its name.
-struct FieldReader {
-  JsonFields& fields;
-  const Option& option;
-
-  template <class Value>
-  void operator()(Value* value) const {
-    fields.read(option.field.c_str(), *value);
-  }
-  void operator()(const WrittenValue& value) const {
-    std::string text;
-    if (fields.read(option.field.c_str(), text)) value.read({text});
-  }
-};
 
 /// Thresholds of edges that nobody finds would be ignored.
 void check_canny(JsonFields& fields, const PictureRequest& request) {
@@ -60,14 +40,13 @@ void describe_start(OptionList& list, PictureRequest& r) {
   list.add("mask_image", r.mask_image,
            "Inpainting models: mask whose white parts of `init_image` are repainted");
   list.add("control_image", r.control_image,
-           "Control signal to follow (edges, map or landmarks), for an adapter trained with "
-           "`control` or for `controlnet`");
-  list.add("control", r.control,
-           "canny or segmentation: compute the signal from `control_image`, an ordinary picture")
-      .or_else("`control_image` is the signal");
-  list.add("canny_low", r.canny.low, "Lower threshold of canny");
-  list.add("canny_high", r.canny.high, "Upper threshold of canny");
-  list.add("control_strength", r.control_strength, "Strength of the control signal")
+           "Edges, map or landmarks that the picture is to follow, for an adapter that was trained "
+           "with `control`, or for `controlnet`");
+  list.add("control", word_choice("control", r.control, {"canny", "segmentation"}),
+           "`control_image` is a plain picture, from which this signal is made")
+      .or_else("it is the signal");
+  data::describe(list, r.canny);
+  list.add("control_strength", r.control_strength, "Of `control_image`")
       .within(Range::between(0, 2))
       .or_else("1");
   list.add("latents", r.latents,
@@ -76,27 +55,11 @@ void describe_start(OptionList& list, PictureRequest& r) {
 
 }  // namespace
 
-diffusion::SamplerChoice sampler_choice(const std::string& sampler, const std::string& spacing) {
-  diffusion::SamplerChoice choice;
-  if (!sampler.empty()) choice = diffusion::find_sampler(sampler);
-  if (spacing == "leading" || spacing == "trailing" || spacing == "linspace")
-    choice.spacing = diffusion::spacing_from_name(spacing, "spacing");
-  else if (!spacing.empty())
-    throw Error(ErrorCode::invalid_argument, Field("spacing"), "\"" + spacing + "\" is not known",
-                "use leading, trailing or linspace");
-  return choice;
-}
-
 void describe(OptionList& list, PictureRequest& r) {
   list.add("prompt", r.prompts, "Prompt; may be given several times");
   list.add("negative_prompt", r.negative_prompt, "Negative prompt");
   list.add("steps", r.steps, "Sampling steps").within(Range::between(1, 1000));
-  list.add("sampler", r.sampler,
-           "ddim, ddpm, pndm, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, dpmpp-sde, "
-           "unipc, lcm; most also with -karras")
-      .or_else("the model's own");
-  list.add("spacing", r.spacing, "Timestep spacing: leading, trailing or linspace")
-      .or_else("the model's default; trailing for models with zero terminal SNR");
+  diffusion::describe(list, r.sampler);
   list.add("guidance", r.guidance, "Classifier-free guidance scale; 1 = off")
       .within(Range::between(0, 1000))
       .or_else("7.5, or 5 for SDXL");
@@ -124,7 +87,6 @@ void check(const PictureRequest& request) {
   if (r.strength && r.init_image.empty())
     throw Error(ErrorCode::invalid_argument, Field("strength"), "it needs `init_image`");
   check_control(r);
-  sampler_choice(r.sampler, r.spacing);
 }
 
 PictureRequest picture_request_from_json(const Json& json) {
@@ -132,13 +94,7 @@ PictureRequest picture_request_from_json(const Json& json) {
   OptionList list;
   describe(list, r);
   JsonFields fields(json);
-  for (const Option& option : list.all()) {
-    const Json* given = fields.find(option.field.c_str());
-    if (option.field == "prompt" && given != nullptr && given->is_string())
-      r.prompts = {given->get<std::string>()};
-    else
-      std::visit(FieldReader{fields, option}, option.target);
-  }
+  read_options(fields, list);
   check_canny(fields, r);
   fields.finish();
   check(r);
@@ -149,10 +105,7 @@ Json to_json(const PictureRequest& request) {
   PictureRequest r = request;
   OptionList list;
   describe(list, r);
-  Json json = Json::object();
-  const Json values = list.values();  // items() refers to it
-  for (const auto& [field, value] : values.items())
-    if (!value.is_null() && value != "") json[field] = value;
+  Json json = set_values(list);
   if (r.negative_prompt) json["negative_prompt"] = *r.negative_prompt;  // "" is not none
   if (r.control != "canny") {
     json.erase("canny_low");

@@ -16,12 +16,18 @@ struct DataParallel {
   std::int64_t count = 1;
   /// Replaces each tensor by its sum over all ranks, in place (an all-reduce). Every rank calls it
   /// once per step, between backward pass and clipping, with tensors of the same shapes and types
-  /// in the same order. Not called, and may be empty, where there is one rank.
+  /// in the same order, and writer_first() with one number. Not called, and may be empty, where
+  /// there is one rank.
   std::function<void(std::vector<at::Tensor>& tensors)> reduce = {};
 
   /// Whether this rank writes what a run leaves: checkpoints, logs, samples, the result. The others
   /// only read them.
   bool writes() const { return rank == 0; }
+
+  /// Does what leaves files that all ranks need: first the rank that writes, then the others, which
+  /// find its files. Every rank calls it. Where the first one fails the others wait until `reduce`
+  /// gives up.
+  void writer_first(const std::function<void()>& work) const;
 };
 
 }  // namespace ringlet::train

@@ -1,18 +1,18 @@
 // Learning-rate schedules as a function of the step.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <string>
+#include <utility>
 
 namespace ringlet::train {
 
 enum class Decay { constant, linear, cosine };
 
-/// "constant", "linear" or "cosine". Throws Error(invalid_argument) with the nearest name.
-Decay decay_from_name(const std::string& name);
+inline constexpr std::array<std::pair<const char*, Decay>, 3> kDecayNames = {
+    {{"constant", Decay::constant}, {"linear", Decay::linear}, {"cosine", Decay::cosine}}};
 
-/// That word.
-const char* decay_name(Decay decay);
+const char* decay_name(Decay decay);  ///< "constant", …
 
 /// The curves of diffusers' get_scheduler: a linear rise from 0 over `warmup` steps, then constant,
 /// or down to 0 at `steps` along a line or half a cosine.

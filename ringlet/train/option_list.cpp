@@ -32,12 +32,6 @@ std::pair<std::string, std::string> halves(const std::string& text, char separat
 
 std::string nothing() { return ""; }
 
-WrittenValue schedule(LearningRate& rate) {
-  return {.read = [&rate](const auto& words) { rate.decay = decay_from_name(words.back()); },
-          .value = [&rate] { return Json(decay_name(rate.decay)); },
-          .shown = [&rate] { return std::string(decay_name(rate.decay)); }};
-}
-
 WrittenValue rate_factors(RateFactors& factors) {
   const auto read = [&factors](const std::vector<std::string>& texts) {
     const Field option("learning_rate_factor");
@@ -108,7 +102,9 @@ void describe(OptionList& list, TrainerOptions& o) {
            "Gradient accumulation: batches per optimiser step")
       .within(Range::above(0))
       .repeated();
-  list.add("learning_rate_schedule", schedule(o.learning_rate), "constant, linear or cosine")
+  list.add("learning_rate_schedule",
+           choice("learning_rate_schedule", o.learning_rate.decay, kDecayNames),
+           "How the rate falls after the warm-up")
       .repeated("learning rate decay");
   list.add("learning_rate_factor", rate_factors(o.rate_factors),
            "Learning-rate factor of the parameters that a glob or re:REGEX matches, for example "
@@ -131,8 +127,9 @@ void describe(OptionList& list, TrainerOptions& o) {
 }
 
 void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& numbers) {
-  list.add("optimizer", optimizer, join(optimizer_names(), " or ")).repeated();
-  list.add("betas", averages(numbers), "Decay rates of the optimiser's averages")
+  list.add("optimizer", word_choice("optimizer", optimizer, optimizer_names()), "Optimiser")
+      .repeated();
+  list.add("betas", averages(numbers), "The optimiser's averages")
       .or_else("0.9,0.999; 0.9,0.99 for lion")
       .repeated();
   list.add("weight_decay", numbers.weight_decay,
@@ -163,8 +160,7 @@ void describe(OptionList& list, AdapterTrainingOptions& o, const std::string& la
       .within(Range::share())
       .repeated();
   list.add("penalty", penalties(o),
-           "Penalty that keeps transforms near the identity or orthogonal: identity:1e-3, "
-           "orthogonal:1e-3; may be given "
+           "Keeps transforms near their start: identity:1e-3, orthogonal:1e-3; may be given "
            "several times");
 }
 

@@ -74,8 +74,8 @@ Json settings_of(const TrainerOptions& options) {
 
 namespace {
 
-/// The settings of a checkpoint in the words of today: earlier versions wrote kinds as numbers, and
-/// knew one optimiser.
+/// The settings of a checkpoint in the words of today: earlier versions wrote kinds as numbers,
+/// both thresholds of canny as one, and knew one optimiser.
 Json in_todays_words(Json settings) {
   const auto name_number = [&](const char* key, std::span<const char* const> names) {
     const auto found = settings.find(key);
@@ -89,6 +89,12 @@ Json in_todays_words(Json settings) {
   name_number("prediction", kPredictionNames);
   if (settings.contains("betas") && !settings.contains("optimizer"))
     settings["optimizer"] = adamw().name;
+  if (const auto both = settings.find("control thresholds");
+      both != settings.end() && both->is_array() && both->size() == 2) {
+    settings["canny low"] = both->at(0);
+    settings["canny high"] = both->at(1);
+    settings.erase("control thresholds");
+  }
   return settings;
 }
 

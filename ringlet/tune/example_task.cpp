@@ -73,17 +73,19 @@ void ExampleTask::check(const train::StageProgress& progress) {
 }
 
 Json ExampleTask::settings() const {
-  Json settings = {{"task", options_.task},
-                   {"network", description()},
+  TaskOptions described = options_;
+  OptionList list;
+  tune::describe(list, described);
+  Json settings = list.settings();
+  settings.update({{"network", description()},
                    {"examples", examples()},
                    {"held out", held_out()},
                    {"data", fingerprint(options_.data)},
                    {"eval data", fingerprint(options_.eval_data)},
                    {"precision", nn::precision_name(options_.weights.dtype)},
-                   {"length", options_.length},
-                   {"model", nullptr}};
+                   {"model", nullptr}});
   if (!picture_contents_.empty()) settings["pictures' contents"] = picture_contents_;
-  if (!options_.loss.empty()) settings["loss"] = options_.loss;
+  if (options_.loss.empty()) settings.erase("loss");
   return settings;
 }
 

@@ -101,9 +101,6 @@ class SentenceSimilarity final : public ExampleTask {
  private:
   bool wants_regression(const TaskOptions& options) const {
     const bool scored = pairs_.train.front().score.has_value();
-    if (options.loss != "" && options.loss != "regression" && options.loss != "contrastive")
-      throw Error(ErrorCode::invalid_argument, Field("loss"),
-                  "\"" + options.loss + "\" is not known", "use contrastive or regression");
     if (options.loss == "regression" && !scored)
       throw Error(ErrorCode::invalid_argument, pairs_.train.front().where, "has no score to learn",
                   "regression learns scores; contrastive learns from pairs alone");

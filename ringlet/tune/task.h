@@ -14,6 +14,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/core/option.h"
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/train/task.h"
 
@@ -31,6 +32,10 @@ struct TaskOptions {
   std::int64_t length = 128;                 ///< tokens of a text
   std::string loss;  ///< where a task has several; "" = what the data are for
 };
+
+/// The task, its data, and what it does with them. The network's folder, and how it is opened, are
+/// the caller's.
+void describe(OptionList& list, TaskOptions& options);
 
 /// A network and its examples, a list of rows to draw from. A task's own class says what an example
 /// and its loss are.

@@ -3,7 +3,6 @@
 #include <array>
 
 #include "ringlet/core/error.h"
-#include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::tune {
@@ -33,8 +32,7 @@ const TaskEntry& entry_of(const TaskOptions& options) {
                 std::string("only ") + kSentences + " has several losses");
   for (const TaskEntry& entry : kTasks)
     if (options.task == entry.name) return entry;
-  throw Error(ErrorCode::invalid_argument, Field("task"), "\"" + options.task + "\" is not known",
-              "use one of " + join(task_names()));
+  refuse_choice("task", options.task, task_names());
 }
 
 void check(const train::RunOptions& run) {
@@ -53,11 +51,33 @@ std::vector<std::string> task_names() {
   return names;
 }
 
+void describe(OptionList& list, TaskOptions& o) {
+  list.add("task", word_choice("task", o.task, task_names()), "What the network learns to do")
+      .required()
+      .repeated();
+  list.add("data", o.data, "Examples to learn from").required().repeated();
+  list.add("eval_data", o.eval_data, "Examples to measure on")
+      .or_else("every tenth of `data`, which is then held out")
+      .repeated();
+  list.add("length", o.length, "Tokens of a text, at most")
+      .within(Range::at_least(1))
+      .or_else("128, or the max_seq_length of a folder of sentences")
+      .repeated();
+  list.add("loss", word_choice("loss", o.loss, {"contrastive", "regression"}),
+           "Of sentence-similarity: contrastive for pairs that belong together, regression for "
+           "pairs with scores")
+      .or_else("regression where the pairs have scores")
+      .repeated();
+}
+
 train::OpenTask task(const TaskOptions& options) {
   return [options](const train::RunOptions& run) {
+    TaskOptions resolved = options;
+    OptionList list;
+    describe(list, resolved);
+    list.check();
     const TaskEntry& entry = entry_of(options);
     check(run);
-    TaskOptions resolved = options;
     resolved.weights.trainable = run.full();
     return nn::with_ringlet_errors(options.model.string(),
                                    [&] { return entry.open(resolved, run); });

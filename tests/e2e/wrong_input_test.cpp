@@ -93,7 +93,7 @@ const std::vector<WrongInput> kNames = {
     {"Prediction", early({"--prediction", "x"}), 2, {"\"x\"", "use epsilon or v"}},
     {"DeviceUnknown", early({"--device", "tpu"}), 2, {"\"tpu\"", "use auto, cpu or cuda"}},
     {"DeviceCudaWithoutOne", early({"--device", "cuda"}), 5, {"CUDA", "use --device cpu"}},
-    {"Precision", early({"--precision", "fp8"}), 2, {"\"fp8\"", "use auto, fp32, bf16, fp16"}},
+    {"Precision", early({"--precision", "fp8"}), 2, {"\"fp8\"", "use auto, fp32, bf16 or fp16"}},
     {"OutIsEmpty",
      {"generate", "--model", "@/unopened", "--prompt", "x", "--out", ""},
      2,

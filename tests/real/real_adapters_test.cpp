@@ -161,12 +161,6 @@ std::vector<RealFile> real_files() {
       {"peft_gpt2_shibbir24", "gpt2", "LoRA adapter (PEFT)", "PEFT", 12, {"peft"}}};
 }
 
-const std::vector<std::string>& formats_by_name() {
-  static const std::vector<std::string> names = {"ringlet", "peft", "diffusers", "kohya",
-                                                 "lycoris"};
-  return names;
-}
-
 /// Every number, and the weights of one layer of each shape.
 void expect_same(const adapt::AdapterSet& actual, const adapt::AdapterSet& expected) {
   const adapt::Parameters a = actual.stored(), b = expected.stored();
@@ -202,12 +196,12 @@ TEST_P(RealAdapters, AreReadAndTakenThroughEveryDialectThatHoldsThem) {
   EXPECT_EQ(read.set.entries().size(), one.layers);
   const TemporaryFolder folder;
   std::set<std::string> held_by;
-  for (const std::string& format : formats_by_name()) {
+  for (const auto& [name, written] : formats::kAdapterFormatNames) {
+    const std::string format = name;
     SCOPED_TRACE(format);
     const fs::path out = folder / format;
     try {
-      formats::write_adapter(out, read.set, read.info, components,
-                             {.format = formats::parse_adapter_format(format)});
+      formats::write_adapter(out, read.set, read.info, components, {.format = written});
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::unsupported) << error.what();
       continue;

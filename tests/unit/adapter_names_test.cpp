@@ -1,125 +1,22 @@
 #include "ringlet/formats/adapter_names.h"
 
-#include <algorithm>
 #include <array>
-#include <filesystem>
 #include <set>
 #include <utility>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "ringlet/formats/adapter_reader.h"
 #include "ringlet/formats/ldm/ldm_unet.h"
-#include "ringlet/io/safetensors.h"
-#include "ringlet/models/diffusion/unet.h"
-#include "ringlet/models/text/clip_text.h"
 #include "tests/expect_error.h"
 #include "tests/golden/tiny_model.h"
-#include "tests/temporary_folder.h"
+#include "tests/hollow_networks.h"
 
 namespace ringlet::formats {
 namespace {
 
-using Indices = std::map<std::string, nn::ModuleIndex>;
-
 constexpr std::array kNamings = {Naming::peft, Naming::diffusers, Naming::kohya, Naming::lycoris,
                                  Naming::cloneofsimo};
-
-/// Tensors of any shape that occupy one number.
-class HollowStore final : public nn::TensorStore {
- public:
-  std::optional<at::Tensor> find(const std::string&, const nn::Shape& shape,
-                                 const nn::Init&) const override {
-    return at::zeros({1}).expand(shape);
-  }
-  std::vector<std::string> names() const override { return {}; }
-  std::string description() const override { return "hollow weights"; }
-};
-
-template <class Model, class Config>
-nn::ModuleIndex hollow(const Json& config) {
-  const nn::WeightSource source(std::make_shared<HollowStore>());
-  const Model model(source, Config::from_json(config, "config"));
-  return source.finish();
-}
-
-nn::ModuleIndex hollow_unet(const Json& config) {
-  return hollow<models::UNet, models::UNetConfig>(config);
-}
-
-nn::ModuleIndex hollow_text(std::int64_t width, std::int64_t layers, bool projection = false) {
-  Json config = {{"hidden_size", width},
-                 {"intermediate_size", 4 * width},
-                 {"num_hidden_layers", layers},
-                 {"num_attention_heads", width / 64},
-                 {"projection_dim", width}};
-  if (projection) config["architectures"] = {"CLIPTextModelWithProjection"};
-  return hollow<models::ClipTextModel, models::ClipTextConfig>(config);
-}
-
-Json unet_config(std::vector<std::int64_t> channels, std::int64_t context, bool linear) {
-  std::vector<std::string> down(channels.size(), "CrossAttnDownBlock2D");
-  std::vector<std::string> up(channels.size(), "CrossAttnUpBlock2D");
-  down.back() = "DownBlock2D";
-  up.front() = "UpBlock2D";
-  return {{"block_out_channels", std::move(channels)},
-          {"down_block_types", down},
-          {"up_block_types", up},
-          {"layers_per_block", 2},
-          {"cross_attention_dim", context},
-          {"attention_head_dim", 8},
-          {"use_linear_projection", linear}};
-}
-
-Indices stable_diffusion_1() {
-  Indices all;
-  all["unet"] = hollow_unet(unet_config({320, 640, 1280, 1280}, 768, false));
-  all["text_encoder"] = hollow_text(768, 12);
-  return all;
-}
-
-Indices stable_diffusion_2() {
-  Indices all;
-  all["unet"] = hollow_unet(unet_config({320, 640, 1280, 1280}, 1024, true));
-  all["text_encoder"] = hollow_text(1024, 23);
-  return all;
-}
-
-Indices stable_diffusion_xl() {
-  Json config = unet_config({320, 640, 1280}, 2048, true);
-  config["down_block_types"] = {"DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"};
-  config["up_block_types"] = {"CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"};
-  config["transformer_layers_per_block"] = {1, 2, 10};
-  config["addition_embed_type"] = "text_time";
-  config["addition_time_embed_dim"] = 256;
-  config["projection_class_embeddings_input_dim"] = 2816;
-  Indices all;
-  all["unet"] = hollow_unet(config);
-  all["text_encoder"] = hollow_text(768, 12);
-  all["text_encoder_2"] = hollow_text(1280, 32, /*projection=*/true);
-  return all;
-}
-
-std::map<std::string, const nn::ModuleIndex*> components(const Indices& indices) {
-  std::map<std::string, const nn::ModuleIndex*> out;
-  for (const auto& [name, index] : indices) out.emplace(name, &index);
-  return out;
-}
-
-/// Layers of no size under given paths.
-nn::ModuleIndex layers(const std::vector<std::string>& paths) {
-  nn::ModuleIndex index;
-  for (const std::string& path : paths)
-    index.layers[path] = std::make_shared<nn::LinearLayer>(at::zeros({1, 1}), at::Tensor());
-  return index;
-}
-
-std::vector<std::string> layer_names(const nn::ModuleIndex& index) {
-  std::vector<std::string> names;
-  for (const auto& layer : index.layers) names.push_back(layer.first);
-  return names;
-}
 
 /// A tiny model of the golden tests, by the names of its tensors.
 Indices tiny(const std::string& key) {
@@ -415,139 +312,6 @@ TEST(ModuleNames, UnequalLevelsHaveNoLdmNames) {
   EXPECT_EQ(ModuleNames(components(indices))
                 .prefix(Naming::kohya, {"unet", "down_blocks.1.resnets.0.conv1"}),
             "lora_unet_down_blocks_1_resnets_0_conv1");
-}
-
-/// Adapter files of other programs, which lie beside the repository on machines that have them.
-class RealAdapters : public testing::Test {
- protected:
-  static std::filesystem::path folder() {
-    return std::filesystem::path(RINGLET_SOURCE_DIR) / "../shared/data/adapters";
-  }
-
-  void SetUp() override {
-    if (!std::filesystem::exists(folder())) GTEST_SKIP() << "no " << folder();
-  }
-
-  /// The tensors of each layer by their endings, in order. What has no known ending is left out.
-  static std::map<ModuleName, std::map<std::string, nn::Shape>> read(
-      const char* name, const Indices& indices, const std::vector<std::string>& endings) {
-    const ModuleNames names(components(indices));
-    const auto file = io::SafetensorsFile::open(folder() / name);
-    std::map<ModuleName, std::map<std::string, nn::Shape>> found;
-    std::size_t skipped = 0;
-    for (const io::TensorInfo& info : file->tensors()) {
-      const auto ending = std::ranges::find_if(
-          endings, [&](const std::string& known) { return info.name.ends_with(known); });
-      if (ending == endings.end()) {
-        EXPECT_TRUE(info.name.starts_with("<s")) << info.name;
-        ++skipped;
-        continue;
-      }
-      const auto module = names.find(info.name.substr(0, info.name.size() - ending->size()));
-      EXPECT_TRUE(module) << info.name;
-      if (!module) continue;
-      EXPECT_TRUE(found[*module].emplace(*ending, info.shape).second) << info.name;
-    }
-    EXPECT_EQ(found.size() * endings.size() + skipped, file->tensors().size());
-    return found;
-  }
-
-  static nn::Shape weight(const Indices& indices, const ModuleName& module) {
-    return indices.at(module.component).layers.at(module.path)->weight().sizes().vec();
-  }
-
-  static void expect_low_rank(const char* file, const Indices& indices, const std::string& down,
-                              const std::string& up, std::size_t count) {
-    const auto found = read(file, indices, {down, up});
-    EXPECT_EQ(found.size(), count);
-    for (const auto& [module, parts] : found)
-      EXPECT_EQ((nn::Shape{parts.at(up)[0], parts.at(down)[1]}), weight(indices, module))
-          << module.component << " " << module.path;
-  }
-};
-
-TEST_F(RealAdapters, CloneofsimoPositionsFitTheirLayers) {
-  const Indices indices = stable_diffusion_1();
-  for (const char* file :
-       {"cloneofsimo_analog_svd_rank4.safetensors", "cloneofsimo_lora_disney.safetensors"}) {
-    expect_low_rank(file, indices, ":down", ":up", 144 + 48);
-    const auto metadata = io::SafetensorsFile::open(folder() / file)->metadata();
-    for (const char* component : {"unet", "text_encoder"}) {
-      const auto stated = Json::parse(metadata.at(component)).get<std::set<std::string>>();
-      const auto classes = cloneofsimo_classes(component);
-      EXPECT_EQ(stated, std::set<std::string>(classes.begin(), classes.end()));
-    }
-  }
-}
-
-TEST_F(RealAdapters, DiffusersNamesFitTheirLayers) {
-  expect_low_rank("diffusers_sd21base_whale_r4.safetensors", stable_diffusion_2(),
-                  ".lora.down.weight", ".lora.up.weight", 128);
-}
-
-TEST_F(RealAdapters, KohyaNamesFitTheirLayers) {
-  const Indices indices = stable_diffusion_1();
-  for (const char* file :
-       {"lycoris_smart_falcon_4_lokr.safetensors", "lycoris_smart_falcon_8_lokr.safetensors"}) {
-    const auto found =
-        read(file, indices, {".alpha", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2_a", ".lokr_w2_b"});
-    EXPECT_EQ(found.size(), 350U);
-    for (const auto& [module, parts] : found) {
-      const nn::Shape shape = weight(indices, module);
-      std::int64_t in = 1;
-      for (std::size_t axis = 1; axis < shape.size(); ++axis) in *= shape[axis];
-      EXPECT_EQ(parts.at(".lokr_w1_a")[0] * parts.at(".lokr_w2_a")[0], shape[0]) << module.path;
-      EXPECT_EQ(parts.at(".lokr_w1_b")[1] * parts.at(".lokr_w2_b")[1], in) << module.path;
-    }
-  }
-}
-
-// Weights and biases of every layer from the real files, for models of the real shapes.
-TEST_F(RealAdapters, EveryFileIsReadWhole) {
-  const Indices first = stable_diffusion_1(), second = stable_diffusion_2();
-  struct Expected {
-    const char* file;
-    const Indices& model;
-    const char* dialect;
-    std::size_t layers;
-    const char* method;  ///< of some layer
-  };
-  for (const Expected& one : std::vector<Expected>{
-           {"cloneofsimo_analog_svd_rank4.safetensors", first, "cloneofsimo", 192,
-            "lora(alpha=4,rank=4)"},
-           {"cloneofsimo_lora_disney.safetensors", first, "cloneofsimo", 192,
-            "lora(alpha=1,rank=1)"},
-           {"diffusers_sd21base_whale_r4.safetensors", second, "diffusers", 128,
-            "lora(alpha=4,rank=4)"},
-           {"lycoris_smart_falcon_4_lokr.safetensors", first, "kohya", 350, "lokr("},
-           {"lycoris_smart_falcon_8_lokr.safetensors", first, "kohya", 350, "lokr("}}) {
-    const ReadAdapter read = read_adapter(folder() / one.file, components(one.model));
-    EXPECT_EQ(read.summary.dialect, one.dialect);
-    EXPECT_EQ(read.set.entries().size(), one.layers);
-    EXPECT_TRUE(read.summary.methods.lower_bound(one.method)->first.starts_with(one.method));
-    const auto& entry = read.set.entries().front();
-    const at::Tensor w0 = entry.target.layer->weight();
-    EXPECT_GT((entry.adapter->weight(w0) - w0).abs().max().item<double>(), 0.0) << one.file;
-  }
-}
-
-// Names of real files for other networks, without their numbers.
-TEST_F(RealAdapters, FilesForTransformersAreSaidToBeThat) {
-  const Indices indices = stable_diffusion_1();
-  const TemporaryFolder scratch;
-  std::size_t count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder() / "../keylists")) {
-    const Json names = read_json_file(entry.path());  // must outlive the loop
-    std::map<std::string, at::Tensor> tensors;
-    for (const auto& [name, shape] : names.items()) tensors[name] = at::zeros({1});
-    io::save_tensors(scratch / "adapter.safetensors", tensors);
-    const bool flux = entry.path().filename().string().starts_with("flux");
-    expect_error(ErrorCode::mismatch,
-                 flux ? "is an adapter of FLUX" : "is an adapter of a diffusion transformer",
-                 [&] { read_adapter(scratch / "adapter.safetensors", components(indices)); });
-    ++count;
-  }
-  EXPECT_GT(count, 0U);
 }
 
 TEST(ModuleNames, CloneofsimoWalksTheLayersInDefinitionOrder) {

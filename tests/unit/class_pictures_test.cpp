@@ -1,11 +1,14 @@
 // Prior preservation: class pictures are found, made and kept.
+#include <array>
 #include <fstream>
+#include <memory>
 #include <set>
 
 #include "ringlet/io/image.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/tiny_fine_tune_test.h"
+#include "tests/two_ranks.h"
 
 namespace ringlet::train {
 namespace {
@@ -101,6 +104,33 @@ TEST_F(ClassPictures, ChangedOnesAreRefused) {
   expect_error(ErrorCode::mismatch, "class pictures was", [&] { run(o); });
   o.class_count = 4;
   expect_error(ErrorCode::mismatch, "class count was 3, now 4", [&] { FineTune{o}; });
+  EXPECT_EQ(entry_count(o.out / "class_images"), 3u);
+}
+
+TEST_F(ClassPictures, OneOfSeveralRanksMakesThemAndTheLatents) {
+  FineTuneOptions o = options_with(3);
+  o.cache = folder_ / "cache";
+  TwoRanks ranks;
+  std::array<std::unique_ptr<FineTune>, 2> runs;
+  for (std::size_t rank = 0; rank < 2; ++rank) {
+    o.trainer.data_parallel = {static_cast<std::int64_t>(rank), 2, ranks.reduction(rank)};
+    runs[rank] = std::make_unique<FineTune>(o);
+  }
+  std::array<std::set<std::string>, 2> stages;
+  std::size_t cached = 0;
+  as_two_ranks([&](std::size_t rank) {
+    runs[rank]->run({.progress =
+                         [&](const std::string& stage, std::size_t, std::size_t) {
+                           if (rank == 1 && stages[1].empty()) cached = entry_count(o.cache);
+                           stages[rank].insert(stage);
+                           return true;
+                         },
+                     .step = {}});
+  });
+  EXPECT_TRUE(stages[0].contains("making class pictures"));
+  EXPECT_FALSE(stages[1].contains("making class pictures"));
+  EXPECT_TRUE(stages[1].contains("encoding class pictures"));  // reads the cache
+  EXPECT_EQ(cached, entry_count(o.cache));
   EXPECT_EQ(entry_count(o.out / "class_images"), 3u);
 }
 

@@ -34,9 +34,8 @@ class ControlTraining : public FineTuning {
       o.learning = train::NoWeights{};
     else
       o.learning = adapt::parse_method(method);
-    o.control = train::ControlTraining{.settings = {.signal = data::ControlSignal::canny},
-                                       .network = network,
-                                       .validation_pictures = 2};
+    o.control = train::ControlTraining{
+        .signal = data::ControlSignal::canny, .network = network, .validation_pictures = 2};
     return o;
   }
 
@@ -214,7 +213,8 @@ TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
   };
   landmarks("[[5, 5]]");
   FineTuneOptions o = control_options("run", ControlKind::encoder);
-  o.control->settings = {data::ControlSignal::landmark, {}, folder_ / "signals"};
+  o.control.signal = data::ControlSignal::landmark;
+  o.control.images = folder_ / "signals";
   EXPECT_FALSE(run(o, 1));
   o.resume = true;
   const FineTuneOptions same = o;
@@ -236,11 +236,12 @@ TEST_F(ControlTraining, ResumeFindsTheSignalsUnchanged) {
   EXPECT_TRUE(run(same));
 
   FineTuneOptions maps = control_options("maps", ControlKind::encoder);
-  maps.control->settings = {data::ControlSignal::map, {}, folder_ / "pictures"};
+  maps.control.signal = data::ControlSignal::map;
+  maps.control.images = folder_ / "pictures";
   EXPECT_FALSE(run(maps, 1));
   maps.resume = true;
   fs::copy(folder_ / "pictures", folder_ / "drawn");
-  maps.control->settings.folder = folder_ / "drawn";  // elsewhere, but the same
+  maps.control.images = folder_ / "drawn";  // elsewhere, but the same
   FineTune{maps};
   io::write_png(folder_ / "drawn/a.png", waves(9, 64, 64));
   expect_refusal(maps, "control images was");
@@ -256,7 +257,8 @@ TEST_F(ControlTraining, SignalsBesideTheirPicturesAreNotSaidToBeUnused) {
   FineTuneOptions o = control_options("run", ControlKind::encoder);
   for (const char* name : {"a", "b", "c", "d", "other"})
     std::ofstream(folder_ / "pictures" / (std::string(name) + ".json")) << "[[5, 5]]";
-  o.control->settings = {data::ControlSignal::landmark, {}, folder_ / "pictures"};
+  o.control.signal = data::ControlSignal::landmark;
+  o.control.images = folder_ / "pictures";
   const FineTune run(o);
   ASSERT_EQ(run.plan().notes.size(), 1u);
   EXPECT_EQ(run.plan().notes[0].files, (std::vector<fs::path>{"other.json"}));
@@ -265,11 +267,11 @@ TEST_F(ControlTraining, SignalsBesideTheirPicturesAreNotSaidToBeUnused) {
 TEST_F(ControlTraining, MeasuresWhatWasHeldOut) {
   FineTuneOptions o = control_options("run", ControlKind::encoder);
   write_pictures(folder_ / "pictures", 5);
-  o.control->validation_pictures = 2;
-  o.control->metric = {"brightness", [](const io::Image& source, const io::Image& made) {
-                         EXPECT_EQ(source.width, made.width);
-                         return 0.25;
-                       }};
+  o.control.validation_pictures = 2;
+  o.control.metric = {"brightness", [](const io::Image& source, const io::Image& made) {
+                        EXPECT_EQ(source.width, made.width);
+                        return 0.25;
+                      }};
   o.observe_every = 1;
   EXPECT_TRUE(run(o));
   const ScoreFile scores(o.out / "control.csv", 3);
@@ -291,9 +293,9 @@ TEST_F(ControlTraining, MeasuresWithTheTextEncoderLayerThatLearns) {
     FineTuneOptions o = control_options("run" + std::to_string(clip_skip), ControlKind::encoder);
     o.loss.clip_skip = clip_skip;
     o.trainer.steps = 1;
-    o.control->metric = {"sum", [](const io::Image&, const io::Image& made) {
-                           return std::accumulate(made.pixels.begin(), made.pixels.end(), 0.0);
-                         }};
+    o.control.metric = {"sum", [](const io::Image&, const io::Image& made) {
+                          return std::accumulate(made.pixels.begin(), made.pixels.end(), 0.0);
+                        }};
     EXPECT_TRUE(run(o));
     return ScoreFile(o.out / "control.csv", 1).rows().front();
   };
@@ -311,7 +313,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
   expect_refusal("nothing to learn", [](auto& o) { o.learning = NoWeights{}; });
   const auto alone = [](auto& o) {
     o.learning = NoWeights{};
-    o.control->network = ControlKind::controlnet;
+    o.control.network = ControlKind::controlnet;
   };
   expect_refusal("train_text_encoder: ", [&](auto& o) {
     alone(o);
@@ -323,23 +325,24 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
   });
   expect_refusal("goes with adapters", [](auto& o) { o.learning = AllWeights{}; });
   expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
-  expect_refusal("cannot be held out", [](auto& o) { o.control->validation_pictures = 4; });
+  expect_refusal("cannot be held out", [](auto& o) { o.control.validation_pictures = 4; });
   // The next picture's signal would be its own.
-  expect_refusal("one is too few", [](auto& o) { o.control->validation_pictures = 1; });
-  expect_refusal("validation_pictures: ", [](auto& o) { o.control->validation_pictures = -1; });
+  expect_refusal("one is too few", [](auto& o) { o.control.validation_pictures = 1; });
+  expect_refusal("validation_pictures: ", [](auto& o) { o.control.validation_pictures = -1; });
   expect_refusal("a prompt has no control signal", [](auto& o) { o.samples.prompts = {"a dog"}; });
   expect_refusal("a prompt has no control signal", [](auto& o) {
     o.samples.prompts = {"a dog"};
-    o.control->validation_pictures = 0;
+    o.control.validation_pictures = 0;
   });
   expect_refusal("nothing to sample", [](auto& o) {
     o.observe_every = 1;
-    o.control->validation_pictures = 0;
+    o.control.validation_pictures = 0;
   });
   expect_refusal("cannot be computed",
-                 [](auto& o) { o.control->settings.signal = data::ControlSignal::map; });
+                 [](auto& o) { o.control.signal = data::ControlSignal::map; });
   FineTuneOptions o = control_options("run", ControlKind::encoder);
-  o.control->settings = {data::ControlSignal::map, {}, folder_ / "maps"};
+  o.control.signal = data::ControlSignal::map;
+  o.control.images = folder_ / "maps";
   expect_error(ErrorCode::not_found, "4 of 4 pictures have none", [&] { FineTune run(o); });
 }
 

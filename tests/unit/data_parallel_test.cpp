@@ -1,7 +1,8 @@
 // Two ranks in two threads compute what one computes with twice the accumulation.
 #include <array>
-#include <barrier>
-#include <exception>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <memory>
 #include <thread>
@@ -14,30 +15,12 @@
 #include "tests/file_content.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
+#include "tests/two_ranks.h"
 
 namespace ringlet::train {
 namespace {
 
 using golden::uniform;
-
-/// Sums tensors of two threads, rank 0's first.
-class TwoRanks {
- public:
-  std::function<void(std::vector<at::Tensor>&)> reduction(std::size_t rank) {
-    return [this, rank](std::vector<at::Tensor>& tensors) {
-      given_[rank] = tensors;
-      barrier_.arrive_and_wait();
-      std::vector<at::Tensor> sums;
-      for (std::size_t i = 0; i < tensors.size(); ++i) sums.push_back(given_[0][i] + given_[1][i]);
-      barrier_.arrive_and_wait();  // both have read
-      for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].copy_(sums[i]);
-    };
-  }
-
- private:
-  std::array<std::vector<at::Tensor>, 2> given_;
-  std::barrier<> barrier_{2};
-};
 
 struct RankRun {
   RankRun(const std::filesystem::path& folder, std::int64_t accumulation, DataParallel ranks = {}) {
@@ -75,22 +58,6 @@ struct RankRun {
                                        trainable("some", {4})};
   TrainerOptions options = {};
 };
-
-/// Runs `work` as both ranks at once.
-template <class Work>
-void as_two_ranks(const Work& work) {
-  std::exception_ptr failed;
-  std::thread second([&] {
-    try {
-      work(1);
-    } catch (...) {
-      failed = std::current_exception();
-    }
-  });
-  work(0);
-  second.join();
-  if (failed) std::rethrow_exception(failed);
-}
 
 TEST(DataParallel, TwoRanksAreOneWithTwiceTheAccumulation) {
   for (const std::int64_t accumulation : {1, 2}) {
@@ -173,6 +140,27 @@ TEST(DataParallel, RanksThatMakeNoSenseAreRefused) {
   expect_error(ErrorCode::invalid_argument, "rank 0 of 2 has no reduction", [&] {
     RankRun({}, 1, DataParallel{0, 2, {}}).make();
   });
+}
+
+TEST(DataParallel, TheOthersFindWhatTheWriterLeaves) {
+  const TemporaryFolder folder;
+  TwoRanks ranks;
+  bool found = false;
+  as_two_ranks([&](std::size_t rank) {
+    const DataParallel self{static_cast<std::int64_t>(rank), 2, ranks.reduction(rank)};
+    self.writer_first([&] {
+      if (self.writes()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        std::ofstream(folder / "made") << "whole";
+      } else {
+        found = std::filesystem::exists(folder / "made");
+      }
+    });
+  });
+  EXPECT_TRUE(found);
+  bool done = false;
+  DataParallel{}.writer_first([&] { done = true; });
+  EXPECT_TRUE(done);
 }
 
 }  // namespace

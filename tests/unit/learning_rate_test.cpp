@@ -1,7 +1,10 @@
 #include "ringlet/train/learning_rate.h"
 
+#include <variant>
+
 #include <gtest/gtest.h>
 
+#include "ringlet/train/option_list.h"
 #include "tests/expect_error.h"
 
 namespace ringlet::train {
@@ -48,14 +51,23 @@ TEST(LearningRate, AWarmUpAsLongAsTheRunOrLongerIsARise) {
 }
 
 TEST(LearningRate, CurvesHaveNames) {
-  EXPECT_EQ(decay_from_name("constant"), Decay::constant);
-  EXPECT_EQ(decay_from_name("linear"), Decay::linear);
-  EXPECT_EQ(decay_from_name("cosine"), Decay::cosine);
-  expect_error(ErrorCode::invalid_argument, "did you mean \"cosine\"",
-               [] { decay_from_name("cosin"); });
+  TrainerOptions options;
+  OptionList list;
+  describe(list, options);
+  const Option* const schedule = &list.at("learning_rate_schedule");
+  const auto read = [&](const char* name) {
+    std::get<WrittenValue>(schedule->target).read({name});
+    return options.learning_rate.decay;
+  };
+  for (const auto& [name, decay] : kDecayNames) {
+    EXPECT_EQ(read(name), decay);
+    EXPECT_EQ(schedule->value(), name);
+    EXPECT_STREQ(decay_name(decay), name);
+  }
+  expect_error(ErrorCode::invalid_argument, "did you mean \"cosine\"?", [&] { read("cosin"); });
   expect_error(ErrorCode::invalid_argument, "use constant, linear or cosine",
-               [] { decay_from_name("polynomial"); });
-  expect_error(ErrorCode::invalid_argument, "\"\" is not known", [] { decay_from_name(""); });
+               [&] { read("polynomial"); });
+  expect_error(ErrorCode::invalid_argument, "\"\" is not known", [&] { read(""); });
 }
 
 }  // namespace

@@ -68,5 +68,46 @@ TEST_F(OldCheckpoint, IsComparedByName) {
   expect_error(ErrorCode::mismatch, "learning rate decay was 7", [&] { FineTune{o}; });
 }
 
+// Both thresholds were one setting.
+TEST_F(OldCheckpoint, OfASignalResumes) {
+  write_pictures(folder_ / "pictures", 4);
+  FineTuneOptions o = options("run");
+  o.control.signal = data::ControlSignal::canny;
+  o.control.validation_pictures = 2;
+  EXPECT_FALSE(run(o, 1));
+  const auto latest = CheckpointFolder(o.out / "checkpoints", 1).latest();
+  const Json settings = CheckpointFolder::load(*latest).settings;
+  const auto value = [&](const char* key) { return settings.value(key, Json()); };
+  EXPECT_EQ(value("control"), "canny");
+  EXPECT_EQ(value("control network"), "encoder");
+  EXPECT_EQ(value("canny low"), 100.0);
+  EXPECT_EQ(value("crop"), "centre");
+  EXPECT_EQ(value("class count"), 0);  // there is no class
+  EXPECT_EQ(value("clip skip"), 1);
+  EXPECT_EQ(value("resolution"), 16);
+  EXPECT_EQ(value("samples").value("guidance", 0.0), 7.5);  // the model's own
+  change(o, [](Json& old) {
+    old.erase("canny low");
+    old.erase("canny high");
+    old["control thresholds"] = {100.0, 200.0};
+  });
+  o.resume = true;
+  FineTuneOptions other = o;
+  other.control.canny.high = 150.0;
+  expect_error(ErrorCode::mismatch, "canny high was 200.0, now 150.0", [&] { FineTune{other}; });
+  const LogCapture log;
+  EXPECT_TRUE(run(o));
+  EXPECT_EQ(log.warnings().find("as before"), std::string::npos) << log.warnings();
+}
+
+TEST_F(OldCheckpoint, OfNoSignalSaysNothingOfOne) {
+  const FineTuneOptions o = options("run");
+  run(o, 1);
+  const Json settings =
+      CheckpointFolder::load(*CheckpointFolder(o.out / "checkpoints", 1).latest()).settings;
+  for (const char* key : {"control", "control network", "canny low", "canny high", "samples"})
+    EXPECT_FALSE(settings.contains(key)) << key;
+}
+
 }  // namespace
 }  // namespace ringlet::train

@@ -72,8 +72,43 @@ TEST(Option, AChoiceListsWhatItKnows) {
   EXPECT_EQ(decay, Decay::cosine);
   EXPECT_EQ(value.shown(), "cosine");
   expect_error(ErrorCode::invalid_argument,
-               "learning_rate_schedule: \"sine\" is not known\n  use constant, cosine",
+               "learning_rate_schedule: \"sine\" is not known\n  did you mean \"cosine\"? use "
+               "constant or cosine",
                [&] { value.read({"sine"}); });
+}
+
+// A word that C++ has set is checked as well, and one that nobody has set is none.
+TEST(Option, WordsAreCheckedWhereverTheyComeFrom) {
+  EXPECT_EQ(one_of({"a"}), "a");
+  EXPECT_EQ(one_of({"a", "b", "c"}), "a, b or c");
+
+  constexpr std::array<std::pair<const char*, bool>, 3> kCrops = {
+      {{"centre", false}, {"center", false}, {"random", true}}};
+  bool random = true;
+  std::optional<Decay> decay;
+  std::string device = "cpu";
+  OptionList list;
+  list.add("crop", choice("crop", random, kCrops), "");
+  list.add("schedule", choice("schedule", decay, kNames), "");
+  list.add("device", word_choice("device", device, {"cpu", "cuda"}), "");
+  EXPECT_EQ(list.values(), (Json{{"crop", "random"}, {"schedule", nullptr}, {"device", "cpu"}}));
+  const auto read = [&](const char* field, const char* word) {
+    std::get<WrittenValue>(list.at(field).target).read({word});
+  };
+  read("crop", "center");
+  read("schedule", "cosine");
+  read("device", "cuda");
+  EXPECT_EQ(list.values(), (Json{{"crop", "centre"}, {"schedule", "cosine"}, {"device", "cuda"}}));
+  EXPECT_EQ(std::get<WrittenValue>(list.at("crop").target).words,
+            (std::vector<std::string>{"centre", "random"}));
+  read("schedule", "");
+  EXPECT_FALSE(decay);
+  expect_error(ErrorCode::invalid_argument,
+               "crop: \"randon\" is not known\n  did you mean \"random\"? use centre or random",
+               [&] { read("crop", "randon"); });
+  list.check();
+  device = "tpu";
+  expect_error(ErrorCode::invalid_argument, "device: \"tpu\" is not known", [&] { list.check(); });
 }
 
 }  // namespace

@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/core/json.h"
+#include "ringlet/service/convert.h"
 #include "ringlet/service/generator.h"
+#include "ringlet/service/merge.h"
 #include "tests/expect_error.h"
 
 namespace ringlet::service {
@@ -157,6 +159,53 @@ TEST(ModelRequest, ErrorsNameTheFieldInItsPlace) {
   expect_error(ErrorCode::invalid_argument, "is not known", [] {
     model_request_from_json({{"model", "m"}, {"prediction", "sample"}});
   });
+}
+
+TEST(MergeRequest, EveryFieldSurvivesJson) {
+  const Json json = {{"model", "models/1"},
+                     {"out", "both.safetensors"},
+                     {"variant", "fp16"},
+                     {"tokenizer", "tokens"},
+                     {"into_adapter", true},
+                     {"no_check", true},
+                     {"device", "cpu"},
+                     {"adapters", {{{"file", "a"}, {"strength", -0.5}, {"blocks", {{"*", 2.0}}}}}}};
+  EXPECT_EQ(to_json(merge_request_from_json(json)), json);
+  expect_error(ErrorCode::invalid_argument, "out: is needed", [] {
+    merge_request_from_json({{"model", "m"}});
+  });
+  expect_error(ErrorCode::invalid_argument, "did you mean \"no_check\"?", [] {
+    merge_request_from_json({{"model", "m"}, {"out", "o"}, {"nocheck", true}});
+  });
+}
+
+TEST(ConvertRequest, EveryFieldSurvivesJson) {
+  const Json json = {{"model", "models/1"},
+                     {"to", "kohya"},
+                     {"out", "a.safetensors"},
+                     {"variant", "fp16"},
+                     {"tokenizer", "tokens"},
+                     {"as", "lora"},
+                     {"rank", 0},
+                     {"max_error", 0.25},
+                     {"metadata", "full"},
+                     {"save_precision", "fp16"},
+                     {"adapters", {{{"file", "a"}, {"strength", 1.0}}}}};
+  EXPECT_EQ(to_json(convert_request_from_json(json)), json);
+  const auto expect_convert_refused = [&](const char* words, const char* field, const Json& value) {
+    Json changed = json;
+    changed[field] = value;
+    expect_error(ErrorCode::invalid_argument, words, [&] { convert_request_from_json(changed); });
+  };
+  expect_convert_refused("to: \"koya\" is not known\n  did you mean \"kohya\"?", "to", "koya");
+  expect_convert_refused("metadata: \"some\" is not known", "metadata", "some");
+  expect_convert_refused("max_error: must lie in [0, 1)", "max_error", 1.0);
+  expect_convert_refused("as: lora goes with one of", "rank", 4);
+  expect_convert_refused("wrong type", "out", 3);
+  ConvertRequest request = convert_request_from_json(json);
+  request.low_rank.max_error = -1.0;
+  expect_error(ErrorCode::invalid_argument, "max_error: must lie in [0, 1)",
+               [&] { check(request); });
 }
 
 }  // namespace

@@ -388,7 +388,7 @@ TEST_F(TuneTest, SaysWhatIsWrong) {
   network(bert(), "wordpiece");
   sections(20);
   TuneOptions o = options("dancing", "texts.jsonl");
-  expect_error(ErrorCode::invalid_argument, "use one of causal-lm", [&] { Tune refused(o); });
+  expect_error(ErrorCode::invalid_argument, "use causal-lm, contrastive", [&] { Tune refused(o); });
   o.examples.task = "text-classification";
   o.examples.length = 100;
   expect_error(ErrorCode::invalid_argument, "between 4 and 40", [&] { Tune refused(o); });

@@ -23,12 +23,9 @@ std::vector<Trainable> ControlLearner::trainables() const {
 
 Json ControlLearner::settings(const TrainingPictures& pictures, const FileHashes& hashes,
                               const SampleOptions& samples) const {
-  const data::ControlSettings& control = options_.settings;
+  const data::ControlSettings control = options_.settings();
   const std::vector<data::Picture> all = pictures.all();
-  Json settings = {{"control", data::name_of(control.signal)},
-                   {"control network", pipeline::name_of(options_.network)},
-                   {"control thresholds", {control.canny.low, control.canny.high}},
-                   {"control images", control_fingerprint(control, all)},
+  Json settings = {{"control images", control_fingerprint(control, all)},
                    {"validation pictures", fingerprint(pictures.validation)},
                    {"validation pictures' contents", contents_of(pictures.validation, hashes)}};
   if (const std::string maps = map_contents(control, all); !maps.empty())
@@ -36,7 +33,7 @@ Json ControlLearner::settings(const TrainingPictures& pictures, const FileHashes
   // The metric in control.csv is that of pictures which are made so.
   if (!pictures.validation.empty())
     settings["samples"] = {
-        {"seed", samples.seed}, {"steps", samples.steps}, {"guidance", samples.guidance}};
+        {"seed", samples.seed}, {"steps", samples.steps}, {"guidance", samples.guidance.value()}};
   return settings;
 }
 
@@ -57,7 +54,7 @@ Observation ControlLearner::observe(std::int64_t step) const {
 void ControlLearner::complete(adapt::AdapterFileInfo& info) const {
   if (is_controlnet()) return;
   info.control =
-      Json{{"network", "encoder"}, {"signal", data::name_of(options_.settings.signal)}}.dump();
+      Json{{"network", "encoder"}, {"signal", data::name_of(options_.signal.value())}}.dump();
   info.control_tensors = network_->tensors();
 }
 

@@ -28,7 +28,7 @@ class ControlLearner {
   std::int64_t parameter_count() const;
   std::vector<Trainable> trainables() const;
 
-  /// What a resumed run must find unchanged of signals and samples.
+  /// What a resumed run must find unchanged of signals and samples, beside the options.
   Json settings(const TrainingPictures& pictures, const FileHashes& hashes,
                 const SampleOptions& samples) const;
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,9 @@ struct SampleOptions {
   std::int64_t images = 2;  ///< per prompt, with the seeds seed, seed + 1, …
   std::uint64_t seed = 1;
   std::int64_t steps = 30;
-  double guidance = 7.5;
-  PictureSize size = {};       ///< empty = the model's own
-  std::int64_t clip_skip = 1;  ///< as in training: GenerateRequest has it
+  std::optional<double> guidance = {};  ///< none = the model's own
+  PictureSize size = {};                ///< empty = the model's own
+  std::int64_t clip_skip = 1;           ///< as in training: GenerateRequest has it
 };
 
 /// A row per prompt, a column per seed. `proceed` is asked between denoising steps;

@@ -1,15 +1,114 @@
 #include "ringlet/train/text_to_image/text_to_image_options.h"
 
+#include <array>
+#include <charconv>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "ringlet/core/error.h"
 
 namespace ringlet::train {
 namespace {
 
+/// The side of squares.
+WrittenValue square(std::string field, PictureSize& size) {
+  const auto read = [field = std::move(field), &size](const std::vector<std::string>& texts) {
+    const std::string& text = texts.back();
+    std::int64_t side = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), side);
+    if (problem != std::errc() || end != text.data() + text.size())
+      throw Error(ErrorCode::invalid_argument, Field(field),
+                  "\"" + text + "\" is no whole number of pixels");
+    size = PictureSize::square(side);
+  };
+  return {.read = read,
+          .value = [&size] { return Json(size); },
+          .shown = [&size] { return size.empty() ? "" : size.short_text(); }};
+}
+
+constexpr std::array<std::pair<const char*, bool>, 3> kCropNames = {
+    {{"centre", false}, {"center", false}, {"random", true}}};
+
+void describe_pictures(OptionList& list, TextToImageOptions& o) {
+  list.add("instance_images", o.instance_images,
+           "Folder with the training pictures: .png, .jpg, .webp or .bmp files")
+      .required();
+  list.add("instance_prompt", o.instance_prompt,
+           "Caption of pictures that have no .txt or .caption file beside them");
+  list.add("class_prompt", o.class_prompt,
+           "Prior preservation: prompt of the class, for example \"a photo of a dog\"")
+      .repeated();
+  list.add("class_images", o.class_images, "Folder with class pictures; missing ones are made")
+      .or_else("OUT/class_images");
+  list.add("class_count", o.class_count,
+           "Class pictures to use, the first by name where there are more")
+      .within(Range::at_least(1))
+      .repeated();
+  list.add("prior_weight", o.loss.prior_weight, "Weight of the class pictures' loss")
+      .within(Range::at_least(0))
+      .repeated();
+  list.add("repeats", o.repeats, "How often an epoch uses each picture").within(Range::above(0));
+  list.add("resolution", square("resolution", o.crop.size), "Pixels of a side")
+      .or_else("the model's own")
+      .repeated();
+  list.add("crop", choice("crop", o.crop.random, kCropNames),
+           "Where pictures are cut: in the centre, or at eight random places each")
+      .repeated();
+  list.add("flip", o.crop.flip, "Also use mirrored pictures").repeated();
+  list.add("cache", o.cache, "Folder that keeps encoded pictures for later runs");
+}
+
+void describe_control(OptionList& list, ControlTraining& o) {
+  list.add("control", choice("control", o.signal, data::kControlSignalNames),
+           "Signal that pictures are to follow")
+      .repeated();
+  list.add("control_images", o.images,
+           "Folder with the signals, one file per picture, of the same name: maps, or .json/.pts "
+           "landmarks; canny and segmentation are computed without it");
+  list.add("control_network", choice("control_network", o.network, pipeline::kControlKindNames),
+           "encoder: a small one that is trained with the adapter and saved in its file; "
+           "controlnet: a ControlNet, saved beside it in diffusers' format")
+      .repeated();
+  data::describe(list, o.canny);
+  for (const char* threshold : {"canny_low", "canny_high"}) list.at(threshold).repeated();
+  list.add("validation_pictures", o.validation_pictures,
+           "Pictures to leave out of training, 0 or at least 2: they become the samples, in place "
+           "of prompts, and show whether the signal is followed; 0 = no samples")
+      .within(Range::at_least(0));
+}
+
+void describe_loss(OptionList& list, TextToImageOptions& o) {
+  DiffusionLossOptions& l = o.loss;
+  list.add("gradient_checkpointing", o.gradient_checkpointing,
+           "Less memory for more time: compute activations twice");
+  list.add("min_snr_gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
+      .within(Range::at_least(0))
+      .repeated("min-SNR gamma");
+  list.add("noise_offset", l.noise_offset, "Deviation of a constant added per channel; 0 = off")
+      .within(Range::at_least(0))
+      .repeated();
+  list.add("caption_dropout", l.caption_dropout, "Share of captions replaced by empty ones")
+      .within(Range::share())
+      .repeated();
+  list.add("clip_skip", l.clip_skip, "Text encoder layer to use, counted from the end (1 = last)")
+      .repeated();
+}
+
+void describe_samples(OptionList& list, SampleOptions& o) {
+  list.add("sample_prompt", o.prompts, "Prompt of sample pictures; may be given several times")
+      .or_else("the captions; with `control` the validation pictures instead");
+  list.add("sample_images", o.images, "Pictures per sample prompt").within(Range::at_least(1));
+  list.add("sample_steps", o.steps, "Sampling steps").within(Range::at_least(1));
+  list.add("sample_guidance", o.guidance, "Guidance scale of samples and class pictures")
+      .within(Range::between(0, 1000))
+      .or_else("the model's own");
+  list.add("sample_seed", o.seed, "First seed of samples");
+}
+
 /// What is seen of a run with a control network are its held-out pictures.
 void check_control_samples(const TextToImageOptions& o, const RunOptions& run) {
-  const std::int64_t held_out = o.control->validation_pictures;
-  if (held_out < 0)
-    throw Error(ErrorCode::invalid_argument, Field("validation_pictures"), "must not be negative");
+  const std::int64_t held_out = o.control.validation_pictures;
   if (held_out == 1)
     throw Error(ErrorCode::invalid_argument, Field("validation_pictures"),
                 "one is too few: the loss with a picture's own signal is compared with that with "
@@ -29,7 +128,7 @@ void check_control_samples(const TextToImageOptions& o, const RunOptions& run) {
 
 void check_control(const TextToImageOptions& o, const RunOptions& run) {
   const bool none = !run.full() && !run.adapts();
-  const bool controlnet = o.control && o.control->network == pipeline::ControlKind::controlnet;
+  const bool controlnet = o.control && o.control.network == pipeline::ControlKind::controlnet;
   if (none && !controlnet)
     throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
                 "it goes with `control=SIGNAL` `control_network=controlnet`");
@@ -43,21 +142,43 @@ void check_control(const TextToImageOptions& o, const RunOptions& run) {
   if (!o.class_prompt.empty())
     throw Error(ErrorCode::invalid_argument, Field("control"),
                 "class pictures of `class_prompt` have no control signal", "leave one of them out");
-  data::check_signal_folder(o.control->settings, Field("control_images"));
+  data::check_signal_folder(o.control.settings(), Field("control_images"));
   check_control_samples(o, run);
 }
 
 }  // namespace
 
+void describe(OptionList& list, TextToImageOptions& o) {
+  list.add("train_text_encoder", o.train_text_encoder, "Also train the text encoder")
+      .repeated("text encoder");
+  describe_pictures(list, o);
+  describe_control(list, o.control);
+  describe_loss(list, o);
+  describe_samples(list, o.samples);
+}
+
+Json settings_of(const TextToImageOptions& options) {
+  TextToImageOptions described = options;
+  OptionList list;
+  describe(list, described);
+  Json settings = list.settings();
+  if (options.class_prompt.empty()) settings["class count"] = 0;
+  if (options.control) return settings;
+  OptionList unused;
+  describe_control(unused, described.control);
+  for (const Option& option : unused.all()) settings.erase(option.setting);
+  return settings;
+}
+
 void check_options(const TextToImageOptions& o, const RunOptions& run) {
+  TextToImageOptions described = o;
+  OptionList list;
+  describe(list, described);
+  list.check();
   check_control(o, run);
   if (o.instance_images.empty())
     throw Error(ErrorCode::invalid_argument, Field("instance_images"),
                 "the folder with the training pictures is needed");
-  if (o.repeats < 1)
-    throw Error(ErrorCode::invalid_argument, Field("repeats"), "must be larger than 0");
-  if (!o.class_prompt.empty() && o.class_count < 1)
-    throw Error(ErrorCode::invalid_argument, Field("class_count"), "must be larger than 0");
   if (o.class_prompt.empty() && !o.class_images.empty())
     throw Error(ErrorCode::invalid_argument, Field("class_images"),
                 "prior preservation needs `class_prompt` as well",

@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 
+#include "ringlet/core/json.h"
+#include "ringlet/core/option.h"
 #include "ringlet/data/control_signal.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/run_options.h"
@@ -19,12 +21,19 @@ namespace ringlet::train {
 
 /// Controllable generation: pictures are to follow a signal.
 struct ControlTraining {
-  data::ControlSettings settings;
+  std::optional<data::ControlSignal> signal;  ///< none = only the prompt counts
+  data::CannyThresholds canny = {};
+  std::filesystem::path images = {};  ///< given signals: data::ControlSettings::folder
   pipeline::ControlKind network = pipeline::ControlKind::encoder;
   /// Held out of the training pictures, evenly spread: none, or two at least. Samples are made of
   /// them alone; a prompt has no signal.
   std::int64_t validation_pictures = 0;
   ControlMetric metric = {};  ///< measured on them
+
+  explicit operator bool() const { return signal.has_value(); }
+
+  /// How the control pictures come about; there must be a signal.
+  data::ControlSettings settings() const { return {signal.value(), canny, images}; }
 };
 
 struct TextToImageOptions {
@@ -32,7 +41,7 @@ struct TextToImageOptions {
   pipeline::LoadOptions load;  ///< what learns of it follows from the run's method
 
   // What learns besides adapters.
-  std::optional<ControlTraining> control = {};
+  ControlTraining control = {};
   bool train_text_encoder = false;
 
   // From what.
@@ -52,6 +61,13 @@ struct TextToImageOptions {
   // What to see.
   SampleOptions samples;  ///< of the crops' size; no prompts = the captions
 };
+
+/// What learns besides adapters, the pictures, the control signal, the loss and the samples. The
+/// model, and how it is opened, are the caller's.
+void describe(OptionList& list, TextToImageOptions& options);
+
+/// What a resumed run must repeat of them. Without a control signal there is nothing about it.
+Json settings_of(const TextToImageOptions& options);
 
 /// Everything about the options that is wrong whatever the model. Throws Error(invalid_argument).
 void check_options(const TextToImageOptions& options, const RunOptions& run);

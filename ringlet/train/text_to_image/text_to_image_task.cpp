@@ -70,7 +70,7 @@ std::unique_ptr<ControlLearner> make_control(const TextToImageOptions& options,
                                              const pipeline::TextToImageModel& model,
                                              std::uint64_t seed) {
   if (!options.control) return nullptr;
-  return std::make_unique<ControlLearner>(*options.control, model, seed);
+  return std::make_unique<ControlLearner>(options.control, model, seed);
 }
 
 TextToImagePlan plan_with(TextToImagePlan plan, const CropOptions& crop,
@@ -81,9 +81,10 @@ TextToImagePlan plan_with(TextToImagePlan plan, const CropOptions& crop,
 }
 
 SampleOptions samples_for(const TextToImageOptions& options, const CropOptions& crop,
-                          const TextToImagePlan& plan) {
+                          const pipeline::TextToImageModel& model, const TextToImagePlan& plan) {
   SampleOptions samples = options.samples;
   samples.size = crop.size;
+  if (!samples.guidance) samples.guidance = model.defaults().guidance;
   samples.clip_skip = options.loss.clip_skip;
   if (samples.prompts.empty() && !options.control)
     for (const auto& [caption, tokens] : plan.examples) samples.prompts.push_back(caption);
@@ -107,7 +108,7 @@ TextToImageTask::TextToImageTask(const TextToImageOptions& options, const RunOpt
       control_(make_control(options_, *model_, run.seed)),
       plan_(plan_with(make_plan(options_, *model_, pictures_, class_pictures_), crop_,
                       control_.get())),
-      samples_(samples_for(options_, crop_, plan_)) {}
+      samples_(samples_for(options_, crop_, *model_, plan_)) {}
 
 adapt::Components TextToImageTask::components() const { return pipeline::adaptable(*model_); }
 
@@ -169,7 +170,7 @@ void TextToImageTask::check(const StageProgress& progress) {
   data::PictureCheckOptions how{.threads = at::get_num_threads()};
   if (control_)
     how.also = [&](std::size_t i, const io::Image& image) {
-      data::check_control_file(options_.control->settings, files[i], image);
+      data::check_control_file(options_.control.settings(), files[i], image);
     };
   if (progress)
     how.progress = [&](std::size_t done, std::size_t total) {
@@ -182,26 +183,17 @@ void TextToImageTask::check(const StageProgress& progress) {
 }
 
 Json TextToImageTask::settings() const {
-  const DiffusionLossOptions& l = options_.loss;
   const diffusion::Prediction prediction = model_->noise_process()->prediction();
-  Json settings = {{"pictures", fingerprint(pictures_.instance)},
+  TextToImageOptions options = options_;
+  options.crop = crop_;  // with the model's own size
+  Json settings = settings_of(options);
+  settings.update({{"pictures", fingerprint(pictures_.instance)},
                    {"pictures' contents", contents_of(pictures_.instance, hashes_)},
-                   {"class prompt", options_.class_prompt},
-                   {"class count", options_.class_prompt.empty() ? 0 : options_.class_count},
                    {"class pictures", nullptr},
                    {"class pictures' contents", nullptr},
                    {"model", nullptr},
                    {"prediction", diffusion::prediction_name(prediction)},
-                   {"precision", nn::precision_name(options_.load.precision)},
-                   {"resolution", crop_.size},
-                   {"crop", crop_.random ? "random" : "centre"},
-                   {"flip", crop_.flip},
-                   {"prior weight", l.prior_weight},
-                   {"min-SNR gamma", l.min_snr_gamma},
-                   {"noise offset", l.noise_offset},
-                   {"caption dropout", l.caption_dropout},
-                   {"clip skip", l.clip_skip},
-                   {"text encoder", options_.train_text_encoder}};
+                   {"precision", nn::precision_name(options_.load.precision)}});
   if (control_) settings.update(control_->settings(pictures_, hashes_, samples_));
   return settings;
 }
@@ -209,29 +201,42 @@ Json TextToImageTask::settings() const {
 /// Those that were found, with those that are made, in the order in which a resumed run finds them.
 std::vector<data::Picture> TextToImageTask::complete_class_pictures(
     const StageProgress& progress) const {
+  const DataParallel& ranks = run_.trainer.data_parallel;
+  if (options_.class_prompt.empty()) return {};
+  std::vector<data::Picture> pictures;
+  ranks.writer_first([&] {
+    if (ranks.writes() && plan_.class_to_make > 0) make_class_pictures(progress);
+    pictures = class_pictures_of(options_, run_).pictures;
+  });
+  if (pictures.size() != static_cast<std::size_t>(options_.class_count))
+    throw Error(ErrorCode::not_found, class_folder(options_, run_).string(),
+                "class pictures are missing", "rank 0 makes them: all ranks need its folder");
+  return pictures;
+}
+
+void TextToImageTask::make_class_pictures(const StageProgress& progress) const {
   const std::size_t missing = plan_.class_to_make;
-  if (missing == 0) return class_pictures_.pictures;
   pipeline::GenerateRequest request;
   request.prompt = options_.class_prompt;
   request.size = crop_.size;
   request.clip_skip = options_.loss.clip_skip;
   request.steps = samples_.steps;
   request.guidance = samples_.guidance;
-  make_class_pictures(*model_, request, class_folder(options_, run_), missing, run_.seed,
-                      [&](std::size_t done) {
-                        return !progress || progress("making class pictures", done, missing);
-                      });
-  return class_pictures_of(options_, run_).pictures;
+  train::make_class_pictures(*model_, request, class_folder(options_, run_), missing, run_.seed,
+                             [&](std::size_t done) {
+                               return !progress || progress("making class pictures", done, missing);
+                             });
 }
 
 TrainingSet TextToImageTask::encode(const std::vector<data::Picture>& pictures,
                                     const CropOptions& crop, const std::string& stage,
                                     const StageProgress& progress) const {
   std::size_t done = 0;
+  const auto signals = control_ ? std::optional(options_.control.settings()) : std::nullopt;
   return encode_pictures(
       *model_, pictures, crop, options_.cache,
       [&] { return !progress || progress(stage, ++done, pictures.size()); },
-      control_ ? &options_.control->settings : nullptr);
+      signals ? &*signals : nullptr);
 }
 
 void TextToImageTask::prepare_validation(const StageProgress& progress) {
@@ -245,13 +250,20 @@ void TextToImageTask::prepare_validation(const StageProgress& progress) {
 
 Json TextToImageTask::prepare(const Learners& learners, const StageProgress& progress) {
   const std::vector<data::Picture> class_pictures = complete_class_pictures(progress);
-  TrainingSet prior;
-  if (!class_pictures.empty())
-    prior = encode(class_pictures, crop_, "encoding class pictures", progress);
-  TrainingSet instance = encode(pictures_.instance, crop_, "encoding pictures", progress);
+  const DataParallel& ranks = run_.trainer.data_parallel;
+  TrainingSet prior, instance;
+  const auto encode_all = [&] {
+    if (!class_pictures.empty())
+      prior = encode(class_pictures, crop_, "encoding class pictures", progress);
+    instance = encode(pictures_.instance, crop_, "encoding pictures", progress);
+  };
+  if (options_.cache.empty())
+    encode_all();  // nothing that other ranks could read
+  else
+    ranks.writer_first(encode_all);
   loss_ = std::make_unique<DiffusionLoss>(*model_, std::move(instance), std::move(prior),
                                           loss_options(learners));
-  if (!pictures_.validation.empty()) prepare_validation(progress);
+  if (!pictures_.validation.empty() && ranks.writes()) prepare_validation(progress);
   const pipeline::ModelDescription& model = model_->description();
   return {{"model", model.hash_files.empty() ? "" : pipeline::model_hash(model)},
           {"class pictures", fingerprint(class_pictures)},
@@ -297,7 +309,7 @@ void TextToImageTask::save_companion(const fs::path& folder, at::ScalarType prec
 void TextToImageTask::describe(Report& report, const std::vector<ScoreRow>& scores) const {
   report.summary.emplace_back("pictures", std::to_string(plan_.pictures));
   report.summary.emplace_back("model", plan_.model_kind + ", " + model_->description().name);
-  if (control_) add_scores(report, scores, options_.control->metric.name);
+  if (control_) add_scores(report, scores, options_.control.metric.name);
 }
 
 std::string TextToImageTask::picture_caption() const {

@@ -54,6 +54,7 @@ class TextToImageTask final : public Task {
 
  private:
   std::vector<data::Picture> complete_class_pictures(const StageProgress& progress) const;
+  void make_class_pictures(const StageProgress& progress) const;
   TrainingSet encode(const std::vector<data::Picture>& pictures, const CropOptions& crop,
                      const std::string& stage, const StageProgress& progress) const;
   void prepare_validation(const StageProgress& progress);

@@ -73,8 +73,8 @@ TrainingPictures read_training_pictures(const TextToImageOptions& options) {
   if (options.control) {
     remove_signals(
         pictures.notes, options.instance_images,
-        data::control_files(options.control->settings, data::paths_of(pictures.instance)));
-    hold_out(pictures, static_cast<std::size_t>(options.control->validation_pictures));
+        data::control_files(options.control.settings(), data::paths_of(pictures.instance)));
+    hold_out(pictures, static_cast<std::size_t>(options.control.validation_pictures));
   }
   return pictures;
 }

@@ -1,4 +1,4 @@
-#include "child_process.h"
+#include "ringlet/core/child_process.h"
 
 #include <cerrno>
 #include <chrono>
@@ -14,12 +14,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "console.h"
 #include "ringlet/core/error.h"
 
 extern char** environ;
 
-namespace ringlet::app {
+namespace ringlet {
 namespace {
 
 Error cannot(const std::string& what, const std::string& where, int problem) {
@@ -56,15 +55,15 @@ pid_t start(const char* program, std::vector<std::string> words, const Spawn& sp
 }
 
 /// Looks now and then: the signal of an interrupt may reach any thread but this one.
-ChildResult wait_for(pid_t child, const std::string& name) {
+ChildResult wait_for(pid_t child, const std::string& name, const StopChild& stop) {
   constexpr auto kPause = std::chrono::milliseconds(50);
   int status = 0;
   rusage usage{};
   bool told = false;
   for (pid_t ended = 0; ended != child;) {
     ended = wait4(child, &status, WNOHANG, &usage);
-    if (ended < 0 && errno != EINTR) throw cannot("lost track of the program", name, errno);
-    if (interrupted() && !told) {
+    if (ended < 0 && errno != EINTR) throw cannot("lost sight of the program", name, errno);
+    if (!told && stop && stop()) {
       kill(-child, SIGINT);  // its group: a shell may not be the one that works
       told = true;
     }
@@ -78,11 +77,10 @@ ChildResult wait_for(pid_t child, const std::string& name) {
 
 }  // namespace
 
-ChildResult run_self(const std::vector<std::string>& arguments, const std::filesystem::path& output,
-                     const std::filesystem::path& log, const FolderLock& lock) {
+ChildResult run_program(const std::filesystem::path& program, const std::vector<std::string>& words,
+                        const std::filesystem::path& output, const std::filesystem::path& log,
+                        const FolderLock& lock, const StopChild& stop) {
   constexpr int kReadable = 0644;
-  std::vector<std::string> words = {"ringlet"};
-  words.insert(words.end(), arguments.begin(), arguments.end());
   Spawn spawn;
   posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&spawn.actions, STDOUT_FILENO, output.c_str(),
@@ -91,16 +89,17 @@ ChildResult run_self(const std::vector<std::string>& arguments, const std::files
                                    O_WRONLY | O_CREAT | O_APPEND, kReadable);
   // Onto itself: that keeps it open in the child, and open in no other.
   posix_spawn_file_actions_adddup2(&spawn.actions, lock.descriptor(), lock.descriptor());
-  return wait_for(start("/proc/self/exe", std::move(words), spawn), output.string());
+  return wait_for(start(program.c_str(), words, spawn), output.string(), stop);
 }
 
-ChildResult run_command(const std::string& command, const std::vector<std::string>& arguments) {
+ChildResult run_command(const std::string& command, const std::vector<std::string>& arguments,
+                        const StopChild& stop) {
   std::vector<std::string> words = {"sh", "-c", command + " \"$@\"", "sh"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   Spawn spawn;
   posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&spawn.actions, STDERR_FILENO, STDOUT_FILENO);
-  return wait_for(start("/bin/sh", std::move(words), spawn), command);
+  return wait_for(start("/bin/sh", std::move(words), spawn), command, stop);
 }
 
 FolderLock::FolderLock(const std::filesystem::path& file) {
@@ -117,4 +116,4 @@ FolderLock::FolderLock(const std::filesystem::path& file) {
 
 FolderLock::~FolderLock() { close(descriptor_); }
 
-}  // namespace ringlet::app
+}  // namespace ringlet

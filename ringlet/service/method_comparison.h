@@ -1,0 +1,45 @@
+// A comparison of methods by a recipe: its cells are trained and measured by the program, as
+// children, several at a time, and reported on.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "ringlet/core/child_process.h"
+#include "ringlet/core/option.h"
+#include "ringlet/eval/comparison.h"
+
+namespace ringlet::service {
+
+struct ComparisonRequest {
+  std::filesystem::path recipe;  ///< see eval::Recipe
+  std::filesystem::path out;     ///< folder for cells and report
+  int jobs = 1;                  ///< cells at a time
+  bool report_only = false;
+  std::string device = "auto";                       ///< of every cell
+  int threads = 0;                                   ///< of a cell; 0 = its share of the processors
+  std::filesystem::path program = "/proc/self/exe";  ///< `ringlet`
+};
+
+/// All but the device, the threads and the program.
+void describe(OptionList& list, ComparisonRequest& request);
+
+/// The commands of the search for learning rates, as `words` writes them.
+std::vector<std::vector<std::string>> search_commands(const ComparisonRequest& request,
+                                                      const eval::CellWords& words);
+
+struct ComparisonFiles {
+  std::vector<eval::ComparisonRow> rows;
+  std::filesystem::path page, table;  ///< comparison.html and comparison.csv
+};
+
+/// Does what is left of the cells, by commands of the program as `words` writes them without its
+/// name, and reports. A cell that another process works on is left to it.
+/// Throws Error(cancelled) once `stop` says so (the cells that are done stay), Error(not_found)
+/// where nothing has been measured, the first error of a cell, and as the functions of
+/// eval/comparison.h.
+ComparisonFiles compare_methods(const ComparisonRequest& request, const eval::CellWords& words,
+                                const StopChild& stop = {});
+
+}  // namespace ringlet::service
