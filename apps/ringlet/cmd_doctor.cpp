@@ -53,7 +53,7 @@ int cmd_doctor(int argc, char** argv) {
       "Check this machine: versions, processor, memory, GPU, MPI, speed.\nExample:\n  "
       "ringlet doctor",
       "doctor");
-  list.add("no_probes", no_probes, "Leave the speed measurements out");
+  list.add("no_probes", no_probes, "Skip the speed measurements");
   common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   common.apply();

@@ -21,7 +21,7 @@ struct ExtractOptions {
   std::size_t rows = 20;
 };
 
-void print_row(const std::string& name, const std::string& change, const adapt::FitReport& report) {
+void print_row(const std::string& name, const std::string& change, const adapt::FitResult& result) {
   std::printf("  %-68s %7s %8.4f %11lld %6lld %8.2f%s\n", printable(name).c_str(), change.c_str(),
               result.relative_error, static_cast<long long>(result.parameters),
               static_cast<long long>(result.steps), result.seconds,
@@ -89,8 +89,9 @@ int cmd_extract(int argc, char** argv) {
   ExtractOptions options;
   OptionList list;
   CLI::App app(
-      "Turn the difference of two models into an adapter of any method, and say how near it comes. "
-      "Layers that differ by the rounding of their storage types alone are left out."
+      "Extract an adapter from the difference of two models of any method, and say how near it "
+      "comes. "
+      "Layers that differ only by the rounding of their storage types are skipped."
       "\nExamples:\n  ringlet extract --base MODEL --tuned FINE_TUNED --method \"lora(rank=8)\" "
       "--out adapter.safetensors\n  ringlet extract --base MODEL --tuned FINE_TUNED --compare "
       "lora,trm+lora,oft --budgets 0.1M,0.4M --out comparison",

@@ -42,11 +42,11 @@ void add_options(OptionList& list, GenerateOptions& o) {
   list.add("embedding", o.embeddings,
            "Textual-inversion file, or FILE:word to call it otherwise; may be given several times");
   service::describe(list, o.request);
-  list.add("prompts", o.prompts_file, "Text file with one prompt a line");
+  list.add("prompts", o.prompts_file, "Text file with one prompt per line");
   list.add("out", o.output.out, "File (one image), or folder");
   list.add("output_type", choice("output_type", o.output.latents, kOutputTypes),
            "What is written; latent is a safetensors file");
-  list.add("grid", o.output.grid, "Also put all images into one");
+  list.add("grid", o.output.grid, "Also write one image that shows all of them");
 }
 
 /// From the command line, perhaps as "$(cat FILE)", and from the file.

@@ -22,18 +22,19 @@ struct TrainOptions {
 
 void add_options(OptionList& list, TrainOptions& o) {
   list.add("model", o.model, "Model folder (diffusers) or single .safetensors checkpoint");
-  list.add("init", o.init, "Model folder whose parts may lack weights: those start at random");
+  list.add("init", o.init, "Model folder in which parts without weights start at random");
   pipeline::describe(list, o.task.load.files);
   pipeline::describe_prediction(list, o.task.load.files);
   o.training.add_method(
       list, o.run,
-      "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined by +, an "
+      "What is trained: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined by +, "
+      "an "
       "alias (tlora, tlora-star), full for all weights, or none for a ControlNet alone",
       "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder; may be given "
       "several times",
       "attention");
   train::describe(list, o.task);
-  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Pictures at a time");
+  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Batch size");
   o.training.add_output(list, o.run);
   list.add("sample_every", o.run.observe_every,
            "Steps between sample grids; 0 = before and after only")
@@ -61,7 +62,7 @@ void check_given(const CLI::App& app, const TrainOptions& o) {
     refuse_given(app,
                  {"--control-images", "--control-network", "--canny-low", "--canny-high",
                   "--validation-pictures"},
-                 "it says something about a control signal, and there is none",
+                 "it applies to control signals, but there is none",
                  "give --control as well, or leave it out");
   else
     refuse_given(app, {"--sample-images"},

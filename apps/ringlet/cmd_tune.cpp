@@ -24,16 +24,16 @@ struct TuneCommand {
 
 void add_options(OptionList& list, TuneCommand& o) {
   list.add("model", o.model, "Folder with config.json, model.safetensors and what the task needs");
-  list.add("init", o.init, "The same without weights, or some: those start at random");
+  list.add("init", o.init, "Like --model, but weights that are missing start at random");
   tune::describe(list, o.task);
-  o.training.add_method(list, o.run,
-                        "What learns: parts such as trm(rank=2), tr(rank=6), lora(rank=4) joined "
-                        "by +, an alias, or full for all weights",
-                        "Layers to adapt: attention, all-linear, all, embedding",
-                        "what suits the task");
-  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Examples at a time");
+  o.training.add_method(
+      list, o.run,
+      "What is trained: parts such as trm(rank=2), tr(rank=6), lora(rank=4) joined "
+      "by +, an alias, or full for all weights",
+      "Layers to adapt: attention, all-linear, all, embedding", "the task's default");
+  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Batch size");
   list.add("evaluate_every", o.run.observe_every,
-           "Steps between measurements; 0 = before and after only")
+           "Steps between evaluations; 0 = before and after only")
       .within(Range::at_least(0));
   o.training.add_output(list, o.run);
 }
@@ -59,8 +59,8 @@ int cmd_tune(int argc, char** argv) {
   TuneCommand command;
   OptionList list;
   CLI::App app(
-      "Fine-tune a network of language, vision, recommendation, speech or of several of them, with "
-      "the adapters of train.\nExample:\n  ringlet tune --task image-classification --model "
+      "Fine-tune language, vision, recommendation, speech and multimodal networks with the "
+      "adapters of train.\nExample:\n  ringlet tune --task image-classification --model "
       "vit-base --data pictures --method \"trm(rank=2)+lora(rank=4)\" --steps 300 --out runs/vit",
       "tune");
   add_options(list, command);

@@ -60,7 +60,7 @@ int show_commands(const service::ComparisonRequest& request) {
 
 int compare(CompareOptions& o) {
   if (!o.common.precision.empty())
-    throw Error(ErrorCode::invalid_argument, "--precision", "is the recipe's to say",
+    throw Error(ErrorCode::invalid_argument, "--precision", "is set by the recipe",
                 "write precision = \"" + o.common.precision + "\" into its [train] and [eval]");
   if (o.dry_run) return show_commands(o.request);
   o.request.device = o.common.device;
@@ -83,13 +83,13 @@ int cmd_eval_compare(int argc, char** argv) {
   OptionList list;
   CLI::App app(
       "Train every method of a recipe, with a search for its learning rate and several seeds, "
-      "measure them, and report. What is done stays done: the same command continues after a stop, "
-      "and several of them, on machines that share --out, share the work.\nExample:\n  ringlet "
+      "measure them, and report. Finished cells are kept: the same command continues after a stop, "
+      "and several commands on machines that share --out divide the work.\nExample:\n  ringlet "
       "eval "
       "compare examples/paper/control-starter.toml --out runs/control",
       "eval compare");
   service::describe(list, options.request);
-  list.add("dry_run", options.dry_run, "Show the runs and stop");
+  list.add("dry_run", options.dry_run, "Print the runs and stop");
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

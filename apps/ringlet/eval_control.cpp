@@ -24,7 +24,7 @@ struct EvalControlOptions {
 void check_given(const CLI::App& app, const service::ControlRequest& o) {
   check_making(app, o.making);
   const std::string other =
-      std::string("it says something about another --kind than ") + data::name_of(o.kind);
+      std::string("it applies to another --kind than ") + data::name_of(o.kind);
   check_canny(app, o.kind == data::ControlSignal::canny);
   if (o.kind != data::ControlSignal::segmentation)
     refuse_given(app,
@@ -37,9 +37,9 @@ void check_given(const CLI::App& app, const service::ControlRequest& o) {
                  "with --segmenter it is the network that says so", "leave one of them out");
   if (o.labels.empty() && o.found_labels.empty())
     refuse_given(app, {"--labels-from-one", "--classes"}, "there are no --labels",
-                 "give them, or leave it out: drawings have classes of their own");
+                 "give them, or leave it out: drawings have fixed classes");
   if (!service::can_find(o))
-    refuse_given(app, {"--find-with"}, "there is nothing to find in the pictures",
+    refuse_given(app, {"--find-with"}, "nothing has to be found in the pictures",
                  "it goes with --kind landmark, or with --labels and no --segmenter");
 }
 

@@ -13,7 +13,7 @@ void complete(service::EvaluationPictures& pictures, const AdapterOptions& adapt
 void check_making(const CLI::App& app, const service::EvaluationPictures& making) {
   if (making.model.empty())
     refuse_group(app, service::kMaking,
-                 "it says how pictures are made, and without --model none are",
+                 "it sets how pictures are generated, but without --model none are",
                  "give --model as well, or leave it out");
 }
 

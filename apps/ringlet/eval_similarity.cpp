@@ -46,7 +46,7 @@ int similarity(SimilarityOptions& o) {
       request.sentences.push_back(std::move(line));
   if (request.sentences.size() < 2)
     throw Error(ErrorCode::invalid_argument, "ringlet eval similarity",
-                "two sentences at least are compared", "name them after the options, or --file");
+                "at least two sentences are needed", "give them after the options, or --file");
   request.adapters = parse_adapters(o.adapters);
   request.device = o.common.select_device();
   request.precision = o.common.select_precision(request.device);
@@ -71,13 +71,13 @@ int cmd_eval_similarity(int argc, char** argv) {
   SimilarityOptions options;
   OptionList list;
   CLI::App app(
-      "Cosines of sentences by a network of sentences (BERT or RoBERTa, in a folder of "
+      "Cosine similarity of sentences by a sentence encoder (BERT or RoBERTa, in a folder of "
       "sentence-transformers or transformers).\nExample:\n  ringlet eval similarity --model "
       "all-MiniLM-L6-v2 \"The weather is lovely today.\" \"It's so sunny outside!\"",
       "eval similarity");
   service::describe(list, options.request);
   options.adapters.add_to(list);
-  list.add("file", options.file, "A text file with a sentence a line");
+  list.add("file", options.file, "A text file with one sentence per line");
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

@@ -73,14 +73,13 @@ int cmd_eval_set(int argc, char** argv) {
   std::string generated, reference, features;
   OptionList list;
   CLI::App app(
-      "Distances of two sets of pictures by a network's features: Frechet (FID), kernel (KID), "
-      "CMMD.\nExample:\n  ringlet eval set --generated made --reference photos --features "
+      "Distances between two sets of pictures by a network's features: Frechet (FID), kernel "
+      "(KID), CMMD.\nExample:\n  ringlet eval set --generated made --reference photos --features "
       "clip-vit-large-patch14-336",
       "eval set");
   list.add("generated", generated, "Folder of generated pictures").required();
   list.add("reference", reference, "Folder of real pictures").required();
-  list.add("features", features, "Folder of the network that looks at them: CLIP, DINO, DINOv2")
-      .required();
+  list.add("features", features, "Folder of the feature network: CLIP, DINO, DINOv2").required();
   output.add_to(list);
   common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;

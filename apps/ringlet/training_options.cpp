@@ -46,7 +46,7 @@ void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
   list.add("save_precision", choice("save_precision", run.save_precision, nn::kPrecisionNames),
            "Type of the numbers that are saved");
   list.add("resume", run.resume, "Continue from the last checkpoint of `out`");
-  list.add("dry_run", dry_run, "Show the plan and stop");
+  list.add("dry_run", dry_run, "Print the plan and stop");
 }
 
 void TrainingOptions::translate(train::RunOptions& run) const {

@@ -62,7 +62,7 @@ ChildResult wait_for(pid_t child, const std::string& name, const StopChild& stop
   bool told = false;
   for (pid_t ended = 0; ended != child;) {
     ended = wait4(child, &status, WNOHANG, &usage);
-    if (ended < 0 && errno != EINTR) throw cannot("lost sight of the program", name, errno);
+    if (ended < 0 && errno != EINTR) throw cannot("lost track of the program", name, errno);
     if (!told && stop && stop()) {
       kill(-child, SIGINT);  // its group: a shell may not be the one that works
       told = true;

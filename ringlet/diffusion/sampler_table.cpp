@@ -123,7 +123,7 @@ void describe(OptionList& list, SamplerChoice& choice) {
       .or_else("the model's own");
   list.add("spacing", ringlet::choice("spacing", choice.spacing, kSpacingNames),
            "Which noise levels of training the steps visit")
-      .or_else("the model's own; trailing where training ended in zero SNR");
+      .or_else("the model's default; trailing for models with zero terminal SNR");
 }
 
 SamplerChoice default_sampler(const NoiseProcess& process) {

@@ -16,8 +16,7 @@ template <class Taps>
 void interleave(const std::vector<const float*>& from, std::int64_t channels, Taps taps,
                 float* to) {
   for (std::int64_t c = 0; c < channels; ++c)
-    for (std::int64_t tap = 0; tap < taps; ++tap)
-      *to++ = from[static_cast<std::size_t>(tap)][c];
+    for (std::int64_t tap = 0; tap < taps; ++tap) *to++ = from[static_cast<std::size_t>(tap)][c];
 }
 
 /// to[c] += sum over taps of from[tap][c * taps + tap].

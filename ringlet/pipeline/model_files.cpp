@@ -143,7 +143,8 @@ fs::path find_weights(const fs::path& folder, const std::string& base, const std
 }
 
 void describe(OptionList& list, ModelFileOptions& files) {
-  list.add("variant", files.variant, "Weight files to prefer in a folder, for example fp16");
+  list.add("variant", files.variant,
+           "Variant of the weight files to prefer in a folder, for example fp16");
   list.add("tokenizer", files.tokenizer, "Tokenizer folder, for single-file checkpoints");
 }
 

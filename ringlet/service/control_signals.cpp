@@ -75,11 +75,11 @@ void describe(OptionList& list, SignalRequest& r) {
       .required();
   list.add("images", r.images, "Folder of pictures, or one").required();
   list.add("given", r.settings.folder,
-           "Folder with landmark files or maps, of the pictures' names");
+           "Folder with landmark files or maps, named like the pictures");
   list.add("out", r.out, "Folder for the signals").required();
-  list.add("size", r.size, "Cut squares of so many pixels, as training does")
+  list.add("size", r.size, "Crop to squares of N x N pixels, as training does")
       .within(Range::at_least(0))
-      .or_else("the pictures' own sizes");
+      .or_else("the pictures' sizes");
   data::describe(list, r.settings.canny);
 }
 

@@ -62,8 +62,8 @@ void describe(OptionList& list, ConvertRequest& r) {
       .required();
   list.add("out", r.out, "File, or folder for peft").required();
   list.add("as", choice("as", r.form, kFormNames),
-           "Another form: lora (nearest low rank, the error is printed) or diff (whole "
-           "differences)")
+           "Convert to another form: lora (nearest low-rank factors, the error is printed) or diff "
+           "(full weight differences)")
       .or_else("as it is");
   list.add("rank", r.low_rank.rank, "Rank of `as=lora`").within(Range::at_least(0));
   list.add("max_error", r.low_rank.max_error,

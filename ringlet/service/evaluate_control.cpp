@@ -31,7 +31,8 @@ void describe_making(OptionList& list, ControlRequest& o) {
   list.add("control_images", o.control_images, "Folder of given signals")
       .or_else("canny and segmentation are made from the references");
   list.add("prompt", o.prompt, "Prompt of references without a .txt file");
-  list.add("control_strength", o.strength, "Of the signal").within(Range::between(0, 2));
+  list.add("control_strength", o.strength, "Strength of the control signal")
+      .within(Range::between(0, 2));
 }
 
 ControlPictures control_pictures(const ControlRequest& o) {
@@ -87,7 +88,7 @@ void check_truth(const ControlRequest& o) {
     if (o.size > 0)
       need(o.reference, Field("reference"), "`size`: the landmarks are in its pictures' pixels");
   } else if (o.kind == data::ControlSignal::segmentation && !o.segmenter.empty()) {
-    need(o.labels, Field("labels"), "`segmenter`: what is truly in the pictures");
+    need(o.labels, Field("labels"), "`segmenter`: the true label maps");
   } else if (with_label_maps(o)) {
     need(o.labels, Field("labels"), "`found_labels`");
   } else {
@@ -109,7 +110,7 @@ void find(const ControlRequest& o, const ControlObserver& observer) {
   if (status != 0)
     throw Error(ErrorCode::io, Field("find_with"),
                 "\"" + o.find_with + "\" ended with status " + std::to_string(status),
-                "what it said stands above; it is called with the folder of pictures and the one "
+                "its output is above; it is called with the folder of pictures and the one "
                 "to write to");
 }
 
@@ -206,7 +207,7 @@ void describe(OptionList& list, ControlRequest& o) {
   list.add("generated", o.generated,
            "Folder of the generated pictures, of the same names, or NAME-s1, NAME-s2, …")
       .required();
-  list.add("size", o.size, "Bring both to squares of so many pixels")
+  list.add("size", o.size, "Bring both to squares of N x N pixels")
       .within(Range::at_least(0))
       .or_else("the model's own; without `model` they must be alike");
   data::describe(list, o.canny);

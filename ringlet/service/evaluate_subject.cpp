@@ -114,10 +114,11 @@ void describe(OptionList& list, SubjectRequest& o) {
   list.add("lpips", o.lpips,
            "Folder of LPIPS weights, for DIV as DreamBooth states it: backbone.safetensors and "
            "linear.safetensors");
-  list.add("captions", o.captions,
-           "File with captions, one a line: the share of pictures whose own prompt is nearer than "
-           "all of them, by `clip`");
-  list.add("token", o.token, "Word to leave out of prompts for CLIP-T, such as sks");
+  list.add(
+      "captions", o.captions,
+      "File with captions, one per line: the share of pictures whose own prompt is nearer than "
+      "all of them, by `clip`");
+  list.add("token", o.token, "Word to remove from prompts for CLIP-T, such as sks");
   list.add("prior", o.prior,
            "Folder of pictures of the class, made with the adapter (with several subjects a folder "
            "for each): prior preservation");

@@ -51,7 +51,7 @@ std::string file_identity(const fs::path& path) {
 }
 
 void describe(OptionList& list, EvaluationPictures& o, const std::string& of) {
-  list.add("model", o.model, "The model that makes them");
+  list.add("model", o.model, "Model that generates the pictures");
   pipeline::describe(list, o.load.files);
   pipeline::describe_prediction(list, o.load.files);
   list.add("samples", o.samples, "Pictures to make " + of).within(Range::at_least(1));

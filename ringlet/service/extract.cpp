@@ -64,7 +64,7 @@ void check_output(const ExtractRequest& o) {
   const fs::path& out = o.out;
   if (o.compare.empty()) {
     refuse(Field("out"), out.extension() != ".safetensors",
-           "\"" + out.string() + "\" is no .safetensors file",
+           "\"" + out.string() + "\" is not a .safetensors file",
            "adapters are written as one .safetensors file");
     const fs::path folder = out.has_parent_path() ? out.parent_path() : ".";
     if (!fs::is_directory(folder))
@@ -92,7 +92,7 @@ void report(const ExtractObserver& observer, const pipeline::ModelDifference& di
   say(observer, text);
   if (!difference.rounded.empty())
     say(observer, std::to_string(difference.rounded.size()) + " more differ by rounding alone (" +
-                      difference.types + ") and are left out");
+                      difference.types + ") and are skipped");
   if (difference.rounding == 0.0) return;
   std::snprintf(text, sizeof text,
                 "rounding (%s) is about %.2g %% of the squared difference that is fitted",
@@ -103,12 +103,12 @@ void report(const ExtractObserver& observer, const pipeline::ModelDifference& di
 adapt::Method chosen_method(const ExtractRequest& o, const ExtractObserver& observer,
                             const pipeline::ModelDifference& difference) {
   if (o.budget.empty()) return adapt::parse_method(method_of(o));
-  const adapt::BudgetPlan plan =
+  const adapt::BudgetedMethod budgeted =
       adapt::fit_budget(adapt::parse_method(method_of(o)), adapt::parse_budget(o.budget),
                         difference.targets(), adapt::FactorTable());
-  say(observer, "budget: " + adapt::method_text(plan.method) + ", " +
-                    std::to_string(plan.parameters) + " parameters");
-  return plan.method;
+  say(observer, "budget: " + adapt::method_text(budgeted.method) + ", " +
+                    std::to_string(budgeted.parameters) + " parameters");
+  return budgeted.method;
 }
 
 pipeline::LayerObserver layers_of(const ExtractObserver& observer, std::size_t total) {
@@ -145,23 +145,23 @@ void compare(const ExtractRequest& o, const ExtractObserver& observer, ExtractRe
 }  // namespace
 
 void describe(OptionList& list, ExtractRequest& o) {
-  list.add("base", o.source.base, "The model before: folder, checkpoint, or .safetensors file")
+  list.add("base", o.source.base, "Base model: folder, checkpoint, or .safetensors file")
       .required();
-  list.add("tuned", o.source.tuned, "The model after fine-tuning or merging").required();
+  list.add("tuned", o.source.tuned, "Fine-tuned or merged model").required();
   list.add("out", o.out, "Adapter file, or folder for `compare`").required();
   list.add("method", o.method,
            "Parts such as lora(rank=8), trm(rank=2), tr(rank=6) joined by +, or an alias")
       .or_else("lora(rank=8)");
   list.add("budget", o.budget,
-           "Parameters to spend, for example 0.4M: makes the residual, or without one the "
-           "transform, as large as that allows");
+           "Parameter budget, for example 0.4M: sizes the residual, or without one the transform, "
+           "to fit");
   list.add("max_error", o.max_error,
            "For lora: the smallest rank of each layer within this relative error")
       .within(Range::inside(0, 1));
   list.add(
       "compare", o.compare,
       "Several methods, separated by commas: error against parameters as table, CSV and picture");
-  list.add("budgets", o.budgets, "Parameters to compare at, for example 0.1M,0.2M,0.4M");
+  list.add("budgets", o.budgets, "Parameter budgets to compare at, for example 0.1M,0.2M,0.4M");
   list.add("targets", o.source.targets.presets,
            "Layers: attention, attention+ff, all-linear, all, text-encoder; may be given several "
            "times")
@@ -170,7 +170,7 @@ void describe(OptionList& list, ExtractRequest& o) {
            "More layers, by glob over \"unet.down_blocks…\" or re:REGEX");
   list.add("exclude", o.source.targets.exclude, "Fewer layers, by glob or re:REGEX");
   list.add("component", o.source.component,
-           "What the layers of a .safetensors file that is no model belong to, such as unet");
+           "Component of the layers of a .safetensors file that is not a model, such as unet");
   list.add("steps", o.fit.steps, "Optimiser steps per layer, at most").within(Range::at_least(1));
   list.add("tolerance", o.fit.tolerance,
            "A fit has converged when 50 steps (10 of trm, 10 sweeps) lower its squared error by a "

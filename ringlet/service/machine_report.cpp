@@ -84,7 +84,7 @@ Json find_problems(const Json& report) {
 
 /// How many threads verbs compute with here, and what speaks for fewer.
 std::string thread_advice(bool automatic, double busy) {
-  if (!automatic) return "as asked for";
+  if (!automatic) return "as given";
   if (busy < train::kQuiet) return "one per processor";
   return "one per processor; train and tune measure first whether fewer are faster, since other "
          "programs are at work";

@@ -53,7 +53,7 @@ class CellRunner {
     if (failure_) std::rethrow_exception(failure_);
     if (told_to_stop())
       throw Error(ErrorCode::cancelled, "eval compare", "stopped",
-                  "the same command continues with what is left");
+                  "run the same command to continue");
     wait_for_others(cells, stage);
   }
 

@@ -40,13 +40,13 @@ void describe_start(OptionList& list, PictureRequest& r) {
   list.add("mask_image", r.mask_image,
            "Inpainting models: mask whose white parts of `init_image` are repainted");
   list.add("control_image", r.control_image,
-           "Edges, map or landmarks that the picture is to follow, for an adapter that was trained "
-           "with `control`, or for `controlnet`");
+           "Control signal to follow (edges, map or landmarks), for an adapter trained with "
+           "`control` or for `controlnet`");
   list.add("control", word_choice("control", r.control, {"canny", "segmentation"}),
            "`control_image` is a plain picture, from which this signal is made")
-      .or_else("it is the signal");
+      .or_else("`control_image` is the signal");
   data::describe(list, r.canny);
-  list.add("control_strength", r.control_strength, "Of `control_image`")
+  list.add("control_strength", r.control_strength, "Strength of the control signal")
       .within(Range::between(0, 2))
       .or_else("1");
   list.add("latents", r.latents,

@@ -14,7 +14,7 @@ std::vector<std::string> read_lines(const std::filesystem::path& path) {
   }
   if (lines.empty())
     throw Error(ErrorCode::invalid_argument, path.string(), "there is no prompt in the file",
-                "write one prompt a line");
+                "write one prompt per line");
   return lines;
 }
 

@@ -34,11 +34,11 @@ struct FieldReader {
 /// {PATTERN: FACTOR}.
 void read_blocks(const Json& json, const std::string& path, pipeline::AdapterChoice& adapter) {
   if (!json.is_object())
-    throw Error(ErrorCode::invalid_argument, Field(path), "is no JSON object",
+    throw Error(ErrorCode::invalid_argument, Field(path), "is not a JSON object",
                 "for example {\"unet.up_blocks.*\": 0.5}");
   for (const auto& [pattern, factor] : json.items()) {
     if (!factor.is_number())
-      throw Error(ErrorCode::invalid_argument, Field(path + "." + pattern), "is no number");
+      throw Error(ErrorCode::invalid_argument, Field(path + "." + pattern), "is not a number");
     adapter.blocks.emplace_back(pattern, factor.get<double>());
   }
 }

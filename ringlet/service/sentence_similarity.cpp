@@ -33,7 +33,7 @@ at::Tensor vectors_of(const SimilarityRequest& r, const tune::SentenceNetwork& n
 
 void describe(OptionList& list, SimilarityRequest& r) {
   list.add("model", r.model, "Folder with config.json and model.safetensors").required();
-  list.add("length", r.length, "Tokens of a sentence, at most")
+  list.add("length", r.length, "Maximum number of tokens in a sentence")
       .or_else("what the folder says, else 128");
   list.add("sentences", r.sentences, "The sentences").positional();
 }

@@ -129,7 +129,7 @@ void describe(OptionList& list, TrainerOptions& o) {
 void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& numbers) {
   list.add("optimizer", word_choice("optimizer", optimizer, optimizer_names()), "Optimiser")
       .repeated();
-  list.add("betas", averages(numbers), "The optimiser's averages")
+  list.add("betas", averages(numbers), "Decay rates of the optimiser's averages")
       .or_else("0.9,0.999; 0.9,0.99 for lion")
       .repeated();
   list.add("weight_decay", numbers.weight_decay,

@@ -39,7 +39,7 @@ void check(const train::RunOptions& run) {
   if (run.observe_every < 0)
     throw Error(ErrorCode::invalid_argument, Field("evaluate_every"), "must not be negative");
   if (!run.full() && !run.adapts())
-    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
+    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to train",
                 "name a method, or full");
 }
 
@@ -55,11 +55,11 @@ void describe(OptionList& list, TaskOptions& o) {
   list.add("task", word_choice("task", o.task, task_names()), "What the network learns to do")
       .required()
       .repeated();
-  list.add("data", o.data, "Examples to learn from").required().repeated();
-  list.add("eval_data", o.eval_data, "Examples to measure on")
+  list.add("data", o.data, "Training examples").required().repeated();
+  list.add("eval_data", o.eval_data, "Evaluation examples")
       .or_else("every tenth of `data`, which is then held out")
       .repeated();
-  list.add("length", o.length, "Tokens of a text, at most")
+  list.add("length", o.length, "Maximum number of tokens in a text")
       .within(Range::at_least(1))
       .or_else("128, or the max_seq_length of a folder of sentences")
       .repeated();

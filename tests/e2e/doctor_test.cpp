@@ -49,8 +49,7 @@ TEST(Doctor, ThreadsAreThoseAskedFor) {
 }
 
 TEST(Doctor, SaysHowThreadsAreChosen) {
-  EXPECT_EQ(report({"--no-probes", "--threads", "1"}).at("cpu").at("thread_choice"),
-            "as asked for");
+  EXPECT_EQ(report({"--no-probes", "--threads", "1"}).at("cpu").at("thread_choice"), "as given");
   const ProgramResult free =
       run_program({"doctor", "--no-probes"}, {.environment = Arguments{"NO_THREADS_ASKED_FOR=1"}});
   EXPECT_EQ(free.status, 0) << free.err;

@@ -92,9 +92,9 @@ TEST_F(Eval, RefusesWhatCannotBeMeasured) {
     words.insert(words.end(), more.begin(), more.end());
     expect_failure(words, message);
   };
-  ignored("canny", {"--samples", "3"}, "--samples: it says how pictures are made");
-  ignored("canny", {"--variant", "fp16"}, "--variant: it says how pictures are made");
-  ignored("canny", {"--labels", path("pictures")}, "--labels: it says something about another");
+  ignored("canny", {"--samples", "3"}, "--samples: it sets how pictures are generated");
+  ignored("canny", {"--variant", "fp16"}, "--variant: it sets how pictures are generated");
+  ignored("canny", {"--labels", path("pictures")}, "--labels: it applies to another");
   ignored("segmentation", {"--canny-low", "50"}, "--canny-low: it sets how canny finds edges");
   ignored("segmentation", {"--classes", "3"}, "--classes: there are no --labels");
   ignored("segmentation", {"--segmenter", "x", "--labels", "x", "--classes", "3"},
@@ -140,7 +140,7 @@ TEST_F(Eval, LandmarksAndLabelMaps) {
   expect_failure(find, "does not exist");
   expect_failure({"eval", "control", "--kind", "canny", "--generated", path("faces"), "--reference",
                   path("faces"), "--find-with", "true"},
-                 "--find-with: there is nothing to find");
+                 "--find-with: nothing has to be found");
 
   for (const char* folder : {"labels", "said"}) {
     fs::create_directories(folder_ / folder);
@@ -185,7 +185,7 @@ TEST_F(Eval, SubjectsAndSets) {
                  "at least one feature network");
   expect_failure({"eval", "subject", "--generated", path("made"), "--reference", path("pictures"),
                   "--dino", path("dino"), "--prompts", path("prompts.txt")},
-                 "--prompts: it says how pictures are made");
+                 "--prompts: it sets how pictures are generated");
   expect_failure({"eval", "set", "--generated", path("made"), "--reference", path("pictures"),
                   "--features", path("pictures")},
                  "published as facebook/dino-vits16");
@@ -418,7 +418,7 @@ TEST_F(Eval, CompareTrainsMeasuresAndReports) {
   expect_failure(command, "nonsense");
   Arguments precise = command;
   precise.insert(precise.end(), {"--precision", "bf16"});
-  expect_failure(precise, "is the recipe's to say");
+  expect_failure(precise, "is set by the recipe");
 }
 
 // A rate of the search that diverges has lost; the others go on.

@@ -230,7 +230,7 @@ TEST_F(Extract, RoundingAloneIsNotLearnt) {
     EXPECT_EQ(json.at("share"), 1.0) << "the rounded layers and vectors are no change";
     expect_words(expect_success(arguments({"--method", "lora(rank=1)"})).err,
                  {"1 of 32 selected layers differ", "31 more differ by rounding alone", words,
-                  "are left out", "rounding (", "of the squared difference that is fitted"});
+                  "are skipped", "rounding (", "of the squared difference that is fitted"});
   }
 }
 
@@ -300,7 +300,7 @@ const std::vector<WrongInput> kWrong = {
     {"NoTuned", {"extract", "--base", "@/model", "--out", "@/out"}, 2, {"--tuned is required"}},
     {"Method", extraction({"--method", "lorra"}), 2, {"lorra", "did you mean \"lora\""}},
     {"Budget", extraction({"--budget", "much"}), 2, {"--budget", "much"}},
-    {"Out", extraction({"--out", "@/out"}), 2, {"--out", "no .safetensors file"}},
+    {"Out", extraction({"--out", "@/out"}), 2, {"--out", "not a .safetensors file"}},
     {"OutFolder",
      extraction({"--out", "@/nowhere/a.safetensors"}),
      3,

@@ -310,7 +310,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     change(o);
     expect_error(ErrorCode::invalid_argument, words, [&] { FineTune run(o); });
   };
-  expect_refusal("nothing to learn", [](auto& o) { o.learning = NoWeights{}; });
+  expect_refusal("nothing to train", [](auto& o) { o.learning = NoWeights{}; });
   const auto alone = [](auto& o) {
     o.learning = NoWeights{};
     o.control.network = ControlKind::controlnet;
@@ -323,7 +323,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     alone(o);
     o.budget = "10k";
   });
-  expect_refusal("goes with adapters", [](auto& o) { o.learning = AllWeights{}; });
+  expect_refusal("applies to adapters", [](auto& o) { o.learning = AllWeights{}; });
   expect_refusal("no control signal", [](auto& o) { o.class_prompt = "a dog"; });
   expect_refusal("cannot be held out", [](auto& o) { o.control.validation_pictures = 4; });
   // The next picture's signal would be its own.
@@ -334,7 +334,7 @@ TEST_F(ControlTraining, RefusesWhatCannotBe) {
     o.samples.prompts = {"a dog"};
     o.control.validation_pictures = 0;
   });
-  expect_refusal("nothing to sample", [](auto& o) {
+  expect_refusal("no samples are possible", [](auto& o) {
     o.observe_every = 1;
     o.control.validation_pictures = 0;
   });

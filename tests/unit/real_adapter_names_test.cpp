@@ -121,9 +121,9 @@ TEST_F(RealAdapters, EveryFileIsReadWhole) {
            {"lycoris_smart_falcon_4_lokr.safetensors", first, "kohya", 350, "lokr("},
            {"lycoris_smart_falcon_8_lokr.safetensors", first, "kohya", 350, "lokr("}}) {
     const ReadAdapter read = read_adapter(folder() / one.file, components(one.model));
-    EXPECT_EQ(read.report.dialect, one.dialect);
+    EXPECT_EQ(read.summary.dialect, one.dialect);
     EXPECT_EQ(read.set.entries().size(), one.layers);
-    EXPECT_TRUE(read.report.methods.lower_bound(one.method)->first.starts_with(one.method));
+    EXPECT_TRUE(read.summary.methods.lower_bound(one.method)->first.starts_with(one.method));
     const auto& entry = read.set.entries().front();
     const at::Tensor w0 = entry.target.layer->weight();
     EXPECT_GT((entry.adapter->weight(w0) - w0).abs().max().item<double>(), 0.0) << one.file;

@@ -251,7 +251,9 @@ TEST(Resume, SettingsThatTheCheckpointDoesNotKnowAreAWarning) {
   Trainer trainer = run.make();
   const LogCapture log;
   trainer.resume(checkpoint);
-  EXPECT_NE(log.warnings().find("does not record whether these are unchanged: new one"), std::string::npos) << log.warnings();
+  EXPECT_NE(log.warnings().find("does not record whether these are unchanged: new one"),
+            std::string::npos)
+      << log.warnings();
   EXPECT_TRUE(same_end(outcome_of(run, trainer)));
 }
 

@@ -70,7 +70,8 @@ std::vector<at::Tensor> Lpips::unit_features(const at::Tensor& pixels) const {
   for (const Step& step : steps_) {
     if (step.pooled) x = at::max_pool2d(x, {window, window}, {2, 2});
     x = at::relu(step.conv(x));
-    if (step.seen) features.push_back(x / (x.pow(2).sum(1, /*keepdim=*/true).sqrt() + kLengthEpsilon));
+    if (step.seen)
+      features.push_back(x / (x.pow(2).sum(1, /*keepdim=*/true).sqrt() + kLengthEpsilon));
   }
   return features;
 }

@@ -19,7 +19,7 @@ WrittenValue square(std::string field, PictureSize& size) {
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), side);
     if (problem != std::errc() || end != text.data() + text.size())
       throw Error(ErrorCode::invalid_argument, Field(field),
-                  "\"" + text + "\" is no whole number of pixels");
+                  "\"" + text + "\" is not a whole number of pixels");
     size = PictureSize::square(side);
   };
   return {.read = read,
@@ -45,18 +45,20 @@ void describe_pictures(OptionList& list, TextToImageOptions& o) {
            "Class pictures to use, the first by name where there are more")
       .within(Range::at_least(1))
       .repeated();
-  list.add("prior_weight", o.loss.prior_weight, "Weight of the class pictures' loss")
+  list.add("prior_weight", o.loss.prior_weight,
+           "Prior preservation: weight of the class pictures' loss")
       .within(Range::at_least(0))
       .repeated();
   list.add("repeats", o.repeats, "How often an epoch uses each picture").within(Range::above(0));
-  list.add("resolution", square("resolution", o.crop.size), "Pixels of a side")
+  list.add("resolution", square("resolution", o.crop.size),
+           "Side of the training pictures in pixels")
       .or_else("the model's own")
       .repeated();
   list.add("crop", choice("crop", o.crop.random, kCropNames),
            "Where pictures are cut: in the centre, or at eight random places each")
       .repeated();
   list.add("flip", o.crop.flip, "Also use mirrored pictures").repeated();
-  list.add("cache", o.cache, "Folder that keeps encoded pictures for later runs");
+  list.add("cache", o.cache, "Folder to cache encoded pictures (latents) in");
 }
 
 void describe_control(OptionList& list, ControlTraining& o) {
@@ -64,7 +66,8 @@ void describe_control(OptionList& list, ControlTraining& o) {
            "Signal that pictures are to follow")
       .repeated();
   list.add("control_images", o.images,
-           "Folder with the signals, one file per picture, of the same name: maps, or .json/.pts "
+           "Folder with the control signals, one file per picture, of the same name: maps, or "
+           ".json/.pts "
            "landmarks; canny and segmentation are computed without it");
   list.add("control_network", choice("control_network", o.network, pipeline::kControlKindNames),
            "encoder: a small one that is trained with the adapter and saved in its file; "
@@ -81,7 +84,7 @@ void describe_control(OptionList& list, ControlTraining& o) {
 void describe_loss(OptionList& list, TextToImageOptions& o) {
   DiffusionLossOptions& l = o.loss;
   list.add("gradient_checkpointing", o.gradient_checkpointing,
-           "Less memory for more time: compute activations twice");
+           "Gradient checkpointing: less memory, more time");
   list.add("min_snr_gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
       .within(Range::at_least(0))
       .repeated("min-SNR gamma");
@@ -111,9 +114,9 @@ void check_control_samples(const TextToImageOptions& o, const RunOptions& run) {
   const std::int64_t held_out = o.control.validation_pictures;
   if (held_out == 1)
     throw Error(ErrorCode::invalid_argument, Field("validation_pictures"),
-                "one is too few: the loss with a picture's own signal is compared with that with "
+                "one is too few: the loss with the picture's signal is compared with the loss with "
                 "another picture's",
-                "give 2 at least");
+                "give at least 2");
   if (!o.samples.prompts.empty())
     throw Error(ErrorCode::invalid_argument, Field("sample_prompt"),
                 "a prompt has no control signal: with `control`, samples are made from held-out "
@@ -121,7 +124,7 @@ void check_control_samples(const TextToImageOptions& o, const RunOptions& run) {
                 "leave it out, and give `validation_pictures=2` or more");
   if (run.observe_every > 0 && held_out == 0)
     throw Error(ErrorCode::invalid_argument, Field("sample_every"),
-                "there is nothing to sample: with `control`, samples are made from held-out "
+                "no samples are possible: with `control`, samples are made from held-out "
                 "pictures",
                 "give `validation_pictures=2` or more");
 }
@@ -130,15 +133,15 @@ void check_control(const TextToImageOptions& o, const RunOptions& run) {
   const bool none = !run.full() && !run.adapts();
   const bool controlnet = o.control && o.control.network == pipeline::ControlKind::controlnet;
   if (none && !controlnet)
-    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to learn",
-                "it goes with `control=SIGNAL` `control_network=controlnet`");
+    throw Error(ErrorCode::invalid_argument, Field("method"), "none leaves nothing to train",
+                "it needs `control=SIGNAL` `control_network=controlnet`");
   if (none && o.train_text_encoder)
     throw Error(ErrorCode::invalid_argument, Field("train_text_encoder"),
                 "`method=none` trains a ControlNet alone", "leave one of them out");
   if (!o.control) return;
   if (run.full())
     throw Error(ErrorCode::invalid_argument, Field("control"),
-                "it goes with adapters, not with `method=full`");
+                "it applies to adapters, not to `method=full`");
   if (!o.class_prompt.empty())
     throw Error(ErrorCode::invalid_argument, Field("control"),
                 "class pictures of `class_prompt` have no control signal", "leave one of them out");

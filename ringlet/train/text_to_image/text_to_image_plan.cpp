@@ -107,12 +107,12 @@ Lines lines_of(const TextToImagePlan& plan, const TextToImageOptions& options,
   }
   if (!options.class_prompt.empty()) add_class_pictures(lines, plan, options.class_prompt, option);
   if (options.control)
-    lines.emplace_back("control", std::string(data::name_of(options.control.signal.value())) +
-                                      " through " + pipeline::name_of(options.control.network) +
-                                      ", " + human_count(plan.control_parameters) +
-                                      " parameters, " + std::to_string(plan.validation) +
-                                      " pictures held out" +
-                                      (plan.validation == 0 ? ": there will be no samples" : ""));
+    lines.emplace_back("control",
+                       std::string(data::name_of(options.control.signal.value())) + " through " +
+                           pipeline::name_of(options.control.network) + ", " +
+                           human_count(plan.control_parameters) + " parameters, " +
+                           std::to_string(plan.validation) + " pictures held out" +
+                           (plan.validation == 0 ? ", so there will be no samples" : ""));
   return lines;
 }
 
