@@ -109,7 +109,7 @@ void check(const ConvertRequest& r) {
   const bool low_rank = r.form == AdapterForm::low_rank;
   if (low_rank != (rank > 0 || max_error > 0.0) || (rank > 0 && max_error > 0.0))
     throw Error(ErrorCode::invalid_argument, Field("as"),
-                "lora needs `rank` or `max_error`, other forms need neither",
+                "lora needs one of `rank` and `max_error`, other forms need neither",
                 "for example `as=lora` `rank=16`");
 }
 

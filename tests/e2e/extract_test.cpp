@@ -318,7 +318,7 @@ const std::vector<WrongInput> kWrong = {
     {"CompareAndMethod",
      extraction({"--compare", "lora", "--budgets", "1k", "--method", "tr"}),
      2,
-     {"--compare", "in place of"}},
+     {"--compare", "replaces --method"}},
     {"CompareWithAnEmptyEntry",
      extraction({"--compare", "lora,,tr", "--budgets", "1k"}),
      2,
