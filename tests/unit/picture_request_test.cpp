@@ -200,7 +200,7 @@ TEST(ConvertRequest, EveryFieldSurvivesJson) {
   expect_convert_refused("to: \"koya\" is not known\n  did you mean \"kohya\"?", "to", "koya");
   expect_convert_refused("metadata: \"some\" is not known", "metadata", "some");
   expect_convert_refused("max_error: must lie in [0, 1)", "max_error", 1.0);
-  expect_convert_refused("as: lora goes with one of", "rank", 4);
+  expect_convert_refused("as: lora needs one of", "rank", 4);
   expect_convert_refused("wrong type", "out", 3);
   ConvertRequest request = convert_request_from_json(json);
   request.low_rank.max_error = -1.0;
