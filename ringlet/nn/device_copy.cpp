@@ -1,6 +1,5 @@
 #include "ringlet/nn/device_copy.h"
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -32,10 +31,6 @@ std::vector<at::Tensor> to_device(std::span<const at::Tensor> tensors, at::Devic
                    .view(there[i].scalar_type())
                    .view(there[i].sizes());
   return there;
-}
-
-at::Tensor to_device(const at::Tensor& tensor, at::Device device) {
-  return to_device(std::array{tensor}, device).front();
 }
 
 }  // namespace ringlet::nn

@@ -1,4 +1,4 @@
-// Host tensors on a device.
+// Several host tensors on a device by one copy; nn/device.h has the copy of one.
 #pragma once
 
 #include <span>
@@ -11,6 +11,5 @@ namespace ringlet::nn {
 /// Host tensors on `device`, in their order: one copy for all, from pinned memory, which nobody
 /// waits for. On the CPU the tensors themselves.
 std::vector<at::Tensor> to_device(std::span<const at::Tensor> tensors, at::Device device);
-at::Tensor to_device(const at::Tensor& tensor, at::Device device);
 
 }  // namespace ringlet::nn

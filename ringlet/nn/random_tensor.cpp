@@ -17,7 +17,7 @@
 #include <ATen/ops/mul.h>
 #include <c10/util/accumulate.h>
 
-#include "ringlet/nn/device_copy.h"
+#include "ringlet/nn/device.h"
 
 namespace ringlet::nn {
 namespace {

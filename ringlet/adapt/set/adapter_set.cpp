@@ -12,7 +12,7 @@
 #include "ringlet/adapt/build.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
-#include "ringlet/nn/device_copy.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::adapt {

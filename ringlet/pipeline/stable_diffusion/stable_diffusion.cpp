@@ -7,7 +7,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
-#include "ringlet/nn/device_copy.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_memory.h"

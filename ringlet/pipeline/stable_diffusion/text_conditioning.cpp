@@ -7,7 +7,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
-#include "ringlet/nn/device_copy.h"
+#include "ringlet/nn/device.h"
 
 namespace ringlet::pipeline {
 namespace {

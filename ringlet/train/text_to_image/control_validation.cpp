@@ -8,7 +8,7 @@
 #include <ATen/ops/stack.h>
 
 #include "ringlet/diffusion/noise.h"
-#include "ringlet/nn/device_copy.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/generation.h"

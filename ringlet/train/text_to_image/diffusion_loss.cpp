@@ -10,6 +10,7 @@
 #include <ATen/ops/stack.h>
 
 #include "ringlet/diffusion/prediction.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/device_copy.h"
 #include "ringlet/nn/random_tensor.h"
 #include "ringlet/nn/torch_errors.h"
