@@ -41,9 +41,10 @@ at::Tensor normal_numbers(std::span<const RandomStream> streams, std::int64_t co
 // Masks of dropout: as many numbers as activations, so that each costs some integer operations.
 
 /// Which elements of a tensor of these sizes dropout keeps, bool, equal on all devices: element i,
-/// counted along the last axis first, is dropped when piece i mod 4 (16 bits, the lowest first) of
-/// mix(key + (i / 4) * 0x9E3779B97F4A7C15) is less than 65536 (1 - kept_share(p)). The sequence is
-/// that of SplitMix (Steele, Lea and Flood 2014) with another finaliser: degski's
+/// counted along the last axis first, is dropped when piece i mod 4 (16 bits, the lowest first, as
+/// a signed number) of mix(key + (i / 4) * 0x9E3779B97F4A7C15) is less than 65536 (1 -
+/// kept_share(p)) - 32768. The sequence is that of SplitMix (Steele, Lea and Flood 2014) with
+/// another finaliser: degski's
 ///     x ^= x >> 32, x *= 0xD6E8FEB86659FD93, twice, and x ^= x >> 32
 /// as Wellons 2018, "Prospecting for Hash Functions", gives it, whose shifts by half a word need no
 /// operation of their own on a device. Keys of different masks must be random themselves.

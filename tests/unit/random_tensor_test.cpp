@@ -101,7 +101,8 @@ TEST(KeepMask, IsTheSameByOperators) {
   const at::Tensor mask = keep_mask(77, {1001}, 0.25, at::kCPU);
   for (std::uint64_t i = 0; i < 1001; ++i)
     EXPECT_EQ(mask[static_cast<std::int64_t>(i)].item<bool>(),
-              (mix(77 + (i / 4) * 0x9E3779B97F4A7C15) >> (16 * (i % 4)) & 0xFFFF) >= 16384);
+              static_cast<std::int16_t>(mix(77 + (i / 4) * 0x9E3779B97F4A7C15) >> (16 * (i % 4))) >=
+                  16384 - 32768);
 }
 
 constexpr std::int64_t kMany = 1 << 20;
