@@ -9,12 +9,14 @@
 #include <vector>
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bitwise_and.h>
 #include <ATen/ops/bitwise_right_shift.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <c10/util/accumulate.h>
 
 #include "ringlet/nn/device.h"
@@ -198,10 +200,11 @@ at::Tensor keep_mask_by_operators(std::uint64_t key, at::IntArrayRef sizes, doub
                                   at::Device device) {
   constexpr std::int64_t kFactor = static_cast<std::int64_t>(0xD6E8FEB86659FD93);
   const std::int64_t count = c10::multiply_integers(sizes);
-  const at::Tensor words =
-      at::arange((count + kPieces - 1) / kPieces, at::TensorOptions(at::kLong).device(device))
-          .mul_(as_signed(kGolden))
-          .add_(as_signed(key));
+  // A host tensor without dimensions is an argument of the kernel, not a copy.
+  const at::Tensor words = at::add(
+      at::scalar_tensor(as_signed(key), at::kLong),
+      at::arange((count + kPieces - 1) / kPieces, at::TensorOptions(at::kLong).device(device)),
+      as_signed(kGolden));
   const at::Tensor both = halves(words);
   const at::Tensor low = both.select(1, 0), high = both.select(1, 1);
   low.bitwise_xor_(high);
