@@ -9,6 +9,7 @@
 #include <c10/util/accumulate.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ringlet/core/error.h"
 #include "ringlet/nn/kernels.h"
 
 namespace ringlet::adapt {
@@ -90,9 +91,9 @@ at::Tensor Residual::add_to(const at::Tensor& y, double s, const nn::Layer& laye
   return y.add(forward(layer, x), s);
 }
 
-bool Residual::drop_ranks(double p, RandomStream random) {
-  static_cast<void>(random);
-  return p == 0.0;
+void Residual::scale_ranks(at::Tensor factors) {
+  if (factors.defined())
+    throw Error(ErrorCode::internal, "adapter", "a residual without ranks cannot leave one out");
 }
 
 FactoredResidual::Pair FactoredResidual::pair() const {
@@ -134,14 +135,6 @@ double FactoredResidual::multiply_adds() const {
 double FactoredResidual::forming() const {
   return static_cast<double>(width_) * static_cast<double>(shape_.patch()) *
          static_cast<double>(shape_.out);
-}
-
-bool FactoredResidual::drop_ranks(double p, RandomStream random) {
-  kept_ = at::Tensor();
-  if (p == 0.0) return true;
-  kept_ = at::empty({width_}, at::kFloat);
-  for (std::int64_t k = 0; k < width_; ++k) kept_[k] = random.uniform() < p ? 0.0 : 1.0 / (1.0 - p);
-  return true;
 }
 
 at::Tensor three_axes(const at::Tensor& weight) {

@@ -115,9 +115,12 @@ class Residual {
   /// Multiply-adds of weight().
   virtual double forming() const = 0;
 
-  /// Leaves out each rank with probability p until the next call (rank dropout, LyCORIS), the rest
-  /// scaled by 1 / (1 - p); p = 0 restores all. False where D has no ranks.
-  virtual bool drop_ranks(double p, RandomStream random);
+  /// How many ranks rank dropout can leave out; 0 where D has none.
+  virtual std::int64_t ranks() const { return 0; }
+
+  /// Scales the ranks until the next call (rank dropout, LyCORIS): [ranks] in fp32, 0 for those
+  /// that are left out; undefined restores all. Only for a D with ranks.
+  virtual void scale_ranks(at::Tensor factors);
 };
 
 /// D = scale * up * down with a narrow middle: low rank as it is, and everything that can be
@@ -136,7 +139,8 @@ class FactoredResidual : public Residual {
   at::Tensor weight() const final;
   double multiply_adds() const final;
   double forming() const final;
-  bool drop_ranks(double p, RandomStream random) final;
+  std::int64_t ranks() const final { return width_; }
+  void scale_ranks(at::Tensor factors) final { kept_ = std::move(factors); }
 
   /// The factors with the ranks that are left.
   Pair pair() const;

@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include <ATen/ops/empty.h>
-
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
+#include "ringlet/nn/random_tensor.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -113,12 +112,12 @@ at::Tensor TransformResidual::transformed(const at::Tensor& x, Side side) const 
 at::Tensor TransformResidual::add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
                                            const at::Tensor& x) const {
   if (!parts_.residual) return y;
-  if (!input_draws_) return parts_.residual->add_to(y, s, layer, x);
-  RandomStream draws = *input_draws_;
-  at::Tensor kept = at::empty(x.sizes(), at::kFloat);
-  draws.fill_uniform({kept.data_ptr<float>(), static_cast<std::size_t>(kept.numel())});
-  kept = kept.ge(input_dropout_).to(x.options()).div_(1.0 - input_dropout_);
-  return parts_.residual->add_to(y, s, layer, x * kept);
+  if (input_dropout_ == 0.0) return parts_.residual->add_to(y, s, layer, x);
+  // The mask counts elements in the order in which a picture's channels lie in memory. What is kept
+  // is scaled behind D: a number instead of a tensor.
+  const at::Tensor kept = channels_back(
+      nn::keep_mask(input_key_, channels_last(x).sizes(), input_dropout_, x.device()));
+  return parts_.residual->add_to(y, s / nn::kept_share(input_dropout_), layer, x * kept);
 }
 
 bool TransformResidual::trainable() const {
@@ -141,7 +140,7 @@ Contraction TransformResidual::choose(const at::Tensor& x) const {
   if (chosen == Contraction::through_input && of_patches) chosen = Contraction::transform_folded;
   // A half-precision weight would lose a small residual, and dropout needs D's own input.
   const bool wide = x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble;
-  if (chosen == Contraction::everything_folded && (!wide || input_draws_))
+  if (chosen == Contraction::everything_folded && (!wide || input_dropout_ > 0.0))
     chosen = Contraction::transform_folded;
   if (chosen == Contraction::transform_folded && parts_.transforms.empty())
     chosen = Contraction::through_input;
@@ -227,15 +226,27 @@ Parameters TransformResidual::constants() const {
   return named;
 }
 
-void TransformResidual::begin_step(const Dropout& rates, RandomStream random) {
-  left_out_ = rates.module > 0.0 && random.uniform() < rates.module;
-  input_dropout_ = rates.input;
-  input_draws_.reset();
-  const std::uint64_t ranks = random.next_u64(), inputs = random.next_u64();
-  if (rates.input > 0.0) input_draws_ = RandomStream(inputs, 0);
-  if (parts_.residual && !parts_.residual->drop_ranks(rates.rank, RandomStream(ranks, 1)))
+std::int64_t TransformResidual::dropped_ranks(double rate) const {
+  if (rate == 0.0 || !parts_.residual) return 0;
+  const std::int64_t ranks = parts_.residual->ranks();
+  if (ranks == 0)
     throw Error(ErrorCode::unsupported, spec(), "has no ranks to drop",
                 "train without `rank_dropout`");
+  return ranks;
+}
+
+void TransformResidual::begin_step(const Dropout& rates, RandomStream random,
+                                   std::span<float> rank_factors) {
+  left_out_ = rates.module > 0.0 && random.uniform() < rates.module;
+  RandomStream ranks(random.next_u64(), 1);
+  input_key_ = random.next_u64();
+  input_dropout_ = rates.input;
+  const auto kept = static_cast<float>(1.0 / (1.0 - rates.rank));
+  for (float& factor : rank_factors) factor = ranks.uniform() < rates.rank ? 0.0F : kept;
+}
+
+void TransformResidual::scale_ranks(const at::Tensor& factors) {
+  if (parts_.residual) parts_.residual->scale_ranks(factors);
 }
 
 }  // namespace ringlet::adapt

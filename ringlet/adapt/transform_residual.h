@@ -1,8 +1,10 @@
 // W' = N(T_out W0 T_in + D), written once for every method.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -66,10 +68,17 @@ class TransformResidual final : public nn::Adapter {
   /// Nothing but a residual, which needs no output of the frozen layer.
   bool only_adds() const;
 
+  /// How many ranks rank dropout at this rate draws for. Throws Error(unsupported) for a residual
+  /// without ranks.
+  std::int64_t dropped_ranks(double rate) const;
+
   /// Draws what the coming training step leaves out. The draw stays until the next call, so that a
   /// step that is computed twice (gradient checkpointing) is the same twice; an empty `rates`
-  /// ends it. Throws Error(unsupported) for rank dropout of a residual without ranks.
-  void begin_step(const Dropout& rates, RandomStream random);
+  /// ends it. The factors of the ranks, dropped_ranks(rates.rank) many, are written to
+  /// `rank_factors`: the caller, who brings those of all layers to the device at once, hands them
+  /// to scale_ranks().
+  void begin_step(const Dropout& rates, RandomStream random, std::span<float> rank_factors);
+  void scale_ranks(const at::Tensor& factors);
 
   double strength = 1.0;
   std::optional<Contraction> contraction;  ///< forced; chosen by cost when empty
@@ -92,10 +101,10 @@ class TransformResidual final : public nn::Adapter {
   LayerShape shape_;
   Parts parts_;
   Method method_;
-  at::Tensor first_parameter_;               ///< stands for all
-  bool left_out_ = false;                    ///< by module dropout
-  double input_dropout_ = 0.0;               ///< in this step
-  std::optional<RandomStream> input_draws_;  ///< where this step's input dropout starts
+  at::Tensor first_parameter_;   ///< stands for all
+  bool left_out_ = false;        ///< by module dropout
+  double input_dropout_ = 0.0;   ///< in this step
+  std::uint64_t input_key_ = 0;  ///< of this step's input dropout
 };
 
 }  // namespace ringlet::adapt

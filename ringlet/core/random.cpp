@@ -31,6 +31,14 @@ RandomStream::RandomStream(std::uint64_t key, std::uint64_t stream)
       counter_{0, 0, static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)} {
 }
 
+std::uint64_t RandomStream::key() const {
+  return static_cast<std::uint64_t>(key_[1]) << 32 | key_[0];
+}
+
+std::uint64_t RandomStream::stream() const {
+  return static_cast<std::uint64_t>(counter_[3]) << 32 | counter_[2];
+}
+
 void RandomStream::refill() {
   block_ = philox(counter_, key_);
   if (++counter_[0] == 0) ++counter_[1];

@@ -14,6 +14,10 @@ class RandomStream {
  public:
   RandomStream(std::uint64_t key, std::uint64_t stream);
 
+  /// What it was made from, whatever has been drawn.
+  std::uint64_t key() const;
+  std::uint64_t stream() const;
+
   std::uint32_t next_u32();
   std::uint64_t next_u64();
   double uniform();                            ///< in [0, 1), 53 bits

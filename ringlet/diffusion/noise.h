@@ -16,7 +16,7 @@ namespace ringlet::diffusion {
 using NoiseSource = std::function<at::Tensor(std::int64_t draw)>;
 
 /// A source whose row i depends on seeds[i], the stream name and the draw alone.
-/// `shape` is that of one row, [C, h, w]. Numbers are made on the CPU and moved to `device`.
+/// `shape` is that of one row, [C, h, w]. The numbers are made on `device`: nn::normal_numbers.
 NoiseSource seeded_noise(std::vector<std::uint64_t> seeds, std::string_view name,
                          std::vector<std::int64_t> shape, at::Device device = at::kCPU);
 

@@ -8,6 +8,31 @@
 #include "ringlet/core/error.h"
 
 namespace ringlet::diffusion {
+namespace {
+
+/// `Level` is a NoiseLevel or RowLevels.
+template <class Level>
+at::Tensor noisy_at(const at::Tensor& x0, const at::Tensor& noise, const Level& level) {
+  return level.alpha * x0 + level.sigma * noise;
+}
+
+template <class Level>
+at::Tensor target_at(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
+                     const Level& level) {
+  switch (prediction) {
+    case Prediction::epsilon:
+      return noise;
+    case Prediction::v:
+      return level.alpha * noise - level.sigma * x0;
+    case Prediction::sample:
+      return x0;
+    case Prediction::flow:
+      return noise - x0;
+  }
+  throw Error(ErrorCode::internal, "prediction", "unknown kind");
+}
+
+}  // namespace
 
 Estimate estimate(Prediction prediction, const at::Tensor& raw, const at::Tensor& x,
                   const NoiseLevel& level) {
@@ -34,22 +59,21 @@ Estimate estimate(Prediction prediction, const at::Tensor& raw, const at::Tensor
 }
 
 at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const NoiseLevel& level) {
-  return level.alpha * x0 + level.sigma * noise;
+  return noisy_at(x0, noise, level);
+}
+
+at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const RowLevels& levels) {
+  return noisy_at(x0, noise, levels);
 }
 
 at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
                            const NoiseLevel& level) {
-  switch (prediction) {
-    case Prediction::epsilon:
-      return noise;
-    case Prediction::v:
-      return level.alpha * noise - level.sigma * x0;
-    case Prediction::sample:
-      return x0;
-    case Prediction::flow:
-      return noise - x0;
-  }
-  throw Error(ErrorCode::internal, "prediction", "unknown kind");
+  return target_at(prediction, x0, noise, level);
+}
+
+at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
+                           const RowLevels& levels) {
+  return target_at(prediction, x0, noise, levels);
 }
 
 double min_snr_weight(Prediction prediction, const NoiseLevel& level, double gamma) {

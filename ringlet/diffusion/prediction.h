@@ -18,6 +18,12 @@ enum class Prediction {
   flow,     ///< epsilon - x0, the velocity of rectified flow (Liu et al. 2022)
 };
 
+/// The levels of a batch's rows, each [B, 1, 1, 1] in fp32 on the rows' device.
+struct RowLevels {
+  at::Tensor alpha;
+  at::Tensor sigma;
+};
+
 /// The two unknowns of x = alpha * x0 + sigma * epsilon.
 struct Estimate {
   at::Tensor x0;
@@ -31,10 +37,13 @@ Estimate estimate(Prediction prediction, const at::Tensor& raw, const at::Tensor
 
 /// The forward process: alpha * x0 + sigma * noise.
 at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const NoiseLevel& level);
+at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const RowLevels& levels);
 
 /// What the network should predict for this x0 and noise: the training target.
 at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
                            const NoiseLevel& level);
+at::Tensor training_target(Prediction prediction, const at::Tensor& x0, const at::Tensor& noise,
+                           const RowLevels& levels);
 
 /// min(SNR, gamma) / SNR for a network that predicts epsilon, and for the others the weight that
 /// makes their squared error the same loss of x0 (Hang et al. 2023, "Efficient Diffusion Training

@@ -61,6 +61,11 @@ c10::Device select_device(const std::string& name) {
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(std::stoi(index)));
 }
 
+at::Tensor to_device(const at::Tensor& tensor, c10::Device device) {
+  if (!device.is_cuda() || !tensor.is_cpu()) return tensor.to(device);
+  return tensor.pin_memory().to(device, /*non_blocking=*/true);
+}
+
 double measure_matmul_speed(c10::ScalarType type) {
   using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kSize = 384;

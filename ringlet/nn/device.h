@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
@@ -22,6 +23,10 @@ CudaState cuda_state();
 /// "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:1". Throws Error(invalid_argument), and
 /// Error(unsupported) with the reason when CUDA is asked for and not there.
 c10::Device select_device(const std::string& name);
+
+/// The tensor on a device. From the CPU to CUDA through pinned memory, without waiting for the
+/// copy.
+at::Tensor to_device(const at::Tensor& tensor, c10::Device device);
 
 /// Speed of a square matrix product of this type on the CPU, in GFLOP/s; takes about 50 ms.
 double measure_matmul_speed(c10::ScalarType type);

@@ -26,6 +26,9 @@ const char* name_of(ControlKind kind);
 /// [1, 3, h, w] in [0, 1], which is how control networks see pictures.
 at::Tensor control_tensor(const io::Image& picture);
 
+/// The same of pictures as bytes [B, 3, h, w], on their device.
+at::Tensor control_tensor(const at::Tensor& bytes);
+
 /// Made by a model, and for it alone: TextToImageModel::create_control and its siblings.
 class ControlNetwork {
  public:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
@@ -160,9 +161,10 @@ diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateReques
   diffusion::Denoiser network = [&model, conditions, picture, network = request.control,
                                  strength = request.control_strength](
                                     const at::Tensor& x, const diffusion::NoiseLevel& level) {
-    if (network == nullptr) return model.predict(x, {&level, 1}, conditions);
+    const at::Tensor timestep = at::full({1}, level.timestep, x.options());
+    if (network == nullptr) return model.predict(x, timestep, conditions);
     const ControlInput control{*network, picture, strength};
-    return model.predict(x, {&level, 1}, conditions, &control);
+    return model.predict(x, timestep, conditions, &control);
   };
   return guided ? diffusion::classifier_free_guidance(std::move(network), guidance) : network;
 }

@@ -8,11 +8,15 @@
 
 namespace ringlet::pipeline {
 
-at::Tensor image_to_tensor(const io::Image& image) {
+at::Tensor image_to_tensor(const io::Image& image) { return pixels_of_bytes(image_bytes(image)); }
+
+at::Tensor image_bytes(const io::Image& image) {
   const at::Tensor bytes = at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()),
                                          {image.height, image.width, 3}, at::kByte);
-  return (bytes.to(at::kFloat) / 127.5 - 1.0).permute({2, 0, 1}).unsqueeze(0).contiguous();
+  return bytes.permute({2, 0, 1}).unsqueeze(0).clone(at::MemoryFormat::Contiguous);
 }
+
+at::Tensor pixels_of_bytes(const at::Tensor& bytes) { return bytes.to(at::kFloat) / 127.5 - 1.0; }
 
 io::Image tensor_to_image(const at::Tensor& pixels) {
   const at::Tensor bytes =

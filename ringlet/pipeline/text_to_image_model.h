@@ -173,10 +173,10 @@ class TextToImageModel {
 
   // The denoiser.
 
-  /// The raw prediction for latents x [B, channels, h, w] of fp32, in fp32. `levels`: one for all
-  /// rows, or one each; `conditions` have B rows. What it says is the noise process's
-  /// prediction(), for x at the process's input_scale.
-  virtual at::Tensor predict(const at::Tensor& x, std::span<const diffusion::NoiseLevel> levels,
+  /// The raw prediction for latents x [B, channels, h, w] of fp32, in fp32. `timesteps` [B], or [1]
+  /// for all rows: those of NoiseLevel, in fp32 on x's device; `conditions` have B rows. What it
+  /// says is the noise process's prediction(), for x at the process's input_scale.
+  virtual at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps,
                              const Conditions& conditions,
                              const ControlInput* control = nullptr) const = 0;
 

@@ -286,7 +286,7 @@ INSTANTIATE_TEST_SUITE_P(Models, MinSnr, testing::Values("sd1", "sd2"),
 
 // --- gradients ---
 
-// Checkpointing of the whole U-Net, adapters and a learning text encoder included.
+// Checkpointing of the whole U-Net, adapters with dropout and a learning text encoder included.
 TEST(DiffusionLoss, CheckpointingGivesTheSameGradients) {
   const auto& model = model_of("sd1");
   adapt::AdapterSet set = adapt::AdapterSet::create(
@@ -299,6 +299,7 @@ TEST(DiffusionLoss, CheckpointingGivesTheSameGradients) {
       tensor.add_(uniform(name, tensor.sizes().vec()), 0.1);
   }
   set.attach();
+  set.begin_step({.input = 0.3, .rank = 0.3}, Random(3), 1);
   const DiffusionLoss loss(model, three(), {}, {.seed = 2, .batch_size = 2, .train_text = true});
   const auto gradients = [&](bool checkpointing) {
     const nn::GradientCheckpointing on(checkpointing);

@@ -112,10 +112,10 @@ class ThreeLayers final : public pipeline::TextToImageModel {
     }
     return pipeline::Conditions({{"text", at::stack(rows)}});
   }
-  at::Tensor predict(const at::Tensor& x, std::span<const diffusion::NoiseLevel> levels,
+  at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps,
                      const pipeline::Conditions& conditions,
                      const pipeline::ControlInput*) const override {
-    EXPECT_TRUE(levels.size() == 1 || static_cast<std::int64_t>(levels.size()) == x.size(0));
+    EXPECT_TRUE(timesteps.numel() == 1 || timesteps.numel() == x.size(0));
     EXPECT_EQ(conditions.rows(), x.size(0));
     const at::Tensor text = conditions.get("text").unsqueeze(-1).unsqueeze(-1);
     return (*mix_)(at::cat({x, text.expand_as(x)}, 1));

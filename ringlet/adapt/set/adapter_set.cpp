@@ -6,11 +6,13 @@
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "ringlet/adapt/build.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 
 namespace ringlet::adapt {
@@ -256,8 +258,23 @@ void AdapterSet::set_trainable(bool trainable) {
 }
 
 void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const {
-  for (const Entry& entry : entries_)
-    entry.adapter->begin_step(rates, random.stream("dropout " + entry.target.full_name(), step));
+  std::int64_t ranks = 0;
+  for (const Entry& entry : entries_) ranks += entry.adapter->dropped_ranks(rates.rank);
+  at::Tensor factors = at::empty({ranks}, at::kFloat);
+  std::span<float> left(factors.data_ptr<float>(), static_cast<std::size_t>(ranks));
+  for (const Entry& entry : entries_) {
+    const auto own = static_cast<std::size_t>(entry.adapter->dropped_ranks(rates.rank));
+    entry.adapter->begin_step(rates, random.stream("dropout " + entry.target.full_name(), step),
+                              left.first(own));
+    left = left.subspan(own);
+  }
+  if (ranks > 0) factors = nn::to_device(factors, entries_.front().target.layer->weight().device());
+  std::int64_t first = 0;
+  for (const Entry& entry : entries_) {
+    const std::int64_t own = entry.adapter->dropped_ranks(rates.rank);
+    entry.adapter->scale_ranks(own > 0 ? factors.narrow(0, first, own) : at::Tensor());
+    first += own;
+  }
 }
 
 Parameters AdapterSet::stored() const {

@@ -80,8 +80,8 @@ class AdapterSet {
   /// Whether the parameters ask for gradients.
   void set_trainable(bool trainable);
 
-  /// Draws what dropout leaves out of one training step, a function of `random`, the step and each
-  /// layer's name; rates of zero end it. Throws as TransformResidual::begin_step.
+  /// Draws what one training step leaves out, a function of `random`, the step and each layer's
+  /// name; rates of zero end it. Throws as TransformResidual::dropped_ranks.
   void begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const;
 
   /// Every parameter by "component.dotted.path.part", in the order of entries().

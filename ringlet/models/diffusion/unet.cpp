@@ -64,11 +64,11 @@ at::Tensor sinusoidal_embedding(const at::Tensor& t, std::int64_t width, bool fl
 }
 
 at::Tensor size_conditions(PictureSize original, std::int64_t crop_left, std::int64_t crop_top,
-                           PictureSize target, at::Device device) {
+                           PictureSize target) {
   return at::tensor(
              {original.height, original.width, crop_top, crop_left, target.height, target.width},
              at::kLong)
-      .to(device, at::kFloat)
+      .to(at::kFloat)
       .unsqueeze(0);
 }
 

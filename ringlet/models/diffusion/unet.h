@@ -83,9 +83,9 @@ struct AddedConditions {
 };
 
 /// SDXL's size conditioning as one row [1, 6]: the size that a picture had, what was cut off from
-/// it once it was resized, and the size that is left, in pixels.
+/// it once it was resized, and the size that is left, in pixels. On the host.
 at::Tensor size_conditions(PictureSize original, std::int64_t crop_left, std::int64_t crop_top,
-                           PictureSize target, at::Device device);
+                           PictureSize target);
 
 /// What the U-Net's blocks know of time: a timestep, and with SDXL sizes and pooled text, too.
 class UNetTimeEmbedding {

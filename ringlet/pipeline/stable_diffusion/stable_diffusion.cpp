@@ -4,11 +4,10 @@
 #include <utility>
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_memory.h"
@@ -103,16 +102,6 @@ void check_parts_fit(const StableDiffusionFiles& files, const models::UNetConfig
   if (unet.in_channels != in || unet.out_channels != vae.latent_channels)
     mismatch("the U-Net does not take latents of " + std::to_string(vae.latent_channels) +
              " channels");
-}
-
-/// A timestep for each of `rows`.
-at::Tensor timesteps_of(std::span<const diffusion::NoiseLevel> levels, std::int64_t rows,
-                        at::Device device) {
-  if (levels.size() == 1)
-    return at::full({rows}, levels.front().timestep, at::TensorOptions(at::kFloat).device(device));
-  std::vector<double> timesteps;
-  for (const diffusion::NoiseLevel& level : levels) timesteps.push_back(level.timestep);
-  return at::tensor(timesteps, at::kFloat).to(device);
 }
 
 double bytes_of(double numbers, at::ScalarType type) {
@@ -226,19 +215,17 @@ void StableDiffusion::add_sizes(Conditions& conditions,
   if (!files_.sdxl()) return;
   std::vector<at::Tensor> sizes;
   for (const PictureFrame& frame : frames)
-    sizes.push_back(models::size_conditions(frame.original, frame.left, frame.top, frame.size,
-                                            options_.device));
-  conditions.set("sizes", at::cat(sizes));
+    sizes.push_back(models::size_conditions(frame.original, frame.left, frame.top, frame.size));
+  conditions.set("sizes", nn::to_device(at::cat(sizes), options_.device));
 }
 
-at::Tensor StableDiffusion::predict(const at::Tensor& x,
-                                    std::span<const diffusion::NoiseLevel> levels,
+at::Tensor StableDiffusion::predict(const at::Tensor& x, const at::Tensor& timesteps,
                                     const Conditions& conditions,
                                     const ControlInput* control) const {
   const at::Tensor masked = conditions.get("masked");
   const at::Tensor latents =
       (masked.defined() ? at::cat({x, masked}, 1) : x).to(options_.precision);
-  const at::Tensor timesteps = timesteps_of(levels, x.size(0), x.device());
+  const at::Tensor times = timesteps.expand(x.size(0));
   const at::Tensor text = conditions.get("text");
   const models::AddedConditions added{conditions.get("pooled"), conditions.get("sizes")};
   models::UNetResiduals residuals;
@@ -247,9 +234,9 @@ at::Tensor StableDiffusion::predict(const at::Tensor& x,
     if (network == nullptr)
       throw Error(ErrorCode::mismatch, files_.path.string(),
                   "the ControlNet was made for another kind of model");
-    residuals = (*network)(latents, timesteps, text, &added, control->pictures, control->strength);
+    residuals = (*network)(latents, times, text, &added, control->pictures, control->strength);
   }
-  return unet_->forward(latents, timesteps, text, &added, &residuals).to(at::kFloat);
+  return unet_->forward(latents, times, text, &added, &residuals).to(at::kFloat);
 }
 
 void StableDiffusion::add_masked_picture(Conditions& conditions, const at::Tensor& mask,

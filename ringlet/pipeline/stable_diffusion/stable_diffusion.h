@@ -52,8 +52,7 @@ class StableDiffusion final : public TextToImageModel {
                                           const std::string& word = {}) override;
   void check_embedding_words(std::span<const std::string> texts) const override;
 
-  at::Tensor predict(const at::Tensor& x, std::span<const diffusion::NoiseLevel> levels,
-                     const Conditions& conditions,
+  at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps, const Conditions& conditions,
                      const ControlInput* control = nullptr) const override;
 
   bool inpaints() const override { return files_.inpainting; }

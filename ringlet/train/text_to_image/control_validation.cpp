@@ -8,7 +8,9 @@
 #include <ATen/ops/stack.h>
 
 #include "ringlet/diffusion/noise.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/image_tensor.h"
 #include "ringlet/train/score_file.h"
@@ -47,7 +49,8 @@ double ControlValidation::loss(std::size_t shift) const {
     }
     batch.latents = at::stack(clean_rows);
     batch.noise = at::stack(noise_rows);
-    batch.control = at::stack(control_rows).to(clean.device());
+    batch.control =
+        pipeline::control_tensor(nn::to_device(at::stack(control_rows), clean.device()));
     const std::array frame = {pipeline::PictureFrame{samples_.size, 0, 0, samples_.size}};
     batch.conditions = model_.conditions(std::array{picture.caption}, frame, samples_.clip_skip)
                            .repeated(static_cast<std::int64_t>(kShares.size()));
@@ -66,7 +69,8 @@ ControlScore ControlValidation::measured(std::int64_t step, io::Image& sheet) co
   std::vector<io::Image> pictures;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     const EncodedPicture& picture = pictures_.pictures[i];
-    const io::Image signal = pipeline::tensor_to_image(picture.crops.front().control * 2.0 - 1.0);
+    const io::Image signal =
+        pipeline::tensor_to_image(pipeline::pixels_of_bytes(picture.crops.front().control));
     pipeline::GenerateRequest request;
     request.prompt = picture.caption;
     request.steps = samples_.steps;

@@ -1,66 +1,93 @@
 #include "ringlet/train/text_to_image/diffusion_loss.h"
 
-#include <algorithm>
 #include <array>
-#include <optional>
-#include <span>
+#include <cstddef>
+#include <string_view>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/randn.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 
-#include "ringlet/core/random.h"
 #include "ringlet/diffusion/prediction.h"
+#include "ringlet/nn/device.h"
+#include "ringlet/nn/device_copy.h"
+#include "ringlet/nn/random_tensor.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/control.h"
 #include "ringlet/train/epoch_order.h"
 
 namespace ringlet::train {
 namespace {
 
-/// Standard normal numbers of the shape of `like`, on its device.
-at::Tensor normal_like(const at::Tensor& like, RandomStream random) {
-  at::Tensor numbers = at::empty(like.sizes(), at::kFloat);
-  random.fill_normal({numbers.data_ptr<float>(), static_cast<std::size_t>(numbers.numel())});
-  return numbers.to(like.device());
+/// What denoising_errors needs of the rows' levels as numbers, so that one copy brings all of them
+/// to the device.
+struct LevelNumbers {
+  enum Row : std::int64_t { alpha, sigma, timestep, scale, weight, count };
+  at::Tensor numbers;     ///< [count, B] in fp32
+  bool scaled = false;    ///< whether a scale is not 1
+  bool weighted = false;  ///< whether a weight is not 1
+
+  at::Tensor row(Row which) const { return numbers[which]; }
+  at::Tensor over_latents(Row which) const { return row(which).view({-1, 1, 1, 1}); }
+};
+
+LevelNumbers level_numbers(const diffusion::NoiseProcess& process,
+                           const std::vector<diffusion::NoiseLevel>& levels, double min_snr_gamma) {
+  const auto rows = static_cast<std::int64_t>(levels.size());
+  LevelNumbers of{at::empty({LevelNumbers::count, rows}, at::kFloat)};
+  auto* const numbers = of.numbers.data_ptr<float>();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const diffusion::NoiseLevel& level = levels[static_cast<std::size_t>(i)];
+    const double scale = process.input_scale(level);
+    const double weight = process.loss_weight(level, min_snr_gamma);
+    of.scaled = of.scaled || scale != 1.0;
+    of.weighted = of.weighted || weight != 1.0;
+    const std::array<double, LevelNumbers::count> column = {level.alpha, level.sigma,
+                                                            level.timestep, scale, weight};
+    for (std::size_t k = 0; k < column.size(); ++k)
+      numbers[static_cast<std::int64_t>(k) * rows + i] = static_cast<float>(column[k]);
+  }
+  return of;
+}
+
+/// `levels` are the batch's, their numbers on its device.
+at::Tensor errors_at(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
+                     const LevelNumbers& levels, const Predictor& predict) {
+  const diffusion::RowLevels rows{levels.over_latents(LevelNumbers::alpha),
+                                  levels.over_latents(LevelNumbers::sigma)};
+  at::Tensor x = diffusion::add_noise(batch.latents, batch.noise, rows);
+  if (levels.scaled) x = levels.over_latents(LevelNumbers::scale) * x;
+  const at::Tensor said = predict(x, levels.row(LevelNumbers::timestep));
+  const at::Tensor target =
+      diffusion::training_target(process.prediction(), batch.latents, batch.noise, rows);
+  const at::Tensor error = (said - target).pow(2).mean({1, 2, 3});
+  return levels.weighted ? error * levels.row(LevelNumbers::weight) : error;
+}
+
+/// The model as it sees the batch; both must live as long.
+Predictor predictor(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
+                    const pipeline::ControlNetwork* control) {
+  return [&model, &batch, control](const at::Tensor& x, const at::Tensor& timesteps) {
+    if (control == nullptr) return model.predict(x, timesteps, batch.conditions);
+    const pipeline::ControlInput input{*control, batch.control};
+    return model.predict(x, timesteps, batch.conditions, &input);
+  };
 }
 
 }  // namespace
 
 at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
                             const Predictor& predict, double min_snr_gamma) {
-  const diffusion::Prediction prediction = process.prediction();
-  std::vector<at::Tensor> noisy, targets;
-  std::vector<double> weights;
-  for (std::size_t i = 0; i < batch.levels.size(); ++i) {
-    const auto row = static_cast<std::int64_t>(i);
-    const diffusion::NoiseLevel& level = batch.levels[i];
-    const at::Tensor x = diffusion::add_noise(batch.latents[row], batch.noise[row], level);
-    const double scale = process.input_scale(level);
-    noisy.push_back(scale == 1.0 ? x : scale * x);
-    targets.push_back(
-        diffusion::training_target(prediction, batch.latents[row], batch.noise[row], level));
-    weights.push_back(process.loss_weight(level, min_snr_gamma));
-  }
-  const at::Tensor said = predict(at::stack(noisy), batch.levels);
-  const at::Tensor error = (said - at::stack(targets)).pow(2).mean({1, 2, 3});
-  // Usually all are 1: then nothing goes to the device for them.
-  if (std::ranges::all_of(weights, [](double weight) { return weight == 1.0; })) return error;
-  return error * at::tensor(weights, at::kFloat).to(batch.latents.device());
+  LevelNumbers levels = level_numbers(process, batch.levels, min_snr_gamma);
+  levels.numbers = nn::to_device(levels.numbers, batch.latents.device());
+  return errors_at(process, batch, levels, predict);
 }
 
 at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
                             double min_snr_gamma, const pipeline::ControlNetwork* control) {
-  std::optional<pipeline::ControlInput> input;
-  if (control != nullptr) input.emplace(pipeline::ControlInput{*control, batch.control});
-  return denoising_errors(
-      *model.noise_process(), batch,
-      [&](const at::Tensor& x, const std::vector<diffusion::NoiseLevel>& levels) {
-        return model.predict(x, levels, batch.conditions, input ? &*input : nullptr);
-      },
-      min_snr_gamma);
+  return denoising_errors(*model.noise_process(), batch, predictor(model, batch, control),
+                          min_snr_gamma);
 }
 
 at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
@@ -100,29 +127,49 @@ void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t 
   }
 }
 
-NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const {
+std::vector<diffusion::NoiseLevel> DiffusionLoss::levels(const std::vector<Row>& rows,
+                                                         std::int64_t micro_batch) const {
   const Random random(options_.seed);
-  const auto step = static_cast<std::uint64_t>(micro_batch);
-  std::vector<at::Tensor> latents, noises, controls;
-  NoisyBatch batch;
+  std::vector<diffusion::NoiseLevel> drawn;
   for (const Row& row : rows) {
-    const at::Tensor& mean = row.crop->mean;
-    latents.push_back(mean + row.crop->deviation *
-                                 normal_like(mean, random.stream("posterior", step, row.number)));
-    at::Tensor noise = normal_like(mean, random.stream("noise", step, row.number));
-    if (options_.noise_offset > 0.0)
-      noise += options_.noise_offset * normal_like(mean.slice(1, 0, 1).slice(2, 0, 1),
-                                                   random.stream("noise offset", step, row.number));
-    noises.push_back(std::move(noise));
-    if (options_.control) controls.push_back(row.crop->control);
-    RandomStream times = random.stream("timestep", step, row.number);
-    batch.levels.push_back(
-        model_.noise_process()->draw_level(times, model_.picture_size(mean.sizes())));
+    RandomStream times =
+        random.stream("timestep", static_cast<std::uint64_t>(micro_batch), row.number);
+    drawn.push_back(
+        model_.noise_process()->draw_level(times, model_.picture_size(row.crop->mean.sizes())));
   }
-  batch.latents = at::stack(latents);
-  batch.noise = at::stack(noises);
-  if (options_.control) batch.control = at::stack(controls).to(batch.latents.device());
-  return batch;
+  return drawn;
+}
+
+/// In the order in which add_noise takes them.
+std::vector<RandomStream> DiffusionLoss::noise_streams(std::size_t rows,
+                                                       std::int64_t micro_batch) const {
+  const Random random(options_.seed);
+  std::vector<RandomStream> streams;
+  for (const char* name : {"posterior", "noise", "noise offset"})
+    if (options_.noise_offset > 0.0 || name != std::string_view("noise offset"))
+      for (std::size_t row = 0; row < rows; ++row)
+        streams.push_back(random.stream(name, static_cast<std::uint64_t>(micro_batch), row));
+  return streams;
+}
+
+/// The rows' latents and noise, from normal numbers of noise_streams(), [streams, numbers of a
+/// row].
+void DiffusionLoss::add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
+                              const at::Tensor& normal) const {
+  std::vector<at::Tensor> means, deviations;
+  for (const Row& row : rows) {
+    means.push_back(row.crop->mean);
+    deviations.push_back(row.crop->deviation);
+  }
+  const at::Tensor mean = at::stack(means);
+  const std::int64_t count = mean.size(0), channels = mean.size(1);
+  const auto numbers = [&](std::int64_t place) { return normal.narrow(0, place * count, count); };
+  batch.latents = mean + at::stack(deviations) * numbers(0).reshape(mean.sizes());
+  batch.noise = numbers(1).reshape(mean.sizes());
+  if (options_.noise_offset > 0.0)  // a number per channel
+    batch.noise =
+        batch.noise +
+        options_.noise_offset * numbers(2).narrow(1, 0, channels).reshape({count, channels, 1, 1});
 }
 
 pipeline::Conditions DiffusionLoss::conditions(const std::vector<Row>& rows,
@@ -150,10 +197,29 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch) const {
   std::vector<Row> rows;
   draw(instance_, "instance order", micro_batch, rows);
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);
-  NoisyBatch batch = noisy(rows, micro_batch);
+  NoisyBatch batch;
+  batch.levels = levels(rows, micro_batch);
+  const auto& process = *model_.noise_process();
+  LevelNumbers numbers = level_numbers(process, batch.levels, options_.min_snr_gamma);
+  const std::vector<RandomStream> streams = noise_streams(rows.size(), micro_batch);
+  const at::Tensor& some = rows.front().crop->mean;
+
+  // All that a step brings to the device.
+  std::vector<at::Tensor> host = {nn::stream_table(streams), numbers.numbers};
+  std::vector<at::Tensor> controls;
+  if (options_.control) {
+    for (const Row& row : rows) controls.push_back(row.crop->control);
+    host.push_back(at::stack(controls));
+  }
+  const std::vector<at::Tensor> there = nn::to_device(host, some.device());
+  numbers.numbers = there[1];
+  if (options_.control) batch.control = pipeline::control_tensor(there[2]);
+
+  add_noise(batch, rows, nn::normal_numbers(streams, there[0], some.numel()));
   batch.conditions = conditions(rows, batch.latents.sizes());
-  return combine_errors(denoising_errors(model_, batch, options_.min_snr_gamma, options_.control),
-                        options_.batch_size, options_.prior_weight);
+  return combine_errors(
+      errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),
+      options_.batch_size, options_.prior_weight);
 }
 
 }  // namespace ringlet::train

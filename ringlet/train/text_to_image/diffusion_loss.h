@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/core/random.h"
 #include "ringlet/diffusion/denoiser.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/pipeline/text_to_image_model.h"
@@ -26,9 +27,8 @@ struct NoisyBatch {
 };
 
 /// A network's prediction for noisy latents x [B, C, h, w], at the process's input_scale, at the
-/// rows' levels.
-using Predictor = std::function<at::Tensor(const at::Tensor& x,
-                                           const std::vector<diffusion::NoiseLevel>& levels)>;
+/// rows' timesteps [B], fp32 on the latents' device.
+using Predictor = std::function<at::Tensor(const at::Tensor& x, const at::Tensor& timesteps)>;
 
 /// Mean squared error per row, [B] in fp32, between a prediction and what it should say under the
 /// noise process, with its weights: NoiseProcess::loss_weight.
@@ -78,7 +78,10 @@ class DiffusionLoss {
   void draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
             std::vector<Row>& rows) const;
   at::Tensor compute(std::int64_t micro_batch) const;
-  NoisyBatch noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const;
+  std::vector<diffusion::NoiseLevel> levels(const std::vector<Row>& rows,
+                                            std::int64_t micro_batch) const;
+  std::vector<RandomStream> noise_streams(std::size_t rows, std::int64_t micro_batch) const;
+  void add_noise(NoisyBatch& batch, const std::vector<Row>& rows, const at::Tensor& normal) const;
   pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;
 
   const pipeline::TextToImageModel& model_;

@@ -16,7 +16,6 @@
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/image_tensor.h"
 
 namespace ringlet::train {
@@ -120,7 +119,7 @@ TrainingSet encode_all(const pipeline::TextToImageModel& model,
       if (control) signal = data::control_picture(*control, picture.path, image, crop);
       const auto add = [&](const io::Image& pixels, const io::Image& hint, bool mirrored) {
         encoded.crops.push_back(cache.encode(hash, pixels, crop.left, crop.top, mirrored));
-        if (control) encoded.crops.back().control = pipeline::control_tensor(hint)[0];
+        if (control) encoded.crops.back().control = pipeline::image_bytes(hint)[0];
       };
       add(crop.image, signal, false);
       if (options.flip)

@@ -29,7 +29,7 @@ struct EncodedCrop {
   at::Tensor deviation;  ///< [C, h, w]
   std::int64_t left = 0;
   std::int64_t top = 0;
-  at::Tensor control = {};  ///< [3, H, W] in [0, 1]; undefined without control
+  at::Tensor control = {};  ///< [3, H, W] as bytes, on the host; undefined without control
 };
 
 struct EncodedPicture {
