@@ -151,6 +151,7 @@ int cmd_generate(int argc, char** argv) {
   add_picture_options(list, options);
   add_output_options(list, options);
   options.common.add_to(list);
+  options.common.add_arithmetic_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();

@@ -129,7 +129,7 @@ void translate(TrainOptions& o) {
   task.load.files = o.files.files();
   if (!o.init.empty()) task.load.files.random_seed = run.seed;
   task.load.device = o.common.select_device();
-  task.load.precision = o.common.select_precision(task.load.device);
+  task.load.precision = o.common.select_precision(task.load.device, nn::Work::training);
   o.training.translate(run, run.trainer);
   run.trainer.choose_threads = o.common.automatic_threads();
   run.save_precision = o.training.storage(task.load.device);
@@ -183,6 +183,7 @@ int cmd_train(int argc, char** argv) {
   add_loop_options(list, options);
   add_output_options(list, options);
   options.common.add_to(list);
+  options.common.add_arithmetic_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();

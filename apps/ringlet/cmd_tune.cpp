@@ -63,7 +63,7 @@ void translate(TuneCommand& o, bool has_length) {
   task.data = o.data;
   task.eval_data = o.eval_data;
   task.weights.device = o.common.select_device();
-  task.weights.dtype = o.common.select_precision(task.weights.device);
+  task.weights.dtype = o.common.select_precision(task.weights.device, nn::Work::training);
   o.training.translate(run, run.trainer);
   run.trainer.choose_threads = o.common.automatic_threads();
   run.save_precision = o.training.storage(task.weights.device);
@@ -83,6 +83,7 @@ int cmd_tune(int argc, char** argv) {
       "tune");
   add_options(list, command);
   command.common.add_to(list);
+  command.common.add_arithmetic_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   command.common.apply();
   catch_interrupts();

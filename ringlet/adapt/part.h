@@ -68,6 +68,10 @@ class Transform {
   /// what weight decay pulls towards. The tensors are the part's own.
   virtual Parameters starts() const { return {}; }
 
+  /// Tensors that the part needs beside those of parameters() and starts(), and that no file holds:
+  /// random matrices, places. They are the part's own handles: who moves a part moves them as well.
+  virtual std::vector<at::Tensor> frozen() const { return {}; }
+
   /// Whether an output-side transform changes the layer's bias with its weight (PEFT's IA3).
   virtual bool takes_bias() const { return false; }
 
@@ -108,6 +112,9 @@ class Residual {
 
   /// Tensors that belong to the adapter, and to its file, but are not trained.
   virtual Parameters constants() const { return {}; }
+
+  /// In the sense of Transform::frozen(): neither parameters, starts nor constants.
+  virtual std::vector<at::Tensor> frozen() const { return {}; }
 
   /// Multiply-adds of forward() for one position of the output.
   virtual double multiply_adds() const = 0;

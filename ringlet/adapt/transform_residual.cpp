@@ -227,6 +227,18 @@ Parameters TransformResidual::constants() const {
   return named;
 }
 
+std::vector<at::Tensor> TransformResidual::tensors() const {
+  std::vector<at::Tensor> all;
+  for (const Parameters& some : {parameters(), starts(), constants()})
+    for (const auto& [name, tensor] : some) all.push_back(tensor);
+  const auto add_frozen = [&](const auto& part) {
+    for (const at::Tensor& tensor : part.frozen()) all.push_back(tensor);
+  };
+  for (const auto& transform : parts_.transforms) add_frozen(*transform);
+  if (parts_.residual) add_frozen(*parts_.residual);
+  return all;
+}
+
 void TransformResidual::begin_step(const Dropout& rates, RandomStream random) {
   left_out_ = rates.module > 0.0 && random.uniform() < rates.module;
   input_dropout_ = rates.input;

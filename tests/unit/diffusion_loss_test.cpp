@@ -32,7 +32,7 @@ const pipeline::StableDiffusion& model_of(const std::string& which) {
   if (!model) {
     golden::write_folder(folder / which, which);
     model = std::make_unique<pipeline::StableDiffusion>(
-        pipeline::StableDiffusion::open(folder / which));
+        pipeline::StableDiffusion::open(folder / which, {.device = test_device()}));
   }
   return *model;
 }

@@ -8,6 +8,8 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/tensor.h>
 
+#include "ringlet/nn/device.h"
+
 namespace ringlet::models {
 namespace {
 
@@ -65,11 +67,10 @@ at::Tensor sinusoidal_embedding(const at::Tensor& t, std::int64_t width, bool fl
 
 at::Tensor size_conditions(PictureSize original, std::int64_t crop_left, std::int64_t crop_top,
                            PictureSize target, at::Device device) {
-  return at::tensor(
-             {original.height, original.width, crop_top, crop_left, target.height, target.width},
-             at::kLong)
-      .to(device, at::kFloat)
-      .unsqueeze(0);
+  const at::Tensor sizes = at::tensor(
+      {original.height, original.width, crop_top, crop_left, target.height, target.width},
+      at::kLong);
+  return nn::to_device(sizes.to(at::kFloat), device).unsqueeze(0);
 }
 
 TimestepEmbedding::TimestepEmbedding(const nn::WeightSource& s, std::int64_t in, std::int64_t out)

@@ -9,6 +9,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_memory.h"
@@ -112,7 +113,7 @@ at::Tensor timesteps_of(std::span<const diffusion::NoiseLevel> levels, std::int6
     return at::full({rows}, levels.front().timestep, at::TensorOptions(at::kFloat).device(device));
   std::vector<double> timesteps;
   for (const diffusion::NoiseLevel& level : levels) timesteps.push_back(level.timestep);
-  return at::tensor(timesteps, at::kFloat).to(device);
+  return nn::to_device(at::tensor(timesteps, at::kFloat), device);
 }
 
 double bytes_of(double numbers, at::ScalarType type) {

@@ -7,6 +7,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/nn/device.h"
 
 namespace ringlet::pipeline {
 namespace {
@@ -26,7 +27,7 @@ models::ClipTextOutput run(const TextStage& stage, std::span<const std::string> 
                            at::Device device) {
   std::vector<at::Tensor> ids;
   for (const std::string& prompt : prompts) ids.push_back(token_ids(stage, prompt));
-  return stage.encoder.forward(at::stack(ids).to(device));
+  return stage.encoder.forward(nn::to_device(at::stack(ids), device));
 }
 
 /// The n-th hidden state from the end, 1 = the last layer's.

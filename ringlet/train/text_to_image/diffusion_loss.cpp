@@ -7,25 +7,46 @@
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/randn.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <c10/util/accumulate.h>
 
 #include "ringlet/core/random.h"
 #include "ringlet/diffusion/prediction.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/epoch_order.h"
 
 namespace ringlet::train {
 namespace {
 
-/// Standard normal numbers of the shape of `like`, on its device.
-at::Tensor normal_like(const at::Tensor& like, RandomStream random) {
-  at::Tensor numbers = at::empty(like.sizes(), at::kFloat);
-  random.fill_normal({numbers.data_ptr<float>(), static_cast<std::size_t>(numbers.numel())});
-  return numbers.to(like.device());
-}
+/// Standard normal numbers of a whole batch: drawn into one array, which one copy brings to the
+/// device.
+class NormalNumbers {
+ public:
+  NormalNumbers(std::int64_t count, at::Device device)
+      : host_(at::empty({count}, at::TensorOptions(at::kFloat).pinned_memory(device.is_cuda()))),
+        device_(device) {}
+
+  void draw(std::int64_t count, RandomStream random) {
+    random.fill_normal({host_.data_ptr<float>() + drawn_, static_cast<std::size_t>(count)});
+    drawn_ += count;
+  }
+
+  /// The next ones in the order in which they were drawn, on the device.
+  at::Tensor next(at::IntArrayRef shape) {
+    if (!moved_.defined()) moved_ = nn::to_device(host_, device_);
+    const std::int64_t count = c10::multiply_integers(shape);
+    taken_ += count;
+    return moved_.narrow(0, taken_ - count, count).view(shape);
+  }
+
+ private:
+  at::Tensor host_, moved_;
+  at::Device device_;
+  std::int64_t drawn_ = 0, taken_ = 0;
+};
 
 }  // namespace
 
@@ -48,7 +69,7 @@ at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyB
   const at::Tensor error = (said - at::stack(targets)).pow(2).mean({1, 2, 3});
   // Usually all are 1: then nothing goes to the device for them.
   if (std::ranges::all_of(weights, [](double weight) { return weight == 1.0; })) return error;
-  return error * at::tensor(weights, at::kFloat).to(batch.latents.device());
+  return error * nn::to_device(at::tensor(weights, at::kFloat), batch.latents.device());
 }
 
 at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
@@ -103,16 +124,23 @@ void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t 
 NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro_batch) const {
   const Random random(options_.seed);
   const auto step = static_cast<std::uint64_t>(micro_batch);
+  const at::Tensor& first = rows.front().crop->mean;  // all are of one size
+  const std::int64_t size = first.numel();
+  const std::int64_t channels = options_.noise_offset > 0.0 ? first.size(0) : 0;
+  NormalNumbers numbers(static_cast<std::int64_t>(rows.size()) * (2 * size + channels),
+                        first.device());
+  for (const Row& row : rows) {
+    numbers.draw(size, random.stream("posterior", step, row.number));
+    numbers.draw(size, random.stream("noise", step, row.number));
+    if (channels > 0) numbers.draw(channels, random.stream("noise offset", step, row.number));
+  }
   std::vector<at::Tensor> latents, noises, controls;
   NoisyBatch batch;
   for (const Row& row : rows) {
     const at::Tensor& mean = row.crop->mean;
-    latents.push_back(mean + row.crop->deviation *
-                                 normal_like(mean, random.stream("posterior", step, row.number)));
-    at::Tensor noise = normal_like(mean, random.stream("noise", step, row.number));
-    if (options_.noise_offset > 0.0)
-      noise += options_.noise_offset * normal_like(mean.slice(1, 0, 1).slice(2, 0, 1),
-                                                   random.stream("noise offset", step, row.number));
+    latents.push_back(mean + row.crop->deviation * numbers.next(mean.sizes()));
+    at::Tensor noise = numbers.next(mean.sizes());
+    if (channels > 0) noise = noise + options_.noise_offset * numbers.next({channels, 1, 1});
     noises.push_back(std::move(noise));
     if (options_.control) controls.push_back(row.crop->control);
     RandomStream times = random.stream("timestep", step, row.number);
@@ -121,7 +149,7 @@ NoisyBatch DiffusionLoss::noisy(const std::vector<Row>& rows, std::int64_t micro
   }
   batch.latents = at::stack(latents);
   batch.noise = at::stack(noises);
-  if (options_.control) batch.control = at::stack(controls).to(batch.latents.device());
+  if (options_.control) batch.control = nn::to_device(at::stack(controls), batch.latents.device());
   return batch;
 }
 
