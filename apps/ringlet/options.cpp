@@ -178,15 +178,12 @@ void CommonOptions::add_to(OptionList& options) {
 }
 
 void CommonOptions::add_arithmetic_to(OptionList& options) {
-  options.in_group(kCommonOptions, [&] {
-    options.add("deterministic", deterministic,
-                "On CUDA, two runs with the same options agree bit for bit; slower, and an error "
-                "where an operator has no such form. On the CPU it is so anyway");
-    options.add(
-        "tf32", tf32,
-        "On CUDA, fp32 products and convolutions round their inputs to 10 bits of mantissa: "
-        "several times as fast, with errors near 1e-3 instead of 1e-6");
-  });
+  options.add("deterministic", deterministic,
+              "On CUDA, two runs with the same options agree bit for bit; slower, and an error "
+              "where an operator has no such form. On the CPU it is so anyway");
+  options.add("tf32", tf32,
+              "On CUDA, fp32 products and convolutions round their inputs to 10 bits of mantissa: "
+              "several times as fast, with errors near 1e-3 instead of 1e-6");
 }
 
 void CommonOptions::apply() const {

@@ -68,10 +68,6 @@ class Transform {
   /// what weight decay pulls towards. The tensors are the part's own.
   virtual Parameters starts() const { return {}; }
 
-  /// Tensors that the part needs beside those of parameters() and starts(), and that no file holds:
-  /// random matrices, places. They are the part's own handles: who moves a part moves them as well.
-  virtual std::vector<at::Tensor> frozen() const { return {}; }
-
   /// Whether an output-side transform changes the layer's bias with its weight (PEFT's IA3).
   virtual bool takes_bias() const { return false; }
 
@@ -87,6 +83,10 @@ class Transform {
 
   /// Numbers that forward() writes for one vector.
   virtual double written() const = 0;
+
+  /// Tensors that the part needs beside those of parameters() and starts(), and that no file holds:
+  /// random matrices, places. They are the part's own handles: who moves a part moves them as well.
+  virtual std::vector<at::Tensor> frozen() const { return {}; }
 };
 
 /// D, of the weight's shape, added to it.
@@ -113,9 +113,6 @@ class Residual {
   /// Tensors that belong to the adapter, and to its file, but are not trained.
   virtual Parameters constants() const { return {}; }
 
-  /// In the sense of Transform::frozen(): neither parameters, starts nor constants.
-  virtual std::vector<at::Tensor> frozen() const { return {}; }
-
   /// Multiply-adds of forward() for one position of the output.
   virtual double multiply_adds() const = 0;
 
@@ -125,6 +122,9 @@ class Residual {
   /// Leaves out each rank with probability p until the next call (rank dropout, LyCORIS), the rest
   /// scaled by 1 / (1 - p); p = 0 restores all. False where D has no ranks.
   virtual bool drop_ranks(double p, RandomStream random);
+
+  /// In the sense of Transform::frozen(): neither parameters, starts nor constants.
+  virtual std::vector<at::Tensor> frozen() const { return {}; }
 };
 
 /// D = scale * up * down with a narrow middle: low rank as it is, and everything that can be
