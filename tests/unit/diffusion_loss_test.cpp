@@ -31,8 +31,8 @@ const pipeline::StableDiffusion& model_of(const std::string& which) {
   auto& model = models[which];
   if (!model) {
     golden::write_folder(folder / which, which);
-    model = std::make_unique<pipeline::StableDiffusion>(
-        pipeline::StableDiffusion::open(folder / which, {.device = test_device()}));
+    model = std::make_unique<pipeline::StableDiffusion>(pipeline::StableDiffusion::open(
+        folder / which, {.files = {}, .device = test_device(), .trainable = {}}));
   }
   return *model;
 }
