@@ -100,7 +100,7 @@ TEST(LossScaling, BacksOffWithoutAnUpdateUntilTheGradientsFit) {
   ASSERT_TRUE(reports[0].skipped && reports[0].scaled_down);
   EXPECT_TRUE(std::isfinite(reports[0].loss));
   EXPECT_FALSE(reports.back().skipped);
-  EXPECT_NEAR(reports.back().gradient_norm, 4 * 105.0, 25.0);
+  EXPECT_NEAR(reports.back().gradient_norm, 4 * 115.0, 1.0);  // the mean of 110 and 120
   EXPECT_EQ(log.warnings(), "");  // it is how the factor is found
 }
 
