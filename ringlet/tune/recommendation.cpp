@@ -77,7 +77,7 @@ class Recommendation final : public ExampleTask {
     for (std::size_t i = 0; i < rows.size(); ++i)
       parts.push_back(split(examples_.train[rows[i]], rows[i] + i));
     const at::Tensor shares =
-        at::log_softmax(recommender_->scores(recommender_->users(known(parts))), 1, at::kFloat);
+        at::log_softmax(recommender_->scores(recommender_->users(known(parts))).to(at::kFloat), 1);
     at::Tensor sum;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const at::Tensor of_row =

@@ -115,7 +115,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
       Random(kSeed)
           .stream(stream, n, row)
           .fill_normal({out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
-      return out;
+      return out.to(test_device());
     };
     const at::Tensor latents = crop.mean + crop.deviation * normal("posterior", {4, 8, 8});
     // One number per channel, the same at each place.
@@ -126,7 +126,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
     const auto level = schedule_of(model).level(timestep);
     const at::Tensor noisy = level.alpha * latents + level.sigma * noise;
     const at::Tensor said = model.unet().forward(
-        noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)), text);
+        noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)).to(test_device()), text);
     return (said[0] - noise).square().mean().item<double>();
   };
   for (const std::int64_t n : {0, 1, 5}) {
@@ -156,7 +156,7 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
     Random(4)
         .stream(stream, 2, 0)
         .fill_normal({out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
-    return out;
+    return out.to(test_device());
   };
   const at::Tensor latents = crop.mean + crop.deviation * normal("posterior");
   const at::Tensor noise = normal("noise");
