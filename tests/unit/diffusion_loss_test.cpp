@@ -146,7 +146,8 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
   golden::write_folder(folder / "flow", "sd1");
   const Json scheduler = {{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}};
   golden::write_json(folder / "flow/scheduler/scheduler_config.json", scheduler);
-  const auto model = pipeline::StableDiffusion::open(folder / "flow");
+  const auto model = pipeline::StableDiffusion::open(
+      folder / "flow", {.files = {}, .device = test_device(), .trainable = {}});
   EXPECT_EQ(model.noise_process()->name(), "rectified flow");
   const TrainingSet set{{picture("one", "a dog")}, {0}};
   const EncodedCrop& crop = set.pictures[0].crops[0];
@@ -164,8 +165,9 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
   const double sigma = 3.0 * time / (1.0 + 2.0 * time);
   const std::vector<std::string> captions = {"a dog"};
   const at::Tensor text = model.encode_prompts(captions, 1).get("text");
-  const at::Tensor said = model.unet().forward(
-      ((1.0 - sigma) * latents + sigma * noise).unsqueeze(0), at::full({1}, 1000.0 * sigma), text);
+  const at::Tensor said =
+      model.unet().forward(((1.0 - sigma) * latents + sigma * noise).unsqueeze(0),
+                           at::full({1}, 1000.0 * sigma).to(test_device()), text);
   const double expected = (said[0] - (noise - latents)).square().mean().item<double>();
   EXPECT_NEAR(DiffusionLoss(model, set, {}, {.seed = 4})(2).item<double>(), expected,
               1e-5 * expected);
