@@ -101,7 +101,7 @@ TEST(LossScaling, BacksOffWithoutAnUpdateUntilTheGradientsFit) {
   EXPECT_TRUE(std::isfinite(reports[0].loss));
   EXPECT_FALSE(reports.back().skipped);
   EXPECT_NEAR(reports.back().gradient_norm, 4 * 115.0, 1.0);  // the mean of 110 and 120
-  EXPECT_EQ(log.warnings(), "");  // it is how the factor is found
+  EXPECT_EQ(log.warnings(), "");                              // it is how the factor is found
 }
 
 // A factor that falls does not end the run as ten bad steps in a row do; a loss that is not finite
