@@ -23,7 +23,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BIN = ROOT / "build/release/bin"
+BIN = pathlib.Path(os.environ.get("RINGLET_BENCH_BIN", ROOT / "build/release/bin"))
 
 
 def run(*command):

@@ -2,13 +2,15 @@
 """Training steps of ringlet's adapters beside a LoRA with diffusers and PEFT, in one run.
 
     bench/compare_train.py [--rounds N] [--side LATENTS] [--checkpointing] [--work FOLDER]
+                           [--device cuda] [--precision bf16] [--unet FOLDER] [--no-peer]
 
 A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all 128 attention projections,
-batch 1, fp32. The programs take turns, so that drift of a shared machine hits all of them. Prints
-medians as a Markdown table; the last columns are the time relative to that of PEFT and of lora.
+batch 1, fp32 on the CPU unless said otherwise. The programs take turns, so that drift of a shared
+machine hits all of them. Prints medians as a Markdown table; the last column is the time beside PEFT's.
 """
 import argparse
 import json
+import os
 import pathlib
 import statistics
 
@@ -24,14 +26,20 @@ def main():
     parser.add_argument("--steps", type=int, default=3, help="timed steps a round")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--unet", type=pathlib.Path, help="another network's folder")
+    parser.add_argument("--no-peer", action="store_true", help="ringlet alone")
     options = parser.parse_args()
+    os.environ |= {"RINGLET_BENCH_DEVICE": options.device, "RINGLET_BENCH_PRECISION": options.precision}
     work = options.work.resolve()
-    python = peer_python(work)
-    unet = work / "unet"
-    run(python, ROOT / "bench/peer_unet.py", "--make", unet)
+    python = None if options.no_peer and options.unet else peer_python(work)
+    unet = options.unet.resolve() if options.unet else work / "unet"
+    if not options.unet:
+        run(python, ROOT / "bench/peer_unet.py", "--make", unet)
     tail = [options.side, options.steps] + (["checkpointing"] if options.checkpointing else [])
-    commands = {"PEFT LoRA r=4": [python, ROOT / "bench/peer_train.py", unet, options.side, options.steps, "peft-lora",
-                                  *tail[2:]]}
+    commands = {} if options.no_peer else {
+        "PEFT LoRA r=4": [python, ROOT / "bench/peer_train.py", unet, options.side, options.steps, "peft-lora", *tail[2:]]}
     commands |= {method: [BIN / "ringlet_bench_train", unet, method, *tail] for method in METHODS}
     runs = {name: [] for name in commands}
     for _ in range(options.rounds):
@@ -45,8 +53,9 @@ def main():
     print("|---|---|---|---|---|---|")
     for name, measured in runs.items():
         peak = statistics.median(one["peak_mib"] for one in measured)
-        print(f"| {name} | {measured[0]['parameters']:,} | {seconds(name):.2f} | {peak:.0f} "
-              f"| {seconds(name) / seconds('PEFT LoRA r=4'):.2f} | {seconds(name) / seconds(METHODS[0]):.2f} |")
+        beside = "" if options.no_peer else f"{seconds(name) / seconds('PEFT LoRA r=4'):.2f}"
+        print(f"| {name} | {measured[0]['parameters']:,} | {seconds(name):.3g} | {peak:.0f} "
+              f"| {beside} | {seconds(name) / seconds(METHODS[0]):.2f} |")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@ compare_train.py and compare_methods.py.
 
     python peer_train.py UNET_FOLDER [SIDE] [STEPS] [METHOD] [checkpointing]
 
-METHOD is a key of PEERS, "peft-lora" unless given.
+METHOD is a key of PEERS, "peft-lora" unless given. RINGLET_BENCH_DEVICE (cpu) and RINGLET_BENCH_PRECISION
+(fp32, or bf16 and fp16 for the frozen weights and, by autocast, the computation) say where and in what.
 """
 import json
 import logging
+import os
 import sys
 import time
 
@@ -56,27 +58,40 @@ def measure(folder, side=64, steps=3, method="peft-lora", checkpointing=False):
     import torch
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
-    unet = UNet2DConditionModel.from_pretrained(folder)
+    device = os.environ.get("RINGLET_BENCH_DEVICE", "cpu")
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+        os.environ.get("RINGLET_BENCH_PRECISION", "fp32")]
+    unet = UNet2DConditionModel.from_pretrained(folder).to(device, kind)
     unet.requires_grad_(False)
     parameters = adapt(unet, method)
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
     unet.train()
     if checkpointing:
         unet.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    latents, text = torch.randn(1, 4, side, side), torch.randn(1, 77, unet.config.cross_attention_dim)
-    timesteps = torch.tensor([500])
+    latents = torch.randn(1, 4, side, side).to(device)
+    text = torch.randn(1, 77, unet.config.cross_attention_dim).to(device, kind)
+    timesteps = torch.tensor([500], device=device)
+    scaler = torch.amp.GradScaler(device.split(":")[0], enabled=kind == torch.float16)
     seconds = []
     for _ in range(steps + 1):
         begin = time.perf_counter()
         noise = torch.randn_like(latents)
-        said = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, text).sample
-        torch.nn.functional.mse_loss(said, noise).backward()
+        with torch.autocast(device.split(":")[0], kind, enabled=kind != torch.float32):
+            said = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, text).sample
+        scaler.scale(torch.nn.functional.mse_loss(said.float(), noise)).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
+        if device != "cpu":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
-    return dict(seconds=seconds[1:], parameters=sum(p.numel() for p in parameters), peak_mib=peak_mib())
+    peak = peak_mib() if device == "cpu" else torch.cuda.max_memory_reserved() >> 20
+    return dict(seconds=seconds[1:], parameters=sum(p.numel() for p in parameters), peak_mib=peak)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@
 //
 // UNET_FOLDER is a diffusers "unet" folder, METHOD as for ringlet train; the adapters go onto all
 // attention projections. A step is noise, forward, error, backward, clipping and AdamW. Prints one
-// JSON object: seconds per step (the first, which warms up, left out) and peak resident memory.
+// JSON object: seconds per step (the first, which warms up, left out) and peak memory, of the
+// process or the device. RINGLET_BENCH_DEVICE (cpu) and RINGLET_BENCH_PRECISION (fp32) say where
+// and in what.
 
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/schedule.h"
 #include "ringlet/models/diffusion/unet.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/train/trainer.h"
@@ -27,18 +29,18 @@ namespace {
 
 using namespace ringlet;
 
-/// Highest resident memory so far, in MiB.
-long peak_memory() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::strtol(line.c_str() + 6, nullptr, 10) / 1024;
-  return 0;
+std::string variable(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : otherwise;
 }
 
 Json measure(const std::filesystem::path& folder, const std::string& method, std::int64_t side,
              std::int64_t steps, bool checkpointing) {
   const auto store = nn::FileStore::open(folder / "diffusion_pytorch_model.safetensors");
-  const nn::WeightSource source(store);
+  const at::Device device = nn::select_device(variable("RINGLET_BENCH_DEVICE", "cpu"));
+  const at::ScalarType precision =
+      nn::select_precision(variable("RINGLET_BENCH_PRECISION", "fp32"), device);
+  const nn::WeightSource source(store, {.dtype = precision, .device = device});
   const auto config = models::UNetConfig::from_json(read_json_file(folder / "config.json"),
                                                     (folder / "config.json").string());
   const models::UNet unet(source, config);
@@ -51,17 +53,19 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   adapters.attach();
 
   const diffusion::NoiseLevel level = diffusion::Schedule({}).level(500);
-  const at::Tensor timesteps = at::full({1}, level.timestep);
-  const at::Tensor latents = at::randn({1, config.in_channels, side, side});
-  const at::Tensor text = at::randn({1, 77, config.levels.front().context_width});
+  const at::Tensor timesteps = at::full({1}, level.timestep).to(device);
+  const at::Tensor latents = at::randn({1, config.in_channels, side, side}).to(device);
+  const at::Tensor text =
+      at::randn({1, 77, config.levels.front().context_width}).to(device, precision);
   const auto loss = [&](std::int64_t) {
     const nn::GradientCheckpointing guard(checkpointing);
-    const at::Tensor noise = at::randn_like(latents);
+    const at::Tensor noise = nn::to_device(at::randn(latents.sizes()), device);
     const at::Tensor x = level.alpha * latents + level.sigma * noise;
-    return at::mse_loss(unet.forward(x, timesteps, text), noise);
+    return at::mse_loss(unet.forward(x.to(precision), timesteps, text).to(at::kFloat), noise);
   };
   train::TrainerOptions options;
   options.steps = steps + 1;
+  options.loss_scaling = precision == at::kHalf;
   train::Trainer trainer(train::trainables(adapters), loss, options);
   std::vector<double> seconds;
   trainer.run([&](const train::StepResult& step) {
@@ -70,7 +74,7 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   });
   return {{"seconds", seconds},
           {"parameters", adapters.parameter_count()},
-          {"peak_mib", peak_memory()}};
+          {"peak_mib", nn::peak_memory(device) >> 20}};
 }
 
 }  // namespace

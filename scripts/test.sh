@@ -5,7 +5,7 @@
 #   scripts/test.sh --full          the same after sanitizer builds (unit, law and fault tests; threads), a
 #                                   minute of fuzzing and clang's checks, and a package at the end: what CI runs
 #   scripts/test.sh -L unit         further arguments go to ctest (labels: unit, law, golden, fault, threads,
-#                                   real, e2e)
+#                                   real, e2e, device)
 #   scripts/fetch-real.sh          gets the files that the tests of label real read; they are skipped without
 set -euo pipefail
 

@@ -53,6 +53,7 @@ class FineTuning : public testing::Test {
   FineTuneOptions options(const std::string& out = "run") const {
     FineTuneOptions o;
     o.model = folder_ / "model";
+    o.load.device = test_device();
     o.out = folder_ / out;
     o.seed = 5;
     o.instance_images = folder_ / "pictures";

@@ -31,7 +31,7 @@ inline std::vector<at::Tensor> values_of(const std::vector<Trainable>& parameter
 /// Every bit the same.
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() &&
-         std::memcmp(a.contiguous().const_data_ptr(), b.contiguous().const_data_ptr(),
+         std::memcmp(a.cpu().contiguous().const_data_ptr(), b.cpu().contiguous().const_data_ptr(),
                      a.nbytes()) == 0;
 }
 

@@ -135,6 +135,7 @@ int cmd_generate(int argc, char** argv) {
       "generate");
   add_options(list, options);
   options.common.add_to(list);
+  options.common.add_arithmetic_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();

@@ -51,7 +51,7 @@ void translate(TrainOptions& o) {
   task.model = o.model.empty() ? o.init : o.model;
   if (!o.init.empty()) task.load.files.random_seed = run.seed;
   task.load.device = o.common.select_device();
-  task.load.precision = o.common.select_precision(task.load.device);
+  task.load.precision = o.common.select_precision(task.load.device, nn::Work::training);
   run.trainer.choose_threads = o.common.automatic_threads();
   if (task.control) task.control.metric = service::control_metric(task.control.settings());
 }
@@ -85,6 +85,7 @@ int cmd_train(int argc, char** argv) {
       "train");
   add_options(list, options);
   options.common.add_to(list);
+  options.common.add_arithmetic_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();
   catch_interrupts();

@@ -49,7 +49,7 @@ void translate(TuneCommand& o, bool has_length) {
   if (!has_length && task.task == "sentence-similarity")
     task.length = tune::usual_length(task.model);
   task.weights.device = o.common.select_device();
-  task.weights.dtype = o.common.select_precision(task.weights.device);
+  task.weights.dtype = o.common.select_precision(task.weights.device, nn::Work::training);
   run.trainer.choose_threads = o.common.automatic_threads();
 }
 
@@ -65,6 +65,7 @@ int cmd_tune(int argc, char** argv) {
       "tune");
   add_options(list, command);
   command.common.add_to(list);
+  command.common.add_arithmetic_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   command.common.apply();
   catch_interrupts();

@@ -166,7 +166,8 @@ void CommonOptions::add_to(OptionList& options) {
     options.add("device", device_choice(device), "Processor; cuda:N for one of several GPUs");
     options
         .add("precision", word_choice("precision", precision, {"auto", "fp32", "bf16", "fp16"}),
-             "Type of the numbers; auto measures and chooses")
+             "Type of the numbers; auto measures and chooses. On CUDA it is fp16, and for training "
+             "bf16 where the GPU computes it")
         .or_else("fp32 on the CPU, auto on CUDA");
     options
         .add("threads", threads,
@@ -180,6 +181,15 @@ void CommonOptions::add_to(OptionList& options) {
   });
 }
 
+void CommonOptions::add_arithmetic_to(OptionList& options) {
+  options.add("deterministic", deterministic,
+              "On CUDA, two runs with the same options agree bit for bit; slower, and an error "
+              "where an operator has no such form. On the CPU it is so anyway");
+  options.add("tf32", tf32,
+              "On CUDA, fp32 products and convolutions round their inputs to 10 bits of mantissa: "
+              "several times as fast, with errors near 1e-3 instead of 1e-6");
+}
+
 void CommonOptions::apply() const {
   start_logging(verbose ? Verbosity::verbose : quiet ? Verbosity::quiet : Verbosity::normal);
   if (threads > 0) at::set_num_threads(threads);
@@ -189,10 +199,15 @@ bool CommonOptions::automatic_threads() const {
   return threads == 0 && std::getenv("OMP_NUM_THREADS") == nullptr;
 }
 
-c10::Device CommonOptions::select_device() const { return nn::select_device(device); }
+c10::Device CommonOptions::select_device() const {
+  const c10::Device chosen = nn::select_device(device);
+  if (deterministic && chosen.is_cuda()) nn::use_deterministic_algorithms(true);
+  if (tf32) nn::allow_tf32(true);
+  return chosen;
+}
 
-c10::ScalarType CommonOptions::select_precision(c10::Device chosen) const {
-  return nn::select_precision(precision, chosen);
+c10::ScalarType CommonOptions::select_precision(c10::Device chosen, nn::Work work) const {
+  return nn::select_precision(precision, chosen, work);
 }
 
 ParseResult parse(CLI::App& app, const OptionList& options, int argc, char** argv) {

@@ -13,6 +13,7 @@
 
 #include "console.h"
 #include "ringlet/core/option.h"
+#include "ringlet/nn/device.h"
 
 namespace ringlet::app {
 
@@ -23,8 +24,13 @@ struct CommonOptions {
   bool json = false;
   bool quiet = false;
   bool verbose = false;
+  bool deterministic = false;
+  bool tf32 = false;
 
   void add_to(OptionList& options);
+
+  /// deterministic and tf32, for verbs that compute much on a device.
+  void add_arithmetic_to(OptionList& options);
 
   /// Starts logging and sets the thread count. Throws Error(invalid_argument).
   void apply() const;
@@ -32,8 +38,8 @@ struct CommonOptions {
   /// Whether the user has left the number of threads to the program.
   bool automatic_threads() const;
 
-  c10::Device select_device() const;
-  c10::ScalarType select_precision(c10::Device device) const;
+  c10::Device select_device() const;  ///< with the arithmetic that was asked for
+  c10::ScalarType select_precision(c10::Device device, nn::Work work = nn::Work::inference) const;
 };
 
 /// Refuses all but the digits of a 64-bit number: CLI11 takes "-1" for 2^64 - 1 and "010" for 8.

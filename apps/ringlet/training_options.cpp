@@ -6,7 +6,6 @@
 
 #include "options.h"
 #include "ringlet/adapt/method_text.h"
-#include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/train/run_folder.h"
@@ -116,7 +115,7 @@ bool TrainProgress::step(const train::StepResult& result) {
   loss_ = result.step == 1 || loss_ == 0.0 ? result.loss : 0.95 * loss_ + 0.05 * result.loss;
   char text[64];
   std::snprintf(text, sizeof text, "loss %.4f  ", loss_);
-  bar_->advance(text + ("peak memory " + human_bytes(peak_resident_bytes())));
+  bar_->advance(text + ("peak memory " + human_bytes(nn::peak_memory(device_))));
   return !interrupted();
 }
 

@@ -53,8 +53,8 @@ void show_learning_rate(const train::LearningRate& rate, std::int64_t steps);
 /// interrupt.
 class TrainProgress {
  public:
-  TrainProgress(bool silent, std::int64_t steps_left)
-      : silent_(silent), left_(static_cast<std::size_t>(steps_left)) {}
+  TrainProgress(bool silent, std::int64_t steps_left, c10::Device device)
+      : silent_(silent), left_(static_cast<std::size_t>(steps_left)), device_(device) {}
 
   bool stage(const std::string& name, std::size_t total);
   bool step(const train::StepResult& result);
@@ -62,6 +62,7 @@ class TrainProgress {
  private:
   bool silent_;
   std::size_t left_;
+  c10::Device device_;  ///< whose memory is shown
   std::string stage_;
   std::optional<Progress> bar_;
   double loss_ = 0.0;

@@ -84,8 +84,8 @@ void print_result(const train::Run& run) {
   std::printf("%s\n", run.report_file().c_str());
 }
 
-void train_to_the_end(train::Run& run, bool silent) {
-  TrainProgress progress(silent, run.plan().steps - run.plan().first_step);
+void train_to_the_end(train::Run& run, bool silent, c10::Device device) {
+  TrainProgress progress(silent, run.plan().steps - run.plan().first_step, device);
   train::RunObserver observer;
   observer.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
     return progress.stage(stage, total);
@@ -101,7 +101,8 @@ void train_to_the_end(train::Run& run, bool silent) {
 int carry_out(const train::RunOptions& options, const train::OpenTask& task,
               const TrainingOptions& words, const CommonOptions& common, const OptionList& list) {
   const bool silent = common.quiet || common.json;
-  std::optional<TrainProgress> checking(std::in_place, silent, 0);
+  const c10::Device device = common.select_device();
+  std::optional<TrainProgress> checking(std::in_place, silent, 0, device);
   train::RunObserver opening;
   opening.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
     constexpr std::size_t kFew = 200;  // a few seconds
@@ -113,7 +114,7 @@ int carry_out(const train::RunOptions& options, const train::OpenTask& task,
   nlohmann::json result = {{"plan", plan_json(run)}};
   result["plan"]["options"] = list.values();
   if (!words.dry_run) {
-    train_to_the_end(run, silent);
+    train_to_the_end(run, silent, device);
     add_result(result, run);
   }
   if (common.json) {

@@ -83,6 +83,10 @@ class Transform {
 
   /// Numbers that forward() writes for one vector.
   virtual double written() const = 0;
+
+  /// Tensors that the part needs beside those of parameters() and starts(), and that no file holds:
+  /// random matrices, places. They are the part's own handles: who moves a part moves them as well.
+  virtual std::vector<at::Tensor> frozen() const { return {}; }
 };
 
 /// D, of the weight's shape, added to it.
@@ -121,6 +125,9 @@ class Residual {
   /// Scales the ranks until the next call (rank dropout, LyCORIS): [ranks] in fp32, 0 for those
   /// that are left out; undefined restores all. Only for a D with ranks.
   virtual void scale_ranks(at::Tensor factors);
+
+  /// In the sense of Transform::frozen(): neither parameters, starts nor constants.
+  virtual std::vector<at::Tensor> frozen() const { return {}; }
 };
 
 /// D = scale * up * down with a narrow middle: low rank as it is, and everything that can be

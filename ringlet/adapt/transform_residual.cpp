@@ -226,6 +226,18 @@ Parameters TransformResidual::constants() const {
   return named;
 }
 
+std::vector<at::Tensor> TransformResidual::tensors() const {
+  std::vector<at::Tensor> all;
+  for (const Parameters& some : {parameters(), starts(), constants()})
+    for (const auto& [name, tensor] : some) all.push_back(tensor);
+  const auto add_frozen = [&](const auto& part) {
+    for (const at::Tensor& tensor : part.frozen()) all.push_back(tensor);
+  };
+  for (const auto& transform : parts_.transforms) add_frozen(*transform);
+  if (parts_.residual) add_frozen(*parts_.residual);
+  return all;
+}
+
 std::int64_t TransformResidual::dropped_ranks(double rate) const {
   if (rate == 0.0 || !parts_.residual) return 0;
   const std::int64_t ranks = parts_.residual->ranks();

@@ -62,6 +62,10 @@ class TransformResidual final : public nn::Adapter {
   /// see Transform::starts().
   Parameters starts() const;
 
+  /// Everything that the parts keep, by the parts' own handles: parameters, starts, constants and
+  /// what is none of them. On one device with the layer, nothing is copied in a forward pass.
+  std::vector<at::Tensor> tensors() const;
+
   const Parts& parts() const { return parts_; }
   const LayerShape& shape() const { return shape_; }
 

@@ -1,35 +1,89 @@
 #include "ringlet/nn/device.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <vector>
 
 #include <ATen/Context.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
+#include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 
 namespace ringlet::nn {
 namespace {
 
+constexpr const char* kLibrary = "libtorch_cuda.so";
+
+/// A function of the CUDA runtime, which libtorch_cuda brings along, or null.
+template <class Function>
+Function* cuda_runtime(const char* name) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+}
+
+/// The CUDA version that a driver of the CUDA runtime's numbering serves: 13000 is "13.0".
+std::string cuda_version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+/// Why LibTorch finds no device although its CUDA library is loaded: the runtime's own reason.
+CudaState no_device() {
+  CudaState state{0, "LibTorch finds no CUDA device", "", true};
+  if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES"); visible != nullptr) {
+    state.reason += std::string("; CUDA_VISIBLE_DEVICES is \"") + visible + "\"";
+    state.fix = "unset CUDA_VISIBLE_DEVICES, or name a GPU in it";
+  }
+  const auto driver_version = cuda_runtime<int(int*)>("cudaDriverGetVersion");
+  const auto runtime_version = cuda_runtime<int(int*)>("cudaRuntimeGetVersion");
+  int driver = 0, runtime = 0;
+  if (driver_version != nullptr && runtime_version != nullptr && driver_version(&driver) == 0 &&
+      runtime_version(&runtime) == 0 && driver < runtime) {
+    state.reason = "the NVIDIA driver serves CUDA " + cuda_version(driver) +
+                   " at most, and this LibTorch is built for CUDA " + cuda_version(runtime);
+    state.fix = "update the NVIDIA driver";
+  }
+  return state;
+}
+
 CudaState probe_cuda() {
-  if (!std::filesystem::exists("/dev/nvidiactl") && !std::filesystem::exists("/dev/dxg"))
-    return {0, "no NVIDIA driver is loaded"};
-  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+  const bool loaded = dlopen(kLibrary, RTLD_NOW | RTLD_NOLOAD) != nullptr;
+  const bool driver =
+      loaded || std::filesystem::exists("/dev/nvidiactl") || std::filesystem::exists("/dev/dxg");
+  if (!driver) return {0, "no NVIDIA driver is loaded", "install the NVIDIA driver", false};
+  if (dlopen(kLibrary, RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     const char* problem = dlerror();
-    return {0, std::string("libtorch_cuda cannot be loaded: ") +
-                   (problem != nullptr ? problem : "unknown reason")};
+    return {0,
+            std::string("libtorch_cuda cannot be loaded: ") +
+                (problem != nullptr ? problem : "unknown reason"),
+            "run scripts/bootstrap.sh --cuda and build again", true};
   }
   try {
-    if (!at::hasCUDA()) return {0, "LibTorch finds no CUDA device"};
+    if (!at::hasCUDA()) return no_device();
     const auto devices = at::detail::getCUDAHooks().deviceCount();
-    return {static_cast<int>(devices), devices > 0 ? "" : "LibTorch finds no CUDA device"};
+    if (devices <= 0) return no_device();
+    allow_tf32(false);
+    return {static_cast<int>(devices), "", "", true};
   } catch (const std::exception& problem) {
-    return {0, std::string("CUDA does not start: ") + problem.what()};
+    return {0, std::string("CUDA does not start: ") + problem.what(), "", true};
   }
+}
+
+/// Once: a program that asks for several devices has one machine.
+void say_why_not_cuda(const CudaState& state) {
+  static const bool said = [&] {
+    log(state.driver ? LogLevel::warning : LogLevel::debug,
+        "the CPU is used, not a GPU: " + state.reason +
+            (state.fix.empty() ? "" : " (" + state.fix + ")"));
+    return true;
+  }();
+  static_cast<void>(said);
 }
 
 }  // namespace
@@ -47,9 +101,12 @@ c10::Device select_device(const std::string& name) {
                 "use auto, cpu or cuda");
   const CudaState state = cuda_state();
   if (state.devices == 0) {
-    if (automatic) return c10::kCPU;
+    if (automatic) {
+      say_why_not_cuda(state);
+      return c10::kCPU;
+    }
     throw Error(ErrorCode::unsupported, Field("device"), "CUDA cannot be used: " + state.reason,
-                "install the driver and run scripts/bootstrap.sh --cuda, or use `device=cpu`");
+                (state.fix.empty() ? "" : state.fix + ", or ") + "use `device=cpu`");
   }
   if (automatic || name == "cuda") return c10::Device(c10::kCUDA, 0);
   const std::string index = name.substr(5);
@@ -59,6 +116,38 @@ c10::Device select_device(const std::string& name) {
         ErrorCode::invalid_argument, Field("device"),
         "there is no device \"" + name + "\"; this machine has " + std::to_string(state.devices));
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(std::stoi(index)));
+}
+
+int compute_capability(c10::Device device) {
+  constexpr int kMajor = 75;  // cudaDevAttrComputeCapabilityMajor
+  if (!device.is_cuda()) return 0;
+  const auto ask = cuda_runtime<int(int*, int, int)>("cudaDeviceGetAttribute");
+  int major = 0;
+  if (ask == nullptr || ask(&major, kMajor, std::max<int>(device.index(), 0)) != 0) return 0;
+  return major;
+}
+
+std::uint64_t peak_memory(c10::Device device) {
+  if (!device.is_cuda()) return peak_resident_bytes();
+  const auto aggregate = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto stats =
+      c10::getDeviceAllocator(c10::kCUDA)
+          ->getDeviceStats(static_cast<c10::DeviceIndex>(std::max<int>(device.index(), 0)));
+  return static_cast<std::uint64_t>(stats.reserved_bytes[aggregate].peak);
+}
+
+void allow_tf32(bool allow) {
+  at::globalContext().setAllowTF32CuBLAS(allow);
+  at::globalContext().setAllowTF32CuDNN(allow);
+}
+
+void use_deterministic_algorithms(bool deterministic) {
+  // cuBLAS reads this when it starts; without it LibTorch refuses its products.
+  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  at::globalContext().setDeterministicCuDNN(deterministic);
+  // Nothing here reads memory that was not written: no need to fill it.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
 at::Tensor to_device(const at::Tensor& tensor, c10::Device device) {
@@ -83,8 +172,8 @@ double measure_matmul_speed(c10::ScalarType type) {
   return operations / seconds / 1e9;
 }
 
-c10::ScalarType select_precision(const std::string& name, c10::Device device) {
-  if (name.empty()) return select_precision(device.is_cpu() ? "fp32" : "auto", device);
+c10::ScalarType select_precision(const std::string& name, c10::Device device, Work work) {
+  if (name.empty()) return select_precision(device.is_cpu() ? "fp32" : "auto", device, work);
   if (name == "fp32") return c10::kFloat;
   if (name == "bf16") return c10::kBFloat16;
   if (name == "fp16") return c10::kHalf;
@@ -93,7 +182,10 @@ c10::ScalarType select_precision(const std::string& name, c10::Device device) {
     throw Error(ErrorCode::invalid_argument, Field("precision"),
                 "\"" + name + "\" is not a precision", "use " + join(known));
   }
-  if (device.is_cuda()) return c10::kHalf;
+  constexpr int kAmpere = 8;  // the first that computes bf16 as fast as fp16
+  if (device.is_cuda())
+    return work == Work::training && compute_capability(device) >= kAmpere ? c10::kBFloat16
+                                                                           : c10::kHalf;
   constexpr double kClearlyFaster = 1.3;
   const double full = measure_matmul_speed(c10::kFloat);
   return measure_matmul_speed(c10::kBFloat16) > kClearlyFaster * full ? c10::kBFloat16

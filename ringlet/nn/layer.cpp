@@ -76,7 +76,8 @@ Conv2d::Conv2d(const WeightSource& source, std::int64_t in, std::int64_t out, st
 EmbeddingTable::EmbeddingTable(const WeightSource& source, std::int64_t count, std::int64_t width,
                                double deviation)
     : layer_(std::make_shared<EmbeddingLayer>(
-          source.get("weight", {count, width}, Init::normal(deviation)))) {
+          source.get("weight", {count, width}, Init::normal(deviation)))),
+      dtype_(source.options().dtype) {
   source.add_layer(layer_);
 }
 

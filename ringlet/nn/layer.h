@@ -146,11 +146,13 @@ class EmbeddingTable {
  public:
   EmbeddingTable(const WeightSource& source, std::int64_t count, std::int64_t width,
                  double deviation = 0.02);
-  at::Tensor operator()(const at::Tensor& ids) const { return layer_->forward(ids); }
-  at::Tensor table() const { return layer_->table(); }
+  /// Rows in the compute type; a table that learns is kept in fp32.
+  at::Tensor operator()(const at::Tensor& ids) const { return layer_->forward(ids).to(dtype_); }
+  at::Tensor table() const { return layer_->table().to(dtype_); }
 
  private:
   std::shared_ptr<EmbeddingLayer> layer_;
+  at::ScalarType dtype_;
 };
 
 }  // namespace ringlet::nn

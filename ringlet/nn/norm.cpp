@@ -12,6 +12,16 @@
 
 namespace ringlet::nn {
 
+namespace {
+
+/// Scale or shift in the type of the input: CUDA's kernels take no others. Networks that learn keep
+/// them in fp32.
+at::Tensor like_input(const at::Tensor& parameter, const at::Tensor& x) {
+  return parameter.to(x.scalar_type());
+}
+
+}  // namespace
+
 GroupNorm::GroupNorm(const WeightSource& source, std::int64_t groups, std::int64_t channels,
                      double epsilon)
     : weight_(source.get("weight", {channels}, Init::constant(1.0))),
@@ -20,7 +30,7 @@ GroupNorm::GroupNorm(const WeightSource& source, std::int64_t groups, std::int64
       epsilon_(epsilon) {}
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
-  return at::group_norm(x, groups_, weight_, bias_, epsilon_);
+  return at::group_norm(x, groups_, like_input(weight_, x), like_input(bias_, x), epsilon_);
 }
 
 LayerNorm::LayerNorm(const WeightSource& source, std::int64_t channels, double epsilon)
@@ -29,7 +39,7 @@ LayerNorm::LayerNorm(const WeightSource& source, std::int64_t channels, double e
       epsilon_(epsilon) {}
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, weight_.sizes(), weight_, bias_, epsilon_);
+  return at::layer_norm(x, weight_.sizes(), like_input(weight_, x), like_input(bias_, x), epsilon_);
 }
 
 BatchNorm::BatchNorm(const WeightSource& source, std::int64_t channels, double epsilon)

@@ -1,26 +1,75 @@
 #include "ringlet/nn/torch_errors.h"
 
-#include <array>
 #include <filesystem>
 #include <string_view>
+#include <vector>
 
 namespace ringlet::nn {
 
 namespace {
 
+/// What the texts of LibTorch, the CUDA runtime and cuBLAS mean for who sees them.
+struct Known {
+  std::vector<std::string_view> words;  ///< any of them
+  ErrorCode code;
+  const char* what;  ///< "" = the first line of the text
+  const char* hint;
+};
+
+const std::vector<Known>& known_errors() {
+  static const std::vector<Known> all = {
+      {{"CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED"},
+       ErrorCode::out_of_memory,
+       "the GPU has not enough free memory",
+       "close other programs that use it (nvidia-smi lists them); to train, take a smaller "
+       "`batch_size` or resolution, or `gradient_checkpointing`; to generate, fewer images at a "
+       "time or `low_memory`"},
+      {{"can't allocate memory", "out of memory", "std::bad_alloc"},
+       ErrorCode::out_of_memory,
+       "there is not enough memory",
+       "make fewer or smaller images at a time, or use `low_memory`"},
+      {{"driver version is insufficient", "driver on your system is too old",
+        "forward compatibility was attempted"},
+       ErrorCode::unsupported,
+       "the NVIDIA driver is too old for the CUDA version of this LibTorch",
+       "update the NVIDIA driver, or use `device=cpu`"},
+      {{"no kernel image is available", "device kernel image is invalid"},
+       ErrorCode::unsupported,
+       "this LibTorch has no code for this GPU's compute capability",
+       "use a LibTorch that is built for it (TORCH_DIR), or `device=cpu`"},
+      {{"no CUDA-capable device", "No CUDA GPUs are available", "invalid device ordinal",
+        "devices are busy or unavailable"},
+       ErrorCode::unsupported,
+       "the GPU cannot be used",
+       "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use `device=cpu`"},
+      {{"does not have a deterministic implementation"},
+       ErrorCode::unsupported,
+       "",
+       "leave out `deterministic`, or use `device=cpu`"},
+      {{"unspecified launch failure", "an illegal memory access", "uncorrectable ECC",
+        "launch timed out", "hardware stack error", "GPU is lost", "CUBLAS_STATUS_EXECUTION_FAILED",
+        "CUDNN_STATUS_EXECUTION_FAILED", "CUDA error:"},
+       ErrorCode::io,
+       "",
+       "the GPU or its driver failed: look at nvidia-smi and dmesg, and start again; a run of "
+       "train or tune continues from its last checkpoint with `resume`. If it happens again, set "
+       "CUDA_LAUNCH_BLOCKING=1 and report the message with the command"},
+  };
+  return all;
+}
+
 /// `Where` is a Field or a string.
 template <class Where>
 Error converted(const std::exception& problem, const Where& where) {
   const std::string text = problem.what();
-  static constexpr std::array kMemoryWords = {"can't allocate memory", "out of memory",
-                                              "std::bad_alloc"};
-  for (const std::string_view words : kMemoryWords)
-    if (text.find(words) != std::string::npos)
-      return {ErrorCode::out_of_memory, where, "there is not enough memory",
-              "make fewer or smaller images at a time, or use `low_memory`"};
+  const std::string first_line = text.substr(0, text.find('\n'));
+  for (const Known& known : known_errors())
+    for (const std::string_view words : known.words)
+      if (text.find(words) != std::string::npos)
+        return {known.code, where, *known.what != '\0' ? known.what : first_line, known.hint};
   if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&problem))
     return {ErrorCode::io, file->path1().string(), file->code().message()};
-  const std::string first_line = text.substr(0, text.find('\n'));
   return {ErrorCode::internal, where, first_line,
           "this is a defect of ringlet; please report it with the command that you ran"};
 }

@@ -10,8 +10,9 @@
 namespace ringlet::nn {
 
 /// The Error for an exception of LibTorch or the standard library. Failed allocations become
-/// out_of_memory, file system errors io; everything else is internal, with the first line of the
-/// text. `where`: a Field or the name of a thing.
+/// out_of_memory, file system errors io; what the CUDA driver or the GPU refuses is unsupported, a
+/// GPU that fails io; everything else is internal, with the first line of the text. `where`: a
+/// Field or the name of a thing.
 Error to_error(const std::exception& problem, const std::string& where);
 Error to_error(const std::exception& problem, const Field& where);
 

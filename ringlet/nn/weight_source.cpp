@@ -73,7 +73,8 @@ at::Tensor WeightSource::get(std::string_view name, const Shape& shape, const In
                 "the weights and the config.json come from different models");
   const WeightOptions& options = state_->options;
   const bool keep = options.keep_storage_type && shape.size() >= 2 && found->is_floating_point();
-  at::Tensor tensor = found->to(options.device, keep ? found->scalar_type() : options.dtype);
+  const at::ScalarType dtype = options.trainable ? at::kFloat : options.dtype;
+  at::Tensor tensor = found->to(options.device, keep ? found->scalar_type() : dtype);
   if (options.trainable)
     tensor = (tensor.is_same(*found) ? tensor.clone() : tensor).set_requires_grad(true);
   state_->index.tensors.emplace(full, tensor);

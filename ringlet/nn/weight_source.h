@@ -51,7 +51,9 @@ struct WeightOptions {
   at::ScalarType dtype = at::kFloat;  ///< compute type
   at::Device device = at::kCPU;
   bool keep_storage_type = false;  ///< leave matrices and kernels in the file's narrower type
-  bool trainable = false;          ///< tensors of the network's own that record gradients
+  /// Tensors of the network's own that record gradients. They are kept in fp32 whatever the compute
+  /// type, in which an update smaller than a rounding step would be lost.
+  bool trainable = false;
 };
 
 /// Everything that a network took from its source, by full dotted name.

@@ -75,10 +75,12 @@ Json find_problems(const Json& report) {
   if (std::ranges::find(features, "avx2") == features.end())
     problems.push_back(
         problem("the processor has no AVX2: everything will be slow", "use a newer machine"));
-  if (!report.at("cuda").at("devices").get<int>() && std::getenv("CUDA_VISIBLE_DEVICES") != nullptr)
-    problems.push_back(problem("CUDA_VISIBLE_DEVICES is set, but CUDA cannot be used: " +
-                                   report.at("cuda").at("reason").get<std::string>(),
-                               "run scripts/bootstrap.sh --cuda on a machine with a GPU"));
+  const nn::CudaState cuda = nn::cuda_state();
+  if (cuda.devices == 0 && (cuda.driver || std::getenv("CUDA_VISIBLE_DEVICES") != nullptr))
+    problems.push_back(problem(
+        std::string(cuda.driver ? "an NVIDIA driver is loaded" : "CUDA_VISIBLE_DEVICES is set") +
+            ", but CUDA cannot be used: " + cuda.reason,
+        cuda.fix.empty() ? "run scripts/bootstrap.sh --cuda on a machine with a GPU" : cuda.fix));
   return problems;
 }
 
@@ -110,14 +112,20 @@ Json machine_report(const MachineReportOptions& options) {
       {"memory",
        {{"total_bytes", memory_bytes("MemTotal")},
         {"available_bytes", memory_bytes("MemAvailable")}}},
-      {"cuda", {{"devices", cuda.devices}, {"reason", cuda.reason}}},
+      {"cuda",
+       {{"devices", cuda.devices},
+        {"reason", cuda.reason},
+        {"fix", cuda.fix},
+        {"compute_capability", nn::compute_capability({c10::kCUDA, 0})}}},
       {"mpi", {{"present", library_present("libmpi.so") || library_present("libmpi.so.40")}}}};
   if (options.measure) {
     out["matmul_gflops"] = {{"fp32", nn::measure_matmul_speed(at::kFloat)},
                             {"bf16", nn::measure_matmul_speed(at::kBFloat16)}};
     const c10::Device device = nn::select_device("auto");
     out["auto"] = {{"device", device.str()},
-                   {"precision", nn::precision_name(nn::select_precision("auto", device))}};
+                   {"precision", nn::precision_name(nn::select_precision("auto", device))},
+                   {"training_precision",
+                    nn::precision_name(nn::select_precision("auto", device, nn::Work::training))}};
   }
   out["problems"] = find_problems(out);
   return out;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/stack.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/make_folder.h"
@@ -65,29 +66,54 @@ std::int64_t count_from(const io::Metadata& metadata, const std::string& key,
   return count;
 }
 
+/// One question for all tensors of a device: the host waits once, not for each.
+void refuse_not_finite(const std::map<std::string, at::Tensor>& tensors) {
+  std::map<std::string, std::vector<at::Tensor>> answers;  // by device
+  std::map<std::string, std::vector<std::string>> names;
+  for (const auto& [name, tensor] : tensors) {
+    answers[tensor.device().str()].push_back(tensor.isfinite().all());
+    names[tensor.device().str()].push_back(name);
+  }
+  for (const auto& [device, finite] : answers) {
+    const at::Tensor all = at::stack(finite).cpu();
+    for (std::size_t i = 0; i < finite.size(); ++i)
+      if (!all.const_data_ptr<bool>()[i])
+        throw Error(ErrorCode::non_finite, names.at(device)[i],
+                    "the tensor holds NaN or infinite values",
+                    "nothing was written; the checkpoint before is intact");
+  }
+}
+
+/// Whether a tensor of a checkpoint fits one of the run: of its type, or narrower than the fp32
+/// that all weights learn in now (earlier versions tuned 16-bit weights as they were).
+bool widens(at::ScalarType saved, at::ScalarType own) {
+  return saved == own || (own == at::kFloat && (saved == at::kHalf || saved == at::kBFloat16));
+}
+
 }  // namespace
 
 CheckpointFolder::CheckpointFolder(fs::path folder, int keep, bool writes)
     : folder_(std::move(folder)), keep_(keep), writes_(writes) {}
 
 fs::path CheckpointFolder::save(const TrainState& state) const {
-  for (const auto& [name, tensor] : state.tensors)
-    if (!tensor.isfinite().all().item<bool>())
-      throw Error(ErrorCode::non_finite, name, "the tensor holds NaN or infinite values",
-                  "nothing was written; the previous checkpoint is intact");
+  refuse_not_finite(state.tensors);
   char name[40];
   std::snprintf(name, sizeof name, "step-%08lld.safetensors", static_cast<long long>(state.step));
   if (!writes_) return folder_ / name;
   make_folder(folder_);
   remove_unfinished(folder_);
-  io::save_tensors(folder_ / name, state.tensors,
-                   {{"format", kFormat},
-                    {"version", kVersion},
-                    {"step", std::to_string(state.step)},
-                    {"updates", std::to_string(state.updates)},
-                    {"skipped", std::to_string(state.skipped)},
-                    {"threads", std::to_string(state.threads)},
-                    {"settings", state.settings.dump()}});
+  io::Metadata metadata = {{"format", kFormat},
+                           {"version", kVersion},
+                           {"step", std::to_string(state.step)},
+                           {"updates", std::to_string(state.updates)},
+                           {"skipped", std::to_string(state.skipped)},
+                           {"threads", std::to_string(state.threads)},
+                           {"settings", state.settings.dump()}};
+  if (state.loss_scale > 0.0) {
+    metadata["loss_scale"] = Json(state.loss_scale).dump();
+    metadata["loss_scale_steps"] = std::to_string(state.loss_scale_steps);
+  }
+  io::save_tensors(folder_ / name, state.tensors, metadata);
   auto all = checkpoints_in(folder_);
   std::error_code problem;  // one that stays is no reason to stop
   for (; all.size() > static_cast<std::size_t>(keep_); all.erase(all.begin()))
@@ -122,6 +148,13 @@ TrainState CheckpointFolder::load(const fs::path& path) {
   state.skipped = count_from(metadata, "skipped", where);
   if (metadata.contains("threads"))  // those of earlier versions do not say
     state.threads = static_cast<int>(count_from(metadata, "threads", where));
+  if (metadata.contains("loss_scale")) {
+    const Json scale = parse_json(value("loss_scale"), where);
+    if (!scale.is_number() || !(scale.get<double>() > 0.0))
+      throw Error(ErrorCode::bad_format, where, "metadata \"loss_scale\" is not a positive number");
+    state.loss_scale = scale.get<double>();
+    state.loss_scale_steps = count_from(metadata, "loss_scale_steps", where);
+  }
   state.settings = parse_json(value("settings"), where);
   if (!state.settings.is_object())
     throw Error(ErrorCode::bad_format, where, "metadata \"settings\" is not an object");
@@ -138,7 +171,7 @@ void restore_tensors(const std::map<std::string, at::Tensor>& own,
       throw Error(ErrorCode::mismatch, where, "tensor \"" + name + "\" is missing",
                   "resume with the method, targets and options that the run was started with");
     const bool same_shape = found->second.sizes() == tensor.sizes();
-    if (!same_shape || found->second.scalar_type() != tensor.scalar_type())
+    if (!same_shape || !widens(found->second.scalar_type(), tensor.scalar_type()))
       throw Error(ErrorCode::mismatch, where,
                   "tensor \"" + name + "\" has another " + (same_shape ? "type" : "shape"),
                   "resume with the method, targets and options that the run was started with");

@@ -22,6 +22,8 @@ struct TrainState {
   Json settings;             ///< what the run was started with
   std::map<std::string, at::Tensor> tensors;
   int threads = 0;  ///< that computed it: sums depend on them in their last digits; 0 = not known
+  double loss_scale = 0.0;  ///< see LossScale; 0 = none
+  std::int64_t loss_scale_steps = 0;
 };
 
 class CheckpointFolder {

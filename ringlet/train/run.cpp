@@ -249,6 +249,7 @@ bool Run::run(const RunObserver& observer) {
     TrainerOptions loop = options_.trainer;
     loop.checkpoint_folder = options_.out / kCheckpoints;
     loop.settings = settings;
+    loop.loss_scaling = task_->precision() == at::kHalf;
     Trainer trainer(trainables(), loss_function(), std::move(loop));
     if (const auto latest = checkpoint()) trainer.resume(*latest);
     RunLog log(options_.out, trainer.steps_done(), writes());

@@ -84,6 +84,9 @@ class Task {
   /// What an epoch shows, repeats included.
   virtual std::int64_t epoch_size() const = 0;
 
+  /// What the network computes in: losses in fp16 are scaled (LossScale).
+  virtual at::ScalarType precision() const { return at::kFloat; }
+
   /// The size of an example, where there is one: "512 pixels".
   virtual std::string example_size() const { return {}; }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -37,14 +38,25 @@ std::vector<at::Tensor> gradients_of(const std::vector<Trainable>& parameters) {
   return gradients;
 }
 
-/// The norm of all gradients together; scales them down to `limit` when it is larger.
-double clip_gradients(const std::vector<at::Tensor>& gradients, double limit) {
-  if (gradients.empty()) return 0.0;
-  const double norm = at::stack(at::_foreach_norm(gradients)).norm().item<double>();
+/// What brings gradients of this norm down to `limit`, or 1.
+double clip_factor(double norm, double limit) {
   constexpr double kTiny = 1e-6;  // as torch.nn.utils.clip_grad_norm_
-  if (limit > 0.0 && std::isfinite(norm) && limit / (norm + kTiny) < 1.0)
-    at::_foreach_mul_(gradients, limit / (norm + kTiny));
-  return norm;
+  return limit > 0.0 ? std::min(1.0, limit / (norm + kTiny)) : 1.0;
+}
+
+/// Tensors of one number each, of one device: the host waits for it once.
+std::vector<double> read_numbers(std::vector<at::Tensor> numbers) {
+  if (numbers.empty()) return {};
+  at::ScalarType type = numbers.front().scalar_type();
+  for (const at::Tensor& number : numbers) type = c10::promoteTypes(type, number.scalar_type());
+  const c10::Device device = numbers.back().device();
+  for (at::Tensor& number : numbers) number = number.detach().to(device, type).reshape({});
+  const at::Tensor read = at::stack(numbers).cpu().to(at::kDouble);
+  return {read.const_data_ptr<double>(), read.const_data_ptr<double>() + read.numel()};
+}
+
+double sum_of(const std::vector<double>& numbers) {
+  return std::accumulate(numbers.begin(), numbers.end(), 0.0);
 }
 
 void check_ranks(const DataParallel& ranks) {
@@ -146,28 +158,53 @@ Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOp
           with_rate_factors(std::move(parameters), options_.rate_factors))) {
   check_ranks(options_.data_parallel);
   options_.learning_rate.steps = options_.steps;
+  if (options_.loss_scaling) loss_scale_ = LossScale::dynamic();
   if (options_.ema_decay <= 0.0) return;
   for (const Trainable& parameter : optimizer_->parameters())
     averages_.push_back(parameter.value.detach().clone());
 }
 
-/// Fills the gradients with the mean's; returns the mean loss of all ranks, or a number that is not
-/// finite, on all of them alike.
-double Trainer::accumulate_gradients() {
+/// Fills the gradients with those of this rank's share of the mean loss, times the loss scale;
+/// returns the losses of its micro-batches. Nothing waits for the device.
+std::vector<at::Tensor> Trainer::accumulate_gradients() {
   for (const Trainable& parameter : optimizer_->parameters())
     parameter.value.mutable_grad().reset();
   const std::int64_t own = options_.gradient_accumulation;
   const DataParallel& ranks = options_.data_parallel;
   const auto count = static_cast<double>(own * ranks.count);
-  double loss_sum = 0.0;
+  std::vector<at::Tensor> losses;
   for (std::int64_t i = 0; i < own; ++i) {
     const at::Tensor loss = loss_((step_ * own + i) * ranks.count + ranks.rank);
-    loss_sum += loss.item<double>();
-    if (!std::isfinite(loss_sum)) break;
-    (loss / count).backward();
+    losses.push_back(loss.detach());
+    (loss / (count / loss_scale_.factor())).backward();
   }
-  if (ranks.count > 1) reduce(loss_sum);
-  return loss_sum / count;
+  return losses;
+}
+
+/// The mean loss of all ranks and the norm of its gradient, both finite on all ranks alike or on
+/// none. On one rank the host waits for the device once.
+StepResult Trainer::measure(const std::vector<at::Tensor>& losses) {
+  const at::NoGradGuard no_grad;
+  const DataParallel& ranks = options_.data_parallel;
+  std::vector<double> read;
+  if (ranks.count > 1) {
+    double sum = sum_of(read_numbers(losses));
+    reduce(sum);
+    read.push_back(sum);
+  }
+  std::vector<at::Tensor> unread = ranks.count > 1 ? std::vector<at::Tensor>() : losses;
+  const std::vector<at::Tensor> gradients = gradients_of(optimizer_->parameters());
+  if (!gradients.empty()) unread.push_back(at::stack(at::_foreach_norm(gradients)).norm());
+  for (const double number : read_numbers(std::move(unread))) read.push_back(number);
+  StepResult result{step_ + 1, 0.0, options_.learning_rate.at(step_), 0.0, 0.0, false};
+  if (!gradients.empty()) {
+    result.gradient_norm = read.back() / loss_scale_.factor();
+    read.pop_back();
+  }
+  result.loss = sum_of(read) / static_cast<double>(options_.gradient_accumulation * ranks.count);
+  result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.gradient_norm);
+  if (!std::isfinite(result.loss)) result.gradient_norm = 0.0;
+  return result;
 }
 
 /// Sums the loss and the gradients over the ranks. One that a parameter lacks on some of them, such
@@ -196,24 +233,33 @@ void Trainer::reduce(double& loss) const {
 
 StepResult Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
-  const std::vector<Trainable>& parameters = optimizer_->parameters();
-  const double loss = accumulate_gradients();
-  StepResult result{step_ + 1, loss, options_.learning_rate.at(step_), 0.0, 0.0, false};
-  at::NoGradGuard no_grad;
-  result.skipped = !std::isfinite(loss);
-  if (!result.skipped) {
-    result.gradient_norm = clip_gradients(gradients_of(parameters), options_.clip_norm);
-    result.skipped = !std::isfinite(result.gradient_norm);
-  }
+  StepResult result = measure(accumulate_gradients());
+  const at::NoGradGuard no_grad;
+  const double factor =
+      clip_factor(result.gradient_norm, options_.clip_norm) / loss_scale_.factor();
+  result.scaled_down = loss_scale_.update(!result.skipped) && std::isfinite(result.loss);
   if (result.skipped) {
     ++skipped_;
   } else {
+    const std::vector<at::Tensor> gradients = gradients_of(optimizer_->parameters());
+    if (factor != 1.0 && !gradients.empty()) at::_foreach_mul_(gradients, factor);
     optimizer_->step(result.learning_rate);
     update_averages();
   }
   ++step_;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return result;
+}
+
+void Trainer::report_skipped(const StepResult& result) const {
+  const std::string step = "step " + std::to_string(result.step) + ": ";
+  if (result.scaled_down)
+    log(LogLevel::info, step +
+                            "the gradients are too large for fp16 at this loss scale; no "
+                            "update was made, and the loss scale is now " +
+                            std::to_string(std::llround(loss_scale_.factor())));
+  else
+    log(LogLevel::warning, step + "the loss or its gradient is not finite; no update was made");
 }
 
 void Trainer::update_averages() {
@@ -251,7 +297,8 @@ std::filesystem::path Trainer::save() const {
   const CheckpointFolder folder(options_.checkpoint_folder, options_.keep_checkpoints,
                                 options_.data_parallel.writes());
   return folder.save({step_, optimizer_->updates(), skipped_, options_.settings, state_tensors(),
-                      at::get_num_threads()});
+                      at::get_num_threads(), loss_scale_.is_dynamic() ? loss_scale_.factor() : 0.0,
+                      loss_scale_.good_steps()});
 }
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
@@ -265,6 +312,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   step_ = state.step;
   skipped_ = state.skipped;
   threads_ = state.threads;
+  loss_scale_ = loss_scale_.resumed(state.loss_scale, state.loss_scale_steps);
 }
 
 void Trainer::choose_threads() {
@@ -299,10 +347,8 @@ bool Trainer::run_steps(const StepObserver& observe,
   if (step_ < options_.steps) choose_threads();
   while (step_ < options_.steps) {
     const StepResult result = train_step();
-    skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
-    if (result.skipped)
-      log(LogLevel::warning, "step " + std::to_string(result.step) +
-                                 ": the loss or its gradient is not finite; no update was made");
+    if (!result.scaled_down) skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
+    if (result.skipped) report_skipped(result);
     const bool failed = skipped_in_a_row >= kMostSkippedInARow;
     const bool proceed = !observe || observe(result);
     const bool last = step_ == options_.steps;

@@ -17,6 +17,7 @@
 #include "ringlet/train/checkpoint.h"
 #include "ringlet/train/data_parallel.h"
 #include "ringlet/train/learning_rate.h"
+#include "ringlet/train/loss_scale.h"
 #include "ringlet/train/optimizers.h"
 
 namespace ringlet::train {
@@ -43,6 +44,8 @@ struct TrainerOptions {
   int keep_checkpoints = 2;
   std::filesystem::path checkpoint_folder = {};  ///< empty = none are written
   Json settings = Json::object();                ///< checked on resume: see Trainer::resume
+  /// For losses that are computed in fp16: see loss_scale.h.
+  bool loss_scaling = false;
   /// Choose the number of LibTorch's threads when the run starts, or take that of the checkpoint:
   /// see thread_choice.h. Otherwise it is left as it is.
   bool choose_threads = false;
@@ -55,6 +58,8 @@ struct StepResult {
   double gradient_norm;  ///< before clipping
   double seconds;        ///< of this step
   bool skipped;          ///< loss or gradient was not finite: no update was made
+  /// Skipped because the loss scale was too high, and is lower now: the loss itself was finite.
+  bool scaled_down = false;
 };
 
 /// Called after every step, before its checkpoint: what a checkpoint counts as done has been
@@ -101,8 +106,10 @@ class Trainer {
  private:
   bool run_steps(const StepObserver& observe, const std::function<void(std::int64_t)>& afterwards);
   StepResult train_step();
-  double accumulate_gradients();
+  std::vector<at::Tensor> accumulate_gradients();
+  StepResult measure(const std::vector<at::Tensor>& losses);
   void reduce(double& loss) const;
+  void report_skipped(const StepResult& report) const;
   void choose_threads();
   void update_averages();
   std::map<std::string, at::Tensor> state_tensors() const;
@@ -111,6 +118,7 @@ class Trainer {
   LossFunction loss_;
   TrainerOptions options_;
   std::unique_ptr<Optimizer> optimizer_;
+  LossScale loss_scale_;
   std::vector<at::Tensor> averages_;
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;

@@ -8,6 +8,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/models/text/gpt2.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/tokenizers/byte_bpe_tokenizer.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
@@ -118,10 +119,10 @@ class CausalLanguageModel final : public ExampleTask {
   at::Tensor mean_loss(const std::vector<Block>& all, std::span<const std::size_t> rows) const {
     std::vector<std::int64_t> ids;
     for (const std::size_t row : rows) ids.insert(ids.end(), all[row].begin(), all[row].end());
-    const at::Tensor text =
-        at::tensor(ids, at::kLong).view({static_cast<std::int64_t>(rows.size()), -1}).to(device_);
+    const at::Tensor text = nn::to_device(
+        at::tensor(ids, at::kLong).view({static_cast<std::int64_t>(rows.size()), -1}), device_);
     const at::Tensor scores = gpt2_->forward(text.slice(1, 0, -1));
-    return at::cross_entropy_loss(scores.flatten(0, 1), text.slice(1, 1).flatten());
+    return at::cross_entropy_loss(scores.flatten(0, 1).to(at::kFloat), text.slice(1, 1).flatten());
   }
 
   Json json_;

@@ -36,7 +36,7 @@ class Classification : public ExampleTask {
   /// Mean cross entropy.
   at::Tensor loss_of(std::span<const std::size_t> rows) const final {
     const Batch batch = batch_of(examples_.train, rows);
-    return at::cross_entropy_loss(scores(batch.examples), batch.classes);
+    return at::cross_entropy_loss(scores(batch.examples).to(at::kFloat), batch.classes);
   }
 
   /// Accuracy and mean cross entropy.
@@ -45,7 +45,7 @@ class Classification : public ExampleTask {
     double right = 0.0, loss = 0.0;
     in_batches(held_out(), kBatch, [&](const std::vector<std::size_t>& rows) {
       const Batch batch = batch_of(examples_.held_out, rows);
-      const at::Tensor said = scores(batch.examples);
+      const at::Tensor said = scores(batch.examples).to(at::kFloat);
       right += said.argmax(1).eq(batch.classes).sum().template item<double>();
       loss += at::cross_entropy_loss(said, batch.classes).template item<double>() *
               static_cast<double>(rows.size());

@@ -12,6 +12,7 @@
 #include "ringlet/core/log.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/models/vision/clip.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/tokenizers/clip_tokenizer.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
@@ -116,7 +117,7 @@ class Contrastive final : public ExampleTask {
     for (const std::size_t row : rows)
       texts.push_back(at::tensor(
           tokenizer_.encode_prompt(all[row].caption, clip_->text_length()).ids, at::kLong));
-    return at::stack(texts).to(device_);
+    return nn::to_device(at::stack(texts), device_);
   }
 
   /// Share of rows of which one of the best `k` columns has the same caption.

@@ -10,6 +10,7 @@
 #include "ringlet/core/sha256.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/io/image.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/model_files.h"
 
@@ -132,7 +133,7 @@ at::Tensor PreparedPictures::batch(const std::vector<fs::path>& files, at::Devic
     bytes_ += rows.back().nbytes();
     kept_.emplace(file, rows.back());
   }
-  return at::cat(rows).to(device);
+  return nn::to_device(at::cat(rows), device);
 }
 
 }  // namespace ringlet::tune

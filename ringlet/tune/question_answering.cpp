@@ -6,6 +6,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/eval/text_metrics.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 #include "ringlet/tune/text_examples.h"
@@ -97,10 +98,10 @@ class QuestionAnswering final : public ExampleTask {
     const auto [begins, ends] =
         network_of_texts_->forward(text_batch(texts, bert_.pad_id, device_));
     const auto wanted = [&](const std::vector<std::int64_t>& places) {
-      return at::tensor(places, at::kLong).to(device_);
+      return nn::to_device(at::tensor(places, at::kLong), device_);
     };
-    return (at::cross_entropy_loss(begins, wanted(first)) +
-            at::cross_entropy_loss(ends, wanted(last))) /
+    return (at::cross_entropy_loss(begins.to(at::kFloat), wanted(first)) +
+            at::cross_entropy_loss(ends.to(at::kFloat), wanted(last))) /
            2.0;
   }
 

@@ -13,6 +13,7 @@
 #include "ringlet/core/read_file.h"
 #include "ringlet/eval/ranking_metrics.h"
 #include "ringlet/models/recommend/recommender.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 #include "ringlet/tune/text_examples.h"
@@ -76,7 +77,7 @@ class Recommendation final : public ExampleTask {
     for (std::size_t i = 0; i < rows.size(); ++i)
       parts.push_back(split(examples_.train[rows[i]], rows[i] + i));
     const at::Tensor shares =
-        at::log_softmax(recommender_->scores(recommender_->users(known(parts))), 1);
+        at::log_softmax(recommender_->scores(recommender_->users(known(parts))).to(at::kFloat), 1);
     at::Tensor sum;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const at::Tensor of_row =
@@ -156,7 +157,7 @@ class Recommendation final : public ExampleTask {
   }
 
   at::Tensor numbers(const std::vector<std::int64_t>& list) const {
-    return at::tensor(list, at::kLong).to(device_);
+    return nn::to_device(at::tensor(list, at::kLong), device_);
   }
 
   /// What the users' side looks up.
@@ -173,7 +174,7 @@ class Recommendation final : public ExampleTask {
                  at::kLong);
     for (std::size_t row = 0; row < parts.size(); ++row)
       std::ranges::copy(parts[row].known, ids.data_ptr<std::int64_t>() + row * longest);
-    return ids.to(device_);
+    return nn::to_device(ids, device_);
   }
 
   models::RecommenderConfig config_;

@@ -76,7 +76,7 @@ class SentenceSimilarity final : public ExampleTask {
     if (!regression_) return models::ranking_loss(first, second);
     std::vector<double> scores;
     for (const std::size_t row : rows) scores.push_back(*pairs_.train[row].score);
-    const at::Tensor cosines = (first * second).sum(1);
+    const at::Tensor cosines = (first * second).sum(1).to(at::kFloat);
     return at::mse_loss(cosines, at::tensor(scores).to(cosines.options()));
   }
 

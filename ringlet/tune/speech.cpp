@@ -15,6 +15,7 @@
 #include "ringlet/data/wave_file.h"
 #include "ringlet/eval/text_metrics.h"
 #include "ringlet/models/speech/wav2vec2.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/tune/examples.h"
 #include "ringlet/tune/tasks.h"
 
@@ -202,7 +203,7 @@ class Speech final : public ExampleTask {
     for (std::size_t i = 0; i < rows.size(); ++i)
       std::ranges::copy(all[rows[i]].samples,
                         sound.data_ptr<float>() + static_cast<std::int64_t>(i) * longest);
-    return speech_->forward(sound.to(device_), lengths);
+    return speech_->forward(nn::to_device(sound, device_), lengths);
   }
 
   Json json_;

@@ -72,6 +72,7 @@ class ExampleTask : public train::Task {
   adapt::TargetOptions targets(const adapt::TargetOptions& asked) const final;
   std::vector<std::string> new_layers() const final;
   std::vector<train::Trainable> trainables() const final;
+  at::ScalarType precision() const final { return options_.weights.dtype; }
   std::int64_t epoch_size() const final { return static_cast<std::int64_t>(examples()); }
   train::Lines plan_lines(const train::Spelling& option) const final;
   Json plan_json(const train::Spelling& option) const final;

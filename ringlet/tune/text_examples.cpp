@@ -7,6 +7,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/tokenizers/byte_bpe_tokenizer.h"
 #include "ringlet/tokenizers/wordpiece_tokenizer.h"
 
@@ -63,7 +64,8 @@ models::TextBatch text_batch(const std::vector<const tokenizers::EncodedText*>& 
     std::ranges::copy(texts[row]->types, batch.types.data_ptr<std::int64_t>() + start);
     std::fill_n(batch.seen.data_ptr<bool>() + start, texts[row]->ids.size(), true);
   }
-  return {batch.ids.to(device), batch.seen.to(device), batch.types.to(device)};
+  return {nn::to_device(batch.ids, device), nn::to_device(batch.seen, device),
+          nn::to_device(batch.types, device)};
 }
 
 models::BertConfig checked_length(const models::BertConfig& config, std::int64_t length) {

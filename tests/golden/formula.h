@@ -10,10 +10,11 @@
 #include <zlib.h>
 
 #include "ringlet/nn/weight_source.h"
+#include "tests/test_device.h"
 
 namespace ringlet::golden {
 
-/// Numbers in [-1, 1), exact multiples of 2^-23.
+/// Numbers in [-1, 1), exact multiples of 2^-23, where tests compute.
 inline at::Tensor uniform(const std::string& name, const nn::Shape& shape) {
   at::Tensor tensor = at::empty(shape, at::kFloat);
   float* out = tensor.data_ptr<float>();
@@ -27,7 +28,7 @@ inline at::Tensor uniform(const std::string& name, const nn::Shape& shape) {
     z ^= z >> 31;
     out[i] = static_cast<float>(static_cast<double>(z >> 40) / 8388608.0 - 1.0);
   }
-  return tensor;
+  return tensor.to(test_device());
 }
 
 /// A parameter: norms near 1, biases near 0, matrices with unit gain (variance 1 / fan-in).

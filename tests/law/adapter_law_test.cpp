@@ -164,6 +164,7 @@ class AdapterLaw : public testing::TestWithParam<Case> {
     x_ = golden::uniform("x", input).to(type);
     method_ = parse_method(GetParam().method);
     adapter_ = make_adapter(GetParam().method, *layer_);
+    for (const at::Tensor& tensor : adapter_->tensors()) tensor.set_data(tensor.to(test_device()));
     for (const Parameters& some : {adapter_->parameters(), adapter_->constants()})
       for (const auto& [name, tensor] : some)
         if (type == at::kDouble) tensor.set_data(tensor.to(at::kDouble));

@@ -46,6 +46,7 @@ TEST(Device, PrecisionNames) {
 TEST(Device, AutomaticPrecisionIsOneThatTheDeviceComputesWell) {
   EXPECT_NE(select_precision("auto", c10::kCPU), c10::kHalf);  // slow and inexact on processors
   EXPECT_EQ(select_precision("auto", c10::Device(c10::kCUDA, 0)), c10::kHalf);
+  EXPECT_EQ(select_precision("", c10::kCPU, Work::training), c10::kFloat);
   EXPECT_GT(measure_matmul_speed(c10::kFloat), 0.0);
 }
 
@@ -60,6 +61,34 @@ TEST(TorchErrors, BecomeTheRightKind) {
   EXPECT_EQ(defect.code(), ErrorCode::internal);
   EXPECT_EQ(defect.message(), "bad shape");  // without the stack of LibTorch
   EXPECT_EQ(defect.where(), "here");
+}
+
+// What the CUDA runtime, cuBLAS and LibTorch say, and what it means for who reads it.
+TEST(TorchErrors, CudasAreToldAsSuchWithWhatToChange) {
+  const auto expect = [](const char* text, ErrorCode code, const char* what, const char* hint) {
+    const Error error = to_error(std::runtime_error(text), "here");
+    EXPECT_EQ(error.code(), code) << text;
+    EXPECT_NE(error.message().find(what), std::string::npos) << error.message();
+    EXPECT_NE(error.hint().find(hint), std::string::npos) << error.hint();
+  };
+  expect("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of",
+         ErrorCode::out_of_memory, "the GPU has not enough free memory", "gradient_checkpointing");
+  expect("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+         ErrorCode::out_of_memory, "the GPU", "nvidia-smi");
+  expect("The NVIDIA driver on your system is too old (found version 11040).",
+         ErrorCode::unsupported, "driver is too old", "update the NVIDIA driver");
+  expect("CUDA error: CUDA driver version is insufficient for CUDA runtime version",
+         ErrorCode::unsupported, "driver is too old", "device=cpu");
+  expect("CUDA error: no kernel image is available for execution on the device\nCUDA kernel",
+         ErrorCode::unsupported, "compute capability", "device=cpu");
+  expect("CUDA error: invalid device ordinal", ErrorCode::unsupported, "cannot be used",
+         "CUDA_VISIBLE_DEVICES");
+  expect("CUDA error: unspecified launch failure\nCUDA kernel errors might be", ErrorCode::io,
+         "CUDA error: unspecified launch failure", "resume");
+  expect("CUDA error: an illegal memory access was encountered", ErrorCode::io, "illegal memory",
+         "CUDA_LAUNCH_BLOCKING=1");
+  expect("upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but",
+         ErrorCode::unsupported, "does not have a deterministic implementation", "deterministic");
 }
 
 TEST(TorchErrors, ErrorsAndResultsPassThrough) {

@@ -31,8 +31,8 @@ const pipeline::StableDiffusion& model_of(const std::string& which) {
   auto& model = models[which];
   if (!model) {
     golden::write_folder(folder / which, which);
-    model = std::make_unique<pipeline::StableDiffusion>(
-        pipeline::StableDiffusion::open(folder / which));
+    model = std::make_unique<pipeline::StableDiffusion>(pipeline::StableDiffusion::open(
+        folder / which, {.files = {}, .device = test_device(), .trainable = {}}));
   }
   return *model;
 }
@@ -115,7 +115,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
       Random(kSeed)
           .stream(stream, n, row)
           .fill_normal({out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
-      return out;
+      return out.to(test_device());
     };
     const at::Tensor latents = crop.mean + crop.deviation * normal("posterior", {4, 8, 8});
     // One number per channel, the same at each place.
@@ -126,7 +126,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
     const auto level = schedule_of(model).level(timestep);
     const at::Tensor noisy = level.alpha * latents + level.sigma * noise;
     const at::Tensor said = model.unet().forward(
-        noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)), text);
+        noisy.unsqueeze(0), at::full({1}, static_cast<double>(timestep)).to(test_device()), text);
     return (said[0] - noise).square().mean().item<double>();
   };
   for (const std::int64_t n : {0, 1, 5}) {
@@ -146,7 +146,8 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
   golden::write_folder(folder / "flow", "sd1");
   const Json scheduler = {{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}};
   golden::write_json(folder / "flow/scheduler/scheduler_config.json", scheduler);
-  const auto model = pipeline::StableDiffusion::open(folder / "flow");
+  const auto model = pipeline::StableDiffusion::open(
+      folder / "flow", {.files = {}, .device = test_device(), .trainable = {}});
   EXPECT_EQ(model.noise_process()->name(), "rectified flow");
   const TrainingSet set{{picture("one", "a dog")}, {0}};
   const EncodedCrop& crop = set.pictures[0].crops[0];
@@ -156,7 +157,7 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
     Random(4)
         .stream(stream, 2, 0)
         .fill_normal({out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
-    return out;
+    return out.to(test_device());
   };
   const at::Tensor latents = crop.mean + crop.deviation * normal("posterior");
   const at::Tensor noise = normal("noise");
@@ -164,8 +165,9 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
   const double sigma = 3.0 * time / (1.0 + 2.0 * time);
   const std::vector<std::string> captions = {"a dog"};
   const at::Tensor text = model.encode_prompts(captions, 1).get("text");
-  const at::Tensor said = model.unet().forward(
-      ((1.0 - sigma) * latents + sigma * noise).unsqueeze(0), at::full({1}, 1000.0 * sigma), text);
+  const at::Tensor said =
+      model.unet().forward(((1.0 - sigma) * latents + sigma * noise).unsqueeze(0),
+                           at::full({1}, 1000.0 * sigma).to(test_device()), text);
   const double expected = (said[0] - (noise - latents)).square().mean().item<double>();
   EXPECT_NEAR(DiffusionLoss(model, set, {}, {.seed = 4})(2).item<double>(), expected,
               1e-5 * expected);

@@ -65,6 +65,8 @@ class TuneTest : public testing::Test {
                       const std::string& out = "run") const {
     TuneOptions o;
     o.examples.task = task;
+    o.examples.weights.device = test_device();
+    o.examples.weights.dtype = test_precision();
     o.learning = adapt::parse_method("trm(rank=2)+lora(rank=2)");
     o.examples.model = folder_ / "net";
     o.examples.random_seed = 5;

@@ -27,7 +27,7 @@ Fourier::Fourier(const LayerShape& shape, std::int64_t n, double scale, std::uin
 
 at::Tensor Fourier::weight() const {
   const std::int64_t width = shape_.patch();
-  const at::Tensor places = (rows_ * width + columns_).to(spectrum_.device());
+  const at::Tensor places = rows_ * width + columns_;
   const at::Tensor flat = at::zeros({shape_.out * width}, spectrum_.options().requires_grad(false));
   const at::Tensor sparse = flat.index_copy(0, places, spectrum_).view({shape_.out, width});
   return (at::real(at::fft_ifft2(sparse)) * scale_).view(shape_.sizes());
@@ -40,11 +40,10 @@ at::Tensor Fourier::forward(const nn::Layer& layer, const at::Tensor& x) const {
   // is larger than one number per token and entry.
   const auto real = type == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor rows = x.reshape({-1, shape_.in}).to(real);
-  const at::Tensor picked =
-      at::fft_ifft(rows).index_select(1, columns_.to(x.device())) * spectrum_.to(real);
+  const at::Tensor picked = at::fft_ifft(rows).index_select(1, columns_) * spectrum_.to(real);
   const at::Tensor sparse =
       at::zeros({rows.size(0), shape_.out}, picked.options().requires_grad(false))
-          .index_add(1, rows_.to(x.device()), picked);
+          .index_add(1, rows_, picked);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = shape_.out;
   return (at::real(at::fft_ifft(sparse)) * scale_).to(type).view(shape);

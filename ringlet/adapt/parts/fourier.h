@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -18,6 +19,7 @@ class Fourier final : public Residual {
   at::Tensor forward(const nn::Layer& layer, const at::Tensor& x) const override;
   at::Tensor weight() const override;
   Parameters parameters() const override { return {{"spectrum", spectrum_}}; }
+  std::vector<at::Tensor> frozen() const override { return {rows_, columns_}; }
   double multiply_adds() const override;
   double forming() const override;
 

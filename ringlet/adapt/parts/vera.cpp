@@ -54,8 +54,8 @@ Vera::Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& s
 }
 
 FactoredResidual::Pair Vera::factors() const {
-  const at::Tensor down = (d_.unsqueeze(1) * a_.to(d_.options().requires_grad(false)));
-  const at::Tensor up = b_.unsqueeze(1) * b_matrix_.to(b_.options().requires_grad(false));
+  const at::Tensor down = d_.unsqueeze(1) * a_.to(d_.scalar_type());
+  const at::Tensor up = b_.unsqueeze(1) * b_matrix_.to(b_.scalar_type());
   return {down.reshape(shape_.with_rows(down.size(0))), up};
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -28,6 +29,7 @@ class Vera final : public FactoredResidual {
   Vera(const LayerShape& shape, const VeraOptions& options, SharedTensors& shared);
 
   Parameters parameters() const override { return {{"b", b_}, {"d", d_}}; }
+  std::vector<at::Tensor> frozen() const override { return {a_, b_matrix_}; }
 
  protected:
   Pair factors() const override;

@@ -96,6 +96,24 @@ std::string SumAdapter::spec() const {
   return join(specs, " & ");
 }
 
+/// Moves tensors to the devices of their layers. Layers that share a storage share it there, too.
+class Mover {
+ public:
+  void move(const at::Tensor& tensor, at::Device device) {
+    if (!tensor.defined() || tensor.device() == device) return;
+    auto& [from, there] = moved_[{tensor.storage().unsafeGetStorageImpl(), device.str()}];
+    if (!there.defined()) {
+      from = tensor.storage();  // keeps its address
+      const auto numbers = static_cast<std::int64_t>(from.nbytes() / tensor.element_size());
+      there = tensor.detach().as_strided({numbers}, {1}, 0).to(device);
+    }
+    tensor.set_data(there.as_strided(tensor.sizes(), tensor.strides(), tensor.storage_offset()));
+  }
+
+ private:
+  std::map<std::pair<const void*, std::string>, std::pair<c10::Storage, at::Tensor>> moved_;
+};
+
 using Slot = std::shared_ptr<nn::Adapter>;
 
 void add_to_slot(Slot& slot, Slot adapter) {
@@ -160,14 +178,12 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
     most = std::max(most, count->second);
   }
   nn::with_ringlet_errors("adapter", [&] {
+    Mover mover;
     for (auto& [target, method] : sorted) {
       auto adapter = build_adapter(method, *target.layer, set.factors_, random, target.full_name(),
                                    shared.at(target.component));
-      const at::Device device = target.layer->weight().device();
-      for (const Parameters& some :
-           {adapter->parameters(), adapter->constants(), adapter->starts()})
-        for (const auto& [name, tensor] : some)
-          if (tensor.device() != device) tensor.set_data(tensor.to(device));
+      for (const at::Tensor& tensor : adapter->tensors())
+        mover.move(tensor, target.layer->weight().device());
       set.entries_.push_back({std::move(target), std::move(adapter)});
     }
     for (const TensorTarget& target : tensors)

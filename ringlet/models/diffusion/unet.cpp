@@ -8,6 +8,8 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/tensor.h>
 
+#include "ringlet/nn/device.h"
+
 namespace ringlet::models {
 namespace {
 

@@ -125,6 +125,7 @@ at::Tensor Wav2Vec2::EncoderLayer::forward(const at::Tensor& x, const at::Tensor
 
 Wav2Vec2::Wav2Vec2(const nn::WeightSource& source, const Wav2Vec2Config& c)
     : config_(c),
+      dtype_(source.options().dtype),
       projection_norm_(wav2vec2_top(source).at("feature_projection.layer_norm"), c.channels.back(),
                        c.epsilon),
       projection_(wav2vec2_top(source).at("feature_projection.projection"), c.channels.back(),
@@ -166,16 +167,19 @@ Wav2Vec2::Wav2Vec2(const nn::WeightSource& source, const Wav2Vec2Config& c)
 /// [B, samples] -> [B, frames, channels].
 at::Tensor Wav2Vec2::heard(const at::Tensor& sound) const {
   constexpr double kEpsilon = 1e-5;
-  at::Tensor x = sound.unsqueeze(1);
+  const auto like = [&](const at::Tensor& parameter) {
+    return parameter.defined() ? parameter.to(dtype_) : parameter;
+  };
+  at::Tensor x = sound.unsqueeze(1).to(dtype_);
   for (std::size_t i = 0; i < convolutions_.size(); ++i) {
     const Convolution& c = convolutions_[i];
-    x = at::conv1d(x, c.weight, c.bias, config_.strides[i]);
+    x = at::conv1d(x, like(c.weight), like(c.bias), config_.strides[i]);
     if (config_.layer_norms)
-      x = at::layer_norm(x.transpose(1, 2), c.norm_weight.sizes(), c.norm_weight, c.norm_bias,
-                         kEpsilon)
+      x = at::layer_norm(x.transpose(1, 2), c.norm_weight.sizes(), like(c.norm_weight),
+                         like(c.norm_bias), kEpsilon)
               .transpose(1, 2);
     else if (c.norm_weight.defined())
-      x = at::group_norm(x, x.size(1), c.norm_weight, c.norm_bias, kEpsilon);
+      x = at::group_norm(x, x.size(1), like(c.norm_weight), like(c.norm_bias), kEpsilon);
     x = at::gelu(x);
   }
   return x.transpose(1, 2);
@@ -184,7 +188,7 @@ at::Tensor Wav2Vec2::heard(const at::Tensor& sound) const {
 at::Tensor Wav2Vec2::positions(const at::Tensor& x) const {
   const at::Tensor length = position_direction_.norm(2, {0, 1}, /*keepdim=*/true);
   const at::Tensor weight = position_gain_ * (position_direction_ / length);
-  at::Tensor y = at::conv1d(x.transpose(1, 2), weight, position_bias_, 1,
+  at::Tensor y = at::conv1d(x.transpose(1, 2), weight.to(dtype_), position_bias_.to(dtype_), 1,
                             config_.position_kernel / 2, 1, config_.position_groups);
   if (config_.position_kernel % 2 == 0) y = y.slice(2, 0, -1);
   return at::gelu(y).transpose(1, 2);

@@ -75,6 +75,7 @@ class Wav2Vec2 {
   at::Tensor positions(const at::Tensor& x) const;
 
   Wav2Vec2Config config_;
+  at::ScalarType dtype_;  ///< compute type
   std::vector<Convolution> convolutions_;
   nn::LayerNorm projection_norm_;
   nn::Linear projection_;

@@ -122,7 +122,7 @@ at::Tensor SentenceEncoder::forward(const TextBatch& texts) const {
 }
 
 at::Tensor ranking_loss(const at::Tensor& first, const at::Tensor& second, double scale) {
-  const at::Tensor cosines = at::matmul(first, second.t()) * scale;
+  const at::Tensor cosines = at::matmul(first, second.t()).to(at::kFloat) * scale;
   return at::cross_entropy_loss(cosines,
                                 at::arange(first.size(0), first.options().dtype(at::kLong)));
 }

@@ -32,7 +32,8 @@ at::Tensor Clip::loss(const at::Tensor& pixels, const at::Tensor& ids) const {
     throw Error(ErrorCode::mismatch, "clip",
                 std::to_string(pixels.size(0)) + " pictures and " + std::to_string(ids.size(0)) +
                     " texts do not make pairs");
-  const at::Tensor all = at::matmul(texts(ids), pictures(pixels).t()) * logit_scale_.exp();
+  const at::Tensor cosines = at::matmul(texts(ids), pictures(pixels).t());
+  const at::Tensor all = cosines.to(at::kFloat) * logit_scale_.exp();
   const at::Tensor own = at::arange(all.size(0), ids.options());
   return (at::cross_entropy_loss(all, own) + at::cross_entropy_loss(all.t(), own)) / 2.0;
 }

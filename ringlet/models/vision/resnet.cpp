@@ -154,6 +154,7 @@ at::Tensor ResNet::Block::forward(const at::Tensor& x, Statistics statistics) co
 
 ResNet::ResNet(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t classes)
     : config_(c),
+      dtype_(s.options().dtype),
       first_(convolution(s.at("conv1"), 3, c.width, c.small_pictures ? 3 : 7,
                          c.small_pictures ? 1 : 2)),
       first_norm_(s.at("bn1"), c.width),
@@ -170,7 +171,7 @@ ResNet::ResNet(const nn::WeightSource& s, const ResNetConfig& c, std::int64_t cl
 }
 
 at::Tensor ResNet::features(const at::Tensor& pixels, Statistics statistics) const {
-  at::Tensor x = at::relu(first_norm_(first_(pixels), statistics));
+  at::Tensor x = at::relu(first_norm_(first_(pixels.to(dtype_)), statistics));
   if (!config_.small_pictures) x = at::max_pool2d(x, 3, 2, 1);
   for (const Block& block : blocks_) x = block.forward(x, statistics);
   return x.mean({2, 3});

@@ -68,6 +68,7 @@ class ResNet {
   };
 
   ResNetConfig config_;
+  at::ScalarType dtype_;  ///< compute type
   nn::Conv2d first_;
   nn::BatchNorm first_norm_;
   std::vector<Block> blocks_;

@@ -150,7 +150,7 @@ at::Tensor VisionTransformer::EncoderLayer::feed_forward(const at::Tensor& x) co
 
 at::Tensor VisionTransformer::EncoderLayer::forward(const at::Tensor& x) const {
   const auto scaled = [](const at::Tensor& y, const at::Tensor& scale) {
-    return scale.defined() ? y * scale : y;
+    return scale.defined() ? y * scale.to(y.scalar_type()) : y;
   };
   const at::Tensor h = norm1(x);
   const at::Tensor attended = nn::multi_head_attention(query(h), key(h), value(h), heads);
@@ -160,6 +160,7 @@ at::Tensor VisionTransformer::EncoderLayer::forward(const at::Tensor& x) const {
 
 VisionTransformer::VisionTransformer(const nn::WeightSource& source, const VisionConfig& c)
     : config_(c),
+      dtype_(source.options().dtype),
       class_token_(class_token(top(source, c), c)),
       positions_(position_table(top(source, c), c)),
       last_norm_(top(source, c).at(names_of(c).last_norm), c.width, c.epsilon) {
@@ -198,12 +199,13 @@ at::Tensor VisionTransformer::features(const at::Tensor& pixels) const {
                 "pictures of " + std::to_string(pixels.size(3)) + "x" +
                     std::to_string(pixels.size(2)) + " do not split into patches of " +
                     std::to_string(config_.patch));
-  const at::Tensor patches =
-      at::conv2d(pixels, patch_weight_, patch_bias_, config_.patch);  // [B, width, rows, columns]
-  at::Tensor x =
-      at::cat({class_token_.expand({pixels.size(0), -1, -1}), patches.flatten(2).transpose(1, 2)},
-              1) +
-      positions(patches.size(2), patches.size(3));
+  const at::Tensor bias = patch_bias_.defined() ? patch_bias_.to(dtype_) : patch_bias_;
+  const at::Tensor patches = at::conv2d(pixels.to(dtype_), patch_weight_.to(dtype_), bias,
+                                        config_.patch);  // [B, width, rows, columns]
+  at::Tensor x = at::cat({class_token_.to(dtype_).expand({pixels.size(0), -1, -1}),
+                          patches.flatten(2).transpose(1, 2)},
+                         1) +
+                 positions(patches.size(2), patches.size(3)).to(dtype_);
   if (first_norm_) x = (*first_norm_)(x);
   for (const EncoderLayer& layer : layers_) x = layer.forward(x);
   const at::Tensor pooled = last_norm_(x.select(1, 0));

@@ -69,6 +69,7 @@ class VisionTransformer {
   at::Tensor positions(std::int64_t rows, std::int64_t columns) const;
 
   VisionConfig config_;
+  at::ScalarType dtype_;  ///< compute type
   at::Tensor class_token_, positions_, patch_weight_, patch_bias_;
   std::optional<nn::LayerNorm> first_norm_;
   std::vector<EncoderLayer> layers_;

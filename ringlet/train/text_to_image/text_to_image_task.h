@@ -33,6 +33,7 @@ class TextToImageTask final : public Task {
   adapt::TargetOptions targets(const adapt::TargetOptions& asked) const override;
   std::vector<Trainable> trainables() const override;
   std::int64_t epoch_size() const override { return pictures_.epoch_size(); }
+  at::ScalarType precision() const override { return options_.load.precision; }
   std::string example_size() const override;
   std::uint64_t expected_bytes(const Learners& learners) const override;
   Lines plan_lines(const Spelling& option) const override {

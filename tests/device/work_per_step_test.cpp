@@ -1,0 +1,103 @@
+// What a training step asks of the device: launches, waits, copies and bytes are exact, so a change
+// that adds some fails here. Where a number falls, write the new one down.
+#include <cstdint>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "tests/device/simulated_device.h"
+#include "tests/tiny_fine_tune_test.h"
+
+namespace ringlet::train {
+namespace {
+
+class WorkPerStep : public FineTuning {
+ protected:
+  void SetUp() override {
+    if (!device::present()) GTEST_SKIP() << "a real device counts nothing";
+  }
+
+  /// Of the third step; the second has all that a step has.
+  device::Counters work_of(FineTuneOptions o) {
+    o.batch_size = 2;
+    o.trainer.steps = 3;
+    o.out = folder_ / ("run" + std::to_string(runs_++));
+    device::Counters third;
+    const bool done = FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
+                                         if (report.step == 3) {
+                                           third = device::counters();
+                                           optimizer_ = device::launches_of("_fused_") +
+                                                        device::launches_of("_foreach_");
+                                           report_ = device::report();
+                                         }
+                                         device::reset();
+                                         return true;
+                                       }});
+    EXPECT_TRUE(done);
+    return third;
+  }
+
+  FineTuneOptions with_method(const std::string& method) const {
+    FineTuneOptions o = options();
+    o.learning = adapt::parse_method(method);
+    return o;
+  }
+
+  int runs_ = 0;
+  std::int64_t optimizer_ = 0;
+  std::string report_;
+};
+
+TEST_F(WorkPerStep, TheHostWaitsOnceAndCopiesTwice) {
+  for (const char* method : {"lora(rank=2)", "trm(rank=2)+tr(rank=2)", "vera(rank=8)",
+                             "fourierft(n=20)", "trm(rank=2)+lora(rank=2)+magnitude"}) {
+    SCOPED_TRACE(method);
+    const device::Counters step = work_of(with_method(method));
+    EXPECT_EQ(step.waits, 1);
+    EXPECT_LE(step.host_to_device, 2);
+    EXPECT_EQ(step.pageable, 1);  // loss and norm, on their way back
+    EXPECT_EQ(step.device_to_host, 1);
+    EXPECT_EQ(step.device_to_host_bytes, 8);
+    EXPECT_EQ(step.double_launches, 0);
+    EXPECT_LE(optimizer_, 10);
+  }
+}
+
+TEST_F(WorkPerStep, SoItIsWithAveragesOffsetsAndWeights) {
+  FineTuneOptions o = with_method("lora(rank=2)");
+  o.trainer.ema_decay = 0.9;
+  o.trainer.gradient_accumulation = 1;
+  o.loss.noise_offset = 0.1;
+  o.gradient_checkpointing = true;
+  const device::Counters step = work_of(o);
+  EXPECT_EQ(step.waits, 1);
+  EXPECT_LE(step.host_to_device, 2);
+  o.loss.min_snr_gamma = 5.0;  // one copy more: the weights
+  EXPECT_LE(work_of(o).host_to_device, 3);
+}
+
+// The tiny model at 16 pixels, batch 2.
+TEST_F(WorkPerStep, LaunchesAndBytesAreNoMoreThanThese) {
+  struct Work {
+    const char* method;
+    std::int64_t launches, peak_bytes;
+  };
+  for (const Work& most :
+       {Work{"lora(rank=2)", 854, 12164096}, Work{"trm(rank=2)+lora(rank=2)", 1563, 12505600},
+        Work{"oft(block=2)", 1385, 12362752}}) {
+    const device::Counters step = work_of(with_method(most.method));
+    EXPECT_LE(step.launches, most.launches) << most.method << "\n" << report_;
+    EXPECT_LE(step.peak_bytes, most.peak_bytes) << most.method;
+  }
+}
+
+// However many tensors there are: the whole optimiser is these launches.
+TEST_F(WorkPerStep, TheOptimiserIsAFewLaunches) {
+  FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)");
+  o.trainer.ema_decay = 0.9;
+  work_of(o);
+  EXPECT_LE(optimizer_, 10) << report_;
+}
+
+}  // namespace
+}  // namespace ringlet::train
