@@ -54,12 +54,13 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   const at::Tensor timesteps = at::full({1}, level.timestep);
   const at::Tensor latents = at::randn({1, config.in_channels, side, side});
   const at::Tensor text = at::randn({1, 77, config.levels.front().context_width});
-  const auto loss = [&](std::int64_t) {
+  const auto forward = [&] {
     const nn::GradientCheckpointing guard(checkpointing);
     const at::Tensor noise = at::randn_like(latents);
     const at::Tensor x = level.alpha * latents + level.sigma * noise;
     return at::mse_loss(unet.forward(x, timesteps, text), noise);
   };
+  const auto loss = [&](std::int64_t) { return adapters.pass(forward); };
   train::TrainerOptions options;
   options.steps = steps + 1;
   train::Trainer trainer(train::trainables(adapters), loss, options);

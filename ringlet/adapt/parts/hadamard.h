@@ -19,6 +19,7 @@ class Hadamard final : public FactoredResidual, public Approaching {
            RandomStream random);
 
   Parameters parameters() const override;
+  std::vector<const Derived*> derived() const override { return {&up_, &down_}; }
 
   /// Rows of w1_a and w2_a and columns of w1_b and w2_b by least squares; none for Tucker cores.
   bool approach(const at::Tensor& difference, bool first) override;
@@ -31,6 +32,7 @@ class Hadamard final : public FactoredResidual, public Approaching {
   at::Tensor w1_a_, w1_b_, w2_a_, w2_b_;
   at::Tensor t1_, t2_;  ///< undefined without tucker
   double scale_;
+  Derived up_, down_;  ///< [(k, l), out] and [(k, l), patch]
 };
 
 }  // namespace ringlet::adapt

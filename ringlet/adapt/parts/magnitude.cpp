@@ -16,8 +16,9 @@ at::Tensor sums(const at::Tensor& like_weight, Side side) {
 
 at::Tensor squares_of(const at::Tensor& w, Side side) { return sums(three_axes(w).square(), side); }
 
-/// The same of w0 + scale up down.
-at::Tensor squares_of(const at::Tensor& w0, const FactoredResidual::Pair& pair, Side side) {
+/// The same of w0 + scale up down, with that of w0.
+at::Tensor squares_of(const at::Tensor& w0, const at::Tensor& base_squares,
+                      const FactoredResidual::Pair& pair, Side side) {
   const at::Tensor up = pair.up * pair.scale;
   const at::Tensor down = pair.down.flatten(1).to(up.scalar_type());
   const at::Tensor base = w0.to(up.scalar_type());
@@ -33,7 +34,7 @@ at::Tensor squares_of(const at::Tensor& w0, const FactoredResidual::Pair& pair, 
     cross = per_channel(at::matmul(up.t(), flat));
     own = per_channel(at::matmul(at::matmul(up.t(), up), down));
   }
-  return squares_of(base, side) + 2.0 * cross + own;
+  return base_squares + 2.0 * cross + own;
 }
 
 }  // namespace
@@ -64,11 +65,17 @@ at::Tensor Magnitude::gain(const at::Tensor& w) const {
 }
 
 at::Tensor Magnitude::gain(const at::Tensor& w0, const FactoredResidual::Pair& pair) const {
-  if (!detached_) return over(squares_of(w0, pair, side_));
+  const at::ScalarType type = pair.up.scalar_type();
+  if (!base_squares_.defined() || base_squares_.scalar_type() != type ||
+      base_squares_.device() != w0.device()) {
+    const at::NoGradGuard no_grad;
+    base_squares_ = squares_of(w0.to(type), side_);
+  }
+  if (!detached_) return over(squares_of(w0, base_squares_, pair, side_));
   at::Tensor squares;
   {
     const at::NoGradGuard no_grad;
-    squares = squares_of(w0, pair, side_);
+    squares = squares_of(w0, base_squares_, pair, side_);
   }
   return over(squares);
 }

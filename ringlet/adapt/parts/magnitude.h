@@ -18,7 +18,7 @@ class Magnitude {
   /// m / |W|, [out] or [in], for a formed weight W.
   at::Tensor gain(const at::Tensor& w) const;
 
-  /// The same for W = W0 + scale up down, without forming it:
+  /// The same for W = W0 + scale up down, without forming it, W0 always the same:
   /// |W|^2 = |W0|^2 + 2 scale <W0, up down> + scale^2 |up down|^2.
   at::Tensor gain(const at::Tensor& w0, const FactoredResidual::Pair& pair) const;
 
@@ -36,6 +36,7 @@ class Magnitude {
   Side side_;
   bool detached_;
   at::Tensor m_, m_start_;
+  mutable at::Tensor base_squares_;  ///< |W0|^2 in the type that was asked for last
 };
 
 }  // namespace ringlet::adapt

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -258,6 +259,13 @@ void AdapterSet::set_trainable(bool trainable) {
 void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const {
   for (const Entry& entry : entries_)
     entry.adapter->begin_step(rates, random.stream("dropout " + entry.target.full_name(), step));
+}
+
+at::Tensor AdapterSet::pass(const std::function<at::Tensor()>& loss) const {
+  std::vector<const Derived*> all;
+  for (const Entry& entry : entries_)
+    std::ranges::copy(entry.adapter->derived(), std::back_inserter(all));
+  return DerivedPass::run(all, loss);
 }
 
 Parameters AdapterSet::stored() const {
