@@ -193,25 +193,26 @@ TEST(Derived, OperatorsOfATrainingStepStayNearThoseOfLora) {
   const StarterStep starter;
   const auto lora = static_cast<double>(starter.operators("lora(rank=4)"));
   RecordProperty("lora", std::to_string(lora));
+  // Measured, with room for a few operators a layer; docs/performance.md has the numbers.
   const std::vector<std::pair<std::string, double>> bounds = {{"trm(rank=2)+tr(rank=6)", 1.3},
                                                               {"trm(rank=2)+lora(rank=4)", 1.3},
-                                                              {"oft(block=32)", 1.3},
-                                                              {"boft(block=4,factors=2)", 3.0},
-                                                              {"hra(rank=8)", 1.3},
-                                                              {"tt(rank=8)", 1.3},
+                                                              {"oft(block=32)", 1.0},
+                                                              {"boft(block=4,factors=2)", 1.8},
+                                                              {"hra(rank=8)", 1.1},
+                                                              {"tt(rank=8)", 1.2},
                                                               {"loha(rank=4)", 1.3},
-                                                              {"foura(rank=4)", 1.3},
-                                                              {"glora(rank=4)", 1.3},
-                                                              {"ia3", 1.3},
-                                                              {"dora(rank=4)", 1.5},
+                                                              {"foura(rank=4)", 1.2},
+                                                              {"glora(rank=4)", 1.5},
+                                                              {"ia3", 1.0},
+                                                              {"dora(rank=4)", 2.0},
                                                               {"lokr(rank=4)", 1.5},
-                                                              {"vera(rank=256)", 1.3},
-                                                              {"pissa(rank=4)", 1.3},
-                                                              {"fourierft(n=1000)", 1.5}};
+                                                              {"vera(rank=256)", 1.5},
+                                                              {"pissa(rank=4)", 1.2},
+                                                              {"fourierft(n=1000)", 1.6}};
   for (const auto& [method, bound] : bounds) {
     const auto count = static_cast<double>(starter.operators(method));
     EXPECT_LE(count / lora, bound) << method << ": " << count << ", lora " << lora;
-    std::printf("%-28s %6.0f  %.2f\n", method.c_str(), count, count / lora);
+    RecordProperty(method.substr(0, method.find('(')), std::to_string(count));
   }
 }
 

@@ -28,11 +28,17 @@ at::Tensor by_block(const at::Tensor& x, std::int64_t size) {
   return x.view({x.size(0), -1, size}).transpose(0, 1);
 }
 
-/// y_k = B_k x_k, or B_k^t x_k; x [N, n b] with rows that lie together. One by one where nothing is
-/// launched, since that lays nothing out anew.
+/// Whether the products of the blocks are large enough for one call each, which lays nothing out
+/// anew; on a device every call is a launch.
+bool one_by_one(const at::Tensor& x, std::int64_t size) {
+  constexpr std::int64_t kLarge = 1 << 20;
+  return x.is_cpu() && x.size(0) * size * size >= kLarge;
+}
+
+/// y_k = B_k x_k, or B_k^t x_k; x [N, n b] with rows that lie together.
 at::Tensor multiply(const at::Tensor& blocks, const at::Tensor& x, bool transposed) {
   const std::int64_t size = blocks.size(1);
-  if (!x.is_cpu())
+  if (!one_by_one(x, size))
     return at::bmm(by_block(x, size), transposed ? blocks : blocks.transpose(1, 2))
         .transpose(0, 1)
         .reshape(x.sizes());
@@ -47,7 +53,7 @@ at::Tensor multiply(const at::Tensor& blocks, const at::Tensor& x, bool transpos
 /// dB_k = dy_k^t x_k.
 at::Tensor outer_products(const at::Tensor& blocks, const at::Tensor& dy, const at::Tensor& x) {
   const std::int64_t size = blocks.size(1);
-  if (!x.is_cpu()) return at::bmm(by_block(dy, size).transpose(1, 2), by_block(x, size));
+  if (!one_by_one(x, size)) return at::bmm(by_block(dy, size).transpose(1, 2), by_block(x, size));
   at::Tensor products = at::empty_like(blocks);
   for (std::int64_t k = 0; k < blocks.size(0); ++k) {
     at::Tensor out = products[k];

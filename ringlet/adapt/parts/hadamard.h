@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/fit/approach.h"
 #include "ringlet/adapt/part.h"

@@ -2,6 +2,8 @@
 // adapted weight keeps its direction and gets a learned length.
 #pragma once
 
+#include <functional>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {
@@ -31,7 +33,8 @@ class Magnitude {
   Parameters starts() const { return {{"m", m_start_}}; }
 
  private:
-  at::Tensor over(const at::Tensor& squares) const;
+  /// m over the roots of |W|^2.
+  at::Tensor over(const std::function<at::Tensor()>& squares) const;
 
   Side side_;
   bool detached_;

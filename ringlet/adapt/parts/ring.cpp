@@ -116,6 +116,11 @@ at::Tensor last_axes(const at::Tensor& x, const std::vector<std::int64_t>& order
   return x.permute(all);
 }
 
+at::Tensor first_entries(const at::Tensor& x, std::int64_t axis, std::int64_t size) {
+  // Cutting nothing off would be two more arrays in the backward pass.
+  return x.size(axis) == size ? x : x.narrow(axis, 0, size).contiguous();
+}
+
 at::Tensor chain_grid(const std::vector<at::Tensor>& cores) {
   // […, (i1, a, i2, …), b]: the new index is the faster one, which a product gives as it is.
   at::Tensor chain = cores.front().flatten(-3, -2);
@@ -194,7 +199,7 @@ Derived chain_factor(const std::vector<at::Tensor>& cores, std::int64_t size, bo
       "chain " + std::to_string(size) + " " + std::to_string(apart) + (turned ? " turned" : "");
   return {name, cores, [order, modes, size](const Tensors& from) -> Tensors {
             const at::Tensor grid = last_axes(chain_grid(from), order).flatten(1, 2);
-            return {grid.flatten(2, 1 + modes).narrow(2, 0, size).contiguous()};
+            return {first_entries(grid.flatten(2, 1 + modes), 2, size)};
           }};
 }
 
@@ -249,13 +254,13 @@ at::Tensor apply_ring(const RingFactors& ring, const at::Tensor& x) {
   return y.view(shape);
 }
 
-at::Tensor ring_matrix(const std::vector<at::Tensor>& cores, bool transposed) {
+at::Tensor ring_matrix(const std::vector<at::Tensor>& cores) {
   const auto at_cut = cores.begin() + static_cast<std::ptrdiff_t>(cut_of(cores));
   const std::vector<at::Tensor> before(cores.begin(), at_cut), after(at_cut, cores.end());
   /// […, (i, j), (a, b)]
-  const auto as_matrix = [transposed](const std::vector<at::Tensor>& some, bool bonds_turned) {
+  const auto as_matrix = [](const std::vector<at::Tensor>& some, bool bonds_turned) {
     const auto modes = static_cast<std::int64_t>(some.size());
-    std::vector<std::int64_t> order = grid_order(some.size(), transposed, {});
+    std::vector<std::int64_t> order = grid_order(some.size(), false, {});
     order.insert(order.end(),
                  {2 * modes + (bonds_turned ? 1 : 0), 2 * modes + (bonds_turned ? 0 : 1)});
     return last_axes(matrix_grid(some), order).flatten(-2).flatten(-2 * modes - 1, -2);

@@ -32,6 +32,9 @@ at::Tensor chain_of_matrices(const std::vector<at::Tensor>& cores);
 Derived chain_factor(const std::vector<at::Tensor>& cores, std::int64_t size, bool turned,
                      std::optional<std::size_t> positions = std::nullopt);
 
+/// The first `size` entries along an axis: x itself where it has no more.
+at::Tensor first_entries(const at::Tensor& x, std::int64_t axis, std::int64_t size);
+
 /// x with its last axes in another order: axis k of them is the old one order[k].
 at::Tensor last_axes(const at::Tensor& x, const std::vector<std::int64_t>& order);
 
@@ -59,7 +62,7 @@ RingFactors ring_factors(const std::vector<at::Tensor>& cores, bool transposed =
 /// widths I_L R^2 and I_M; nothing larger than N J R^2 numbers is made.
 at::Tensor apply_ring(const RingFactors& ring, const at::Tensor& x);
 
-/// The whole matrix T […, I, J], or T transposed.
-at::Tensor ring_matrix(const std::vector<at::Tensor>& cores, bool transposed = false);
+/// The whole matrix T […, I, J].
+at::Tensor ring_matrix(const std::vector<at::Tensor>& cores);
 
 }  // namespace ringlet::adapt

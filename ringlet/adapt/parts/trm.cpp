@@ -71,6 +71,19 @@ namespace {
 /// T is formed up to this width, a megabyte for each layer: all of them are kept for a step.
 constexpr std::int64_t kMostFormed = 512;
 
+/// x m^t for vectors along the last axis.
+at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& m) {
+  return nn::onednn::takes(x) ? nn::onednn::linear(x, m, {}) : at::linear(x, m);
+}
+
+Derived factors_of(const std::vector<at::Tensor>& cores, bool transposed) {
+  return {transposed ? "ring factors transposed" : "ring factors", cores,
+          [transposed](const Tensors& from) -> Tensors {
+            const RingFactors ring = ring_factors(from, transposed);
+            return {ring.left, ring.right};
+          }};
+}
+
 }  // namespace
 
 TensorRingMatrix::TensorRingMatrix(std::int64_t width, const Factors& factors, std::int64_t rank,
@@ -86,31 +99,24 @@ TensorRingMatrix::TensorRingMatrix(std::int64_t width, const Factors& factors, s
   const auto wide = static_cast<double>(width);
   formed_ = width <= kMostFormed && wide * wide + kWriteCost * wide <=
                                         kSmall * ring_multiply_adds() + kWriteCost * ring_written();
-  factors_ = this->factors(false);
-  transposed_ = this->factors(true);
+  if (formed_) {
+    matrix_ = {"ring matrix " + std::to_string(width), cores_,
+               [width](const Tensors& cores) -> Tensors {
+                 return {first_entries(first_entries(ring_matrix(cores), -1, width), -2, width)};
+               }};
+  } else {
+    factors_ = factors_of(cores_, false);
+    transposed_ = factors_of(cores_, true);
+  }
 }
 
-Derived TensorRingMatrix::factors(bool transposed) const {
-  const std::string way = transposed ? " transposed" : "";
-  const std::int64_t width = width_;
-  if (formed_)
-    return {"ring matrix" + way + " " + std::to_string(width), cores_,
-            [transposed, width](const Tensors& cores) -> Tensors {
-              return {ring_matrix(cores, transposed)
-                          .narrow(-2, 0, width)
-                          .narrow(-1, 0, width)
-                          .contiguous()};
-            }};
-  return {"ring factors" + way, cores_, [transposed](const Tensors& cores) -> Tensors {
-            const RingFactors ring = ring_factors(cores, transposed);
-            return {ring.left, ring.right};
-          }};
+std::vector<const Derived*> TensorRingMatrix::derived() const {
+  if (formed_) return {&matrix_};
+  return {&factors_, &transposed_};
 }
 
 at::Tensor TensorRingMatrix::apply(const Derived& factors, const at::Tensor& x) const {
   const Tensors made = factors.values(x.scalar_type());
-  if (formed_)
-    return nn::onednn::takes(x) ? nn::onednn::linear(x, made[0], {}) : at::linear(x, made[0]);
   const RingFactors ring = {made[0], made[1]};
   std::int64_t padded = 1;
   for (const at::Tensor& core : cores_) padded *= core.size(0);
@@ -118,10 +124,14 @@ at::Tensor TensorRingMatrix::apply(const Derived& factors, const at::Tensor& x) 
   return apply_ring(ring, at::constant_pad_nd(x, {0, padded - width_})).narrow(-1, 0, width_);
 }
 
-at::Tensor TensorRingMatrix::forward(const at::Tensor& x) const { return apply(factors_, x); }
+at::Tensor TensorRingMatrix::forward(const at::Tensor& x) const {
+  return formed_ ? times_transposed(x, matrix_.values(x.scalar_type()).front())
+                 : apply(factors_, x);
+}
 
 at::Tensor TensorRingMatrix::right_multiply(const at::Tensor& w) const {
-  return apply(transposed_, w);
+  return formed_ ? times_transposed(w, matrix_.values(w.scalar_type()).front().t())
+                 : apply(transposed_, w);
 }
 
 at::Tensor TensorRingMatrix::matrix() const {

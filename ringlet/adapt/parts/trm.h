@@ -38,7 +38,7 @@ class TensorRingMatrix final : public Transform {
 
   Parameters parameters() const override;
   Parameters starts() const override;
-  std::vector<const Derived*> derived() const override { return {&factors_, &transposed_}; }
+  std::vector<const Derived*> derived() const override;
   at::Tensor identity_penalty() const override;
   at::Tensor orthogonal_penalty() const override;
   double multiply_adds() const override;
@@ -48,14 +48,14 @@ class TensorRingMatrix final : public Transform {
   static Parameters named(const std::vector<at::Tensor>& cores);
   double ring_multiply_adds() const;
   double ring_written() const;
-  Derived factors(bool transposed) const;
   at::Tensor apply(const Derived& factors, const at::Tensor& x) const;
 
   std::int64_t width_;
   std::vector<at::Tensor> cores_;
   std::vector<at::Tensor> start_;
   bool formed_;
-  Derived factors_, transposed_;  ///< T, or the factors of its ring, and those of T transposed
+  Derived matrix_;                ///< T, where it is formed
+  Derived factors_, transposed_;  ///< else the factors of its ring, and those of T transposed
 };
 
 /// Identity cores [f_d, f_d, R, R] for the given factors.
