@@ -57,12 +57,13 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
   const at::Tensor latents = at::randn({1, config.in_channels, side, side}).to(device);
   const at::Tensor text =
       at::randn({1, 77, config.levels.front().context_width}).to(device, precision);
-  const auto loss = [&](std::int64_t) {
+  const auto forward = [&] {
     const nn::GradientCheckpointing guard(checkpointing);
     const at::Tensor noise = nn::to_device(at::randn(latents.sizes()), device);
     const at::Tensor x = level.alpha * latents + level.sigma * noise;
     return at::mse_loss(unet.forward(x.to(precision), timesteps, text).to(at::kFloat), noise);
   };
+  const auto loss = [&](std::int64_t) { return adapters.pass(forward); };
   train::TrainerOptions options;
   options.steps = steps + 1;
   options.loss_scaling = precision == at::kHalf;

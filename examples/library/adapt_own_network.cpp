@@ -30,7 +30,8 @@ int main() {
   adapters.attach();
   // 3. Train them …
   const at::Tensor x = at::sin(at::arange(64 * 256)).view({256, 64}), wanted = x.narrow(1, 0, 10);
-  const auto loss = [&](auto) { return (network.forward(x) - wanted).pow(2).mean(); };
+  const auto forward = [&] { return (network.forward(x) - wanted).pow(2).mean(); };
+  const auto loss = [&](auto) { return adapters.pass(forward); };
   train::TrainerOptions options;
   options.steps = 300;
   options.learning_rate.peak = 1e-2;

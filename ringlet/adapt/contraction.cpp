@@ -3,26 +3,22 @@
 namespace ringlet::adapt {
 namespace {
 
-// One number written costs as much as this many multiply-adds of a matrix product. Few, since wide
-// intermediates are made in pieces that stay in the cache (ring.cpp).
-constexpr double kWrite = 12.0;
-
 struct Costs {
   double through = 0.0;
   double folded = 0.0;  ///< without the gradient of the whole weight
 };
 
 Costs costs_of(const Transform& transform, const LayerShape& shape, double tokens, double passes) {
-  const double each = transform.multiply_adds() + kWrite * transform.written();
+  const double each = transform.multiply_adds() + kWriteCost * transform.written();
   const std::int64_t weights = shape.out * shape.patch();
   const auto rows = static_cast<double>(weights / transform.width());
-  return {passes * tokens * each, passes * rows * each + kWrite * static_cast<double>(weights)};
+  return {passes * tokens * each, passes * rows * each + kWriteCost * static_cast<double>(weights)};
 }
 
 Costs costs_of(const Residual& residual, const LayerShape& shape, double tokens, double passes) {
   const auto weights = static_cast<double>(shape.out * shape.patch());
-  const double each = residual.multiply_adds() + kWrite * static_cast<double>(shape.out);
-  return {passes * tokens * each, passes * residual.forming() + 2.0 * kWrite * weights};
+  const double each = residual.multiply_adds() + kWriteCost * static_cast<double>(shape.out);
+  return {passes * tokens * each, passes * residual.forming() + 2.0 * kWriteCost * weights};
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/adapt/derived.h"
 #include "ringlet/core/random.h"
 #include "ringlet/nn/layer.h"
 
@@ -41,6 +42,10 @@ struct LayerShape {
   std::vector<std::int64_t> with_rows(std::int64_t first) const;
 };
 
+/// One number written costs as much as this many multiply-adds of a matrix product. Few, since wide
+/// intermediates are made in pieces that stay in the cache (ring.cpp).
+inline constexpr double kWriteCost = 12.0;
+
 /// Which of the weight's axes a part works on: in -> columns, out -> rows.
 enum class Side { input, output };
 
@@ -67,6 +72,9 @@ class Transform {
   /// Where those of parameters() start that are not zero when T is the identity, by their names:
   /// what weight decay pulls towards. The tensors are the part's own.
   virtual Parameters starts() const { return {}; }
+
+  /// What it computes from its parameters alone.
+  virtual std::vector<const Derived*> derived() const { return {}; }
 
   /// Whether an output-side transform changes the layer's bias with its weight (PEFT's IA3).
   virtual bool takes_bias() const { return false; }
@@ -112,6 +120,9 @@ class Residual {
 
   /// Tensors that belong to the adapter, and to its file, but are not trained.
   virtual Parameters constants() const { return {}; }
+
+  /// What it computes from its parameters alone.
+  virtual std::vector<const Derived*> derived() const { return {}; }
 
   /// Multiply-adds of forward() for one position of the output.
   virtual double multiply_adds() const = 0;

@@ -1,6 +1,7 @@
 #include "ringlet/adapt/transform_residual.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "ringlet/adapt/method_text.h"
@@ -224,6 +225,14 @@ Parameters TransformResidual::constants() const {
     for (const auto& [name, tensor] : parts_.residual->constants())
       named.emplace_back("residual." + name, tensor);
   return named;
+}
+
+std::vector<const Derived*> TransformResidual::derived() const {
+  std::vector<const Derived*> all;
+  for (const auto& transform : parts_.transforms)
+    std::ranges::copy(transform->derived(), std::back_inserter(all));
+  if (parts_.residual) std::ranges::copy(parts_.residual->derived(), std::back_inserter(all));
+  return all;
 }
 
 std::vector<at::Tensor> TransformResidual::tensors() const {

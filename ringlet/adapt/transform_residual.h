@@ -58,6 +58,9 @@ class TransformResidual final : public nn::Adapter {
   /// What belongs to the adapter, and to its file, but is not trained.
   Parameters constants() const;
 
+  /// What the parts compute from their parameters alone.
+  std::vector<const Derived*> derived() const;
+
   /// Where those of parameters() start that are not zero in the frozen network, by their names:
   /// see Transform::starts().
   Parameters starts() const;

@@ -130,9 +130,9 @@ void Run::check_resume() const {
 
 LossFunction Run::loss_function() const {
   return [this](std::int64_t micro_batch) {
-    if (adapters_) adapters_->begin_step(micro_batch);
-    const at::Tensor loss = task_->loss(micro_batch);
-    return adapters_ ? adapters_->penalised(loss) : loss;
+    if (!adapters_) return task_->loss(micro_batch);
+    adapters_->begin_step(micro_batch);
+    return adapters_->set().pass([&] { return adapters_->penalised(task_->loss(micro_batch)); });
   };
 }
 

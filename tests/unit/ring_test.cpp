@@ -66,7 +66,7 @@ TEST(Ring, MatrixIsTheTraceOfItsCores) {
   for (const Factors& factors :
        {Factors{6}, Factors{2, 3}, Factors{2, 3, 4}, Factors{2, 2, 3, 2}}) {
     const std::vector<at::Tensor> cores = random_cores(factors, 3);
-    const at::Tensor matrix = ring_matrix(split_ring(cores));
+    const at::Tensor matrix = ring_matrix(cores);
     for (std::int64_t i = 0; i < matrix.size(0); ++i)
       for (std::int64_t j = 0; j < matrix.size(1); ++j)
         ASSERT_NEAR(matrix[i][j].item<double>(), trm_entry(cores, i, j), 1e-12)
@@ -75,8 +75,12 @@ TEST(Ring, MatrixIsTheTraceOfItsCores) {
 }
 
 TEST(Ring, TransposedRingIsTheTransposedMatrix) {
-  const SplitRing ring = split_ring(random_cores({2, 3, 4}, 2));
-  EXPECT_TRUE(at::allclose(ring_matrix(ring.transposed()), ring_matrix(ring).t(), 0, 1e-12));
+  for (const Factors& factors : {Factors{6}, Factors{2, 3, 4}, Factors{2, 2, 3, 2}}) {
+    const std::vector<at::Tensor> cores = random_cores(factors, 2);
+    const at::Tensor matrix = ring_matrix(cores), x = golden::uniform("x", {5, product(factors)});
+    EXPECT_TRUE(at::allclose(apply_ring(ring_factors(cores, true), x.to(at::kDouble)),
+                             x.to(at::kDouble).matmul(matrix), 0, 1e-12));
+  }
 }
 
 /// apply_ring on enough vectors for several pieces, with its gradients, beside the matrix T.
@@ -92,10 +96,10 @@ void expect_pieces_are_the_whole(const Factors& factors, at::ScalarType type, do
   inputs.push_back(x);
   std::vector<std::vector<at::Tensor>> results;
   for (const bool whole : {true, false}) {
-    const SplitRing ring = split_ring(cores);
-    const SplitRing cast = {ring.left.to(type), ring.right.to(type)};
+    const RingFactors ring = ring_factors(cores);
+    const RingFactors cast = {ring.left.to(type), ring.right.to(type)};
     const at::Tensor y =
-        whole ? x.matmul(ring_matrix(ring).t()) : apply_ring(cast, x.to(type)).to(at::kDouble);
+        whole ? x.matmul(ring_matrix(cores).t()) : apply_ring(cast, x.to(type)).to(at::kDouble);
     (y * probe).sum().backward();
     results.push_back({y.detach()});
     for (at::Tensor& input : inputs) {
@@ -120,12 +124,12 @@ TEST(Ring, PiecesAreTheWhole) {
 
 TEST(Ring, MakesOnlyTheGradientsThatAreAskedFor) {
   const std::vector<at::Tensor> cores = random_cores({2, 3}, 2);
-  const SplitRing ring = split_ring(cores);
+  const RingFactors ring = ring_factors(cores);
   const at::Tensor x = golden::uniform("x", {4, 6}).to(at::kDouble).set_requires_grad(true);
   apply_ring(ring, x).sum().backward();  // the ring is a constant
-  EXPECT_TRUE(at::allclose(x.grad(), ring_matrix(ring).sum(0).expand({4, 6}), 0, 1e-12));
+  EXPECT_TRUE(at::allclose(x.grad(), ring_matrix(cores).sum(0).expand({4, 6}), 0, 1e-12));
   cores[1].set_requires_grad(true);
-  apply_ring(split_ring(cores), x.detach()).sum().backward();
+  apply_ring(ring_factors(cores), x.detach()).sum().backward();
   EXPECT_TRUE(cores[1].grad().defined());
   EXPECT_FALSE(cores[0].grad().defined());
 }
@@ -136,8 +140,8 @@ TEST(Ring, ProductOfTwoRingsIsARingOfTheRanksProduct) {  // Proposition 2
   for (const at::Tensor& core : x) y.push_back(core.flip({0, 2}));
   for (std::size_t d = 0; d < x.size(); ++d)
     product.push_back(at::einsum("ilab,jlcd->ijacbd", {x[d], y[d]}).flatten(4, 5).flatten(2, 3));
-  const at::Tensor expected = ring_matrix(split_ring(x)).matmul(ring_matrix(split_ring(y)).t());
-  EXPECT_TRUE(at::allclose(ring_matrix(split_ring(product)), expected, 0, 1e-11));
+  const at::Tensor expected = ring_matrix(x).matmul(ring_matrix(y).t());
+  EXPECT_TRUE(at::allclose(ring_matrix(product), expected, 0, 1e-11));
 }
 
 TEST(Ring, ResidualIsTheTraceOfItsCores) {
@@ -211,12 +215,12 @@ TEST(Ring, BothStartsAreTheIdentity) {
   for (const TrmStart start : {TrmStart::paper, TrmStart::asymmetric})
     for (const std::int64_t rank : {1, 2, 3, 6}) {
       const auto cores = identity_cores({2, 3, 4}, rank, start, Random(5).stream("cores"));
-      const at::Tensor distance = (ring_matrix(split_ring(cores)) - at::eye(24)).abs().max();
+      const at::Tensor distance = (ring_matrix(cores) - at::eye(24)).abs().max();
       EXPECT_LE(distance.item<double>(), 1e-6) << rank;
     }
   // Proposition 1 with a rank that is a power of two is exact to the last bit.
   const auto exact = identity_cores({2, 3, 4}, 2, TrmStart::paper, Random(5).stream("cores"));
-  EXPECT_TRUE(at::equal(ring_matrix(split_ring(exact)), at::eye(24)));
+  EXPECT_TRUE(at::equal(ring_matrix(exact), at::eye(24)));
 }
 
 // A ring that starts as LoRA of rank R^2 starts: down's numbers vary by 1 / (3 in), and the cores

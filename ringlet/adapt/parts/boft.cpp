@@ -7,6 +7,7 @@
 #include "ringlet/adapt/parts/block_product.h"
 #include "ringlet/adapt/parts/cayley.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 
 namespace ringlet::adapt {
@@ -39,23 +40,38 @@ Boft::Boft(std::int64_t width, const BoftOptions& options) : width_(width), opti
                     " do not exist for " + std::to_string(width) + " channels",
                 "block * 2^(factors - 1) must divide the channels, and the block be even");
   blocks_ = at::zeros({m, width / b, b, b}).set_requires_grad(true);
+  rotations_ = rotations(false);
+  transposed_ = rotations(true);
 }
 
-at::Tensor Boft::apply(const at::Tensor& x, bool last_first, bool transposed) const {
+Derived Boft::rotations(bool transposed) const {
+  const double most = options_.constraint * static_cast<double>(width_);
+  const double scale = options_.half ? 0.5 : 1.0;
+  const std::string name =
+      "boft " + exact_number(scale) + " " + exact_number(most) + (transposed ? " transposed" : "");
+  return {name, {blocks_}, [most, scale, transposed](const Tensors& from) {
+            const at::Tensor& blocks = from.front();  // [layers, m, n, b, b]
+            at::Tensor q = skew_part(blocks, scale);
+            if (most > 0.0) q = limit_norm(q.flatten(1, 2), most, false).view(blocks.sizes());
+            const at::Tensor r = packed_blocks(cayley(transposed ? -q : q));
+            Tensors factors;
+            for (std::int64_t i = 0; i < r.size(1); ++i) factors.push_back(r.select(1, i));
+            return factors;
+          }};
+}
+
+at::Tensor Boft::apply(const at::Tensor& x, bool last_first, const Derived& rotations) const {
   // The factors' inputs are computed again in the backward pass: m activations would be kept.
   return nn::recomputed(
-      [this, last_first, transposed](const std::vector<at::Tensor>& inputs) {
-        at::Tensor q = skew_part(blocks_, options_.half ? 0.5 : 1.0);
-        if (options_.constraint > 0.0)
-          q = limit_norm(q, options_.constraint * static_cast<double>(width_), false);
-        const at::Tensor r = cayley(transposed ? -q : q);
-        const std::int64_t half = options_.block / 2;
+      [this, last_first, &rotations](const std::vector<at::Tensor>& inputs) {
         at::Tensor y = inputs.front().contiguous();
+        const Tensors r = rotations.values(y.scalar_type());
+        const std::int64_t half = options_.block / 2;
         for (std::int64_t step = 0; step < options_.factors; ++step) {
           const std::int64_t i = last_first ? options_.factors - 1 - step : step;
           const std::int64_t stride = std::int64_t{1} << i;
           y = brought_together(y, half, stride, options_.interleaved);
-          y = block_multiply(r[i], y);
+          y = block_multiply(r[static_cast<std::size_t>(i)].contiguous(), y);
           y = taken_apart(y, half, stride, options_.interleaved);
         }
         return y;
@@ -65,12 +81,12 @@ at::Tensor Boft::apply(const at::Tensor& x, bool last_first, bool transposed) co
 
 at::Tensor Boft::forward(const at::Tensor& x) const {
   // W0 meets factor 0 first: T = S_0 S_1 … on the input side, T = … S_1 S_0 on the output side.
-  return apply(x, options_.side == Side::input, false);
+  return apply(x, options_.side == Side::input, rotations_);
 }
 
 at::Tensor Boft::right_multiply(const at::Tensor& w) const {
   // Rows times T are columns T^t.
-  return apply(w, options_.side == Side::output, true);
+  return apply(w, options_.side == Side::output, transposed_);
 }
 
 double Boft::multiply_adds() const {

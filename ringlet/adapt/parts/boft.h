@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -31,15 +32,18 @@ class Boft final : public Transform {
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override;
   Parameters parameters() const override { return {{"blocks", blocks_}}; }
+  std::vector<const Derived*> derived() const override { return {&rotations_, &transposed_}; }
   double multiply_adds() const override;
   double written() const override;
 
  private:
-  at::Tensor apply(const at::Tensor& x, bool last_first, bool transposed) const;
+  Derived rotations(bool transposed) const;
+  at::Tensor apply(const at::Tensor& x, bool last_first, const Derived& rotations) const;
 
   std::int64_t width_;
   BoftOptions options_;
-  at::Tensor blocks_;  ///< M, [m, n, b, b]
+  at::Tensor blocks_;               ///< M, [m, n, b, b]
+  Derived rotations_, transposed_;  ///< for each factor its blocks, packed, and their transposes
 };
 
 }  // namespace ringlet::adapt

@@ -22,9 +22,11 @@ at::Tensor identity_like(const at::Tensor& q) {
 at::Tensor skew_from_triangle(const at::Tensor& v, std::int64_t size) {
   const at::Tensor places =
       at::triu_indices(size, size, 1, at::TensorOptions(at::kLong).device(v.device()));
-  const at::Tensor flat = at::zeros({v.size(0), size * size}, v.options().requires_grad(false));
-  const at::Tensor upper =
-      flat.index_copy(1, places[0] * size + places[1], v).view({v.size(0), size, size});
+  std::vector<std::int64_t> shape = v.sizes().vec();
+  shape.back() = size * size;
+  const at::Tensor upper = at::zeros(shape, v.options().requires_grad(false))
+                               .index_copy(-1, places[0] * size + places[1], v)
+                               .unflatten(-1, {size, size});
   return skew_part(upper, 1.0);
 }
 
@@ -55,8 +57,8 @@ at::Tensor cayley_neumann(const at::Tensor& q, std::int64_t terms) {
 }
 
 at::Tensor limit_norm(const at::Tensor& q, double most, bool each) {
-  const at::Tensor squares =
-      each ? q.square().sum(at::IntArrayRef{-1, -2}, true) : q.square().sum();
+  const at::Tensor squares = each ? q.square().sum(at::IntArrayRef{-1, -2}, true)
+                                  : q.square().sum(at::IntArrayRef{-1, -2, -3}, true);
   const at::Tensor over = squares > most * most;
   // The inner `where` keeps the root's infinite derivative at zero out of the backward pass.
   return q * at::where(over, most / at::where(over, squares, 1.0).sqrt(), 1.0);

@@ -7,7 +7,7 @@
 
 namespace ringlet::adapt {
 
-/// Q from the numbers above its diagonal, row by row: v [n, b (b - 1) / 2] -> [n, b, b].
+/// Q from the numbers above its diagonal, row by row: v […, b (b - 1) / 2] -> […, b, b].
 at::Tensor skew_from_triangle(const at::Tensor& v, std::int64_t size);
 
 /// scale (M - M^t) for M [..., b, b].
@@ -21,8 +21,8 @@ at::Tensor cayley(const at::Tensor& q);
 /// same).
 at::Tensor cayley_neumann(const at::Tensor& q, std::int64_t terms);
 
-/// Q shrunk to a Frobenius norm of at most `most`, each matrix alone or all together (COFT; Qiu et
-/// al. 2023, §3.3).
+/// Q […, n, b, b] shrunk to a Frobenius norm of at most `most`, each matrix alone or all n together
+/// (COFT; Qiu et al. 2023, §3.3).
 at::Tensor limit_norm(const at::Tensor& q, double most, bool each);
 
 }  // namespace ringlet::adapt

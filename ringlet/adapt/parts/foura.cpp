@@ -14,6 +14,19 @@ Foura::Foura(const LayerShape& shape, std::int64_t rank, double scale, bool gate
   down_ = kaiming_start(shape.with_rows(rank), random).set_requires_grad(true);
   up_ = at::zeros({shape.out, rank}).set_requires_grad(true);
   if (gate) gate_ = at::zeros({rank}).set_requires_grad(true);
+  // F is symmetric: down F transforms the rows of down, and F^-1 up conjugates the columns' one.
+  // Re((a + bi)(c + di)) = ac - bd
+  down_factor_ = {"foura down", {down_}, [](const Tensors& from) -> Tensors {
+                    const at::Tensor down = at::fft_fft(from[0], {}, 2, "ortho");
+                    return {at::cat({at::real(down), -at::imag(down)}, 1)};
+                  }};
+  up_factor_ = {"foura up", gate ? Tensors{up_, gate_} : Tensors{up_},
+                [gate](const Tensors& from) -> Tensors {
+                  const at::Tensor gated =
+                      gate ? from[0] * (2.0 * from[1].sigmoid()).unsqueeze(1) : from[0];
+                  const at::Tensor up = at::fft_fft(gated.transpose(1, 2), {}, 2, "ortho").conj();
+                  return {at::cat({at::real(up), at::imag(up)}, 1)};
+                }};
 }
 
 Parameters Foura::parameters() const {
@@ -23,13 +36,7 @@ Parameters Foura::parameters() const {
 }
 
 FactoredResidual::Pair Foura::factors() const {
-  // F is symmetric: down F transforms the rows of down, and F^-1 up conjugates the columns' one.
-  const at::Tensor down = at::fft_fft(down_, {}, 1, "ortho");
-  const at::Tensor gated = gate_.defined() ? up_ * (2.0 * gate_.sigmoid()) : up_;
-  const at::Tensor up = at::fft_fft(gated, {}, 0, "ortho").conj();
-  // Re((a + bi)(c + di)) = ac - bd
-  return {at::cat({at::real(down), -at::imag(down)}), at::cat({at::real(up), at::imag(up)}, 1),
-          scale_};
+  return {down_factor_.values().front(), up_factor_.values().front().t(), scale_};
 }
 
 }  // namespace ringlet::adapt

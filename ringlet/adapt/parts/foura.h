@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -21,6 +22,7 @@ class Foura final : public FactoredResidual {
   Foura(const LayerShape& shape, std::int64_t rank, double scale, bool gate, RandomStream random);
 
   Parameters parameters() const override;
+  std::vector<const Derived*> derived() const override { return {&up_factor_, &down_factor_}; }
 
  protected:
   Pair factors() const override;
@@ -29,6 +31,7 @@ class Foura final : public FactoredResidual {
   at::Tensor down_, up_;
   at::Tensor gate_;  ///< v [rank]; undefined without a gate
   double scale_;
+  Derived up_factor_, down_factor_;  ///< [2 rank, out] and [2 rank, in(, kh, kw)]
 };
 
 }  // namespace ringlet::adapt

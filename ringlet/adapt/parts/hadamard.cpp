@@ -24,6 +24,11 @@ at::Tensor best_rows(const at::Tensor& wanted, const at::Tensor& b, const at::Te
   return at::linalg_solve(grams, right).squeeze(2).to(wanted.scalar_type());
 }
 
+/// a [n, R, p] and b [n, R, p] -> [n, (k, l), p], a_k ⊙ b_l.
+Tensors row_products(const at::Tensor& a, const at::Tensor& b) {
+  return {(a.unsqueeze(2) * b.unsqueeze(1)).flatten(1, 2)};
+}
+
 }  // namespace
 
 Hadamard::Hadamard(const LayerShape& shape, std::int64_t rank, double scale, bool tucker,
@@ -45,6 +50,21 @@ Hadamard::Hadamard(const LayerShape& shape, std::int64_t rank, double scale, boo
     t2_ = normal_start(core, kSmall, random);
   }
   for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(true);
+  // Column (k, l) of up is w1_a[:, k] ⊙ w2_a[:, l], row (k, l) of down w1_b[k] ⊙ w2_b[l].
+  up_ = {tucker ? "loha up" : "loha up of columns", {w1_a_, w2_a_}, [tucker](const Tensors& w) {
+           return tucker ? row_products(w[0], w[1])
+                         : row_products(w[0].transpose(1, 2), w[1].transpose(1, 2));
+         }};
+  if (!tucker)
+    down_ = {
+        "loha down", {w1_b_, w2_b_}, [](const Tensors& w) { return row_products(w[0], w[1]); }};
+  else
+    down_ = {"loha tucker down", {t1_, w1_b_, t2_, w2_b_}, [](const Tensors& w) {
+               const auto whole = [](const at::Tensor& t, const at::Tensor& b) {
+                 return at::einsum("nijkl,njc->nickl", {t, b}).flatten(2);
+               };
+               return row_products(whole(w[0], w[1]), whole(w[2], w[3]));
+             }};
 }
 
 Parameters Hadamard::parameters() const {
@@ -68,14 +88,8 @@ bool Hadamard::approach(const at::Tensor& difference, bool /*first*/) {
 }
 
 FactoredResidual::Pair Hadamard::factors() const {
-  const bool tucker = t1_.defined();
-  // Column (k, l) of up is w1_a[:, k] ⊙ w2_a[:, l].
-  const at::Tensor up =
-      tucker ? at::einsum("ko,lo->okl", {w1_a_, w2_a_}) : at::einsum("ok,ol->okl", {w1_a_, w2_a_});
-  const at::Tensor first = tucker ? at::einsum("ijkl,jc->ickl", {t1_, w1_b_}).flatten(1) : w1_b_;
-  const at::Tensor second = tucker ? at::einsum("ijkl,jc->ickl", {t2_, w2_b_}).flatten(1) : w2_b_;
-  const at::Tensor down = at::einsum("kp,lp->klp", {first, second}).flatten(0, 1);
-  return {down.view(shape_.with_rows(down.size(0))), up.flatten(1), scale_};
+  const at::Tensor down = down_.values().front();
+  return {down.view(shape_.with_rows(down.size(0))), up_.values().front().t(), scale_};
 }
 
 }  // namespace ringlet::adapt

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/fit/approach.h"
 #include "ringlet/adapt/part.h"
@@ -19,6 +20,7 @@ class Hadamard final : public FactoredResidual, public Approaching {
            RandomStream random);
 
   Parameters parameters() const override;
+  std::vector<const Derived*> derived() const override { return {&up_, &down_}; }
 
   /// Rows of w1_a and w2_a and columns of w1_b and w2_b by least squares; none for Tucker cores.
   bool approach(const at::Tensor& difference, bool first) override;
@@ -31,6 +33,7 @@ class Hadamard final : public FactoredResidual, public Approaching {
   at::Tensor w1_a_, w1_b_, w2_a_, w2_b_;
   at::Tensor t1_, t2_;  ///< undefined without tucker
   double scale_;
+  Derived up_, down_;  ///< [(k, l), out] and [(k, l), patch]
 };
 
 }  // namespace ringlet::adapt

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -25,19 +26,14 @@ class Householder final : public Transform {
   at::Tensor right_multiply(const at::Tensor& w) const override;
   Parameters parameters() const override { return {{"u", u_}}; }
   Parameters starts() const override { return {{"u", u_start_}}; }
+  std::vector<const Derived*> derived() const override { return {&form_}; }
   double multiply_adds() const override { return 2.0 * static_cast<double>(u_.numel()); }
   double written() const override { return static_cast<double>(u_.size(0) + u_.size(1)); }
 
  private:
-  struct Form {
-    at::Tensor u;  ///< [width, r], columns of length 1
-    at::Tensor s;  ///< [r, r]
-  };
-  Form form() const;
-
-  bool orthogonalised_;
   at::Tensor u_;        ///< [width, r]
   at::Tensor u_start_;  ///< pairs of equal columns
+  Derived form_;        ///< U [width, r], columns of length 1, and -U S
 };
 
 }  // namespace ringlet::adapt

@@ -54,6 +54,17 @@ LowRank::LowRank(const at::Tensor& w0, const LowRankOptions& options, RandomStre
     down_ = kaiming_start(down, random);
   }
   for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(true);
+  if (mid_.defined())
+    whole_ = {"lora tucker", {mid_, down_}, [](const Tensors& from) -> Tensors {
+                return {at::einsum("nijkl,njc->nickl", {from[0], from[1]})};
+              }};
+  else if (down_start_.defined())
+    whole_ = {"lora from its start",
+              {down_, down_start_, up_, up_start_},
+              [](const Tensors& from) -> Tensors {
+                return {at::cat({from[0], -from[1]}, 1),
+                        at::cat({from[2].transpose(1, 2), from[3].transpose(1, 2)}, 1)};
+              }};
 }
 
 void LowRank::start_from_weight(const at::Tensor& w0, LowRankStart start) {
@@ -101,10 +112,16 @@ Parameters LowRank::constants() const {
   return {{"down_start", down_start_}, {"up_start", up_start_}};
 }
 
+std::vector<const Derived*> LowRank::derived() const {
+  if (!mid_.defined() && !down_start_.defined()) return {};
+  return {&whole_};
+}
+
 FactoredResidual::Pair LowRank::factors() const {
-  if (mid_.defined()) return {at::einsum("ijkl,jc->ickl", {mid_, down_}), up_, scale_};
+  if (mid_.defined()) return {whole_.values().front(), up_, scale_};
   if (!down_start_.defined()) return {down_, up_, scale_};
-  return {at::cat({down_, -down_start_}), at::cat({up_, up_start_}, 1), scale_};
+  const Tensors whole = whole_.values();
+  return {whole[0], whole[1].t(), scale_};
 }
 
 }  // namespace ringlet::adapt

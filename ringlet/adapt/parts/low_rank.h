@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -37,6 +38,7 @@ class LowRank final : public FactoredResidual {
   Parameters parameters() const override;
   Parameters starts() const override;
   Parameters constants() const override;
+  std::vector<const Derived*> derived() const override;
 
  protected:
   Pair factors() const override;
@@ -49,6 +51,7 @@ class LowRank final : public FactoredResidual {
   at::Tensor mid_;                    ///< undefined without tucker
   at::Tensor down_start_, up_start_;  ///< undefined where the start is zero
   double scale_;
+  Derived whole_;  ///< down with its Tucker core, or both factors with their starts
 };
 
 }  // namespace ringlet::adapt

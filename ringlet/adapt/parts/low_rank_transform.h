@@ -7,8 +7,9 @@
 
 namespace ringlet::adapt {
 
-/// x + P Q x for vectors along the last axis: P [width, r], Q [r, width].
-at::Tensor add_low_rank(const at::Tensor& x, const at::Tensor& p, const at::Tensor& q);
+/// x + scale P Q x for vectors along the last axis: P [width, r], Q [r, width].
+at::Tensor add_low_rank(const at::Tensor& x, const at::Tensor& p, const at::Tensor& q,
+                        double scale = 1.0);
 
 /// T = I + (alpha / rank) a1 a2, a1 [in, rank] at a Kaiming start, a2 [rank, in] at zero.
 class LowRankTransform final : public Transform {

@@ -1,6 +1,7 @@
 #include "ringlet/adapt/parts/magnitude.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
@@ -16,24 +17,21 @@ at::Tensor sums(const at::Tensor& like_weight, Side side) {
 
 at::Tensor squares_of(const at::Tensor& w, Side side) { return sums(three_axes(w).square(), side); }
 
-/// The same of w0 + scale up down.
-at::Tensor squares_of(const at::Tensor& w0, const FactoredResidual::Pair& pair, Side side) {
-  const at::Tensor up = pair.up * pair.scale;
+/// The same of w0 + s up down, with that of w0: |w0|^2 + <2 s w0 down^t + s^2 up down down^t, up>.
+at::Tensor squares_of(const at::Tensor& w0, const at::Tensor& base_squares,
+                      const FactoredResidual::Pair& pair, Side side) {
+  const at::Tensor& up = pair.up;
   const at::Tensor down = pair.down.flatten(1).to(up.scalar_type());
-  const at::Tensor base = w0.to(up.scalar_type());
-  const at::Tensor flat = base.flatten(1);
-  at::Tensor cross, own;
+  const at::Tensor flat = w0.to(up.scalar_type()).flatten(1);
+  const double s = pair.scale;
   if (side == Side::output) {
-    cross = (at::matmul(flat, down.t()) * up).sum(1);
-    own = (at::matmul(up, at::matmul(down, down.t())) * up).sum(1);
-  } else {
-    const auto per_channel = [&](const at::Tensor& product) {
-      return (product * down).sum(0).view({base.size(1), -1}).sum(1);
-    };
-    cross = per_channel(at::matmul(up.t(), flat));
-    own = per_channel(at::matmul(at::matmul(up.t(), up), down));
+    const at::Tensor both =
+        at::addmm(at::matmul(flat, down.t()), up, at::matmul(down, down.t()), 2.0 * s, s * s);
+    return base_squares + (both * up).sum(1);
   }
-  return squares_of(base, side) + 2.0 * cross + own;
+  const at::Tensor both =
+      at::addmm(at::matmul(up.t(), flat), at::matmul(up.t(), up), down, 2.0 * s, s * s);
+  return base_squares + (both * down).sum(0).view({w0.size(1), -1}).sum(1);
 }
 
 }  // namespace
@@ -45,32 +43,35 @@ Magnitude::Magnitude(const at::Tensor& w0, Side side, bool detached)
   m_ = m_start_.clone().set_requires_grad(true);
 }
 
-at::Tensor Magnitude::over(const at::Tensor& squares) const {
-  // A norm of zero belongs to a row of zeros, which no factor changes. The inner `where` keeps the
-  // root's infinite derivative out of the backward pass.
-  const at::Tensor zero = squares <= 0;
-  const at::Tensor norm = at::where(zero, 1.0, squares).sqrt();
+at::Tensor Magnitude::over(const std::function<at::Tensor()>& squares) const {
+  // A norm of zero belongs to a row of zeros, which no factor changes.
+  if (detached_) {
+    at::Tensor inverse;
+    {
+      const at::NoGradGuard no_grad;
+      const at::Tensor of_rows = squares();
+      inverse = at::where(of_rows > 0, of_rows.rsqrt(), 0.0);
+    }
+    return m_.to(inverse.scalar_type()) * inverse;
+  }
+  const at::Tensor of_rows = squares(), zero = of_rows <= 0;
+  // The inner `where` keeps the root's infinite derivative out of the backward pass.
+  const at::Tensor norm = at::where(zero, 1.0, of_rows).sqrt();
   return at::where(zero, 0.0, m_.to(norm.scalar_type()) / norm);
 }
 
 at::Tensor Magnitude::gain(const at::Tensor& w) const {
-  if (!detached_) return over(squares_of(w, side_));
-  at::Tensor squares;
-  {
-    const at::NoGradGuard no_grad;
-    squares = squares_of(w, side_);
-  }
-  return over(squares);
+  return over([&] { return squares_of(w, side_); });
 }
 
 at::Tensor Magnitude::gain(const at::Tensor& w0, const FactoredResidual::Pair& pair) const {
-  if (!detached_) return over(squares_of(w0, pair, side_));
-  at::Tensor squares;
-  {
+  const at::ScalarType type = pair.up.scalar_type();
+  if (!base_squares_.defined() || base_squares_.scalar_type() != type ||
+      base_squares_.device() != w0.device()) {
     const at::NoGradGuard no_grad;
-    squares = squares_of(w0, pair, side_);
+    base_squares_ = squares_of(w0.to(type), side_);
   }
-  return over(squares);
+  return over([&] { return squares_of(w0, base_squares_, pair, side_); });
 }
 
 at::Tensor Magnitude::scale(const at::Tensor& w, const at::Tensor& gain) const {

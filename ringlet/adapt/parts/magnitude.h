@@ -2,6 +2,8 @@
 // adapted weight keeps its direction and gets a learned length.
 #pragma once
 
+#include <functional>
+
 #include "ringlet/adapt/part.h"
 
 namespace ringlet::adapt {
@@ -18,7 +20,7 @@ class Magnitude {
   /// m / |W|, [out] or [in], for a formed weight W.
   at::Tensor gain(const at::Tensor& w) const;
 
-  /// The same for W = W0 + scale up down, without forming it:
+  /// The same for W = W0 + scale up down, without forming it, W0 always the same:
   /// |W|^2 = |W0|^2 + 2 scale <W0, up down> + scale^2 |up down|^2.
   at::Tensor gain(const at::Tensor& w0, const FactoredResidual::Pair& pair) const;
 
@@ -31,11 +33,13 @@ class Magnitude {
   Parameters starts() const { return {{"m", m_start_}}; }
 
  private:
-  at::Tensor over(const at::Tensor& squares) const;
+  /// m over the roots of |W|^2.
+  at::Tensor over(const std::function<at::Tensor()>& squares) const;
 
   Side side_;
   bool detached_;
   at::Tensor m_, m_start_;
+  mutable at::Tensor base_squares_;  ///< |W0|^2 in the type that was asked for last
 };
 
 }  // namespace ringlet::adapt

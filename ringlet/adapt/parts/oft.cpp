@@ -16,6 +16,7 @@
 #include "ringlet/adapt/parts/block_product.h"
 #include "ringlet/adapt/parts/cayley.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/text.h"
 
 namespace ringlet::adapt {
 
@@ -39,27 +40,50 @@ Oft::Oft(std::int64_t width, const OftOptions& options) : width_(width), options
   const std::int64_t count = options.share ? 1 : width / b;
   blocks_ = options.triangle ? at::zeros({count, b * (b - 1) / 2}) : at::zeros({count, b, b});
   blocks_.set_requires_grad(true);
+  rotations_ = rotations(false);
+  transposed_ = rotations(true);
 }
 
-at::Tensor Oft::rotations() const {
+namespace {
+
+/// The blocks of T […, n, b, b] from its parameters.
+at::Tensor rotations_of(const at::Tensor& blocks, const OftOptions& options, std::int64_t width) {
   at::Tensor q =
-      options_.triangle ? skew_from_triangle(blocks_, options_.block) : skew_part(blocks_, 1.0);
-  if (options_.constraint > 0.0) {
-    const double most = options_.constrain_all
-                            ? options_.constraint * static_cast<double>(width_)
-                            : options_.constraint / std::sqrt(static_cast<double>(blocks_.size(0)));
-    q = limit_norm(q, most, !options_.constrain_all);
+      options.triangle ? skew_from_triangle(blocks, options.block) : skew_part(blocks, 1.0);
+  if (options.constraint > 0.0) {
+    const double most = options.constrain_all
+                            ? options.constraint * static_cast<double>(width)
+                            : options.constraint / std::sqrt(static_cast<double>(q.size(-3)));
+    q = limit_norm(q, most, !options.constrain_all);
   }
   // The transform of Q transposed is that of Q, transposed.
-  if (options_.transpose) q = -q;
-  const at::Tensor r = options_.neumann > 0 ? cayley_neumann(q, options_.neumann) : cayley(q);
-  return r.expand({width_ / options_.block, -1, -1});
+  if (options.transpose) q = -q;
+  const at::Tensor r = options.neumann > 0 ? cayley_neumann(q, options.neumann) : cayley(q);
+  return r.expand({-1, width / options.block, -1, -1});
 }
 
-at::Tensor Oft::forward(const at::Tensor& x) const { return block_multiply(rotations(), x); }
+}  // namespace
+
+Derived Oft::rotations(bool transposed) const {
+  // All that the equation depends on is the options and the width.
+  std::string name = "oft " + std::to_string(width_) + (transposed ? " transposed" : "");
+  for (const double option :
+       {static_cast<double>(options_.block), static_cast<double>(options_.neumann),
+        static_cast<double>(options_.triangle), static_cast<double>(options_.transpose),
+        static_cast<double>(options_.constrain_all), options_.constraint})
+    name += " " + exact_number(option);
+  return {name, {blocks_}, [options = options_, width = width_, transposed](const Tensors& from) {
+            const at::Tensor r = rotations_of(from.front(), options, width);
+            return Tensors{packed_blocks(transposed ? r.transpose(-2, -1) : r)};
+          }};
+}
+
+at::Tensor Oft::forward(const at::Tensor& x) const {
+  return block_multiply(rotations_.values(x.scalar_type()).front(), x);
+}
 
 at::Tensor Oft::right_multiply(const at::Tensor& w) const {
-  return block_multiply(rotations().transpose(1, 2), w);
+  return block_multiply(transposed_.values(w.scalar_type()).front(), w);
 }
 
 bool Oft::turn(const at::Tensor& from, const at::Tensor& to) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/part.h"
 
@@ -32,6 +33,7 @@ class Oft final : public Transform {
   at::Tensor forward(const at::Tensor& x) const override;
   at::Tensor right_multiply(const at::Tensor& w) const override;
   Parameters parameters() const override { return {{"blocks", blocks_}}; }
+  std::vector<const Derived*> derived() const override { return {&rotations_, &transposed_}; }
   double multiply_adds() const override;
   double written() const override { return 2.0 * static_cast<double>(width_); }
 
@@ -43,11 +45,12 @@ class Oft final : public Transform {
   bool turn(const at::Tensor& from, const at::Tensor& to);
 
  private:
-  at::Tensor rotations() const;  ///< of T, [n, b, b]
+  Derived rotations(bool transposed) const;
 
   std::int64_t width_;
   OftOptions options_;
   at::Tensor blocks_;
+  Derived rotations_, transposed_;  ///< the blocks of T and its transpose, packed
 };
 
 /// The divisor of `width` that is nearest to `wanted`, the smaller of two (PEFT's rule).

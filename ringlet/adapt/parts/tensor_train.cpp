@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include <ATen/ops/einsum.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/parts/ring.h"
@@ -22,6 +21,11 @@ TensorTrain::TensorTrain(const LayerShape& shape, const Factors& out, const Fact
   for (std::size_t d = 0; d < in.size(); ++d)
     in_.push_back(core(in[d], rank, d + 1 < in.size() ? rank : 1));
   for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(true);
+  std::vector<at::Tensor> after = in_;
+  if (kernel_.defined()) after.insert(after.begin(), kernel_);
+  up_ = chain_factor(out_, shape.out, /*turned=*/false);
+  down_ = chain_factor(after, shape.in, /*turned=*/false,
+                       kernel_.defined() ? std::optional<std::size_t>(0) : std::nullopt);
 }
 
 Parameters TensorTrain::parameters() const {
@@ -35,12 +39,8 @@ Parameters TensorTrain::parameters() const {
 }
 
 FactoredResidual::Pair TensorTrain::factors() const {
-  const at::Tensor up = chain_of_vectors(out_).narrow(0, 0, shape_.out).flatten(1);
-  const at::Tensor in = chain_of_vectors(in_).narrow(0, 0, shape_.in).squeeze(-1);  // [in, R]
-  if (!shape_.convolution) return {in.t(), up};
-  const at::Tensor down =
-      kernel_.defined() ? at::einsum("jr,kar->ajk", {in, kernel_}) : in.t().unsqueeze(-1);
-  return {down.unflatten(-1, {shape_.kernel_height, shape_.kernel_width}), up};
+  const at::Tensor up = up_.values().front().t(), down = down_.values().front();
+  return {shape_.convolution ? down.view(shape_.with_rows(down.size(0))) : down, up};
 }
 
 }  // namespace ringlet::adapt

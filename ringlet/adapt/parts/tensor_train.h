@@ -21,6 +21,7 @@ class TensorTrain final : public FactoredResidual {
               RandomStream random);
 
   Parameters parameters() const override;
+  std::vector<const Derived*> derived() const override { return {&up_, &down_}; }
 
  protected:
   Pair factors() const override;
@@ -29,6 +30,7 @@ class TensorTrain final : public FactoredResidual {
   std::vector<at::Tensor> out_;  ///< B
   std::vector<at::Tensor> in_;   ///< C
   at::Tensor kernel_;            ///< undefined for one position
+  Derived up_, down_;            ///< [R, out] and [R, in(, positions)]
 };
 
 }  // namespace ringlet::adapt

@@ -1,9 +1,7 @@
 #include "ringlet/adapt/parts/tr.h"
 
 #include <cmath>
-#include <span>
 
-#include <ATen/ops/einsum.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/parts/ring.h"
@@ -47,6 +45,12 @@ TensorRing::TensorRing(const LayerShape& shape, const Factors& out, const Factor
   for (const std::int64_t factor : in) in_.push_back(down_core(factor));
   if (shape.positions() > 1) kernel_ = down_core(shape.positions());
   for (const auto& [name, core] : parameters()) core.set_requires_grad(true);
+  std::vector<at::Tensor> before = in_;
+  if (kernel_.defined()) before.push_back(kernel_);
+  // up[i, (a, b)] = (B^1 … B^D)[i][a, b], down[(a, b), j] = (C^1 … C^D)[j][b, a]
+  up_ = chain_factor(out_, shape.out, /*turned=*/false);
+  down_ = chain_factor(before, shape.in, /*turned=*/true,
+                       kernel_.defined() ? std::optional(in_.size()) : std::nullopt);
 }
 
 Parameters TensorRing::parameters() const {
@@ -60,13 +64,8 @@ Parameters TensorRing::parameters() const {
 }
 
 FactoredResidual::Pair TensorRing::factors() const {
-  // up[i, (a, b)] = (B^1 … B^D)[i][a, b], down[(a, b), j] = (C^1 … C^D)[j][b, a]
-  const at::Tensor up = chain_of_vectors(out_).narrow(0, 0, shape_.out).flatten(1);
-  const at::Tensor in = chain_of_vectors(in_).narrow(0, 0, shape_.in);
-  if (!shape_.convolution) return {in.permute({2, 1, 0}).flatten(0, 1), up};
-  const at::Tensor down = kernel_.defined() ? at::einsum("jbc,kca->abjk", {in, kernel_})
-                                            : in.permute({2, 1, 0}).unsqueeze(-1);
-  return {down.flatten(0, 1).unflatten(-1, {shape_.kernel_height, shape_.kernel_width}), up};
+  const at::Tensor up = up_.values().front().t(), down = down_.values().front();
+  return {shape_.convolution ? down.view(shape_.with_rows(down.size(0))) : down, up};
 }
 
 }  // namespace ringlet::adapt

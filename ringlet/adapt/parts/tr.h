@@ -27,6 +27,7 @@ class TensorRing final : public FactoredResidual {
              TensorRingStart start, RandomStream random);
 
   Parameters parameters() const override;
+  std::vector<const Derived*> derived() const override { return {&up_, &down_}; }
 
  protected:
   Pair factors() const override;
@@ -35,6 +36,7 @@ class TensorRing final : public FactoredResidual {
   std::vector<at::Tensor> out_;  ///< B
   std::vector<at::Tensor> in_;   ///< C
   at::Tensor kernel_;            ///< core of the kernel's positions; undefined for one position
+  Derived up_, down_;            ///< [(a, b), out] and [(a, b), in(, positions)]
 };
 
 }  // namespace ringlet::adapt

@@ -6,10 +6,12 @@
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/nn/onednn.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -64,6 +66,26 @@ std::vector<at::Tensor> identity_cores(const Factors& factors, std::int64_t rank
   return cores;
 }
 
+namespace {
+
+/// T is formed up to this width, a megabyte for each layer: all of them are kept for a step.
+constexpr std::int64_t kMostFormed = 512;
+
+/// x m^t for vectors along the last axis.
+at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& m) {
+  return nn::onednn::takes(x) ? nn::onednn::linear(x, m, {}) : at::linear(x, m);
+}
+
+Derived factors_of(const std::vector<at::Tensor>& cores, bool transposed) {
+  return {transposed ? "ring factors transposed" : "ring factors", cores,
+          [transposed](const Tensors& from) -> Tensors {
+            const RingFactors ring = ring_factors(from, transposed);
+            return {ring.left, ring.right};
+          }};
+}
+
+}  // namespace
+
 TensorRingMatrix::TensorRingMatrix(std::int64_t width, const Factors& factors, std::int64_t rank,
                                    TrmStart start, RandomStream random)
     : width_(width), cores_(identity_cores(factors, rank, start, random)) {
@@ -71,25 +93,49 @@ TensorRingMatrix::TensorRingMatrix(std::int64_t width, const Factors& factors, s
     start_.push_back(core.clone());
     core.set_requires_grad(true);
   }
+  // As choose_contraction counts, but the ring's small products run at half the speed of large
+  // ones.
+  constexpr double kSmall = 2.0;
+  const auto wide = static_cast<double>(width);
+  formed_ = width <= kMostFormed && wide * wide + kWriteCost * wide <=
+                                        kSmall * ring_multiply_adds() + kWriteCost * ring_written();
+  if (formed_) {
+    matrix_ = {"ring matrix " + std::to_string(width), cores_,
+               [width](const Tensors& cores) -> Tensors {
+                 return {first_entries(first_entries(ring_matrix(cores), -1, width), -2, width)};
+               }};
+  } else {
+    factors_ = factors_of(cores_, false);
+    transposed_ = factors_of(cores_, true);
+  }
 }
 
-at::Tensor TensorRingMatrix::apply(const SplitRing& ring, const at::Tensor& x) const {
-  const std::int64_t padding = ring.left.size(1) * ring.right.size(1) - width_;
-  const SplitRing cast = {ring.left.to(x.scalar_type()), ring.right.to(x.scalar_type())};
-  if (padding == 0) return apply_ring(cast, x);
-  return apply_ring(cast, at::constant_pad_nd(x, {0, padding})).narrow(-1, 0, width_);
+std::vector<const Derived*> TensorRingMatrix::derived() const {
+  if (formed_) return {&matrix_};
+  return {&factors_, &transposed_};
+}
+
+at::Tensor TensorRingMatrix::apply(const Derived& factors, const at::Tensor& x) const {
+  const Tensors made = factors.values(x.scalar_type());
+  const RingFactors ring = {made[0], made[1]};
+  std::int64_t padded = 1;
+  for (const at::Tensor& core : cores_) padded *= core.size(0);
+  if (padded == width_) return apply_ring(ring, x);
+  return apply_ring(ring, at::constant_pad_nd(x, {0, padded - width_})).narrow(-1, 0, width_);
 }
 
 at::Tensor TensorRingMatrix::forward(const at::Tensor& x) const {
-  return apply(split_ring(cores_), x);
+  return formed_ ? times_transposed(x, matrix_.values(x.scalar_type()).front())
+                 : apply(factors_, x);
 }
 
 at::Tensor TensorRingMatrix::right_multiply(const at::Tensor& w) const {
-  return apply(split_ring(cores_).transposed(), w);
+  return formed_ ? times_transposed(w, matrix_.values(w.scalar_type()).front().t())
+                 : apply(transposed_, w);
 }
 
 at::Tensor TensorRingMatrix::matrix() const {
-  return ring_matrix(split_ring(cores_)).narrow(0, 0, width_).narrow(1, 0, width_);
+  return ring_matrix(cores_).narrow(0, 0, width_).narrow(1, 0, width_);
 }
 
 Parameters TensorRingMatrix::named(const std::vector<at::Tensor>& cores) {
@@ -130,7 +176,7 @@ at::Tensor TensorRingMatrix::orthogonal_penalty() const {
   return sum;
 }
 
-double TensorRingMatrix::multiply_adds() const {
+double TensorRingMatrix::ring_multiply_adds() const {
   std::vector<std::int64_t> sizes;
   for (const at::Tensor& core : cores_) sizes.push_back(core.size(1));
   const auto [cut, left, right] = cheapest_cut(sizes);
@@ -138,9 +184,17 @@ double TensorRingMatrix::multiply_adds() const {
   return static_cast<double>(left * right) * bonds * static_cast<double>(left + right);
 }
 
-double TensorRingMatrix::written() const {
+double TensorRingMatrix::ring_written() const {
   const auto bonds = static_cast<double>(cores_.front().size(2) * cores_.front().size(3));
   return 2.0 * static_cast<double>(width_) * (bonds + 1.0);
+}
+
+double TensorRingMatrix::multiply_adds() const {
+  return formed_ ? static_cast<double>(width_ * width_) : ring_multiply_adds();
+}
+
+double TensorRingMatrix::written() const {
+  return formed_ ? static_cast<double>(width_) : ring_written();
 }
 
 }  // namespace ringlet::adapt

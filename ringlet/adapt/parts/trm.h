@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "ringlet/adapt/derived.h"
 #include "ringlet/adapt/part.h"
 #include "ringlet/adapt/parts/factors.h"
 #include "ringlet/adapt/parts/ring.h"
@@ -21,6 +22,9 @@ enum class TrmStart {
 
 /// T[i, j] = tr(A^1[i1, j1] … A^D[iD, jD]), cores A^d [f_d, f_d, R, R] over the factors of `width`
 /// (their product may be larger: vectors are padded with zeros and cut).
+///
+/// T acts through the ring's two factors. Where it is narrow it is formed, since a product of its
+/// own width costs less than two smaller ones then.
 class TensorRingMatrix final : public Transform {
  public:
   TensorRingMatrix(std::int64_t width, const Factors& factors, std::int64_t rank, TrmStart start,
@@ -34,6 +38,7 @@ class TensorRingMatrix final : public Transform {
 
   Parameters parameters() const override;
   Parameters starts() const override;
+  std::vector<const Derived*> derived() const override;
   at::Tensor identity_penalty() const override;
   at::Tensor orthogonal_penalty() const override;
   double multiply_adds() const override;
@@ -41,11 +46,16 @@ class TensorRingMatrix final : public Transform {
 
  private:
   static Parameters named(const std::vector<at::Tensor>& cores);
-  at::Tensor apply(const SplitRing& ring, const at::Tensor& x) const;
+  double ring_multiply_adds() const;
+  double ring_written() const;
+  at::Tensor apply(const Derived& factors, const at::Tensor& x) const;
 
   std::int64_t width_;
   std::vector<at::Tensor> cores_;
   std::vector<at::Tensor> start_;
+  bool formed_;
+  Derived matrix_;                ///< T, where it is formed
+  Derived factors_, transposed_;  ///< else the factors of its ring, and those of T transposed
 };
 
 /// Identity cores [f_d, f_d, R, R] for the given factors.

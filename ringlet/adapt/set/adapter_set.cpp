@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -291,6 +292,13 @@ void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uin
     entry.adapter->scale_ranks(own > 0 ? factors.narrow(0, first, own) : at::Tensor());
     first += own;
   }
+}
+
+at::Tensor AdapterSet::pass(const std::function<at::Tensor()>& loss) const {
+  std::vector<const Derived*> all;
+  for (const Entry& entry : entries_)
+    std::ranges::copy(entry.adapter->derived(), std::back_inserter(all));
+  return DerivedPass::run(all, loss);
 }
 
 Parameters AdapterSet::stored() const {

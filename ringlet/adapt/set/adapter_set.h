@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -83,6 +84,12 @@ class AdapterSet {
   /// Draws what one training step leaves out, a function of `random`, the step and each layer's
   /// name; rates of zero end it. Throws as TransformResidual::dropped_ranks.
   void begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const;
+
+  /// loss(), the forward pass of one training step (or micro-batch), with what the parts compute
+  /// from their parameters computed once for all layers that are alike: see DerivedPass. Its
+  /// backward pass comes before the parameters change. Without this, each layer computes for
+  /// itself; the numbers are the same but for rounding.
+  at::Tensor pass(const std::function<at::Tensor()>& loss) const;
 
   /// Every parameter by "component.dotted.path.part", in the order of entries().
   Parameters parameters() const;
