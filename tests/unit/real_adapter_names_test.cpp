@@ -9,6 +9,7 @@
 #include "ringlet/formats/adapter_names.h"
 #include "ringlet/formats/adapter_reader.h"
 #include "ringlet/io/safetensors.h"
+#include "ringlet/io/tensor_file.h"
 #include "tests/expect_error.h"
 #include "tests/hollow_networks.h"
 #include "tests/temporary_folder.h"

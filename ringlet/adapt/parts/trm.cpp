@@ -6,12 +6,11 @@
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 
 #include "ringlet/core/error.h"
-#include "ringlet/nn/onednn.h"
+#include "ringlet/nn/kernels.h"
 
 namespace ringlet::adapt {
 namespace {
@@ -73,7 +72,7 @@ constexpr std::int64_t kMostFormed = 512;
 
 /// x m^t for vectors along the last axis.
 at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& m) {
-  return nn::onednn::takes(x) ? nn::onednn::linear(x, m, {}) : at::linear(x, m);
+  return nn::kernels_for(x).linear(x, m, {});
 }
 
 Derived factors_of(const std::vector<at::Tensor>& cores, bool transposed) {
