@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh            build and test tools, CPU LibTorch
 #   scripts/bootstrap.sh --cuda     the same with the CUDA libraries, for --device cuda
-#   scripts/bootstrap.sh --clang    the same with Clang, for sanitizers and scripts/fuzz.sh
+#   scripts/bootstrap.sh --clang    the same with Clang: presets dev, asan, tsan and fuzz, scripts/tidy.sh
 #   TORCH_DIR=/path/to/torch scripts/bootstrap.sh     use an installed torch (its folder with include/ and lib/)
 #   PYTHON=python3.12 scripts/bootstrap.sh            the Python whose pip fetches the wheel
 set -euo pipefail
@@ -28,7 +28,7 @@ fail() { printf 'bootstrap: error: %s\n' "$*" >&2; exit 1; }
 for argument in "$@"; do
   case $argument in
     --cuda) cuda=yes ;;
-    --clang) packages+=(clang clang-tidy libclang-rt-dev) ;;
+    --clang) packages+=(clang clang-tidy libclang-rt-dev lld) ;;
     --help|-h) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) fail "unknown option '$argument'; the options are --cuda, --clang and --help" ;;
   esac

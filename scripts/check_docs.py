@@ -123,6 +123,17 @@ def sentences(text):
     return [part.strip() for part in SENTENCE_END.split(plain(" ".join(text.split()))) if part.strip()]
 
 
+def banned_in(text):
+    """(what is found, what to write instead) of the first banned word; None where there is none.
+    Patterns may look at what stands around a word, so they are tried where it was found."""
+    found = BANNED_RE.search(text)
+    if not found:
+        return None
+    word = next(word for word in BANNED
+                if re.compile(rf"(?:{word})\b", re.I).match(text, found.start()))
+    return found[0], BANNED[word]
+
+
 def check_links(root, path, text):
     for number, line in enumerate(text.split("\n"), 1):
         for _, _, target in LINK.findall(CODE.sub("", line)):
@@ -142,10 +153,8 @@ def check_block(first, kind, lines):
     for number, line in enumerate(lines, first):
         if kind != "table" and len(line) > COLUMNS and len(line.split()) > 1:
             yield number, f"{len(line)} columns"
-        found = BANNED_RE.search(CODE.sub("code", line))
-        if found:
-            word = next(text for text in BANNED if re.fullmatch(text, found[0], re.I))
-            yield number, f'"{found[0]}": write {BANNED[word]}'
+        if found := banned_in(CODE.sub("code", line)):
+            yield number, f'"{found[0]}": write {found[1]}'
     if kind in ("prose", "item"):
         for sentence in sentences(ITEM.sub("", "\n".join(lines), count=1)):
             count = len([word for word in sentence.split() if re.search(r"\w", word)])
@@ -192,10 +201,9 @@ def messages(text):
 
 def check_source(text):
     for first, message in messages(text):
-        found = BANNED_RE.search(CODE.sub("code", message))
+        found = banned_in(CODE.sub("code", message))
         if found and " " in message and found[0].lower() != "whose":
-            word = next(text for text in BANNED if re.fullmatch(text, found[0], re.I))
-            yield first, f'"{found[0]}": write {BANNED[word]}'
+            yield first, f'"{found[0]}": write {found[1]}'
         for line in message.split("\\n"):
             for sentence in re.split(r"(?<=[.!?:;])\s+", plain(line)):
                 count = len([word for word in sentence.split() if re.search(r"\w", word)])

@@ -46,7 +46,7 @@ PY
 }
 
 changed() {
-  local base=${1:-} differ files=()
+  local base=${1:-} differ files=() status=0
   if [ -z "$base" ]; then
     base=$(git merge-base HEAD origin/main 2>/dev/null) || base=$(git rev-parse HEAD)
     [ "$base" != "$(git rev-parse HEAD)" ] || base=$(git rev-parse HEAD^ 2>/dev/null) || { echo "tidy: nothing to compare with"; return; }
@@ -56,8 +56,13 @@ changed() {
   mapfile -t files < <(git diff --numstat "$base" -- 'ringlet/*.cpp' 'ringlet/*.h' 'apps/*.cpp' 'apps/*.h' | sort -rn | cut -f3)
   [ ${#files[@]} -gt 0 ] || { echo "tidy: no source has changed since ${base:0:9}"; return; }
   git diff -U0 "$base" -- "${files[@]:0:$most}" |
-    python3 "$differ" -p1 -path build/clang -j "$jobs" -quiet -timeout 120 >build/tidy.log 2>&1 || true
+    python3 "$differ" -p1 -path build/clang -j "$jobs" -quiet -timeout 300 >build/tidy.log 2>&1 || status=$?
   if grep -E '(warning|error): ' build/tidy.log; then fail "clang-tidy has findings; the whole log is in build/tidy.log"; fi
+  # No findings count only where every file was looked at to its end. A file without any adds an empty line.
+  if grep -E '^(Terminated by timeout|Failed|Traceback|PLEASE submit)|Stack dump' build/tidy.log ||
+      [ "$status" -ne 0 ] || [ ! -s build/tidy.log ]; then
+    fail "clang-tidy did not finish (status $status); the whole log is in build/tidy.log"
+  fi
   echo "tidy: nothing found in the changes since ${base:0:9} to $((${#files[@]} < most ? ${#files[@]} : most)) of ${#files[@]} files"
 }
 

@@ -58,8 +58,8 @@ int cmd_convert(int argc, char** argv) {
   OptionList list;
   CLI::App app(
       "Convert an adapter to another program's file format, or to another form.\nExamples:\n  "
-      "ringlet "
-      "convert --model MODEL --adapter runs/dog/adapter.safetensors --to peft --out dog-peft\n  "
+      "ringlet convert --model MODEL --adapter runs/dog/adapter.safetensors --to peft --out "
+      "dog-peft\n  "
       "ringlet convert --model MODEL --adapter a.safetensors --to kohya --as lora --rank 16 --out "
       "a-kohya.safetensors",
       "convert");

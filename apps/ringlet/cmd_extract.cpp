@@ -65,6 +65,7 @@ int extract_run(const ExtractOptions& o) {
     return !interrupted();
   };
   const auto say = [&](const std::string& message) {
+    progress.reset();  // what is said after the fits would stand in its line
     if (!o.common.json) log(LogLevel::info, message);  // the JSON has it all
   };
   const service::ExtractResult result =
@@ -89,9 +90,8 @@ int cmd_extract(int argc, char** argv) {
   ExtractOptions options;
   OptionList list;
   CLI::App app(
-      "Extract an adapter from the difference of two models of any method, and say how near it "
-      "comes. "
-      "Layers that differ only by the rounding of their storage types are skipped."
+      "Extract an adapter of any method from the difference of two models, and print how near it "
+      "comes. Layers that differ only by the rounding of their storage types are skipped."
       "\nExamples:\n  ringlet extract --base MODEL --tuned FINE_TUNED --method \"lora(rank=8)\" "
       "--out adapter.safetensors\n  ringlet extract --base MODEL --tuned FINE_TUNED --compare "
       "lora,trm+lora,oft --budgets 0.1M,0.4M --out comparison",

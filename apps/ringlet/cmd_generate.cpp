@@ -15,7 +15,7 @@
 #include "ringlet/service/generator.h"
 #include "ringlet/service/picture_output.h"
 #include "ringlet/service/picture_request.h"
-#include "ringlet/service/prompt_file.h"
+#include "ringlet/service/text_lines.h"
 #include "verbs.h"
 
 namespace ringlet::app {

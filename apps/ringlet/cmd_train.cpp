@@ -28,8 +28,7 @@ void add_options(OptionList& list, TrainOptions& o) {
   o.training.add_method(
       list, o.run,
       "What is trained: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined by +, "
-      "an "
-      "alias (tlora, tlora-star), full for all weights, or none for a ControlNet alone",
+      "an alias (tlora, tlora-star), full for all weights, or none for a ControlNet alone",
       "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder; may be given "
       "several times",
       "attention");

@@ -50,11 +50,11 @@ std::vector<std::string> command_of(const eval::CellRun& run) {
 }
 
 int show_commands(const service::ComparisonRequest& request) {
-  const eval::Recipe recipe = eval::read_recipe(request.recipe);
-  for (const std::vector<std::string>& words : service::search_commands(request, command_of))
+  const service::ComparisonPlan plan = service::plan_comparison(request, command_of);
+  for (const std::vector<std::string>& words : plan.search)
     std::printf("search: ringlet %s\n", join(words, " ").c_str());
-  std::printf("then, with the best learning rates: %zu methods x %zu seeds\n",
-              recipe.methods.size(), recipe.seeds.size());
+  std::printf("then, with the best learning rates: %zu methods x %zu seeds\n", plan.methods,
+              plan.seeds);
   return 0;
 }
 
@@ -65,8 +65,8 @@ int compare(CompareOptions& o) {
   if (o.dry_run) return show_commands(o.request);
   o.request.device = o.common.device;
   o.request.threads = o.common.threads;
-  const service::ComparisonFiles made =
-      service::compare_methods(o.request, command_of, interrupted);
+  o.request.program = "/proc/self/exe";
+  const service::ComparisonFiles made = service::run_comparison(o.request, command_of, interrupted);
   if (o.common.json)
     print_json({{"report", made.page.string()},
                 {"csv", made.table.string()},
@@ -85,8 +85,7 @@ int cmd_eval_compare(int argc, char** argv) {
       "Train every method of a recipe, with a search for its learning rate and several seeds, "
       "measure them, and report. Finished cells are kept: the same command continues after a stop, "
       "and several commands on machines that share --out divide the work.\nExample:\n  ringlet "
-      "eval "
-      "compare examples/paper/control-starter.toml --out runs/control",
+      "eval compare examples/paper/control-starter.toml --out runs/control",
       "eval compare");
   service::describe(list, options.request);
   list.add("dry_run", options.dry_run, "Print the runs and stop");

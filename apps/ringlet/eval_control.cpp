@@ -38,9 +38,6 @@ void check_given(const CLI::App& app, const service::ControlRequest& o) {
   if (o.labels.empty() && o.found_labels.empty())
     refuse_given(app, {"--labels-from-one", "--classes"}, "there are no --labels",
                  "give them, or leave it out: drawings have fixed classes");
-  if (!service::can_find(o))
-    refuse_given(app, {"--find-with"}, "nothing has to be found in the pictures",
-                 "it goes with --kind landmark, or with --labels and no --segmenter");
 }
 
 int eval_control(EvalControlOptions& o) {

@@ -24,6 +24,7 @@ service::MakingObserver MakingProgress::observer() {
                   bar_.emplace("generating", total, silent_);
                 else
                   bar_->advance();
+                if (done == total) bar_.reset();  // before anything is printed
               },
           .step = [](const diffusion::SamplerStep&) { return !interrupted(); }};
 }

@@ -12,8 +12,8 @@
 #include "options.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/service/prompt_file.h"
 #include "ringlet/service/sentence_similarity.h"
+#include "ringlet/service/text_lines.h"
 
 namespace ringlet::app {
 namespace {

@@ -50,8 +50,7 @@ int cmd_eval_subject(int argc, char** argv) {
   CLI::App app(
       "Measure subject-driven generation: DINO, CLIP-I, CLIP-T, diversity; make the pictures first "
       "with --model.\nExample:\n  ringlet eval subject --reference photos --dino dino-vits16 "
-      "--clip "
-      "clip-vit-base-patch32 --model MODEL --adapter runs/dog/adapter.safetensors --prompts "
+      "--clip clip-vit-base-patch32 --model MODEL --adapter runs/dog/adapter.safetensors --prompts "
       "dreambooth-live --subject \"sks dog\" --token sks --generated made",
       "eval subject");
   options.output.add_to(list);

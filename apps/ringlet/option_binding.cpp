@@ -67,7 +67,8 @@ class Binder {
       repeatable(added);
     else
       added->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::Throw);
-    const std::string shown = option_.otherwise.empty() ? value.shown() : "";
+    const bool constant = option_.otherwise.empty() && !option_.is_required;
+    const std::string shown = constant ? value.shown() : "";
     return shown.empty() ? added : added->default_str(shown);
   }
 
@@ -90,12 +91,13 @@ struct Placeholder {
     return (*this)(value->has_value() ? &**value : static_cast<Value*>(nullptr));
   }
   std::string operator()(const WrittenValue& value) const {
-    return value.words.empty() ? " TEXT" : " WORD";
+    return " " + (value.words.empty() ? value.placeholder : "WORD");
   }
 };
 
 /// The constant that holds when the option is not given; "" where there is none.
 std::string default_of(const Option& option) {
+  if (option.is_required) return "";
   if (!option.otherwise.empty()) return with_options(option.otherwise);
   const auto* written = std::get_if<WrittenValue>(&option.target);
   if (written != nullptr) return written->shown();

@@ -197,4 +197,9 @@ void refuse_choice(const std::string& field, const std::string& word,
               (near.empty() ? "" : "did you mean \"" + near + "\"? ") + ("use " + one_of(known)));
 }
 
+void refuse_choice(const std::string& field, const std::vector<std::string>& known) {
+  throw Error(ErrorCode::invalid_argument, Field(field), "the value is not supported here",
+              "use " + one_of(known));
+}
+
 }  // namespace ringlet

@@ -44,6 +44,7 @@ struct WrittenValue {
   std::function<std::string()> shown;   ///< the present value as one would write it; may be empty
   bool repeatable = false;              ///< may be given several times
   std::vector<std::string> words = {};  ///< the usual ones where they are few; empty = any text
+  std::string placeholder = "TEXT";     ///< for one of any text in the reference: "N" for numbers
   /// For values that C++ can set to what read() refuses; may be empty. Throws as read().
   std::function<void()> check = {};
 };
@@ -89,7 +90,7 @@ class OptionList {
   /// Options that `fill` adds stand under a title.
   void in_group(const std::string& title, const std::function<void()>& fill);
 
-  /// Takes the options of a title out of the list.
+  /// Takes the options of a title out of the list. References that add() has given end.
   void remove_group(const std::string& title);
 
   const std::deque<Option>& all() const { return options_; }
@@ -107,19 +108,19 @@ class OptionList {
  private:
   Option& append(std::string field, OptionTarget target, std::string help);
 
-  std::deque<Option> options_;  // references stay valid
+  std::deque<Option> options_;  // references stay valid until remove_group
   std::string group_;
 };
 
 /// A choice among names. `names`: rows of {name, value} that live as long; of several names of one
 /// value the first is the one that is written. An unknown name is Error(invalid_argument) at
-/// `field` that lists them and says which is nearest.
+/// `field` that lists them and says which is nearest; so is, at check(), a value without a name.
 template <class Value, class Names>
-WrittenValue choice(std::string field, Value& value, const Names& names);
+WrittenValue choice(const std::string& field, Value& value, const Names& names);
 
 /// The same for a value that need not be there: "" reads as none, and none is written as null.
 template <class Value, class Names>
-WrittenValue choice(std::string field, std::optional<Value>& value, const Names& names);
+WrittenValue choice(const std::string& field, std::optional<Value>& value, const Names& names);
 
 /// A choice whose value is the word itself; "" stays allowed.
 WrittenValue word_choice(std::string field, std::string& value, std::vector<std::string> words);
@@ -130,6 +131,8 @@ std::string one_of(const std::vector<std::string>& words);
 /// Throws Error(invalid_argument) at the field that lists the words and says which is nearest.
 [[noreturn]] void refuse_choice(const std::string& field, const std::string& word,
                                 const std::vector<std::string>& known);
+/// The same for a value that C++ has set and that has no name.
+[[noreturn]] void refuse_choice(const std::string& field, const std::vector<std::string>& known);
 
 namespace detail {
 
@@ -154,6 +157,13 @@ auto value_named(const std::string& field, const std::string& word, const Names&
 }
 
 template <class Value, class Names>
+void check_named(const std::string& field, const Value& value, const Names& names) {
+  for (const auto& row : names)
+    if (row.second == value) return;
+  refuse_choice(field, written_names(names));
+}
+
+template <class Value, class Names>
 std::string name_of(const Value& value, const Names& names) {
   for (const auto& [name, meant] : names)
     if (meant == value) return std::string(name);
@@ -163,27 +173,32 @@ std::string name_of(const Value& value, const Names& names) {
 }  // namespace detail
 
 template <class Value, class Names>
-WrittenValue choice(std::string field, Value& value, const Names& names) {
+WrittenValue choice(const std::string& field, Value& value, const Names& names) {
   const auto shown = [&value, &names] { return detail::name_of(value, names); };
   return {
-      .read = [field = std::move(field), &value, &names](
+      .read = [field, &value, &names](
                   const auto& texts) { value = detail::value_named(field, texts.back(), names); },
       .value = [shown] { return Json(shown()); },
       .shown = shown,
-      .words = detail::written_names(names)};
+      .words = detail::written_names(names),
+      .check = [field, &value, &names] { detail::check_named(field, value, names); }};
 }
 
 template <class Value, class Names>
-WrittenValue choice(std::string field, std::optional<Value>& value, const Names& names) {
+WrittenValue choice(const std::string& field, std::optional<Value>& value, const Names& names) {
   const auto shown = [&value, &names] { return value ? detail::name_of(*value, names) : ""; };
   return {.read =
-              [field = std::move(field), &value, &names](const auto& texts) {
+              [field, &value, &names](const auto& texts) {
                 value.reset();
                 if (!texts.back().empty()) value = detail::value_named(field, texts.back(), names);
               },
           .value = [&value, shown] { return value ? Json(shown()) : Json(); },
           .shown = shown,
-          .words = detail::written_names(names)};
+          .words = detail::written_names(names),
+          .check =
+              [field, &value, &names] {
+                if (value) detail::check_named(field, *value, names);
+              }};
 }
 
 }  // namespace ringlet

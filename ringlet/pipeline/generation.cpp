@@ -75,9 +75,9 @@ void check_pictures(const TextToImageModel& model, const GenerateRequest& reques
     invalid(Field("control_image"), "nothing uses it",
             "give an adapter that was trained with `control`, or `controlnet=FOLDER`");
   if (request.control != nullptr && !request.control_image)
-    invalid(Field("control_image"), "the ControlNet needs a control picture");
+    invalid(Field("control_image"), "the control network needs a control picture");
   if (request.control != nullptr && model.inpaints())
-    invalid(Field("control_image"), "inpainting models do not support ControlNets");
+    invalid(Field("control_image"), "inpainting models do not support control networks");
 }
 
 /// Image-to-image starts in the middle; inpainting sees its picture at every step.
@@ -161,7 +161,7 @@ diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateReques
   diffusion::Denoiser network = [&model, conditions, picture, network = request.control,
                                  strength = request.control_strength](
                                     const at::Tensor& x, const diffusion::NoiseLevel& level) {
-    const at::Tensor timestep = at::full({1}, level.timestep, x.options());
+    const at::Tensor timestep = at::full({1}, level.timestep, x.options().dtype(at::kFloat));
     if (network == nullptr) return model.predict(x, timestep, conditions);
     const ControlInput control{*network, picture, strength};
     return model.predict(x, timestep, conditions, &control);

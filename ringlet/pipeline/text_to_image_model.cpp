@@ -52,16 +52,16 @@ void TextToImageModel::add_masked_picture(Conditions&, const at::Tensor&, const 
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::create_control(ControlKind, std::uint64_t) const {
-  cannot(*this, "does not support ControlNets");
+  cannot(*this, "does not support control networks");
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::control_from_tensors(
     const std::map<std::string, at::Tensor>&, const std::string&) const {
-  cannot(*this, "does not support ControlNets");
+  cannot(*this, "does not support control networks");
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::open_control(const std::filesystem::path&) const {
-  cannot(*this, "does not support ControlNets");
+  cannot(*this, "does not support control networks");
 }
 
 void TextToImageModel::save_file(const std::filesystem::path&, const Replacements&) const {

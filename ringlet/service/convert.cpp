@@ -53,8 +53,11 @@ std::optional<adapt::Approximation> write(const ConvertRequest& r) {
 }  // namespace
 
 void describe(OptionList& list, ConvertRequest& r) {
-  static constexpr std::array<std::pair<const char*, AdapterForm>, 2> kFormNames = {
-      {{"lora", AdapterForm::low_rank}, {"diff", AdapterForm::difference}}};
+  static constexpr std::array<std::pair<const char*, AdapterForm>, 4> kFormNames = {
+      {{"stored", AdapterForm::stored},
+       {"lora", AdapterForm::low_rank},
+       {"diff", AdapterForm::difference},
+       {"", AdapterForm::stored}}};
   list.add("model", r.model, "The model or network that the adapter is for, folder or file")
       .required();
   list.add("to", choice("to", r.format, formats::kAdapterFormatNames),
@@ -63,8 +66,7 @@ void describe(OptionList& list, ConvertRequest& r) {
   list.add("out", r.out, "File, or folder for peft").required();
   list.add("as", choice("as", r.form, kFormNames),
            "Convert to another form: lora (nearest low-rank factors, the error is printed) or diff "
-           "(full weight differences)")
-      .or_else("as it is");
+           "(full weight differences)");
   list.add("rank", r.low_rank.rank, "Rank of `as=lora`").within(Range::at_least(0));
   list.add("max_error", r.low_rank.max_error,
            "Instead of a rank: each layer's smallest rank with at most this relative error")

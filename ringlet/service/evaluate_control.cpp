@@ -238,10 +238,17 @@ void describe(OptionList& list, ControlRequest& o) {
   list.in_group(kMaking, [&] { describe_making(list, o); });
 }
 
-/// Pictures that are still to be made cannot have
-/// been looked at by another program: what it finds in them is asked for afterwards.
+/// No other program can have looked at pictures that are not made yet: what it finds in them is
+/// needed afterwards.
 void check(const ControlRequest& request) {
-  const ControlRequest o = completed(request);
+  ControlRequest o = completed(request);
+  OptionList list;
+  describe(list, o);
+  list.check();
+  if (!o.find_with.empty() && !can_find(o))
+    throw Error(ErrorCode::invalid_argument, Field("find_with"),
+                "nothing has to be found in the pictures",
+                "it goes with `kind=landmark`, or with `labels` and no `segmenter`");
   if (!o.making.model.empty()) need(o.reference, Field("reference"), "`model`");
   check_truth(o);
   if (with_label_maps(o) && (o.classes < 1 || o.classes > 255))

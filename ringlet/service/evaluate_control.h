@@ -35,7 +35,8 @@ struct ControlRequest {
 /// All but the adapters, the device and the precision; those of the making under kMaking.
 void describe(OptionList& list, ControlRequest& request);
 
-/// What can be refused before anything is read. Throws Error(invalid_argument).
+/// What can be refused before anything is read: values out of range, what is missing, and
+/// `find_with` where can_find() is false. Throws Error(invalid_argument).
 void check(const ControlRequest& request);
 
 /// Whether there is anything for `find_with` to find.

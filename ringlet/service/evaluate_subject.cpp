@@ -8,7 +8,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/eval/dreambooth_prompts.h"
 #include "ringlet/nn/torch_errors.h"
-#include "ringlet/service/prompt_file.h"
+#include "ringlet/service/text_lines.h"
 
 namespace ringlet::service {
 namespace {
@@ -129,7 +129,11 @@ void describe(OptionList& list, SubjectRequest& o) {
   list.in_group(kMaking, [&] { describe_making(list, o); });
 }
 
-void check(const SubjectRequest& o) {
+void check(const SubjectRequest& request) {
+  SubjectRequest o = request;
+  OptionList list;
+  describe(list, o);
+  list.check();
   if (o.drift_with.empty() != o.drift_without.empty())
     throw Error(ErrorCode::invalid_argument, Field("drift_with"),
                 "and `drift_without` go together");

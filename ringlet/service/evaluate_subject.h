@@ -28,7 +28,8 @@ struct SubjectRequest {
 /// All but the adapters, the device and the precision; those of the making under kMaking.
 void describe(OptionList& list, SubjectRequest& request);
 
-/// What can be refused before anything is read. Throws Error(invalid_argument).
+/// What can be refused before anything is read, values out of range included. Throws
+/// Error(invalid_argument).
 void check(const SubjectRequest& request);
 
 struct SubjectResult {

@@ -37,12 +37,12 @@ void JsonFields::missing(const char* name) const {
   throw Error(ErrorCode::invalid_argument, Field(path(name)), "is needed");
 }
 
-void JsonFields::wrong_type(const char* name, const Json& found, const char* type) const {
+void JsonFields::wrong_type(const char* name, const Json& found, const std::string& type) const {
   constexpr std::size_t kLongest = 60;
   std::string text = found.dump(-1, ' ', true, Json::error_handler_t::replace);
   if (text.size() > kLongest) text = text.substr(0, kLongest) + "…";
   throw Error(ErrorCode::invalid_argument, Field(path(name)), text + " has the wrong type",
-              std::string("give ") + type);
+              "give " + type);
 }
 
 }  // namespace ringlet::service

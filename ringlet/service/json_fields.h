@@ -94,24 +94,24 @@ class JsonFields {
     value = json.get<T>();
   }
 
-  static const char* type_of(const std::string&) { return "a text"; }
-  static const char* type_of(const std::filesystem::path&) { return "a path, as a string"; }
-  static const char* type_of(const bool&) { return "true or false"; }
-  static const char* type_of(const double&) { return "a number"; }
-  static const char* type_of(const int&) { return "a whole number"; }
-  static const char* type_of(const std::int64_t&) { return "a whole number"; }
-  static const char* type_of(const std::uint64_t&) { return "a whole number from 0 to 2^64 - 1"; }
+  static std::string type_of(const std::string&) { return "a string"; }
+  static std::string type_of(const std::filesystem::path&) { return "a path, as a string"; }
+  static std::string type_of(const bool&) { return "true or false"; }
+  static std::string type_of(const double&) { return "a number"; }
+  static std::string type_of(const int&) { return "a whole number"; }
+  static std::string type_of(const std::int64_t&) { return "a whole number"; }
+  static std::string type_of(const std::uint64_t&) { return "a whole number from 0 to 2^64 - 1"; }
   template <class T>
-  static const char* type_of(const std::optional<T>&) {
+  static std::string type_of(const std::optional<T>&) {
     return type_of(T{});
   }
   template <class T>
-  static const char* type_of(const std::vector<T>&) {
-    return "a list of strings";
+  static std::string type_of(const std::vector<T>&) {
+    return "a list of values, each " + type_of(T{});
   }
 
   [[noreturn]] void missing(const char* name) const;
-  [[noreturn]] void wrong_type(const char* name, const Json& found, const char* type) const;
+  [[noreturn]] void wrong_type(const char* name, const Json& found, const std::string& type) const;
 
   const Json& object_;
   std::string path_;

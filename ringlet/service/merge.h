@@ -23,7 +23,7 @@ struct MergeRequest {
   /// Pictures of the merged and the unmerged model are not compared. Other networks and adapters
   /// never are.
   bool no_check = false;
-  at::Device device = at::Device(at::kCPU);  ///< where they are compared
+  at::Device device = at::Device(at::kCPU);  ///< where they are compared; unused with `no_check`
 };
 
 /// All but the adapters and the device, which are written otherwise on command lines.

@@ -193,6 +193,13 @@ ComparisonFiles report(const eval::Recipe& recipe, const ComparisonRequest& o,
   return {rows, out / "comparison.html", out / "comparison.csv"};
 }
 
+void check_ranges(const ComparisonRequest& request) {
+  ComparisonRequest described = request;
+  OptionList list;
+  describe(list, described);
+  list.check();
+}
+
 }  // namespace
 
 void describe(OptionList& list, ComparisonRequest& r) {
@@ -203,18 +210,22 @@ void describe(OptionList& list, ComparisonRequest& r) {
   list.add("report_only", r.report_only, "Report on what has been measured so far");
 }
 
-std::vector<std::vector<std::string>> search_commands(const ComparisonRequest& request,
-                                                      const eval::CellWords& words) {
+ComparisonPlan plan_comparison(const ComparisonRequest& request, const eval::CellWords& words) {
+  check_ranges(request);
   const eval::Recipe recipe = eval::read_recipe(request.recipe);
-  std::vector<std::vector<std::string>> commands;
+  ComparisonPlan plan{{}, recipe.methods.size(), recipe.seeds.size()};
   for (const eval::Cell& cell : cells_to_search(recipe, request.out))
-    commands.push_back(words(eval::cell_run(recipe, cell, eval::Stage::train)));
-  return commands;
+    plan.search.push_back(words(eval::cell_run(recipe, cell, eval::Stage::train)));
+  return plan;
 }
 
-ComparisonFiles compare_methods(const ComparisonRequest& request, const eval::CellWords& words,
-                                const StopChild& stop) {
+ComparisonFiles run_comparison(const ComparisonRequest& request, const eval::CellWords& words,
+                               const StopChild& stop) {
   return nn::with_ringlet_errors("comparison", [&] {
+    check_ranges(request);
+    if (request.program.empty() && !request.report_only)
+      throw Error(ErrorCode::invalid_argument, Field("program"),
+                  "is needed: it trains and measures the cells", "give the path of ringlet");
     const eval::Recipe recipe = eval::read_recipe(request.recipe);
     if (!request.report_only) {
       CellRunner runner(recipe, request, words, stop);

@@ -2,6 +2,7 @@
 // children, several at a time, and reported on.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -17,17 +18,23 @@ struct ComparisonRequest {
   std::filesystem::path out;     ///< folder for cells and report
   int jobs = 1;                  ///< cells at a time
   bool report_only = false;
-  std::string device = "auto";                       ///< of every cell
-  int threads = 0;                                   ///< of a cell; 0 = its share of the processors
-  std::filesystem::path program = "/proc/self/exe";  ///< `ringlet`
+  std::string device = "auto";    ///< of every cell
+  int threads = 0;                ///< of a cell; 0 = its share of the processors
+  std::filesystem::path program;  ///< `ringlet`, which trains and measures the cells
 };
 
 /// All but the device, the threads and the program.
 void describe(OptionList& list, ComparisonRequest& request);
 
-/// The commands of the search for learning rates, as `words` writes them.
-std::vector<std::vector<std::string>> search_commands(const ComparisonRequest& request,
-                                                      const eval::CellWords& words);
+/// What a comparison would run.
+struct ComparisonPlan {
+  std::vector<std::vector<std::string>> search;  ///< commands of the search for learning rates
+  std::size_t methods = 0, seeds = 0;            ///< trained and measured after it
+};
+
+/// Its commands are as `words` writes them. Throws Error(invalid_argument) for values out of range,
+/// and as eval::read_recipe.
+ComparisonPlan plan_comparison(const ComparisonRequest& request, const eval::CellWords& words);
 
 struct ComparisonFiles {
   std::vector<eval::ComparisonRow> rows;
@@ -36,10 +43,11 @@ struct ComparisonFiles {
 
 /// Does what is left of the cells, by commands of the program as `words` writes them without its
 /// name, and reports. A cell that another process works on is left to it.
-/// Throws Error(cancelled) once `stop` says so (the cells that are done stay), Error(not_found)
-/// where nothing has been measured, the first error of a cell, and as the functions of
-/// eval/comparison.h.
-ComparisonFiles compare_methods(const ComparisonRequest& request, const eval::CellWords& words,
-                                const StopChild& stop = {});
+/// Throws Error(invalid_argument) for values out of range and, where it is more than a report,
+/// without a program, Error(cancelled) once `stop` says so (the cells that are done stay),
+/// Error(not_found) where nothing has been measured, the first error of a cell, and as the
+/// functions of eval/comparison.h.
+ComparisonFiles run_comparison(const ComparisonRequest& request, const eval::CellWords& words,
+                               const StopChild& stop = {});
 
 }  // namespace ringlet::service

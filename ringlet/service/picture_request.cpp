@@ -62,7 +62,7 @@ void describe(OptionList& list, PictureRequest& r) {
   diffusion::describe(list, r.sampler);
   list.add("guidance", r.guidance, "Classifier-free guidance scale; 1 = off")
       .within(Range::between(0, 1000))
-      .or_else("7.5, or 5 for SDXL");
+      .or_else("the model's own");
   list.add("guidance_rescale", r.guidance_rescale,
            "Guidance rescale (CFG rescale), against overexposure; 0 = off")
       .within(Range::between(0, 1));

@@ -23,7 +23,13 @@ struct FieldReader {
     *value = {given->get<std::string>()};
     return true;
   }
+  /// A request holds what to_json wrote: one text. A list, number or object in its place would not
+  /// be what read() takes.
   bool operator()(const WrittenValue& value) const {
+    const Json present = value.value();
+    if (value.repeatable || !(present.is_null() || present.is_string()))
+      throw Error(ErrorCode::internal, Field(fields.path(name)),
+                  "is not written as one text and cannot be read back");
     std::string text;
     if (!fields.read(name, text)) return false;
     value.read({text});

@@ -12,7 +12,8 @@ namespace ringlet::service {
 
 /// Reads the options' values from the fields of their names, and checks them. A list of texts may
 /// also be a single one. Throws Error(invalid_argument) that names the field for one that is needed
-/// and not there, for a value of another type and as OptionList::check.
+/// and not there, for a value of another type and as OptionList::check; Error(internal) for a
+/// written value that may be given several times or is not a string in JSON.
 void read_options(JsonFields& fields, const OptionList& list);
 
 /// All values but those that are not set: null and "".

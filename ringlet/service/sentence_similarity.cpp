@@ -34,11 +34,16 @@ at::Tensor vectors_of(const SimilarityRequest& r, const tune::SentenceNetwork& n
 void describe(OptionList& list, SimilarityRequest& r) {
   list.add("model", r.model, "Folder with config.json and model.safetensors").required();
   list.add("length", r.length, "Maximum number of tokens in a sentence")
+      .within(Range::at_least(0))
       .or_else("what the folder says, else 128");
   list.add("sentences", r.sentences, "The sentences").positional();
 }
 
-at::Tensor sentence_cosines(const SimilarityRequest& r) {
+at::Tensor sentence_cosines(const SimilarityRequest& request) {
+  SimilarityRequest r = request;
+  OptionList list;
+  describe(list, r);
+  list.check();
   if (r.sentences.size() < 2)
     throw Error(ErrorCode::invalid_argument, Field("sentences"),
                 "at least two sentences are compared");

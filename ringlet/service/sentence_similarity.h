@@ -29,8 +29,8 @@ struct SimilarityRequest {
 void describe(OptionList& list, SimilarityRequest& request);
 
 /// The cosines of all pairs, [sentences, sentences] in fp32 on the CPU. Throws
-/// Error(invalid_argument) for less than two sentences, and as tune::SentenceNetwork and
-/// load_adapters.
+/// Error(invalid_argument) for values out of range and less than two sentences, and as
+/// tune::SentenceNetwork and load_adapters.
 at::Tensor sentence_cosines(const SimilarityRequest& request);
 
 }  // namespace ringlet::service

@@ -4,10 +4,10 @@
 
 namespace ringlet::train {
 
-void DataParallel::writer_first(const std::function<void()>& work) const {
+void DataParallel::writer_first(at::Device device, const std::function<void()>& work) const {
   // A sum over all ranks is there when all of them have asked for it.
-  const auto meet = [this] {
-    std::vector<at::Tensor> none = {at::zeros({1})};
+  const auto meet = [&] {
+    std::vector<at::Tensor> none = {at::zeros({1}, device)};
     if (count > 1) reduce(none);
   };
   if (!writes()) meet();

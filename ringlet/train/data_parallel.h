@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 namespace ringlet::train {
 
@@ -16,8 +17,8 @@ struct DataParallel {
   std::int64_t count = 1;
   /// Replaces each tensor by its sum over all ranks, in place (an all-reduce). Every rank calls it
   /// once per step, between backward pass and clipping, with tensors of the same shapes and types
-  /// in the same order, and writer_first() with one number. Not called, and may be empty, where
-  /// there is one rank.
+  /// in the same order, and writer_first() with one number on the same device. Not called, and may
+  /// be empty, where there is one rank.
   std::function<void(std::vector<at::Tensor>& tensors)> reduce = {};
 
   /// Whether this rank writes what a run leaves: checkpoints, logs, samples, the result. The others
@@ -26,8 +27,8 @@ struct DataParallel {
 
   /// Does what leaves files that all ranks need: first the rank that writes, then the others, which
   /// find its files. Every rank calls it. Where the first one fails the others wait until `reduce`
-  /// gives up.
-  void writer_first(const std::function<void()>& work) const;
+  /// gives up. `device` is that of the parameters: a reduction may know no other (NCCL).
+  void writer_first(at::Device device, const std::function<void()>& work) const;
 };
 
 }  // namespace ringlet::train

@@ -124,7 +124,7 @@ const std::vector<WrongInput> kSideFiles = {
     {"PromptsEmpty",
      {"generate", "--model", "@/model", "--prompts", "@/p.txt", "--out", "@/out"},
      2,
-     {"p.txt", "no prompt", "one prompt per line"},
+     {"p.txt", "no line", "one entry per line"},
      [](const fs::path& folder) { write_text(folder / "p.txt", "\n\r\n"); }},
     {"PromptsInLatin1",
      picture({"--prompts", "@/p.txt"}),

@@ -148,7 +148,7 @@ TEST(DataParallel, TheOthersFindWhatTheWriterLeaves) {
   bool found = false;
   as_two_ranks([&](std::size_t rank) {
     const DataParallel self{static_cast<std::int64_t>(rank), 2, ranks.reduction(rank)};
-    self.writer_first([&] {
+    self.writer_first(at::kCPU, [&] {
       if (self.writes()) {
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
         std::ofstream(folder / "made") << "whole";
@@ -159,8 +159,15 @@ TEST(DataParallel, TheOthersFindWhatTheWriterLeaves) {
   });
   EXPECT_TRUE(found);
   bool done = false;
-  DataParallel{}.writer_first([&] { done = true; });
+  DataParallel{}.writer_first(at::kCPU, [&] { done = true; });
   EXPECT_TRUE(done);
+
+  // A reduction may know one device only: that of the parameters.
+  std::vector<at::Device> met;
+  const DataParallel other{
+      1, 2, [&](std::vector<at::Tensor>& tensors) { met.push_back(tensors.at(0).device()); }};
+  other.writer_first(at::kMeta, [] {});
+  EXPECT_EQ(met, std::vector<at::Device>{at::kMeta});
 }
 
 }  // namespace

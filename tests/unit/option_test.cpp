@@ -109,6 +109,10 @@ TEST(Option, WordsAreCheckedWhereverTheyComeFrom) {
   list.check();
   device = "tpu";
   expect_error(ErrorCode::invalid_argument, "device: \"tpu\" is not known", [&] { list.check(); });
+  decay = static_cast<Decay>(7);  // of the type, but without a name
+  expect_error(ErrorCode::invalid_argument,
+               "schedule: the value is not supported here\n  use constant or cosine",
+               [&] { list.check(); });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/service/convert.h"
+#include "ringlet/service/extract.h"
 #include "ringlet/service/generator.h"
 #include "ringlet/service/merge.h"
 #include "tests/expect_error.h"
@@ -202,10 +203,61 @@ TEST(ConvertRequest, EveryFieldSurvivesJson) {
   expect_convert_refused("max_error: must lie in [0, 1)", "max_error", 1.0);
   expect_convert_refused("as: lora needs one of", "rank", 4);
   expect_convert_refused("wrong type", "out", 3);
+  Json stored = json;
+  stored.erase("rank");
+  stored.erase("max_error");
+  for (const char* word : {"", "stored"}) {
+    stored["as"] = word;
+    EXPECT_EQ(to_json(convert_request_from_json(stored)).at("as"), "stored");
+  }
   ConvertRequest request = convert_request_from_json(json);
   request.low_rank.max_error = -1.0;
   expect_error(ErrorCode::invalid_argument, "max_error: must lie in [0, 1)",
                [&] { check(request); });
+}
+
+TEST(ExtractRequest, EveryFieldSurvivesJson) {
+  const Json json = {{"base", "models/1"},
+                     {"tuned", "models/2"},
+                     {"out", "a.safetensors"},
+                     {"method", "lora(rank=4)"},
+                     {"budget", "0.1M"},
+                     {"targets", {"attention", "text-encoder"}},
+                     {"include", {"unet.down_blocks.*"}},
+                     {"exclude", {"re:mid"}},
+                     {"component", "net"},
+                     {"steps", 7},
+                     {"tolerance", 0.25},
+                     {"seed", 3},
+                     {"save_precision", "fp16"},
+                     {"variant", "fp16"},
+                     {"tokenizer", "tokens"}};
+  EXPECT_EQ(to_json(extract_request_from_json(json)), json);
+  Json by_error = json;
+  by_error.erase("budget");
+  by_error["max_error"] = 0.5;
+  EXPECT_EQ(to_json(extract_request_from_json(by_error)), by_error);
+  Json several = json;
+  several.erase("method");
+  several.erase("budget");
+  several["compare"] = "lora,dora";
+  several["budgets"] = "0.1M,0.2M";
+  EXPECT_EQ(to_json(extract_request_from_json(several)), several);
+
+  const auto expect_extract_refused = [&](const char* words, const char* field, const Json& value) {
+    Json changed = json;
+    changed[field] = value;
+    expect_error(ErrorCode::invalid_argument, words, [&] { extract_request_from_json(changed); });
+  };
+  expect_extract_refused("steps: must be at least 1", "steps", 0);
+  expect_extract_refused("max_error: and `budget` exclude each other", "max_error", 0.5);
+  expect_extract_refused("budgets: goes with `compare`", "budgets", "0.1M");
+  expect_extract_refused("did you mean \"tuned\"?", "tunde", "x");
+  expect_extract_refused("give a string", "method", 4);
+  expect_extract_refused("give a list of values, each a string", "include", Json::array({1}));
+  expect_error(ErrorCode::invalid_argument, "base: is needed", [] {
+    extract_request_from_json({{"tuned", "b"}, {"out", "o.safetensors"}});
+  });
 }
 
 }  // namespace

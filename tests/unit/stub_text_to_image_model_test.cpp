@@ -247,7 +247,7 @@ TEST_F(StubTextToImageModel, IsOpenedByItsFamilyAlone) {
   EXPECT_EQ(kFamilies.front().describe(file(), "").at("kind"), "three layers");
   EXPECT_EQ(pipeline::adaptable(*model).size(), 2u);  // not the autoencoder
   expect_error(ErrorCode::not_found, "does not exist", [&] { open(folder_ / "none"); });
-  expect_error(ErrorCode::unsupported, "does not support ControlNets",
+  expect_error(ErrorCode::unsupported, "does not support control networks",
                [&] { model->create_control(pipeline::ControlKind::encoder, 1); });
   expect_error(ErrorCode::unsupported, "does not support textual inversion",
                [&] { model->add_embeddings(file()); });

@@ -285,11 +285,18 @@ void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uin
                               left.first(own));
     left = left.subspan(own);
   }
-  if (ranks > 0) factors = nn::to_device(factors, entries_.front().target.layer->weight().device());
+  std::vector<at::Tensor> copies;  // one of all factors for each device that has layers
+  const auto factors_on = [&](at::Device device) {
+    for (const at::Tensor& copy : copies)
+      if (copy.device() == device) return copy;
+    return copies.emplace_back(nn::to_device(factors, device));
+  };
   std::int64_t first = 0;
   for (const Entry& entry : entries_) {
     const std::int64_t own = entry.adapter->dropped_ranks(rates.rank);
-    entry.adapter->scale_ranks(own > 0 ? factors.narrow(0, first, own) : at::Tensor());
+    entry.adapter->scale_ranks(
+        own > 0 ? factors_on(entry.target.layer->weight().device()).narrow(0, first, own)
+                : at::Tensor());
     first += own;
   }
 }

@@ -233,7 +233,7 @@ at::Tensor StableDiffusion::predict(const at::Tensor& x, const at::Tensor& times
     const auto* network = dynamic_cast<const UNetControl*>(&control->network);
     if (network == nullptr)
       throw Error(ErrorCode::mismatch, files_.path.string(),
-                  "the ControlNet was made for another kind of model");
+                  "the control network was made for another kind of model");
     residuals = (*network)(latents, times, text, &added, control->pictures, control->strength);
   }
   return unet_->forward(latents, times, text, &added, &residuals).to(at::kFloat);

@@ -128,7 +128,7 @@ std::unique_ptr<UNetControl> UNetControl::create(ControlKind kind, const StableD
                                                  std::uint64_t seed) {
   const std::string where = model.files().path.string();
   if (model.files().inpainting)
-    throw Error(ErrorCode::unsupported, where, "inpainting models do not support ControlNets");
+    throw Error(ErrorCode::unsupported, where, "inpainting models do not support control networks");
   const auto channels = encoder_channels(model.vae().config().downscale(), where);
   const nn::WeightOptions options{.device = model.options().device, .trainable = true};
   if (kind == ControlKind::encoder) {

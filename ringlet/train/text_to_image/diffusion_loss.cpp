@@ -152,10 +152,10 @@ std::vector<RandomStream> DiffusionLoss::noise_streams(std::size_t rows,
   return streams;
 }
 
-/// The rows' latents and noise, from normal numbers of noise_streams(), [streams, numbers of a
-/// row].
+/// The rows' latents and noise, from normal numbers of noise_streams() and their table.
 void DiffusionLoss::add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
-                              const at::Tensor& normal) const {
+                              std::span<const RandomStream> streams,
+                              const at::Tensor& table) const {
   std::vector<at::Tensor> means, deviations;
   for (const Row& row : rows) {
     means.push_back(row.crop->mean);
@@ -163,13 +163,19 @@ void DiffusionLoss::add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
   }
   const at::Tensor mean = at::stack(means);
   const std::int64_t count = mean.size(0), channels = mean.size(1);
-  const auto numbers = [&](std::int64_t place) { return normal.narrow(0, place * count, count); };
-  batch.latents = mean + at::stack(deviations) * numbers(0).reshape(mean.sizes());
-  batch.noise = numbers(1).reshape(mean.sizes());
-  if (options_.noise_offset > 0.0)  // a number per channel
+  // The first numbers of `groups` times as many streams as rows.
+  const auto draw = [&](std::int64_t first, std::int64_t groups, std::int64_t numbers) {
+    return nn::normal_numbers(streams.subspan(static_cast<std::size_t>(first * count),
+                                              static_cast<std::size_t>(groups * count)),
+                              table.narrow(1, first * count, groups * count), numbers);
+  };
+  const at::Tensor normal = draw(0, 2, mean.numel() / count);
+  batch.latents = mean + at::stack(deviations) * normal.narrow(0, 0, count).reshape(mean.sizes());
+  batch.noise = normal.narrow(0, count, count).reshape(mean.sizes());
+  // A number per channel: drawn apart, since the CPU would draw a whole latent for each row.
+  if (options_.noise_offset > 0.0)
     batch.noise =
-        batch.noise +
-        options_.noise_offset * numbers(2).narrow(1, 0, channels).reshape({count, channels, 1, 1});
+        batch.noise + options_.noise_offset * draw(2, 1, channels).reshape({count, channels, 1, 1});
 }
 
 pipeline::Conditions DiffusionLoss::conditions(const std::vector<Row>& rows,
@@ -215,7 +221,7 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch) const {
   numbers.numbers = there[1];
   if (options_.control) batch.control = pipeline::control_tensor(there[2]);
 
-  add_noise(batch, rows, nn::normal_numbers(streams, there[0], some.numel()));
+  add_noise(batch, rows, streams, there[0]);
   batch.conditions = conditions(rows, batch.latents.sizes());
   return combine_errors(
       errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),

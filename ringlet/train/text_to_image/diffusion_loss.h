@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -81,7 +82,8 @@ class DiffusionLoss {
   std::vector<diffusion::NoiseLevel> levels(const std::vector<Row>& rows,
                                             std::int64_t micro_batch) const;
   std::vector<RandomStream> noise_streams(std::size_t rows, std::int64_t micro_batch) const;
-  void add_noise(NoisyBatch& batch, const std::vector<Row>& rows, const at::Tensor& normal) const;
+  void add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
+                 std::span<const RandomStream> streams, const at::Tensor& table) const;
   pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;
 
   const pipeline::TextToImageModel& model_;

@@ -20,11 +20,14 @@ WrittenValue square(std::string field, PictureSize& size) {
     if (problem != std::errc() || end != text.data() + text.size())
       throw Error(ErrorCode::invalid_argument, Field(field),
                   "\"" + text + "\" is not a whole number of pixels");
+    if (side < 0)
+      throw Error(ErrorCode::invalid_argument, Field(field), Range::at_least(0).refusal());
     size = PictureSize::square(side);
   };
   return {.read = read,
           .value = [&size] { return Json(size); },
-          .shown = [&size] { return size.empty() ? "" : size.short_text(); }};
+          .shown = [&size] { return size.empty() ? "" : size.short_text(); },
+          .placeholder = "N"};
 }
 
 constexpr std::array<std::pair<const char*, bool>, 3> kCropNames = {
@@ -67,8 +70,7 @@ void describe_control(OptionList& list, ControlTraining& o) {
       .repeated();
   list.add("control_images", o.images,
            "Folder with the control signals, one file per picture, of the same name: maps, or "
-           ".json/.pts "
-           "landmarks; canny and segmentation are computed without it");
+           ".json/.pts landmarks; canny and segmentation are computed without it");
   list.add("control_network", choice("control_network", o.network, pipeline::kControlKindNames),
            "encoder: a small one that is trained with the adapter and saved in its file; "
            "controlnet: a ControlNet, saved beside it in diffusers' format")

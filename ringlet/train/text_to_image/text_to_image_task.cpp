@@ -204,7 +204,7 @@ std::vector<data::Picture> TextToImageTask::complete_class_pictures(
   const DataParallel& ranks = run_.trainer.data_parallel;
   if (options_.class_prompt.empty()) return {};
   std::vector<data::Picture> pictures;
-  ranks.writer_first([&] {
+  ranks.writer_first(model_->options().device, [&] {
     if (ranks.writes() && plan_.class_to_make > 0) make_class_pictures(progress);
     pictures = class_pictures_of(options_, run_).pictures;
   });
@@ -260,7 +260,7 @@ Json TextToImageTask::prepare(const Learners& learners, const StageProgress& pro
   if (options_.cache.empty())
     encode_all();  // nothing that other ranks could read
   else
-    ranks.writer_first(encode_all);
+    ranks.writer_first(model_->options().device, encode_all);
   loss_ = std::make_unique<DiffusionLoss>(*model_, std::move(instance), std::move(prior),
                                           loss_options(learners));
   if (!pictures_.validation.empty() && ranks.writes()) prepare_validation(progress);

@@ -1,4 +1,4 @@
-// Prompts and captions, one a line.
+// Prompts, captions and sentences, one a line.
 #pragma once
 
 #include <filesystem>

@@ -1,4 +1,4 @@
-#include "ringlet/service/prompt_file.h"
+#include "ringlet/service/text_lines.h"
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
@@ -7,14 +7,14 @@ namespace ringlet::service {
 
 std::vector<std::string> read_lines(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path) || std::filesystem::is_directory(path))
-    throw Error(ErrorCode::not_found, path.string(), "the prompts file cannot be read");
+    throw Error(ErrorCode::not_found, path.string(), "the text file cannot be read");
   std::vector<std::string> lines;
   for (const std::string& line : read_text_lines(path)) {
     if (!line.empty()) lines.push_back(line);
   }
   if (lines.empty())
-    throw Error(ErrorCode::invalid_argument, path.string(), "there is no prompt in the file",
-                "write one prompt per line");
+    throw Error(ErrorCode::invalid_argument, path.string(), "the file has no line",
+                "write one entry per line");
   return lines;
 }
 
