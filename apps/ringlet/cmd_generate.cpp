@@ -43,7 +43,7 @@ void add_model_options(OptionList& list, GenerateOptions& o) {
   o.files.add_files(list);
   o.files.add_prediction(list);
   list.add("low_memory", o.opened.load.low_memory,
-           "Keep 16-bit weights as stored and code large images in tiles; slower");
+           "Read convolutions from the file in every step and code large images in tiles; slower");
 }
 
 void add_picture_options(OptionList& list, GenerateOptions& o) {

@@ -1,6 +1,6 @@
 #include "ringlet/nn/patch_rows.h"
 
-#include <array>
+#include <type_traits>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -16,8 +16,7 @@ template <class Taps>
 void interleave(const std::vector<const float*>& from, std::int64_t channels, Taps taps,
                 float* to) {
   for (std::int64_t c = 0; c < channels; ++c)
-    for (std::int64_t tap = 0; tap < taps; ++tap)
-      *to++ = from[static_cast<std::size_t>(tap)][c];
+    for (std::int64_t tap = 0; tap < taps; ++tap) *to++ = from[static_cast<std::size_t>(tap)][c];
 }
 
 /// to[c] += sum over taps of from[tap][c * taps + tap].
@@ -36,13 +35,14 @@ using CommonTaps = std::integral_constant<std::int64_t, kCommonTaps>;
 
 }  // namespace
 
-PatchGeometry::PatchGeometry(at::IntArrayRef picture, std::int64_t side, Conv2dOptions options)
+PatchGeometry::PatchGeometry(at::IntArrayRef picture, std::int64_t kernel_side,
+                             Conv2dOptions convolution)
     : batch(picture[0]),
       channels(picture[1]),
       height(picture[2]),
       width(picture[3]),
-      side(side),
-      options(options) {}
+      side(kernel_side),
+      options(convolution) {}
 
 at::Tensor patch_rows(const at::Tensor& picture, const PatchGeometry& geometry, std::int64_t first,
                       std::int64_t count) {

@@ -5,7 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/nn/conv2d_options.h"
+#include "ringlet/nn/layer_options.h"
 
 namespace ringlet::nn {
 
@@ -15,10 +15,12 @@ struct PatchGeometry {
   std::int64_t side = 1;
   Conv2dOptions options;
 
-  PatchGeometry(at::IntArrayRef picture, std::int64_t side, Conv2dOptions options);
+  PatchGeometry(at::IntArrayRef picture, std::int64_t kernel_side, Conv2dOptions convolution);
 
   std::int64_t out_height() const { return out_length(height); }
   std::int64_t out_width() const { return out_length(width); }
+  /// Whether a patch is a pixel, so that the picture's pixels are the rows.
+  bool pixelwise() const { return side == 1 && options.stride == 1 && options.padding == 0; }
   /// Pixels of the result, in all of the batch.
   std::int64_t rows() const { return batch * out_height() * out_width(); }
   /// Numbers of one patch, in the order of a kernel [out, channels, side, side].
