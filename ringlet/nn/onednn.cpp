@@ -62,11 +62,11 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bi
   return operators().linear->call(x, weight, bias, kNoActivation, Scalars(), "");
 }
 
-/// Rows of a narrow weight that are widened at a time: they stay in the cache, and the next ones
-/// take their memory.
-std::int64_t rows_to_widen(const at::Tensor& weight) {
+/// How many rows or columns of a narrow weight, of `length` numbers each, are widened at a time:
+/// they stay in the cache, and the next ones take their memory.
+std::int64_t widened_at_a_time(std::int64_t length) {
   constexpr std::int64_t kNumbers = 1 << 21;
-  return std::max<std::int64_t>(1, kNumbers / weight.size(1));
+  return std::max<std::int64_t>(1, kNumbers / length);
 }
 
 /// x W^T + b with a weight of any type, x [rows, in].
@@ -74,7 +74,7 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& weight,
                         const Bias& bias = std::nullopt) {
   const auto type = x.scalar_type();
   if (weight.scalar_type() == type) return product(x, weight, bias);
-  const std::int64_t out = weight.size(0), length = rows_to_widen(weight);
+  const std::int64_t out = weight.size(0), length = widened_at_a_time(weight.size(1));
   if (length >= out) return product(x, weight.to(type), bias);
   at::Tensor y = at::empty({x.size(0), out}, x.options());
   for (std::int64_t first = 0; first < out; first += length) {
@@ -89,13 +89,13 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& weight,
 at::Tensor wide_product_back(const at::Tensor& dy, const at::Tensor& weight) {
   const auto type = dy.scalar_type();
   if (weight.scalar_type() == type) return product(dy, weight.t());
-  const std::int64_t out = weight.size(0), length = rows_to_widen(weight);
-  at::Tensor dx;
-  for (std::int64_t first = 0; first < out; first += length) {
-    const std::int64_t count = std::min(length, out - first);
-    const at::Tensor part = weight.narrow(0, first, count).to(type);
-    const at::Tensor sum = product(dy.narrow(1, first, count), part.t());
-    dx = dx.defined() ? dx.add_(sum) : sum;
+  const std::int64_t in = weight.size(1), length = widened_at_a_time(weight.size(0));
+  if (length >= in) return product(dy, weight.to(type).t());
+  at::Tensor dx = at::empty({dy.size(0), in}, dy.options());
+  for (std::int64_t first = 0; first < in; first += length) {
+    const std::int64_t count = std::min(length, in - first);
+    const at::Tensor part = weight.narrow(1, first, count).to(type);
+    dx.narrow(1, first, count).copy_(product(dy, part.t()));
   }
   return dx;
 }
@@ -226,7 +226,8 @@ std::int64_t patches_at_a_time(const PatchGeometry& geometry) {
 /// y of patches [rows, columns] and a kernel as a matrix [out, columns].
 at::Tensor patch_product(const at::Tensor& patches, const at::Tensor& matrix, const Bias& bias) {
   constexpr std::int64_t kFew = 128;
-  if (patches.size(0) > kFew) return product(patches, matrix, bias);
+  const bool narrow = matrix.scalar_type() != patches.scalar_type();
+  if (narrow || patches.size(0) > kFew) return wide_product(patches, matrix, bias);
   // The second matrix is the one that oneDNN lays out: the smaller.
   const at::Tensor y = product(matrix, patches).t();
   return bias ? y + *bias : y;
@@ -265,7 +266,7 @@ at::Tensor gradient_by_products(const at::Tensor& dy, const at::Tensor& weight,
   const std::int64_t length = patches_at_a_time(geometry);
   for (std::int64_t first = 0; first < geometry.rows(); first += length) {
     const std::int64_t count = std::min(length, geometry.rows() - first);
-    add_patch_rows(dx, geometry, first, product(rows.narrow(0, first, count), matrix.t()));
+    add_patch_rows(dx, geometry, first, wide_product_back(rows.narrow(0, first, count), matrix));
   }
   return dx;
 }
@@ -291,37 +292,47 @@ struct ProductConvFunction : torch::autograd::Function<ProductConvFunction> {
   }
 };
 
-/// A kernel as it is in its file, [out, in * k * k], which serves the products of both passes.
+/// A kernel as the matrix [out, in * k * k] that it is in its file, which serves the products of
+/// both passes.
 class ProductConv2d final : public PreparedConv2d {
  public:
-  ProductConv2d(const KernelSet& kernels, const at::Tensor& weight, Conv2dOptions options)
+  ProductConv2d(const KernelSet& kernels, const at::Tensor& weight, Conv2dOptions options,
+                WeightUse use)
       : PreparedConv2d(kernels),
-        // Products widen a narrow matrix; patches of it would be widened several times.
-        weight_((weight.size(2) == 1 ? weight : weight.to(at::kFloat)).contiguous()),
+        weight_(stays_narrow(weight, use) ? weight.contiguous()
+                                          : weight.to(at::kFloat).contiguous()),
         options_(options),
-        shared_(weight_.is_alias_of(weight)) {}
+        shared_(weight_.is_alias_of(weight)),
+        streamed_(use == WeightUse::streamed) {}
 
   at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const override {
-    return c10::GradMode::is_enabled() && x.requires_grad()
-               ? ProductConvFunction::apply(x, weight_, optional_bias(bias), options_)
-               : conv_by_products(x, weight_, optional_bias(bias), options_);
+    at::Tensor y = c10::GradMode::is_enabled() && x.requires_grad()
+                       ? ProductConvFunction::apply(x, weight_, optional_bias(bias), options_)
+                       : conv_by_products(x, weight_, optional_bias(bias), options_);
+    if (streamed_) io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
+    return y;
   }
-  bool reads_weight() const override { return shared_; }
+  bool reads_weight() const override { return shared_ && !streamed_; }
 
  private:
+  /// Widening a wide kernel in every call takes longer than a product with few pixels.
+  static bool stays_narrow(const at::Tensor& weight, WeightUse use) {
+    return weight.size(2) == 1 || use == WeightUse::streamed;
+  }
+
   at::Tensor weight_;
   Conv2dOptions options_;
-  bool shared_;  ///< with the layer's own: the file's pages are all that there is
+  bool shared_;    ///< with the layer's own: the file's pages are all that there is
+  bool streamed_;  ///< its pages are given back after each pass
 };
 
-/// Whether a kernel is used as the matrix that it is. 1x1 kernels are; of others those that learn
-/// beside adapters and are so wide that laying them out for the backward pass, in every call or to
-/// be kept, costs more than patches do.
+/// Whether a kernel is used as the matrix that it is. 1x1 kernels are. Others where a layout for
+/// each pass, in every call or to be kept, would cost more than patches do: the wide ones.
 bool as_matrix(const at::Tensor& weight, Conv2dOptions options, WeightUse use) {
   constexpr std::int64_t kWide = 3 << 18;
   if (weight.size(2) != weight.size(3)) return false;
   if (weight.size(2) == 1 && options.stride == 1 && options.padding == 0) return true;
-  return use == WeightUse::training && weight.size(0) * weight.size(1) >= kWide;
+  return use != WeightUse::inference && weight.size(0) * weight.size(1) >= kWide;
 }
 
 class OneDnnKernels final : public KernelSet {
@@ -359,7 +370,7 @@ class OneDnnKernels final : public KernelSet {
                                                        Conv2dOptions options,
                                                        WeightUse use) const override {
     if (as_matrix(weight, options, use))
-      return std::make_shared<ProductConv2d>(*this, weight, options);
+      return std::make_shared<ProductConv2d>(*this, weight, options, use);
     PackedKernel kernel{weight, {}, options};
     // Any size will do: that of the pictures has not been seen to change the layout of this pass.
     constexpr std::int64_t kAnySide = 32;

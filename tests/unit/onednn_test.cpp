@@ -101,6 +101,8 @@ TEST_F(OneDnn, WideKernelsThatAreTrainedAroundAreTheMatricesThatTheyAre) {
     const auto narrow = kernels->prepare_conv2d(kernel.to(at::kHalf), options, WeightUse::training);
     EXPECT_FALSE(narrow->reads_weight());
     EXPECT_FALSE(kernels->prepare_conv2d(kernel, options, WeightUse::inference)->reads_weight());
+    const auto streamed =
+        kernels->prepare_conv2d(kernel.to(at::kHalf), options, WeightUse::streamed);
     for (const nn::Shape& size : {nn::Shape{2, 768, 5, 4}, nn::Shape{1, 768, 19, 17}}) {
       const std::vector<std::vector<std::int64_t>> shapes = {size};
       const auto right = with_gradients(
@@ -110,6 +112,8 @@ TEST_F(OneDnn, WideKernelsThatAreTrainedAroundAreTheMatricesThatTheyAre) {
       const auto rounded =
           with_gradients(shapes, [&](auto& in) { return narrow->conv2d(in[0], bias); });
       EXPECT_TRUE(at::allclose(rounded[0], right[0], 1e-2, 1e-2));
+      expect_close(with_gradients(shapes, [&](auto& in) { return streamed->conv2d(in[0], bias); }),
+                   rounded);
     }
   }
 }
