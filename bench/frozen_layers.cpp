@@ -50,7 +50,7 @@ void convolution(std::int64_t channels, std::int64_t side, std::int64_t out) {
   const at::Tensor x = plain_x.contiguous(at::MemoryFormat::ChannelsLast);
   ringlet::nn::Conv2dLayer layer(at::randn({out, channels, 3, 3}), at::randn({out}),
                                  {.padding = 1});
-  layer.pack(false);
+  layer.pack(ringlet::nn::WeightUse::inference);
   const double plain =
       median_seconds([&] { at::conv2d(plain_x, layer.weight(), layer.bias(), 1, 1); });
   const double ours = median_seconds([&] { layer.forward(x); });

@@ -45,7 +45,7 @@ Json measure(const std::filesystem::path& folder, const std::string& method, std
                                                     (folder / "config.json").string());
   const models::UNet unet(source, config);
   const nn::ModuleIndex index = source.finish();
-  index.pack(*store, /*for_training=*/true);
+  index.pack(*store, nn::WeightUse::training);
 
   const auto targets = adapt::select_targets({{"unet", &index}}, {});
   auto adapters = adapt::AdapterSet::create(adapt::parse_method(method), targets,

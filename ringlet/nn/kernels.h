@@ -7,7 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/nn/conv2d_options.h"
+#include "ringlet/nn/layer_options.h"
 
 namespace ringlet::nn {
 
@@ -22,6 +22,10 @@ class PreparedConv2d {
   /// Cross-correlation of x [B, in, h, w], for which kernels_for is the set that prepared it, with
   /// this kernel; `bias` may be undefined. Only x gets a gradient, and nothing of x is kept for it.
   virtual at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const = 0;
+
+  /// Whether its passes read the weight that it was prepared from, which then has to be in memory:
+  /// else there is a layout in its place.
+  virtual bool reads_weight() const = 0;
 
   /// The set that it is for.
   const KernelSet& kernels() const { return kernels_; }
@@ -39,8 +43,9 @@ class KernelSet {
   /// For logs and tests: "libtorch", "onednn".
   virtual std::string_view name() const;
 
-  /// x [..., in] W [out, in]^T + b; `bias` may be undefined. For the backward pass of a frozen
-  /// weight nothing but the weight is kept.
+  /// x [..., in] W [out, in]^T + b; `bias` may be undefined. W may be of a narrower type (fp16,
+  /// bf16): it is widened for the duration of the call. For the backward pass of a frozen weight
+  /// nothing but the weight is kept.
   virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
                             const at::Tensor& bias) const;
 
@@ -57,11 +62,11 @@ class KernelSet {
   virtual at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                             Conv2dOptions options) const;
 
-  /// Lays a frozen kernel out, `for_training` with its backward pass in view. `weight` may be
-  /// narrower than the set's type. Null where the set has nothing better than conv2d above.
+  /// Lays a frozen kernel out for its use. `weight` may be narrower than the set's type. Null where
+  /// the set has nothing better than conv2d above.
   virtual std::shared_ptr<const PreparedConv2d> prepare_conv2d(const at::Tensor& weight,
                                                                Conv2dOptions options,
-                                                               bool for_training) const;
+                                                               WeightUse use) const;
 };
 
 /// The set for tensors on this device and of this type: the first row of the table that has them,

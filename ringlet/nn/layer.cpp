@@ -18,7 +18,7 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
 
 at::Tensor LinearLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).linear(x, widened(weight, x), widened(bias, x));
+  return kernels_for(x).linear(x, weight, widened(bias, x));
 }
 
 at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
@@ -31,11 +31,11 @@ at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
   return ready ? prepared_->conv2d(x, bias_) : apply(weight_, x);
 }
 
-void Conv2dLayer::pack(bool for_training) {
+void Conv2dLayer::pack(WeightUse use) {
   // The bias has the type of the computation. A narrower weight is widened into the layout, and
   // stays as it is for those who ask for it.
   const at::ScalarType type = (bias_.defined() ? bias_ : weight_).scalar_type();
-  prepared_ = kernels_for(weight_.device(), type).prepare_conv2d(weight_, options_, for_training);
+  prepared_ = kernels_for(weight_.device(), type).prepare_conv2d(weight_, options_, use);
 }
 
 at::Tensor EmbeddingLayer::operate(const at::Tensor& weight, const at::Tensor& /*bias*/,

@@ -9,7 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/adapter.h"
-#include "ringlet/nn/conv2d_options.h"
+#include "ringlet/nn/layer_options.h"
 
 namespace ringlet::nn {
 
@@ -39,9 +39,8 @@ class Layer {
     return adapter ? adapter->forward(*this, x) : base(x);
   }
 
-  /// Lays the frozen weight out for speed where that helps; weight() stays as it is.
-  /// `for_training` also for the backward pass.
-  virtual void pack(bool for_training) { static_cast<void>(for_training); }
+  /// Lays the frozen weight out for its use where that helps; weight() stays as it is.
+  virtual void pack(WeightUse use) { static_cast<void>(use); }
 
   /// A weight of this layer as its checkpoint stores it.
   virtual at::Tensor stored(const at::Tensor& weight) const { return weight; }
@@ -81,7 +80,7 @@ class Conv2dLayer final : public Layer {
   at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
                      const at::Tensor& x) const override;
   at::Tensor base(const at::Tensor& x) const override;
-  void pack(bool for_training) override;
+  void pack(WeightUse use) override;
   const Conv2dOptions& options() const { return options_; }
   /// The weight as pack() has laid it out; null where it has not.
   const PreparedConv2d* prepared() const { return prepared_.get(); }

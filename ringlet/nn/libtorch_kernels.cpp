@@ -63,7 +63,7 @@ std::string_view KernelSet::name() const { return "libtorch"; }
 
 at::Tensor KernelSet::linear(const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& bias) const {
-  return at::linear(x, weight, bias);
+  return at::linear(x, weight.to(x.scalar_type()), bias);
 }
 
 at::Tensor KernelSet::matrix_product(const at::Tensor& a, const at::Tensor& b) const {
@@ -86,10 +86,10 @@ at::Tensor KernelSet::conv2d(const at::Tensor& x, const at::Tensor& weight, cons
 
 std::shared_ptr<const PreparedConv2d> KernelSet::prepare_conv2d(const at::Tensor& weight,
                                                                 Conv2dOptions options,
-                                                                bool for_training) const {
+                                                                WeightUse use) const {
   static_cast<void>(weight);
   static_cast<void>(options);
-  static_cast<void>(for_training);
+  static_cast<void>(use);
   return nullptr;
 }
 

@@ -7,6 +7,7 @@
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/silu.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/ScalarType.h>
 
 #include "ringlet/core/error.h"
 
@@ -77,7 +78,9 @@ at::Tensor Embedding::operator()(const at::Tensor& ids) const {
 }
 
 void Embedding::append(const at::Tensor& rows) {
-  weight_ = at::cat({weight_, rows.to(weight_.options())});
+  // A table in a narrower type than the rows is widened: rows that were learnt keep their digits.
+  const auto type = c10::promoteTypes(weight_.scalar_type(), rows.scalar_type());
+  weight_ = at::cat({weight_.to(type), rows.to(weight_.device(), type)});
 }
 
 }  // namespace ringlet::nn

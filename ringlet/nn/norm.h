@@ -65,7 +65,7 @@ class Embedding {
   Embedding(const WeightSource& source, std::int64_t count, std::int64_t width);
   at::Tensor operator()(const at::Tensor& ids) const;
 
-  /// More rows [n, width], in the weight's type.
+  /// More rows [n, width]. The table takes the wider type of both.
   void append(const at::Tensor& rows);
 
  private:

@@ -2,23 +2,21 @@
 
 #include <algorithm>
 #include <array>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/ivalue.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/flip.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ringlet/core/memory_use.h"
 #include "ringlet/io/mapped_pages.h"
+#include "ringlet/nn/patch_rows.h"
 
 namespace ringlet::nn {
 namespace {
@@ -64,9 +62,50 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bi
   return operators().linear->call(x, weight, bias, kNoActivation, Scalars(), "");
 }
 
-/// The kernel of the convolution that takes a gradient back.
-at::Tensor turned_round(const at::Tensor& weight, at::ScalarType type) {
-  return weight.transpose(0, 1).flip({2, 3}).to(type).contiguous();
+/// How many rows or columns of a narrow weight, of `length` numbers each, are widened at a time:
+/// they stay in the cache, and the next ones take their memory.
+std::int64_t widened_at_a_time(std::int64_t length) {
+  constexpr std::int64_t kNumbers = 1 << 21;
+  return std::max<std::int64_t>(1, kNumbers / length);
+}
+
+/// x W^T + b with a weight of any type, x [rows, in].
+at::Tensor wide_product(const at::Tensor& x, const at::Tensor& weight,
+                        const Bias& bias = std::nullopt) {
+  const auto type = x.scalar_type();
+  if (weight.scalar_type() == type) return product(x, weight, bias);
+  const std::int64_t out = weight.size(0), length = widened_at_a_time(weight.size(1));
+  if (length >= out) return product(x, weight.to(type), bias);
+  at::Tensor y = at::empty({x.size(0), out}, x.options());
+  for (std::int64_t first = 0; first < out; first += length) {
+    const std::int64_t count = std::min(length, out - first);
+    const Bias part = bias ? Bias(bias->narrow(0, first, count)) : std::nullopt;
+    y.narrow(1, first, count).copy_(product(x, weight.narrow(0, first, count).to(type), part));
+  }
+  return y;
+}
+
+/// dy W with a weight of any type, dy [rows, out].
+at::Tensor wide_product_back(const at::Tensor& dy, const at::Tensor& weight) {
+  const auto type = dy.scalar_type();
+  if (weight.scalar_type() == type) return product(dy, weight.t());
+  const std::int64_t in = weight.size(1), length = widened_at_a_time(weight.size(0));
+  if (length >= in) return product(dy, weight.to(type).t());
+  at::Tensor dx = at::empty({dy.size(0), in}, dy.options());
+  for (std::int64_t first = 0; first < in; first += length) {
+    const std::int64_t count = std::min(length, in - first);
+    const at::Tensor part = weight.narrow(1, first, count).to(type);
+    dx.narrow(1, first, count).copy_(product(dy, part.t()));
+  }
+  return dx;
+}
+
+/// The rows of x [..., width] as a matrix, and rows in the form of x.
+at::Tensor as_rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+at::Tensor in_form_of(const at::Tensor& x, const at::Tensor& rows) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = rows.size(1);
+  return rows.view(shape);
 }
 
 using torch::autograd::AutogradContext;
@@ -81,7 +120,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     context->save_for_backward({weight, learns ? x : at::Tensor()});
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
-    return product(x, weight, bias);
+    return in_form_of(x, wide_product(as_rows(x), weight, bias));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -89,9 +128,9 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &weight = saved[0], &x = saved[1];
     at::Tensor dx, dw, db;
-    if (context->needs_input_grad(0)) dx = product(dy, weight.t());
-    const at::Tensor rows = dy.flatten(0, -2);
-    if (x.defined()) dw = product(rows.t(), x.flatten(0, -2).t());
+    const at::Tensor rows = as_rows(dy);
+    if (context->needs_input_grad(0)) dx = in_form_of(dy, wide_product_back(rows, weight));
+    if (x.defined()) dw = product(rows.t(), as_rows(x).t());
     if (context->saved_data["bias"].toBool()) db = rows.sum(0);
     return {dx, dw, db};
   }
@@ -100,78 +139,51 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 constexpr std::array<std::int64_t, 2> kDilation = {1, 1};
 
 /// `weight` in the layout that oneDNN chooses for inputs of this size.
-at::Tensor packed(const at::Tensor& weight, std::int64_t stride, std::int64_t padding,
-                  at::IntArrayRef input) {
-  return operators().pack->call(weight, std::array{padding, padding}, std::array{stride, stride},
-                                kDilation, 1, input);
+at::Tensor packed(const at::Tensor& weight, Conv2dOptions options, at::IntArrayRef input) {
+  return operators().pack->call(weight, std::array{options.padding, options.padding},
+                                std::array{options.stride, options.stride}, kDilation, 1, input);
 }
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& packed, const Bias& bias,
-                       std::int64_t stride, std::int64_t padding) {
-  return operators().conv->call(x, packed, bias, std::array{padding, padding},
-                                std::array{stride, stride}, kDilation, 1, kNoActivation, Scalars(),
-                                "");
+                       Conv2dOptions options) {
+  return operators().conv->call(x, packed, bias, std::array{options.padding, options.padding},
+                                std::array{options.stride, options.stride}, kDilation, 1,
+                                kNoActivation, Scalars(), "");
 }
 
-/// The kernel of a convolution's backward pass, itself a convolution with the kernel turned round
-/// and its channels exchanged. It is laid out for the size of the first gradient that comes:
-/// oneDNN's blocks depend on it for some widths, and where they are others it lays out anew in
-/// every call.
-class BackwardKernel final : public torch::CustomClassHolder {
- public:
-  explicit BackwardKernel(at::Tensor weight) : weight_(std::move(weight)) {}
-
-  const at::Tensor& laid_out_for(const at::Tensor& gradient, std::int64_t padding) {
-    std::call_once(once_, [&] {
-      packed_ = packed(turned_round(weight_, gradient.scalar_type()), 1, padding, gradient.sizes());
-      // Both layouts stand for the weight now: its file need not be in memory, too, and the copies
-      // that led here leave holes between layouts that stay.
-      io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
-      return_free_memory();
-    });
-    return packed_;
-  }
-
- private:
-  at::Tensor weight_;  ///< that of the forward pass
-  std::once_flag once_;
-  at::Tensor packed_;
-};
-
-/// A frozen convolution kernel laid out for oneDNN.
+/// A frozen convolution kernel in oneDNN's layout for the forward pass.
 struct PackedKernel {
-  at::Tensor weight;                            ///< [out, in, k, k] as it is
-  at::Tensor forward;                           ///< in oneDNN's layout
-  c10::intrusive_ptr<BackwardKernel> backward;  ///< null: `weight` is laid out in every pass
+  at::Tensor weight;  ///< [out, in, k, k] as it is
+  at::Tensor layout;  ///< of the forward pass; undefined: made in every call
   Conv2dOptions options;
+
+  at::Tensor forward(const at::Tensor& x, const Bias& bias) const {
+    if (layout.defined()) return convolution(x, layout, bias, options);
+    at::Tensor y = convolution(x, weight.to(x.scalar_type()), bias, options);
+    io::give_back_pages(weight.const_data_ptr(), weight.nbytes());
+    return y;
+  }
 };
 
-struct ConvFunction : torch::autograd::Function<ConvFunction> {
+/// Only the forward pass has its layout kept: two would be the weight twice. The backward pass lays
+/// the kernel out in every call, from its file, whose pages it gives back.
+struct PackedConvFunction : torch::autograd::Function<PackedConvFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const PackedKernel& kernel, const Bias& bias) {
     context->saved_data["shape"] = x.sizes().vec();
     context->saved_data["stride"] = kernel.options.stride;
     context->saved_data["padding"] = kernel.options.padding;
-    // Kept as data: version counting of saved variables knows no oneDNN layouts.
-    context->saved_data["weight"] = kernel.weight;
-    if (kernel.backward)
-      context->saved_data["backward"] = c10::IValue::make_capsule(kernel.backward);
+    context->save_for_backward({kernel.weight});
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
-    return convolution(x, kernel.forward, bias, kernel.options.stride, kernel.options.padding);
+    return kernel.forward(x, bias);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     auto& saved = context->saved_data;
     const at::Tensor dy = gradients.front().contiguous(at::MemoryFormat::ChannelsLast);
-    const at::Tensor& weight = saved["weight"].toTensor();
+    const at::Tensor weight = context->get_saved_variables().front();
     const std::int64_t stride = saved["stride"].toInt(), padding = saved["padding"].toInt();
-    if (saved.find("backward") != saved.end()) {
-      const auto kernel =
-          c10::static_intrusive_pointer_cast<BackwardKernel>(saved["backward"].toCapsule());
-      const std::int64_t border = weight.size(2) - 1 - padding;
-      return {convolution(dy, kernel->laid_out_for(dy, border), std::nullopt, 1, border), {}, {}};
-    }
     // Only the input's shape matters for its gradient; this memory is never touched.
     const at::Tensor stand_in =
         at::empty(saved["shape"].toIntVector(), dy.options(), at::MemoryFormat::ChannelsLast);
@@ -179,25 +191,149 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
         dy, stand_in, weight.to(dy.scalar_type()), std::nullopt, {stride, stride},
         {padding, padding}, kDilation,
         /*transposed=*/false, /*output_padding=*/{0, 0}, /*groups=*/1, {true, false, false});
+    io::give_back_pages(weight.const_data_ptr(), weight.nbytes());
     return {std::get<0>(result), {}, {}};
   }
 };
 
-class OneDnnConv2d final : public PreparedConv2d {
+class PackedConv2d final : public PreparedConv2d {
  public:
-  OneDnnConv2d(const KernelSet& kernels, PackedKernel kernel)
+  PackedConv2d(const KernelSet& kernels, PackedKernel kernel)
       : PreparedConv2d(kernels), kernel_(std::move(kernel)) {}
 
   at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const override {
     return c10::GradMode::is_enabled() && x.requires_grad()
-               ? ConvFunction::apply(x, kernel_, optional_bias(bias))
-               : convolution(x, kernel_.forward, optional_bias(bias), kernel_.options.stride,
-                             kernel_.options.padding);
+               ? PackedConvFunction::apply(x, kernel_, optional_bias(bias))
+               : kernel_.forward(x, optional_bias(bias));
   }
+  bool reads_weight() const override { return false; }
 
  private:
   PackedKernel kernel_;
 };
+
+/// Pixels of a channels-last picture as rows: a view.
+at::Tensor pixel_rows(const at::Tensor& x) {
+  return x.permute({0, 2, 3, 1}).reshape({-1, x.size(1)});
+}
+
+/// How many patches are rows at a time: some megabytes, which are free again for the next layer.
+std::int64_t patches_at_a_time(const PatchGeometry& geometry) {
+  constexpr std::int64_t kNumbers = 6 << 20, kLeast = 128;
+  return std::max(kLeast, kNumbers / geometry.columns());
+}
+
+/// y of patches [rows, columns] and a kernel as a matrix [out, columns].
+at::Tensor patch_product(const at::Tensor& patches, const at::Tensor& matrix, const Bias& bias) {
+  constexpr std::int64_t kFew = 128;
+  const bool narrow = matrix.scalar_type() != patches.scalar_type();
+  if (narrow || patches.size(0) > kFew) return wide_product(patches, matrix, bias);
+  // The second matrix is the one that oneDNN lays out: the smaller.
+  const at::Tensor y = product(matrix, patches).t();
+  return bias ? y + *bias : y;
+}
+
+at::Tensor conv_by_products(const at::Tensor& x, const at::Tensor& weight, const Bias& bias,
+                            Conv2dOptions options) {
+  const PatchGeometry geometry(x.sizes(), weight.size(2), options);
+  const at::Tensor matrix = weight.flatten(1);
+  const auto picture = [&](const at::Tensor& rows) {
+    return rows.view({geometry.batch, geometry.out_height(), geometry.out_width(), -1})
+        .permute({0, 3, 1, 2});
+  };
+  if (geometry.pixelwise()) return picture(wide_product(pixel_rows(x), matrix, bias));
+  const at::Tensor from = x.contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor rows = at::empty({geometry.rows(), matrix.size(0)}, x.options());
+  const std::int64_t length = patches_at_a_time(geometry);
+  for (std::int64_t first = 0; first < geometry.rows(); first += length) {
+    const std::int64_t count = std::min(length, geometry.rows() - first);
+    rows.narrow(0, first, count)
+        .copy_(patch_product(patch_rows(from, geometry, first, count), matrix, bias));
+  }
+  return picture(rows);
+}
+
+at::Tensor gradient_by_products(const at::Tensor& dy, const at::Tensor& weight,
+                                const PatchGeometry& geometry) {
+  const at::Tensor matrix = weight.flatten(1), rows = pixel_rows(dy);
+  if (geometry.pixelwise())
+    return wide_product_back(rows, matrix)
+        .view({geometry.batch, geometry.height, geometry.width, geometry.channels})
+        .permute({0, 3, 1, 2});
+  at::Tensor dx = at::empty({geometry.batch, geometry.channels, geometry.height, geometry.width},
+                            dy.options(), at::MemoryFormat::ChannelsLast)
+                      .zero_();
+  const std::int64_t length = patches_at_a_time(geometry);
+  for (std::int64_t first = 0; first < geometry.rows(); first += length) {
+    const std::int64_t count = std::min(length, geometry.rows() - first);
+    add_patch_rows(dx, geometry, first, wide_product_back(rows.narrow(0, first, count), matrix));
+  }
+  return dx;
+}
+
+struct ProductConvFunction : torch::autograd::Function<ProductConvFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const Bias& bias, Conv2dOptions options) {
+    context->saved_data["shape"] = x.sizes().vec();
+    context->saved_data["stride"] = options.stride;
+    context->saved_data["padding"] = options.padding;
+    context->save_for_backward({weight});
+    // Below autograd and view tracking: callers may add to the result in place.
+    at::AutoDispatchBelowADInplaceOrView below;
+    return conv_by_products(x, weight, bias, options);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    auto& saved = context->saved_data;
+    const at::Tensor weight = context->get_saved_variables().front();
+    const Conv2dOptions options = {saved["stride"].toInt(), saved["padding"].toInt()};
+    const PatchGeometry geometry(saved["shape"].toIntVector(), weight.size(2), options);
+    return {gradient_by_products(gradients.front(), weight, geometry), {}, {}, {}};
+  }
+};
+
+/// A kernel as the matrix [out, in * k * k] that it is in its file, which serves the products of
+/// both passes.
+class ProductConv2d final : public PreparedConv2d {
+ public:
+  ProductConv2d(const KernelSet& kernels, const at::Tensor& weight, Conv2dOptions options,
+                WeightUse use)
+      : PreparedConv2d(kernels),
+        weight_(stays_narrow(weight, use) ? weight.contiguous()
+                                          : weight.to(at::kFloat).contiguous()),
+        options_(options),
+        shared_(weight_.is_alias_of(weight)),
+        streamed_(use == WeightUse::streamed) {}
+
+  at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const override {
+    at::Tensor y = c10::GradMode::is_enabled() && x.requires_grad()
+                       ? ProductConvFunction::apply(x, weight_, optional_bias(bias), options_)
+                       : conv_by_products(x, weight_, optional_bias(bias), options_);
+    if (streamed_) io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
+    return y;
+  }
+  bool reads_weight() const override { return shared_ && !streamed_; }
+
+ private:
+  /// Widening a wide kernel in every call takes longer than a product with few pixels.
+  static bool stays_narrow(const at::Tensor& weight, WeightUse use) {
+    return weight.size(2) == 1 || use == WeightUse::streamed;
+  }
+
+  at::Tensor weight_;
+  Conv2dOptions options_;
+  bool shared_;    ///< with the layer's own: the file's pages are all that there is
+  bool streamed_;  ///< its pages are given back after each pass
+};
+
+/// Whether a kernel is used as the matrix that it is. 1x1 kernels are. Others where a layout for
+/// each pass, in every call or to be kept, would cost more than patches do: the wide ones.
+bool as_matrix(const at::Tensor& weight, Conv2dOptions options, WeightUse use) {
+  constexpr std::int64_t kWide = 3 << 18;
+  if (weight.size(2) != weight.size(3)) return false;
+  if (weight.size(2) == 1 && options.stride == 1 && options.padding == 0) return true;
+  return use != WeightUse::inference && weight.size(0) * weight.size(1) >= kWide;
+}
 
 class OneDnnKernels final : public KernelSet {
  public:
@@ -205,8 +341,10 @@ class OneDnnKernels final : public KernelSet {
 
   at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
                     const at::Tensor& bias) const override {
-    return c10::GradMode::is_enabled() ? LinearFunction::apply(x, weight, optional_bias(bias))
-                                       : product(x, weight, optional_bias(bias));
+    // A narrow weight that learns is widened where its gradient is recorded.
+    const at::Tensor w = weight.requires_grad() ? weight.to(x.scalar_type()) : weight;
+    if (c10::GradMode::is_enabled()) return LinearFunction::apply(x, w, optional_bias(bias));
+    return in_form_of(x, wide_product(as_rows(x), w, optional_bias(bias)));
   }
 
   at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) const override {
@@ -230,14 +368,16 @@ class OneDnnKernels final : public KernelSet {
 
   std::shared_ptr<const PreparedConv2d> prepare_conv2d(const at::Tensor& weight,
                                                        Conv2dOptions options,
-                                                       bool for_training) const override {
-    PackedKernel kernel{weight, {}, {}, options};
+                                                       WeightUse use) const override {
+    if (as_matrix(weight, options, use))
+      return std::make_shared<ProductConv2d>(*this, weight, options, use);
+    PackedKernel kernel{weight, {}, options};
     // Any size will do: that of the pictures has not been seen to change the layout of this pass.
-    kernel.forward =
-        packed(weight.to(at::kFloat), options.stride, options.padding, {1, weight.size(1), 32, 32});
-    if (for_training && options.stride == 1)
-      kernel.backward = c10::make_intrusive<BackwardKernel>(weight);
-    return std::make_shared<OneDnnConv2d>(*this, std::move(kernel));
+    constexpr std::int64_t kAnySide = 32;
+    if (use != WeightUse::streamed)
+      kernel.layout =
+          packed(weight.to(at::kFloat), options, {1, weight.size(1), kAnySide, kAnySide});
+    return std::make_shared<PackedConv2d>(*this, std::move(kernel));
   }
 };
 

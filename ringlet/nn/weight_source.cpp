@@ -22,11 +22,11 @@ bool is_known_buffer(std::string_view name) { return name.ends_with("position_id
 
 }  // namespace
 
-void ModuleIndex::pack(const TensorStore& source, bool for_training) const {
+void ModuleIndex::pack(const TensorStore& source, WeightUse use) const {
   constexpr std::size_t kHeldBytes = std::size_t{128} << 20;
   std::size_t held = 0;
   for (const auto& entry : layers) {
-    entry.second->pack(for_training);
+    entry.second->pack(use);
     held += entry.second->weight().nbytes();
     if (held < kHeldBytes) continue;
     source.release();

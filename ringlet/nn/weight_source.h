@@ -64,7 +64,7 @@ struct ModuleIndex {
 
   /// Lays all layers out for speed (Layer::pack). `source`, where they came from, gives its memory
   /// back on the way, so that no weight is in memory twice.
-  void pack(const TensorStore& source, bool for_training = false) const;
+  void pack(const TensorStore& source, WeightUse use = WeightUse::inference) const;
 };
 
 /// A scope: `source.at("down_blocks").at(0).get("weight", {out, in})`. Cheap to copy.

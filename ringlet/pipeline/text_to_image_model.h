@@ -31,9 +31,9 @@ struct LoadOptions {
   ModelFileOptions files;
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
-  bool low_memory = false;    ///< keep 16-bit weights as stored, widen layer by layer; encode and
-                              ///< decode images in slices and tiles
-  bool for_training = false;  ///< lay frozen weights out for the backward pass, too
+  bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
+                            ///< file in every pass; encode and decode images in tiles
+  bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 };
 

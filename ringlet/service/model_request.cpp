@@ -35,7 +35,8 @@ void describe(OptionList& list, ModelRequest& r) {
   pipeline::describe(list, r.load.files);
   pipeline::describe_prediction(list, r.load.files);
   list.add("low_memory", r.load.low_memory,
-           "Keep 16-bit weights as stored, and encode and decode large images in tiles; slower");
+           "Read convolutions from the file in every step, and encode and decode large images in "
+           "tiles; slower");
   list.add("controlnet", r.controlnet, "ControlNet folder (diffusers) that sees `control_image`");
 }
 

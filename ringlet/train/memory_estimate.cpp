@@ -5,6 +5,7 @@
 
 #include "ringlet/core/memory_use.h"
 #include "ringlet/io/mapped_pages.h"
+#include "ringlet/nn/kernels.h"
 
 namespace ringlet::train {
 namespace {
@@ -20,34 +21,31 @@ std::set<const nn::Layer*> adapted_layers(const adapt::AdapterSet* adapters) {
   return layers;
 }
 
-/// A convolution that oneDNN computes from layouts of its own.
-const nn::Conv2dLayer* packed(const nn::Layer& layer, at::ScalarType precision) {
-  const auto* convolution = dynamic_cast<const nn::Conv2dLayer*>(&layer);
-  const bool frozen = !layer.weight().requires_grad() && layer.weight().is_cpu();
-  return frozen && precision == at::kFloat ? convolution : nullptr;
+/// Bytes of a network's frozen weights that come into memory when it computes: the pages of a
+/// mapped file, but for kernels in whose place there is a layout.
+std::uint64_t page_bytes(const pipeline::ModelNetwork& network,
+                         const std::set<const nn::Layer*>& adapted) {
+  std::uint64_t bytes = 0;
+  for (const auto& [name, layer] : network.index.layers) {
+    const auto* convolution = dynamic_cast<const nn::Conv2dLayer*>(layer.get());
+    const nn::PreparedConv2d* prepared = convolution ? convolution->prepared() : nullptr;
+    const bool table = dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr;
+    const bool read =
+        prepared == nullptr || prepared->reads_weight() || adapted.contains(layer.get());
+    const at::Tensor& weight = layer->weight();
+    if (weight.is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
+      bytes += weight.nbytes();
+  }
+  return bytes;
 }
 
-/// Frozen weights come into memory when they are first used: pages of a mapped file, and of the
-/// denoiser's convolutions a second layout.
-std::uint64_t weight_bytes(const pipeline::TextToImageModel& model,
-                           const std::set<const nn::Layer*>& adapted) {
-  const at::ScalarType precision = model.options().precision;
+std::uint64_t weight_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
+  const std::set<const nn::Layer*> adapted = adapted_layers(request.adapters);
   std::uint64_t bytes = 0;
-  for (const auto& [component, network] : model.networks()) {
-    const bool denoiser = network.role == pipeline::NetworkRole::denoiser;
-    for (const auto& [name, layer] : network.index.layers) {
-      const at::Tensor& weight = layer->weight();
-      const nn::Conv2dLayer* convolution = packed(*layer, precision);
-      const bool table = dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr;
-      // Only convolutions of stride 1 have a layout of their own for the backward pass.
-      const bool laid_out =
-          convolution != nullptr && (!denoiser || convolution->options().stride == 1);
-      const bool read = !laid_out || adapted.contains(layer.get());
-      if (weight.is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
-        bytes += weight.nbytes();
-      if (laid_out && denoiser) bytes += static_cast<std::uint64_t>(weight.numel()) * sizeof(float);
-    }
-  }
+  for (const auto& [component, network] : model.networks())
+    if (network.role == pipeline::NetworkRole::denoiser ||
+        (network.role == pipeline::NetworkRole::text_encoder && request.text))
+      bytes += page_bytes(network, adapted);
   return bytes;
 }
 
@@ -64,29 +62,38 @@ std::uint64_t step_bytes(const pipeline::TextToImageModel& model, const MemoryRe
                                .gradient_checkpointing = request.gradient_checkpointing}));
 }
 
-std::uint64_t picture_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
+std::uint64_t sampling_bytes(const pipeline::TextToImageModel& model,
+                             const MemoryRequest& request) {
+  if (request.sampled == 0) return 0;
+  return whole(model.denoising_bytes(request.size, 2 * request.sampled));  // guided
+}
+
+std::uint64_t coding_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
   double most = model.encoding_bytes(request.size);
-  if (request.sampled > 0) {
-    most = std::max(most, model.decoding_bytes(request.size));
-    most = std::max(most, model.denoising_bytes(request.size, 2 * request.sampled));  // guided
-  }
-  return whole(most);
+  if (request.sampled > 0) most = std::max(most, model.decoding_bytes(request.size));
+  std::uint64_t weights = 0;
+  for (const auto& [component, network] : model.networks())
+    if (network.role == pipeline::NetworkRole::autoencoder) weights += page_bytes(network, {});
+  return weights + whole(most);
 }
 
 }  // namespace
 
 std::uint64_t TrainingMemory::sum() const {
-  return program + weights + learning + std::max(step, pictures);
+  return program + learning + std::max(weights + std::max(step, sampling), coding);
 }
 
 TrainingMemory training_memory(const pipeline::TextToImageModel& model,
                                const MemoryRequest& request) {
   constexpr std::uint64_t kProgram = 64 * kMebi;
   const std::uint64_t copies = 1 + (request.average ? 1 : 0);  // the gradient, a moving average
-  return {kProgram, weight_bytes(model, adapted_layers(request.adapters)),
+  return {kProgram,
+          weight_bytes(model, request),
           (copies * sizeof(float) + request.optimizer_bytes) *
               static_cast<std::uint64_t>(request.parameters),
-          step_bytes(model, request), picture_bytes(model, request)};
+          step_bytes(model, request),
+          sampling_bytes(model, request),
+          coding_bytes(model, request)};
 }
 
 std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,

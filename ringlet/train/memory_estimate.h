@@ -29,12 +29,14 @@ struct MemoryRequest {
 /// Bytes that a run adds to what its model and adapters take when they have been made.
 struct TrainingMemory {
   std::uint64_t program = 0;   ///< code and buffers that the first step brings in
-  std::uint64_t weights = 0;   ///< of frozen layers: pages of files, layouts for the backward pass
+  std::uint64_t weights = 0;   ///< of frozen layers that steps read: pages of files
   std::uint64_t learning = 0;  ///< gradients, the optimiser's state, a moving average
   std::uint64_t step = 0;      ///< activations of a step, at their peak
-  std::uint64_t pictures = 0;  ///< coding and sampling pictures, at their peak
+  std::uint64_t sampling = 0;  ///< activations of making pictures
+  std::uint64_t coding = 0;    ///< the autoencoder's weights and activations
 
-  std::uint64_t sum() const;  ///< steps and samples take turns
+  /// They take turns, and the denoiser's weights are out of memory while pictures are coded.
+  std::uint64_t sum() const;
 };
 
 /// By walking the networks' layers and blocks; docs/performance.md compares it with measurements

@@ -1,11 +1,10 @@
 #include "ringlet/nn/layer.h"
 
-#include <ATen/ops/allclose.h>
-#include <ATen/ops/conv2d.h>
-#include <ATen/ops/equal.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
+#include "ringlet/nn/geglu.h"
 #include "ringlet/nn/kernels.h"
 #include "ringlet/nn/norm.h"
 #include "ringlet/nn/weight_store.h"
@@ -101,6 +100,42 @@ TEST(Layer, EmbeddingsComeInTheComputeType) {
   EXPECT_EQ(rows.scalar_type(), at::kFloat);
   EXPECT_EQ(rows.sizes().vec(), (Shape{1, 3, 4}));
   EXPECT_TRUE(at::equal(rows[0][2], table[9].to(at::kFloat)));
+}
+
+at::Tensor by_autograd(const at::Tensor& both) {
+  const auto halves = both.chunk(2, -1);
+  return halves[0] * at::gelu(halves[1]);
+}
+
+TEST(Geglu, HasTheGradientsOfItsDefinition) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    const at::Tensor x = uniform("x", {3, 5, 24}).to(type).requires_grad_(true);
+    const at::Tensor dy = uniform("dy", {3, 5, 12}).to(type);
+    const at::Tensor ours = geglu(x), theirs = by_autograd(x);
+    EXPECT_TRUE(at::equal(ours, theirs));
+    EXPECT_TRUE(at::equal(torch::autograd::grad({ours}, {x}, {dy}).front(),
+                          torch::autograd::grad({theirs}, {x}, {dy}).front()));
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(geglu(x), theirs));
+  }
+}
+
+TEST(Geglu, HasGradientsOfGradients) {
+  const at::Tensor x = uniform("x", {4, 6}).to(at::kDouble).requires_grad_(true);
+  const auto twice = [&](const at::Tensor& y) {
+    const at::Tensor dx = torch::autograd::grad({y.pow(2).sum()}, {x}, {}, true, true).front();
+    return torch::autograd::grad({dx.pow(3).sum()}, {x}).front();
+  };
+  EXPECT_TRUE(at::allclose(twice(geglu(x)), twice(by_autograd(x))));
+}
+
+TEST(Geglu, KeepsNothingButItsInput) {
+  const at::Tensor leaf = uniform("x", {3, 24}).requires_grad_(true);
+  const at::Tensor x = leaf * 2.0;
+  const auto users = x.use_count();
+  const at::Tensor y = geglu(x);
+  EXPECT_EQ(x.use_count(), users + 1);
+  EXPECT_EQ(y.use_count(), 1u);
 }
 
 }  // namespace

@@ -44,19 +44,19 @@ class MemoryEstimate : public testing::Test {
 };
 
 TEST_F(MemoryEstimate, WeightsAreWhatTheFirstStepBringsIn) {
-  // What is read of the files, and a second layout of the U-Net's convolutions, which those of a
-  // larger stride do without.
-  std::uint64_t read = 0, layouts = 0;
+  // Matrices are read in their file, 1x1 kernels among them; a layout stands for other kernels.
+  std::uint64_t unet = 0, text = 0;
   for (const auto& [component, network] : model_->networks())
     for (const auto& [name, layer] : network.index.layers) {
-      const auto* convolution = dynamic_cast<const nn::Conv2dLayer*>(layer.get());
-      if (dynamic_cast<const nn::LinearLayer*>(layer.get()) != nullptr)
-        read += layer->weight().nbytes();
-      else if (convolution != nullptr && component == "unet")
-        (convolution->options().stride == 1 ? layouts : read) += layer->weight().nbytes();
+      const at::Tensor& weight = layer->weight();
+      const bool matrix = weight.dim() == 2 || weight.size(2) == 1;
+      if (dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr || !matrix) continue;
+      if (component == "unet") unet += weight.nbytes();
+      if (component == "text_encoder") text += weight.nbytes();
     }
-  EXPECT_GT(layouts, 0u);
-  EXPECT_EQ(memory({.size = {32, 32}}).weights, read + layouts);
+  EXPECT_GT(text, 0u);
+  EXPECT_EQ(memory({.size = {32, 32}}).weights, unet);
+  EXPECT_EQ(memory({.text = true, .size = {32, 32}}).weights, unet + text);
 }
 
 TEST_F(MemoryEstimate, AParameterTakesAGradientAndTwoAveragesMore) {
@@ -85,7 +85,8 @@ TEST_F(MemoryEstimate, PicturesNeedNotBeSquare) {
                        small = memory({.size = {32, 32}, .sampled = 1});
   EXPECT_EQ(wide.step, tall.step);
   EXPECT_EQ(wide.step, square.step);  // as many pixels
-  EXPECT_EQ(wide.pictures, square.pictures);
+  EXPECT_EQ(wide.sampling, square.sampling);
+  EXPECT_EQ(wide.coding, square.coding);
   EXPECT_GT(wide.step, 3 * small.step);
 }
 
@@ -114,9 +115,9 @@ TEST_F(MemoryEstimate, WhatElseLearnsIsAdded) {
 TEST_F(MemoryEstimate, StepsAndSamplesTakeTurns) {
   const TrainingMemory plain = memory({.size = {64, 64}}),
                        sampled = memory({.size = {64, 64}, .sampled = 64});
-  EXPECT_GT(sampled.pictures, plain.pictures);
-  EXPECT_EQ(sampled.sum(), sampled.program + sampled.weights + sampled.pictures);
-  EXPECT_GT(plain.step, plain.pictures);
+  EXPECT_EQ(plain.sampling, 0u);
+  EXPECT_EQ(sampled.sum(), sampled.program + sampled.weights + sampled.sampling);
+  EXPECT_GT(plain.weights + plain.step, plain.coding);
   EXPECT_EQ(plain.sum(), plain.program + plain.weights + plain.step);
 }
 

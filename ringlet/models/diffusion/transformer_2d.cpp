@@ -1,7 +1,6 @@
 #include "ringlet/models/diffusion/transformer_2d.h"
 
-#include <ATen/ops/gelu.h>
-
+#include "ringlet/nn/geglu.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 
 namespace ringlet::models {
@@ -26,11 +25,7 @@ BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
       ff_out_(s.at("ff").at("net").at(2), 4 * c.channels, c.channels) {}
 
 at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
-  const auto geglu = [](const at::Tensor& value_and_gate) {  // Shazeer 2020
-    const std::vector<at::Tensor> halves = value_and_gate.chunk(2, -1);
-    return at::gelu(halves[1]).mul_(halves[0]);
-  };
-  return ff_out_(geglu(ff_in_(x)));
+  return ff_out_(nn::geglu(ff_in_(x)));
 }
 
 at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ATen/ops/cat.h>
+#include <c10/core/GradMode.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -38,24 +39,32 @@ class PackedKernelsStore final : public nn::TensorStore {
   std::shared_ptr<const nn::TensorStore> store_;
 };
 
-bool packs_kernels(const LoadOptions& options, NetworkRole role) {
-  return options.for_training && !options.low_memory && options.device.is_cpu() &&
-         options.precision == at::kFloat && !options.trainable.contains(role);
-}
-
 nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& options) {
   const bool trainable = options.trainable.contains(part.role);
-  const bool packs = packs_kernels(options, part.role);
-  // Text encoders have no kernels.
-  const bool wraps = packs && part.role != NetworkRole::text_encoder;
   // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
   // per image.
   const bool wide = part.role == NetworkRole::autoencoder || trainable;
+  const at::ScalarType type = wide ? at::kFloat : options.precision;
+  // On the CPU 16-bit weights are widened in the call, which takes little beside an fp32 product.
+  const bool narrow = options.device.is_cpu() && type == at::kFloat;
+  // A training step reads the denoiser's matrices twice, and has less to compute with them.
+  const bool wraps = narrow && options.for_training && !options.low_memory && !trainable &&
+                     part.role == NetworkRole::denoiser;
   return nn::WeightSource(wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
-                          {.dtype = wide ? at::kFloat : options.precision,
+                          {.dtype = type,
                            .device = options.device,
-                           .keep_storage_type = (options.low_memory && !trainable) || packs,
+                           .keep_storage_type = (options.low_memory || narrow) && !trainable,
                            .trainable = trainable});
+}
+
+nn::WeightUse use_of(const LoadOptions& options) {
+  if (options.low_memory) return nn::WeightUse::streamed;
+  return options.for_training ? nn::WeightUse::training : nn::WeightUse::inference;
+}
+
+/// Lets a file's pages go where no backward pass is going to read them.
+void let_go(const ModelComponent& part) {
+  if (!c10::GradMode::is_enabled()) part.weights->release();
 }
 
 std::shared_ptr<const diffusion::NoiseProcess> load_noise_process(const ModelFiles& files) {
@@ -140,11 +149,10 @@ StableDiffusion::StableDiffusion(StableDiffusionFiles files, const LoadOptions& 
   vae_part.weights->release();
   check_parts_fit(files_, unet_->config(), text_, vae_config);
 
-  if (options.low_memory) return;
+  // The autoencoder computes as much with a kernel as its layout takes to make, and rests most of
+  // the time: it stays in its file.
   if (!options.trainable.contains(NetworkRole::denoiser))
-    networks_["unet"].index.pack(*unet_part.weights, options.for_training);
-  if (!options.trainable.contains(NetworkRole::autoencoder))
-    networks_["vae"].index.pack(*vae_part.weights);
+    networks_["unet"].index.pack(*unet_part.weights, use_of(options));
 }
 
 ModelDefaults StableDiffusion::defaults() const {
@@ -168,13 +176,19 @@ PictureSize StableDiffusion::picture_size(at::IntArrayRef latents) const {
 LatentPosterior StableDiffusion::encode(const at::Tensor& pictures) const {
   const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
   const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding);
+  let_go(files_.parts.at("vae"));
   const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
   return {vae_->scale(posterior.mean), deviation * vae_->config().scaling_factor};
 }
 
 at::Tensor StableDiffusion::decode(const at::Tensor& latents) const {
   const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
-  return vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
+  // The denoiser's pages come back with its next step.
+  let_go(files_.parts.at("unet"));
+  at::Tensor pictures =
+      vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
+  let_go(files_.parts.at("vae"));
+  return pictures;
 }
 
 PromptTokens StableDiffusion::tokens(const std::string& prompt) const {
@@ -197,6 +211,8 @@ std::int64_t StableDiffusion::text_layers() const {
 Conditions StableDiffusion::encode_prompts(std::span<const std::string> prompts,
                                            std::int64_t clip_skip) const {
   TextConditions text = pipeline::encode_prompts(text_, prompts, clip_skip, options_.device);
+  for (const auto& [name, part] : files_.parts)
+    if (part.role == NetworkRole::text_encoder) let_go(part);
   Conditions conditions;
   // Text encoders that learn compute in fp32.
   conditions.set("text", text.embeddings.to(options_.precision));

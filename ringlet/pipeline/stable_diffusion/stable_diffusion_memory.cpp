@@ -128,8 +128,8 @@ class UNetWalk {
     for (std::int64_t i = 0; i < here.transformer_layers; ++i) {
       const std::string prefix = name + ".transformer_blocks." + std::to_string(i);
       // Three norms' inputs but the block's own, both attentions' query and result, the first one's
-      // key and value, the feed-forward's 8 + 4.
-      double inside = p * width * (2.0 + 6.0 + 12.0) + 2.0 * context * width;
+      // key and value, the feed-forward's 8.
+      double inside = p * width * (2.0 + 6.0 + 8.0) + 2.0 * context * width;
       inside += adapted(prefix, {".attn1.to_q", ".attn1.to_k", ".attn1.to_v"}, p, width);
       inside += adapted(prefix, {".attn2.to_q"}, p, width);
       inside += adapted(prefix, {".attn2.to_k", ".attn2.to_v"}, context, 0.0);
