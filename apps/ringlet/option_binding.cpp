@@ -67,8 +67,7 @@ class Binder {
       repeatable(added);
     else
       added->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::Throw);
-    const bool constant = option_.otherwise.empty() && !option_.is_required;
-    const std::string shown = constant ? value.shown() : "";
+    const std::string shown = option_.otherwise.empty() ? value.shown() : "";
     return shown.empty() ? added : added->default_str(shown);
   }
 
@@ -170,7 +169,7 @@ void bind(CLI::App& app, const OptionList& options) {
   });
   for (const Option& option : options.all()) {
     CLI::Option* added = std::visit(Binder(app, option), option.target);
-    if (option.is_required) added->required();
+    if (option.is_required) added->required()->default_str("");  // what it holds is never used
     if (!option.group.empty()) added->group(option.group);
     // What follows an option's one value would else be taken for a second.
     if (words_follow && !option.is_positional) added->allow_extra_args(false);

@@ -38,6 +38,20 @@ class FineTuneInputs : public FineTuning {
   }
 };
 
+TEST(Resolution, IsAWholeNumberOfPixels) {
+  TextToImageOptions options;
+  OptionList list;
+  describe(list, options);
+  const auto& resolution = std::get<WrittenValue>(list.at("resolution").target);
+  EXPECT_EQ(resolution.placeholder, "N");
+  resolution.read({"48"});
+  EXPECT_EQ(options.crop.size, PictureSize::square(48));
+  expect_error(ErrorCode::invalid_argument, "resolution: must not be negative",
+               [&] { resolution.read({"-5"}); });
+  expect_error(ErrorCode::invalid_argument, "resolution: \"4x\" is not a whole number",
+               [&] { resolution.read({"4x"}); });
+}
+
 TEST_F(FineTuneInputs, NotesOfBothFoldersAreInThePlan) {
   write("pictures/x.heic", "x");
   write("pictures/a.txt", "a dog\non a second line");
