@@ -35,8 +35,8 @@ class SharedFactors {
       const nn::Shape shape =
           w.dim() == 2 ? nn::Shape{2, 3, w.size(1)} : nn::Shape{2, w.size(1), 5, 4};
       const at::Tensor x = golden::uniform("x", shape).to(at::kDouble);
-      const auto forward = [&target](const std::vector<at::Tensor>& in) {
-        return target.layer->forward(in.front()).tanh().square().sum();
+      const auto forward = [layer = target.layer](const std::vector<at::Tensor>& in) {
+        return layer->forward(in.front()).tanh().square().sum();  // in the backward pass again
       };
       sum = sum + (recomputed ? nn::recomputed(forward, {x}) : forward({x}));
     }
