@@ -58,7 +58,7 @@ TEST_F(WorkPerStep, TheHostWaitsOnceAndCopiesTwice) {
     EXPECT_EQ(step.pageable, 1);  // loss and norm, on their way back
     EXPECT_EQ(step.device_to_host, 1);
     EXPECT_EQ(step.device_to_host_bytes, 8);
-    EXPECT_EQ(step.double_launches, 0);
+    EXPECT_EQ(step.double_launches, 10);  // the noise: Box-Muller in fp64, as on the CPU
     EXPECT_LE(optimizer_, 10);
   }
 }
@@ -83,8 +83,8 @@ TEST_F(WorkPerStep, LaunchesAndBytesAreNoMoreThanThese) {
     std::int64_t launches, peak_bytes;
   };
   for (const Work& most :
-       {Work{"lora(rank=2)", 854, 12164096}, Work{"trm(rank=2)+lora(rank=2)", 1563, 12505600},
-        Work{"oft(block=2)", 1385, 12362752}}) {
+       {Work{"lora(rank=2)", 894, 11664384}, Work{"trm(rank=2)+lora(rank=2)", 994, 12315136},
+        Work{"oft(block=2)", 839, 11979776}}) {
     const device::Counters step = work_of(with_method(most.method));
     EXPECT_LE(step.launches, most.launches) << most.method << "\n" << report_;
     EXPECT_LE(step.peak_bytes, most.peak_bytes) << most.method;

@@ -188,7 +188,7 @@ const std::vector<WrongInput> kTrainNumbers = {
     value("SamplesNegative", "--sample-every", "-1", {"negative"}),
     value("NoSampleSteps", "--sample-steps", "0", {"at least 1"}),
     value("ResolutionOdd", "--resolution", "17", {"17 is not a multiple of 2"}),
-    value("ResolutionNegative", "--resolution", "-16", {"-16 is not a multiple of 2"}),
+    value("ResolutionNegative", "--resolution", "-16", {"--resolution: must not be negative"}),
     value("CropUnknown", "--crop", "left", {"centre or random"}),
     value("ClipSkipTooLarge", "--clip-skip", "3", {"between 1 and 2"}),
     value("SeedNegative", "--seed", "-1", {"2^64"}),
