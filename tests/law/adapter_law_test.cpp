@@ -271,7 +271,7 @@ TEST_P(AdapterLaw, SpecBuildsTheSameAdapter) {
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(actual[i].first, expected[i].first);
     EXPECT_TRUE(
-        at::equal(actual[i].second.to(at::kFloat), expected[i].second.cpu().to(at::kFloat)));
+        at::equal(actual[i].second.cpu().to(at::kFloat), expected[i].second.cpu().to(at::kFloat)));
   }
 }
 
