@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks ringlet on this machine's GPU and writes one report: build, tests, times beside diffusers + PEFT.
 #
-#   scripts/gpu-check.sh                  ten minutes at most after the downloads; writes gpu-report.md
+#   scripts/gpu-check.sh                  ten minutes at most after downloads and build; writes gpu-report.md
 #   scripts/gpu-check.sh --out FILE       another file
 #   scripts/gpu-check.sh --no-peer        without diffusers and PEFT, whose packages are then not fetched
 #   scripts/gpu-check.sh --simulated      the same on the simulated device of the tests, with a small network
@@ -58,7 +58,8 @@ build_all() {
   scripts/bootstrap.sh "${cuda[@]}" &&
     cmake --preset "$preset" -B "$build" -DRINGLET_REAL_DEVICE=$real &&
     cmake --build "$build" --target ringlet_cli ringlet_device_tests ringlet_law_tests \
-      ringlet_unit_tests ringlet_e2e_tests ringlet_bench_train
+      ringlet_unit_tests ringlet_e2e_tests ringlet_bench_train &&
+    { [ "$peer" = no ] || python3 -c 'import sys; sys.path.insert(0, "bench"); import compare; compare.peer_python(compare.ROOT / "build/bench")'; }
 }
 
 # preloaded COMMAND...: on the simulated device, if that is what is asked for.
@@ -82,8 +83,7 @@ machine() {
 bench() {
   local options=(--device cuda --precision "$1" --rounds 2 --steps 10)
   [ "$simulated" = no ] || options=(--device cuda --precision "$1" --rounds 1 --steps 2 --side 16)
-  [ "$simulated" = no ] || options+=(--unet assets/starter/unet)
-  [ "$peer" = yes ] || options+=(--no-peer)
+  [ "$peer" = yes ] || options+=(--no-peer --unet assets/starter/unet)
   RINGLET_BENCH_BIN=$root/$build/bin preloaded python3 bench/compare_train.py "${options[@]}"
 }
 

@@ -12,6 +12,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/graph_task.h>
 
 #include "ringlet/core/error.h"
 
@@ -45,10 +46,6 @@ std::vector<std::uint64_t> versions_of(const Tensors& tensors) {
   std::vector<std::uint64_t> versions;
   for (const at::Tensor& tensor : tensors) versions.push_back(version_of(tensor));
   return versions;
-}
-
-bool has_gradient(const Tensors& leaves) {
-  return std::ranges::any_of(leaves, [](const at::Tensor& leaf) { return leaf.grad().defined(); });
 }
 
 }  // namespace
@@ -96,7 +93,7 @@ at::Tensor DerivedPass::run(const std::vector<const Derived*>& derived,
                             const std::function<at::Tensor()>& loss) {
   const std::shared_ptr<DerivedPass> pass(new DerivedPass(derived));
   const at::Tensor value = loss();
-  pass->open_ = false;
+  pass->forward_ = false;
   // The loss keeps the pass alive until its graph goes.
   if (value.requires_grad())
     value.register_hook([pass](const at::Tensor&) { pass->begin_backward(pass); });
@@ -107,13 +104,20 @@ void DerivedPass::begin_backward(const std::shared_ptr<DerivedPass>& self) {
   if (over_)
     throw Error(ErrorCode::invalid_argument, "backward pass",
                 "a second one through the same adapted layers", "compute the loss again");
-  open_ = true;
+  for (const Group& group : groups_)
+    for (std::size_t i = 0; i < group.versions.size(); ++i)
+      if (group.versions[i] != versions_of(group.members[i]->from))
+        throw Error(ErrorCode::invalid_argument, "backward pass",
+                    "the parameters have changed since the loss was computed",
+                    "compute the loss again");
   torch::autograd::Engine::get_default_engine().queue_callback([self] { self->end_backward(); });
 }
 
 std::optional<Tensors> DerivedPass::values(const State& state, at::ScalarType type) {
-  // A graph that another loss makes has its own way to the parameters.
-  if (!open_ && c10::GradMode::is_enabled()) return std::nullopt;
+  // In its forward pass and inside a backward pass, where checkpoints compute again. A graph that
+  // another loss makes has its own way to the parameters.
+  const bool own = forward_ || torch::autograd::get_current_graph_task_id() != -1;
+  if (!own && c10::GradMode::is_enabled()) return std::nullopt;
   Group& group = groups_[state.group];
   if (!group.made.contains(type)) make(group, type);
   if (group.versions[state.place] != versions_of(state.from)) return std::nullopt;
@@ -145,48 +149,50 @@ void DerivedPass::end_backward() {
   const at::NoGradGuard no_grad;
   over_ = true;
   unlink();
-  Tensors results, gradients, wanted;
-  for (const Group& group : groups_) {
-    const std::size_t before = results.size();
-    for (const auto& [type, made] : group.made)
-      for (std::size_t k = 0; k < made.results.size(); ++k) {
-        const auto gathered = [k](const Tensors& leaves) { return leaves[k].grad().defined(); };
-        if (std::ranges::none_of(made.leaves, gathered)) continue;
-        Tensors each;  // module dropout leaves layers out
-        for (const Tensors& leaves : made.leaves)
-          each.push_back(gathered(leaves) ? leaves[k].grad() : at::zeros_like(leaves[k].detach()));
-        results.push_back(made.results[k]);
-        gradients.push_back(at::stack(each));
-      }
-    if (results.size() > before)
-      std::ranges::copy_if(group.stacked, std::back_inserter(wanted), learns);
+  for (Group& group : groups_) {
+    finish(group);
+    group = {};  // its memory is free for the next one
   }
-  if (results.empty()) return;
-  const Tensors found = torch::autograd::grad(results, wanted, gradients, /*retain_graph=*/false,
-                                              /*create_graph=*/false, /*allow_unused=*/true);
-  for (const Group& group : groups_) {
-    Tensors own;
-    for (const at::Tensor& stacked : group.stacked) {
-      const auto place =
-          std::ranges::find_if(wanted, [&](const at::Tensor& one) { return one.is_same(stacked); });
-      own.push_back(place == wanted.end()
-                        ? at::Tensor()
-                        : found[static_cast<std::size_t>(place - wanted.begin())]);
-    }
-    hand_on(group, own);
-  }
-  groups_.clear();
 }
 
-void DerivedPass::hand_on(const Group& group, const Tensors& gradients) const {
+void DerivedPass::finish(Group& group) {
+  Tensors results, gradients;
+  std::vector<bool> used(group.members.size(), false);  // module dropout leaves layers out
+  for (auto& [type, made] : group.made)
+    for (std::size_t k = 0; k < made.results.size(); ++k) {
+      Tensors each;
+      bool any = false;
+      for (std::size_t i = 0; i < made.leaves.size(); ++i) {
+        const at::Tensor gathered = made.leaves[i][k].grad();
+        any = any || gathered.defined();
+        used[i] = used[i] || gathered.defined();
+        each.push_back(gathered.defined() ? gathered : at::zeros_like(made.leaves[i][k].detach()));
+      }
+      if (!any) continue;
+      results.push_back(made.results[k]);
+      gradients.push_back(at::stack(each));
+      for (Tensors& leaves : made.leaves) leaves[k].mutable_grad().reset();
+    }
+  if (results.empty()) return;
+  Tensors wanted;
+  std::ranges::copy_if(group.stacked, std::back_inserter(wanted), learns);
+  const Tensors found = torch::autograd::grad(results, wanted, gradients, /*retain_graph=*/false,
+                                              /*create_graph=*/false, /*allow_unused=*/true);
+  Tensors own;  // of every tensor that the equation starts from
+  auto next = found.begin();
+  for (const at::Tensor& stacked : group.stacked)
+    own.push_back(learns(stacked) ? *next++ : at::Tensor());
+  hand_on(group, used, own);
+}
+
+void DerivedPass::hand_on(const Group& group, const std::vector<bool>& used,
+                          const Tensors& gradients) {
   Tensors sums, terms;
   for (std::size_t k = 0; k < gradients.size(); ++k) {
     if (!gradients[k].defined()) continue;
     const at::Tensor rows = gradients[k].contiguous();
     for (std::size_t i = 0; i < group.members.size(); ++i) {
-      if (std::ranges::none_of(group.made,
-                               [i](const auto& one) { return has_gradient(one.second.leaves[i]); }))
-        continue;
+      if (!used[i]) continue;
       const at::Tensor& parameter = group.members[i]->from[k];
       if (parameter.grad().defined()) {
         sums.push_back(parameter.grad());

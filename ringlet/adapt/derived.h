@@ -57,7 +57,8 @@ class Derived {
 class DerivedPass {
  public:
   /// loss() with results that are shared by all of `derived`. Its backward pass must come before
-  /// the parameters change, and once only: Error(invalid_argument) otherwise.
+  /// the parameters change, and once only: Error(invalid_argument) otherwise. Gradients arrive in
+  /// the parameters' grad(); torch::autograd::grad does not see them.
   static at::Tensor run(const std::vector<const Derived*>& derived,
                         const std::function<at::Tensor()>& loss);
 
@@ -85,11 +86,12 @@ class DerivedPass {
   void make(Group& group, at::ScalarType type) const;
   void begin_backward(const std::shared_ptr<DerivedPass>& self);
   void end_backward();
-  void hand_on(const Group& group, const Tensors& gradients) const;
+  static void finish(Group& group);
+  static void hand_on(const Group& group, const std::vector<bool>& used, const Tensors& gradients);
   void unlink();
 
   std::vector<Group> groups_;
-  bool open_ = true;  ///< the pass goes on, forward or backward: graphs made now belong to it
+  bool forward_ = true;  ///< the loss is being computed: graphs made now belong to it
   bool over_ = false;
 };
 

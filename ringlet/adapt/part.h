@@ -49,8 +49,8 @@ inline constexpr double kWriteCost = 12.0;
 /// Which of the weight's axes a part works on: in -> columns, out -> rows.
 enum class Side { input, output };
 
-/// T, a square matrix that mixes the input channels (W0 T) or the output channels (T W0). Never
-/// formed in a training step.
+/// T, a square matrix that mixes the input channels (W0 T) or the output channels (T W0). Formed
+/// only where that is cheaper (trm).
 class Transform {
  public:
   virtual ~Transform() = default;

@@ -52,6 +52,11 @@ CudaState no_device() {
   return state;
 }
 
+void set_tf32(bool allow) {
+  at::globalContext().setAllowTF32CuBLAS(allow);
+  at::globalContext().setAllowTF32CuDNN(allow);
+}
+
 CudaState probe_cuda() {
   const bool loaded = dlopen(kLibrary, RTLD_NOW | RTLD_NOLOAD) != nullptr;
   const bool driver =
@@ -68,7 +73,7 @@ CudaState probe_cuda() {
     if (!at::hasCUDA()) return no_device();
     const auto devices = at::detail::getCUDAHooks().deviceCount();
     if (devices <= 0) return no_device();
-    allow_tf32(false);
+    set_tf32(false);
     return {static_cast<int>(devices), "", "", true};
   } catch (const std::exception& problem) {
     return {0, std::string("CUDA does not start: ") + problem.what(), "", true};
@@ -137,13 +142,17 @@ std::uint64_t peak_memory(c10::Device device) {
 }
 
 void allow_tf32(bool allow) {
-  at::globalContext().setAllowTF32CuBLAS(allow);
-  at::globalContext().setAllowTF32CuDNN(allow);
+  cuda_state();  // whose first look at the devices turns it off
+  set_tf32(allow);
 }
 
 void use_deterministic_algorithms(bool deterministic) {
-  // cuBLAS reads this when it starts; without it LibTorch refuses its products.
-  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  // cuBLAS reads this when it starts; without one of two values LibTorch refuses its products.
+  constexpr const char* kVariable = "CUBLAS_WORKSPACE_CONFIG";
+  constexpr const char *kLarge = ":4096:8", *kSmall = ":16:8";
+  const char* set = std::getenv(kVariable);
+  if (deterministic && (set == nullptr || std::string(set) != kSmall))
+    setenv(kVariable, kLarge, /*overwrite=*/1);
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
   at::globalContext().setDeterministicCuDNN(deterministic);
   // Nothing here reads memory that was not written: no need to fill it.

@@ -273,10 +273,11 @@ at::Tensor gradient_by_products(const at::Tensor& dy, const at::Tensor& weight,
 
 struct ProductConvFunction : torch::autograd::Function<ProductConvFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const Bias& bias, Conv2dOptions options) {
+                            const Bias& bias, Conv2dOptions options, bool streamed) {
     context->saved_data["shape"] = x.sizes().vec();
     context->saved_data["stride"] = options.stride;
     context->saved_data["padding"] = options.padding;
+    context->saved_data["streamed"] = streamed;
     context->save_for_backward({weight});
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
@@ -288,7 +289,9 @@ struct ProductConvFunction : torch::autograd::Function<ProductConvFunction> {
     const at::Tensor weight = context->get_saved_variables().front();
     const Conv2dOptions options = {saved["stride"].toInt(), saved["padding"].toInt()};
     const PatchGeometry geometry(saved["shape"].toIntVector(), weight.size(2), options);
-    return {gradient_by_products(gradients.front(), weight, geometry), {}, {}, {}};
+    at::Tensor dx = gradient_by_products(gradients.front(), weight, geometry);
+    if (saved["streamed"].toBool()) io::give_back_pages(weight.const_data_ptr(), weight.nbytes());
+    return {dx, {}, {}, {}, {}};
   }
 };
 
@@ -306,9 +309,10 @@ class ProductConv2d final : public PreparedConv2d {
         streamed_(use == WeightUse::streamed) {}
 
   at::Tensor conv2d(const at::Tensor& x, const at::Tensor& bias) const override {
-    at::Tensor y = c10::GradMode::is_enabled() && x.requires_grad()
-                       ? ProductConvFunction::apply(x, weight_, optional_bias(bias), options_)
-                       : conv_by_products(x, weight_, optional_bias(bias), options_);
+    at::Tensor y =
+        c10::GradMode::is_enabled() && x.requires_grad()
+            ? ProductConvFunction::apply(x, weight_, optional_bias(bias), options_, streamed_)
+            : conv_by_products(x, weight_, optional_bias(bias), options_);
     if (streamed_) io::give_back_pages(weight_.const_data_ptr(), weight_.nbytes());
     return y;
   }

@@ -59,6 +59,7 @@ TEST_F(WorkPerStep, TheHostWaitsOnceAndCopiesTwice) {
     EXPECT_EQ(step.device_to_host, 1);
     EXPECT_EQ(step.device_to_host_bytes, 8);
     EXPECT_EQ(step.double_launches, 10);  // the noise: Box-Muller in fp64, as on the CPU
+    EXPECT_GT(optimizer_, 0);
     EXPECT_LE(optimizer_, 10);
   }
 }
@@ -72,8 +73,8 @@ TEST_F(WorkPerStep, SoItIsWithAveragesOffsetsAndWeights) {
   const device::Counters step = work_of(o);
   EXPECT_EQ(step.waits, 1);
   EXPECT_LE(step.host_to_device, 2);
-  o.loss.min_snr_gamma = 5.0;  // one copy more: the weights
-  EXPECT_LE(work_of(o).host_to_device, 3);
+  o.loss.min_snr_gamma = 5.0;
+  EXPECT_LE(work_of(o).host_to_device, 2);
 }
 
 // The tiny model at 16 pixels, batch 2.
@@ -96,6 +97,7 @@ TEST_F(WorkPerStep, TheOptimiserIsAFewLaunches) {
   FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)");
   o.trainer.ema_decay = 0.9;
   work_of(o);
+  EXPECT_GT(optimizer_, 0) << report_;
   EXPECT_LE(optimizer_, 10) << report_;
 }
 

@@ -129,6 +129,19 @@ TEST(Derived, ParametersThatChangeInsideAPassAreSeen) {
   EXPECT_NEAR(after.item<double>(), adapted.loss(false).item<double>(), 1e-9);
 }
 
+TEST(Derived, ParametersThatChangeBeforeTheBackwardPassAreAnError) {
+  const SharedFactors adapted("trm(rank=2)+tr(rank=2)");
+  const at::Tensor loss = adapted.pass();
+  disturb(adapted.set(), "again");
+  expect_error(ErrorCode::invalid_argument, "have changed", [&] { loss.backward(); });
+  // What failed leaves others alone.
+  adapted.loss(false).backward();
+  const std::vector<at::Tensor> expected = adapted.gradients();
+  EXPECT_TRUE(std::ranges::any_of(expected, [](const auto& one) { return one.defined(); }));
+  adapted.pass().backward();
+  expect_close(adapted.gradients(), expected, 1.0);
+}
+
 TEST(Derived, AnotherLossInBetweenKeepsItsOwnGradients) {
   const SharedFactors adapted("trm(rank=2)+tr(rank=2)");
   adapted.loss(false).backward();

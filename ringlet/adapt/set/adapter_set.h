@@ -88,7 +88,8 @@ class AdapterSet {
   /// loss(), the forward pass of one training step (or micro-batch), with what the parts compute
   /// from their parameters computed once for all layers that are alike: see DerivedPass. Its
   /// backward pass comes before the parameters change. Without this, each layer computes for
-  /// itself; the numbers are the same but for rounding.
+  /// itself; the numbers are the same but for rounding. Gradients arrive in the parameters' grad();
+  /// torch::autograd::grad does not see them.
   at::Tensor pass(const std::function<at::Tensor()>& loss) const;
 
   /// Every parameter by "component.dotted.path.part", in the order of entries().
