@@ -146,6 +146,8 @@ void allow_tf32(bool allow) {
   set_tf32(allow);
 }
 
+bool tf32_allowed() { return at::globalContext().allowTF32CuBLAS(); }
+
 void use_deterministic_algorithms(bool deterministic) {
   // cuBLAS reads this when it starts; without one of two values LibTorch refuses its products.
   constexpr const char* kVariable = "CUBLAS_WORKSPACE_CONFIG";

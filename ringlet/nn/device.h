@@ -40,6 +40,7 @@ std::uint64_t peak_memory(c10::Device device);
 /// Whether fp32 products and convolutions on CUDA may round their inputs to TF32's ten bits of
 /// mantissa, which is several times as fast. Off unless asked for.
 void allow_tf32(bool allow);
+bool tf32_allowed();
 
 /// Makes operators take deterministic algorithms: two runs on one CUDA device then agree bit for
 /// bit. Slower, and an operator that has none throws (to_error says so). Call it before anything is

@@ -20,6 +20,7 @@
 #include "ringlet/core/picture_size.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/nn/layer_options.h"
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/pipeline/conditions.h"
 #include "ringlet/pipeline/control.h"
@@ -35,6 +36,17 @@ struct LoadOptions {
                             ///< file in every pass; encode and decode images in tiles
   bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
+
+  /// What the frozen kernels are laid out for.
+  nn::WeightUse weight_use() const {
+    if (low_memory) return nn::WeightUse::streamed;
+    return for_training ? nn::WeightUse::training : nn::WeightUse::inference;
+  }
+  /// Whether frozen 16-bit weights stay so where `type` is computed in. On the CPU they are widened
+  /// in the call, which takes little beside an fp32 product.
+  bool keeps_storage_type(at::ScalarType type) const {
+    return low_memory || (device.is_cpu() && type == at::kFloat);
+  }
 };
 
 /// A network of a model.

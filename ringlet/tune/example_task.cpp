@@ -84,6 +84,7 @@ Json ExampleTask::settings() const {
                    {"eval data", fingerprint(options_.eval_data)},
                    {"precision", nn::precision_name(options_.weights.dtype)},
                    {"model", nullptr}});
+  if (options_.weights.device.is_cuda()) settings["tf32"] = nn::tf32_allowed();
   if (!picture_contents_.empty()) settings["pictures' contents"] = picture_contents_;
   if (options_.loss.empty()) settings.erase("loss");
   return settings;

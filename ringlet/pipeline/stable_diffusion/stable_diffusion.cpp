@@ -45,21 +45,15 @@ nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& option
   // per image.
   const bool wide = part.role == NetworkRole::autoencoder || trainable;
   const at::ScalarType type = wide ? at::kFloat : options.precision;
-  // On the CPU 16-bit weights are widened in the call, which takes little beside an fp32 product.
-  const bool narrow = options.device.is_cpu() && type == at::kFloat;
+  const bool narrow = options.keeps_storage_type(type) && !trainable;
   // A training step reads the denoiser's matrices twice, and has less to compute with them.
-  const bool wraps = narrow && options.for_training && !options.low_memory && !trainable &&
-                     part.role == NetworkRole::denoiser;
+  const bool wraps =
+      narrow && options.for_training && !options.low_memory && part.role == NetworkRole::denoiser;
   return nn::WeightSource(wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
                           {.dtype = type,
                            .device = options.device,
-                           .keep_storage_type = (options.low_memory || narrow) && !trainable,
+                           .keep_storage_type = narrow,
                            .trainable = trainable});
-}
-
-nn::WeightUse use_of(const LoadOptions& options) {
-  if (options.low_memory) return nn::WeightUse::streamed;
-  return options.for_training ? nn::WeightUse::training : nn::WeightUse::inference;
 }
 
 /// Lets a file's pages go where no backward pass is going to read them.
@@ -152,7 +146,7 @@ StableDiffusion::StableDiffusion(StableDiffusionFiles files, const LoadOptions& 
   // The autoencoder computes as much with a kernel as its layout takes to make, and rests most of
   // the time: it stays in its file.
   if (!options.trainable.contains(NetworkRole::denoiser))
-    networks_["unet"].index.pack(*unet_part.weights, use_of(options));
+    networks_["unet"].index.pack(*unet_part.weights, options.weight_use());
 }
 
 ModelDefaults StableDiffusion::defaults() const {

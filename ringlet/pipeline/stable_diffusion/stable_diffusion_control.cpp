@@ -186,11 +186,14 @@ std::unique_ptr<UNetControl> UNetControl::open(const fs::path& path, const Stabl
     const auto parsed = models::ControlNetConfig::from_json(config, config_path.string());
     check_fits(parsed, model.unet().config(), config_path.string());
     const auto store = nn::FileStore::open(folder ? find_weights(path, kWeights, "") : path);
+    const LoadOptions& options = model.options();
     const nn::WeightSource source(
-        store, {.dtype = model.options().precision, .device = model.options().device});
+        store, {.dtype = options.precision,
+                .device = options.device,
+                .keep_storage_type = options.keeps_storage_type(options.precision)});
     auto control = made(std::make_unique<Network>(models::ControlNet(source, parsed)), source,
                         std::move(config));
-    if (!model.options().low_memory) control->index_.pack(*store);
+    control->index_.pack(*store, options.weight_use());
     return control;
   });
 }

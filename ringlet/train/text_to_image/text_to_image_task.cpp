@@ -194,6 +194,7 @@ Json TextToImageTask::settings() const {
                    {"model", nullptr},
                    {"prediction", diffusion::prediction_name(prediction)},
                    {"precision", nn::precision_name(options_.load.precision)}});
+  if (options_.load.device.is_cuda()) settings["tf32"] = nn::tf32_allowed();
   if (control_) settings.update(control_->settings(pictures_, hashes_, samples_));
   return settings;
 }
