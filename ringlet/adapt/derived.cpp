@@ -92,7 +92,7 @@ void DerivedPass::unlink() {
 at::Tensor DerivedPass::run(const std::vector<const Derived*>& derived,
                             const std::function<at::Tensor()>& loss) {
   const std::shared_ptr<DerivedPass> pass(new DerivedPass(derived));
-  const at::Tensor value = loss();
+  at::Tensor value = loss();
   pass->forward_ = false;
   // The loss keeps the pass alive until its graph goes.
   if (value.requires_grad())
