@@ -5,13 +5,12 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution.h>
-#include <ATen/ops/convolution_backward.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ringlet/nn/input_gradient.h"
 #include "ringlet/nn/kernels.h"
 
 namespace ringlet::nn {
@@ -43,17 +42,11 @@ struct FrozenConvolution : torch::autograd::Function<FrozenConvolution> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     auto& saved = context->saved_data;
-    const at::Tensor& dy = gradients.front();
-    const std::int64_t stride = saved["stride"].toInt(), padding = saved["padding"].toInt();
-    // Of the input only shape and layout matter for its gradient. Not an expanded number, which
-    // LibTorch would make contiguous: this memory is never touched.
-    const at::Tensor stand_in = at::empty(saved["shape"].toIntVector(), dy.options(),
-                                          static_cast<at::MemoryFormat>(saved["format"].toInt()));
-    const auto result = at::convolution_backward(
-        dy, stand_in, context->get_saved_variables().front(), std::nullopt,
-        std::array{stride, stride}, std::array{padding, padding}, kDilation,
-        /*transposed=*/false, kNoOutputPadding, /*groups=*/1, {true, false, false});
-    return {std::get<0>(result), {}, {}, {}};
+    const at::Tensor dx = input_gradient(
+        gradients.front(), context->get_saved_variables().front(), saved["shape"].toIntVector(),
+        static_cast<at::MemoryFormat>(saved["format"].toInt()),
+        {.stride = saved["stride"].toInt(), .padding = saved["padding"].toInt()});
+    return {dx, {}, {}, {}};
   }
 };
 

@@ -10,12 +10,12 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/io/mapped_pages.h"
+#include "ringlet/nn/input_gradient.h"
 #include "ringlet/nn/patch_rows.h"
 
 namespace ringlet::nn {
@@ -183,16 +183,12 @@ struct PackedConvFunction : torch::autograd::Function<PackedConvFunction> {
     auto& saved = context->saved_data;
     const at::Tensor dy = gradients.front().contiguous(at::MemoryFormat::ChannelsLast);
     const at::Tensor weight = context->get_saved_variables().front();
-    const std::int64_t stride = saved["stride"].toInt(), padding = saved["padding"].toInt();
-    // Only the input's shape matters for its gradient; this memory is never touched.
-    const at::Tensor stand_in =
-        at::empty(saved["shape"].toIntVector(), dy.options(), at::MemoryFormat::ChannelsLast);
-    const auto result = at::convolution_backward(
-        dy, stand_in, weight.to(dy.scalar_type()), std::nullopt, {stride, stride},
-        {padding, padding}, kDilation,
-        /*transposed=*/false, /*output_padding=*/{0, 0}, /*groups=*/1, {true, false, false});
+    const at::Tensor dx =
+        input_gradient(dy, weight.to(dy.scalar_type()), saved["shape"].toIntVector(),
+                       at::MemoryFormat::ChannelsLast,
+                       {.stride = saved["stride"].toInt(), .padding = saved["padding"].toInt()});
     io::give_back_pages(weight.const_data_ptr(), weight.nbytes());
-    return {std::get<0>(result), {}, {}};
+    return {dx, {}, {}};
   }
 };
 
