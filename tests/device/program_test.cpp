@@ -27,29 +27,9 @@ class ProgramOnDevice : public TinyProgram {
   }
 
   Arguments train(const Arguments& more) const {
-    Arguments all = {"train",
-                     "--model",
-                     path("model"),
-                     "--instance-images",
-                     path("pictures"),
-                     "--instance-prompt",
-                     "a dog",
-                     "--out",
-                     path("out"),
-                     "--method",
-                     "trm(rank=2)+lora(rank=2)",
-                     "--steps",
-                     "2",
-                     "--resolution",
-                     "16",
-                     "--seed",
-                     "5",
-                     "--sample-images",
-                     "1",
-                     "--sample-steps",
-                     "1"};
+    Arguments all = {"--sample-images", "1", "--sample-steps", "1"};
     all.insert(all.end(), more.begin(), more.end());
-    return all;
+    return training("trm(rank=2)+lora(rank=2)", "2", "out", all);
   }
 
   Json report() const { return read_json_file(folder_ / "report.json"); }

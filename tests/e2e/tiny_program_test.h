@@ -49,6 +49,30 @@ class TinyProgram : public testing::Test {
 
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
 
+  /// `train` on the folder's model and pictures, at 16 pixels with seed 5, into the folder `out`.
+  Arguments training(const std::string& method, const std::string& steps, const std::string& out,
+                     const Arguments& more) const {
+    Arguments all = {"train",
+                     "--model",
+                     path("model"),
+                     "--instance-images",
+                     path("pictures"),
+                     "--instance-prompt",
+                     "a dog",
+                     "--out",
+                     path(out),
+                     "--method",
+                     method,
+                     "--steps",
+                     steps,
+                     "--resolution",
+                     "16",
+                     "--seed",
+                     "5"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+
   /// Runs the program, which must succeed.
   static ProgramResult expect_success(const Arguments& arguments,
                                       const ProgramOptions& options = {}) {
