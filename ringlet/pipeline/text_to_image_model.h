@@ -22,6 +22,7 @@
 #include "ringlet/diffusion/sampler_table.h"
 #include "ringlet/nn/layer_options.h"
 #include "ringlet/nn/weight_source.h"
+#include "ringlet/nn/weight_storage.h"
 #include "ringlet/pipeline/conditions.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/model_files.h"
@@ -34,6 +35,7 @@ struct LoadOptions {
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
                             ///< file in every pass; encode and decode images in tiles
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen denoiser
   bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 

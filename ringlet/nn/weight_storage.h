@@ -1,0 +1,22 @@
+// The types that frozen weights can be kept in while a network computes in another one.
+#pragma once
+
+#include <cstdint>
+
+namespace ringlet::nn {
+
+/// How a frozen weight is kept in memory. It is widened for the duration of a call; weights that
+/// learn are never narrowed.
+enum class WeightStorage : std::uint8_t {
+  as_stored,  ///< the checkpoint's own type
+  fp32,
+  bf16,
+  fp8,   ///< e4m3, with one scale per row
+  int8,  ///< with one scale per row
+  nf4,   ///< 4-bit normal floats with a scale per block (Dettmers et al. 2023, QLoRA)
+};
+
+/// Bytes that a number takes, with its share of the scales; 0 for as_stored, which depends.
+double bytes_per_number(WeightStorage storage);
+
+}  // namespace ringlet::nn
