@@ -35,13 +35,15 @@ struct LoadOptions {
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
                             ///< file in every pass; encode and decode images in tiles
-  nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen denoiser
+  /// Of the frozen denoiser's linear layers and convolutions.
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;
   bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 
   /// What the frozen kernels are laid out for.
   nn::WeightUse weight_use() const {
     if (low_memory) return nn::WeightUse::streamed;
+    if (storage == nn::WeightStorage::bf16 || nn::is_coded(storage)) return nn::WeightUse::narrow;
     return for_training ? nn::WeightUse::training : nn::WeightUse::inference;
   }
   /// Whether frozen 16-bit weights stay so where `type` is computed in. On the CPU they are widened
