@@ -35,7 +35,7 @@ void Conv2dLayer::pack(WeightUse use) {
   // The bias has the type of the computation. A narrower weight is widened into the layout, and
   // stays as it is for those who ask for it.
   const at::ScalarType type = (bias_.defined() ? bias_ : weight_).scalar_type();
-  prepared_ = kernels_for(weight_.device(), type).prepare_conv2d(weight_, options_, use);
+  prepared_ = kernels_for(device(), type).prepare_conv2d(weight_, options_, use);
 }
 
 at::Tensor EmbeddingLayer::operate(const at::Tensor& weight, const at::Tensor& /*bias*/,

@@ -45,16 +45,24 @@ class Layer {
   /// A weight of this layer as its checkpoint stores it.
   virtual at::Tensor stored(const at::Tensor& weight) const { return weight; }
 
+  /// Where it computes; the weight may rest in host memory meanwhile (nn/network_memory.h).
+  at::Device device() const { return device_; }
+  void compute_on(at::Device device) { device_ = device; }
+
   const at::Tensor& weight() const { return weight_; }
   const at::Tensor& bias() const { return bias_; }  ///< undefined when the layer has none
 
   std::shared_ptr<Adapter> adapter;
 
  protected:
-  Layer(at::Tensor weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
+  Layer(at::Tensor weight, at::Tensor bias)
+      : weight_(std::move(weight)), bias_(std::move(bias)), device_(weight_.device()) {}
 
   at::Tensor weight_;
   at::Tensor bias_;
+
+ private:
+  at::Device device_;
 };
 
 /// y = x W^T + b, x [..., in], W [out, in].

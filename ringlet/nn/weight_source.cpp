@@ -37,6 +37,12 @@ void ModuleIndex::pack(const TensorStore& source, WeightUse use) const {
   return_free_memory();
 }
 
+at::ScalarType WeightOptions::type_of(const at::Tensor& stored) const {
+  if (keep_storage_type && stored.dim() >= 2 && stored.is_floating_point())
+    return stored.scalar_type();
+  return trainable ? at::kFloat : dtype;
+}
+
 struct WeightSource::State {
   std::shared_ptr<const TensorStore> store;
   WeightOptions options;
@@ -72,9 +78,12 @@ at::Tensor WeightSource::get(std::string_view name, const Shape& shape, const In
                     ", but the model's config asks for " + shape_text(shape),
                 "the weights and the config.json come from different models");
   const WeightOptions& options = state_->options;
-  const bool keep = options.keep_storage_type && shape.size() >= 2 && found->is_floating_point();
-  const at::ScalarType dtype = options.trainable ? at::kFloat : options.dtype;
-  at::Tensor tensor = found->to(options.device, keep ? found->scalar_type() : dtype);
+  const at::ScalarType type = options.type_of(*found);
+  // Small tensors have their type at home, too: adapters may add to them there.
+  const bool as_it_is = options.at_home && shape.size() >= 2;
+  at::Tensor tensor =
+      as_it_is ? found->detach() : found->to(options.at_home ? at::kCPU : options.device, type);
+  if (options.at_home && tensor.is_same(*found)) tensor = found->detach();
   if (options.trainable)
     tensor = (tensor.is_same(*found) ? tensor.clone() : tensor).set_requires_grad(true);
   state_->index.tensors.emplace(full, tensor);
@@ -87,7 +96,13 @@ bool WeightSource::has(std::string_view name) const {
 }
 
 void WeightSource::add_layer(std::shared_ptr<Layer> layer) const {
+  layer->compute_on(state_->options.device);
   state_->index.layers.emplace(prefix_.substr(0, prefix_.size() - 1), std::move(layer));
+}
+
+void WeightSource::add_block(const std::shared_ptr<BlockState>& block) const {
+  block->name = prefix_.substr(0, prefix_.size() - 1);
+  state_->index.blocks.emplace(block->name, block);
 }
 
 ModuleIndex WeightSource::finish() const {

@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/nn/block.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/tensor_slots.h"
 
@@ -54,12 +55,19 @@ struct WeightOptions {
   /// Tensors of the network's own that record gradients. They are kept in fp32 whatever the compute
   /// type, in which an update smaller than a rounding step would be lost.
   bool trainable = false;
+  /// Tensors stay as their store has them, in host memory, until NetworkMemory brings them to the
+  /// device in their type.
+  bool at_home = false;
+
+  /// The type that a tensor of the store has in the network.
+  at::ScalarType type_of(const at::Tensor& stored) const;
 };
 
 /// Everything that a network took from its source, by full dotted name.
 struct ModuleIndex {
-  std::map<std::string, std::shared_ptr<Layer>> layers;  ///< linear and convolution layers
-  std::map<std::string, at::Tensor> tensors;             ///< every parameter
+  std::map<std::string, std::shared_ptr<Layer>> layers;       ///< linear and convolution layers
+  std::map<std::string, at::Tensor> tensors;                  ///< every parameter
+  std::map<std::string, std::shared_ptr<BlockState>> blocks;  ///< parts that are computed as one
   std::shared_ptr<TensorSlots> slots = std::make_shared<TensorSlots>();  ///< their changes
 
   /// Lays all layers out for speed (Layer::pack). `source`, where they came from, gives its memory
@@ -81,6 +89,7 @@ class WeightSource {
 
   bool has(std::string_view name) const;               ///< a tensor of exactly this name
   void add_layer(std::shared_ptr<Layer> layer) const;  ///< registers under this scope's name
+  void add_block(const std::shared_ptr<BlockState>& block) const;  ///< the same, and names it so
   const WeightOptions& options() const;
 
   /// Closes loading: throws Error(mismatch) that names tensors of the store which no layer asked

@@ -2,6 +2,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/service/generator.h"
 #include "ringlet/service/json_fields.h"
 #include "ringlet/service/request_json.h"
@@ -37,6 +38,7 @@ void describe(OptionList& list, ModelRequest& r) {
   list.add("low_memory", r.load.low_memory,
            "Read convolutions from the file in every step, and encode and decode large images in "
            "tiles; slower");
+  pipeline::describe_offload(list, r.load);
   list.add("controlnet", r.controlnet, "ControlNet folder (diffusers) that sees `control_image`");
 }
 

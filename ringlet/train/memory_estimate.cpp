@@ -6,6 +6,7 @@
 #include "ringlet/core/memory_use.h"
 #include "ringlet/io/mapped_pages.h"
 #include "ringlet/nn/kernels.h"
+#include "ringlet/pipeline/offload.h"
 
 namespace ringlet::train {
 namespace {
@@ -33,7 +34,7 @@ std::uint64_t page_bytes(const pipeline::ModelNetwork& network,
     const bool read =
         prepared == nullptr || prepared->reads_weight() || adapted.contains(layer.get());
     const at::Tensor& weight = layer->weight();
-    if (weight.is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
+    if (layer->device().is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
       bytes += weight.nbytes();
   }
   return bytes;
@@ -77,6 +78,25 @@ std::uint64_t coding_bytes(const pipeline::TextToImageModel& model, const Memory
   return weights + whole(most);
 }
 
+/// Frozen networks come to a device when they compute: text encoders and autoencoder for a while,
+/// the denoiser with the first step, but for its offloaded blocks. Those that learn are parameters.
+std::uint64_t device_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request,
+                           const TrainingMemory& memory) {
+  using pipeline::NetworkRole;
+  double learning = static_cast<double>(memory.learning) +
+                    sizeof(float) * static_cast<double>(request.parameters);
+  const double denoiser =
+      pipeline::weight_bytes(model, NetworkRole::denoiser) -
+      pipeline::offload_effect(model, pipeline::offloaded_blocks(model)).saved_bytes;
+  const double text = request.text ? pipeline::weight_bytes(model, NetworkRole::text_encoder) : 0.0;
+  const double steps =
+      denoiser + text + static_cast<double>(std::max(memory.step, memory.sampling));
+  const double coding = (request.sampled > 0 ? denoiser : 0.0) + text +
+                        pipeline::weight_bytes(model, NetworkRole::autoencoder) +
+                        static_cast<double>(memory.coding);
+  return whole(learning + std::max(steps, coding));
+}
+
 }  // namespace
 
 std::uint64_t TrainingMemory::sum() const {
@@ -101,10 +121,7 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
   const TrainingMemory memory = training_memory(model, request);
   if (model.options().device.is_cpu())
     return std::max(resident_bytes() + memory.sum(), peak_resident_bytes());
-  std::uint64_t there = sizeof(float) * static_cast<std::uint64_t>(request.parameters);
-  for (const auto& [component, network] : model.networks())
-    for (const auto& [name, tensor] : network.index.tensors) there += tensor.nbytes();
-  return there + memory.sum() - memory.program;
+  return device_bytes(model, request, memory);
 }
 
 }  // namespace ringlet::train

@@ -100,6 +100,7 @@ void Run::make_plan() {
                                      options_.batch_size) /
                  static_cast<double>(task_->epoch_size());
   if (const auto latest = checkpoint()) plan_.first_step = CheckpointFolder::load(*latest).step;
+  task_->fit(learners());
   plan_.expected_bytes = task_->expected_bytes(learners());
 }
 

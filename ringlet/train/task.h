@@ -90,6 +90,9 @@ class Task {
   /// The size of an example, where there is one: "512 pixels".
   virtual std::string example_size() const { return {}; }
 
+  /// All that learns is known: chooses what of the network stays in host memory.
+  virtual void fit(const Learners&) {}
+
   /// The most memory that the run is expected to take, in bytes; 0 = not known.
   virtual std::uint64_t expected_bytes(const Learners&) const { return 0; }
 

@@ -184,7 +184,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
       auto adapter = build_adapter(method, *target.layer, set.factors_, random, target.full_name(),
                                    shared.at(target.component));
       for (const at::Tensor& tensor : adapter->tensors())
-        mover.move(tensor, target.layer->weight().device());
+        mover.move(tensor, target.layer->device());
       set.entries_.push_back({std::move(target), std::move(adapter)});
     }
     for (const TensorTarget& target : tensors)
@@ -295,8 +295,7 @@ void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uin
   for (const Entry& entry : entries_) {
     const std::int64_t own = entry.adapter->dropped_ranks(rates.rank);
     entry.adapter->scale_ranks(
-        own > 0 ? factors_on(entry.target.layer->weight().device()).narrow(0, first, own)
-                : at::Tensor());
+        own > 0 ? factors_on(entry.target.layer->device()).narrow(0, first, own) : at::Tensor());
     first += own;
   }
 }

@@ -85,6 +85,8 @@ class StableDiffusion final : public TextToImageModel {
   StableDiffusion(StableDiffusionFiles files, const LoadOptions& options);
 
   void add_embedding(const std::filesystem::path& file, const TextEmbedding& embedding);
+  nn::NetworkMemory& memory_of(const std::string& network) const;
+  void rest(const std::string& network, IdleNetworks from) const;
 
   StableDiffusionFiles files_;
   LoadOptions options_;

@@ -14,8 +14,8 @@
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/model_families.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/picture_text.h"
-#include "ringlet/train/memory_estimate.h"
 
 namespace ringlet::train {
 namespace {
@@ -146,21 +146,30 @@ DiffusionLossOptions TextToImageTask::loss_options(const Learners& learners) con
   return options;
 }
 
+MemoryRequest TextToImageTask::memory_request(const Learners& learners) const {
+  return {.adapters = learners.adapters,
+          .parameters = learners.parameters,
+          .optimizer_bytes = run_.trainer.optimizer.bytes_per_parameter,
+          .average = run_.trainer.ema_decay > 0.0,
+          .full = run_.full(),
+          .controlnet = control_ && control_->is_controlnet(),
+          .text = loss_options(learners).train_text,
+          .rows = run_.batch_size * (options_.class_prompt.empty() ? 1 : 2),
+          .size = crop_.size,
+          .sampled = control_
+                         ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
+                         : samples_.images,
+          .gradient_checkpointing = options_.gradient_checkpointing};
+}
+
+void TextToImageTask::fit(const Learners& learners) {
+  const double all = static_cast<double>(expected_peak_bytes(*model_, memory_request(learners)));
+  pipeline::offload_for(*model_,
+                        all - pipeline::weight_bytes(*model_, pipeline::NetworkRole::denoiser));
+}
+
 std::uint64_t TextToImageTask::expected_bytes(const Learners& learners) const {
-  return expected_peak_bytes(
-      *model_,
-      {.adapters = learners.adapters,
-       .parameters = learners.parameters,
-       .optimizer_bytes = run_.trainer.optimizer.bytes_per_parameter,
-       .average = run_.trainer.ema_decay > 0.0,
-       .full = run_.full(),
-       .controlnet = control_ && control_->is_controlnet(),
-       .text = loss_options(learners).train_text,
-       .rows = run_.batch_size * (options_.class_prompt.empty() ? 1 : 2),
-       .size = crop_.size,
-       .sampled = control_ ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
-                           : samples_.images,
-       .gradient_checkpointing = options_.gradient_checkpointing});
+  return expected_peak_bytes(*model_, memory_request(learners));
 }
 
 void TextToImageTask::check(const StageProgress& progress) {
