@@ -64,7 +64,11 @@ NetworkMemory::NetworkMemory(std::shared_ptr<const TensorStore> store, const Wei
   // Small tensors stay together: adapters change them (TensorSlots), and they weigh nothing.
   for (const auto& [name, tensor] : index.tensors)
     (tensor.dim() < 2 ? rest_ : block_of(name))
-        .tensors.push_back({tensor, options.type_of(tensor)});
+        .tensors.push_back({tensor, index.device_types.at(name)});
+  for (const auto& [name, layer] : index.layers)
+    if (layer->stored_weight().coded())
+      for (const at::Tensor& codes : layer->stored_weight().tensors())
+        block_of(name).tensors.push_back({codes, codes.scalar_type()});
 }
 
 double NetworkMemory::bytes() const {

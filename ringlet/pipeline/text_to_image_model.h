@@ -45,8 +45,9 @@ struct LoadOptions {
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
                             ///< file in every pass; encode and decode images in tiles
-  nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen denoiser
-  IdleNetworks idle = IdleNetworks::stay;                    ///< at least; see idle_networks()
+  /// Of the frozen denoiser's linear layers and convolutions.
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;
+  IdleNetworks idle = IdleNetworks::stay;  ///< at least; see idle_networks()
   /// Blocks of the frozen denoiser that stay in host memory (nn::NetworkMemory::offload); none:
   /// whoever knows what else is needed calls offload_denoiser (pipeline/offload.h).
   std::optional<std::int64_t> offload_layers = 0;
@@ -56,6 +57,7 @@ struct LoadOptions {
   /// What the frozen kernels are laid out for.
   nn::WeightUse weight_use() const {
     if (low_memory) return nn::WeightUse::streamed;
+    if (storage == nn::WeightStorage::bf16 || nn::is_coded(storage)) return nn::WeightUse::narrow;
     return for_training ? nn::WeightUse::training : nn::WeightUse::inference;
   }
   /// Training uses text encoders and autoencoder before its steps, and for samples.

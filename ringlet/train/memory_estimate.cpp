@@ -33,8 +33,9 @@ std::uint64_t page_bytes(const pipeline::ModelNetwork& network,
     const bool table = dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr;
     const bool read =
         prepared == nullptr || prepared->reads_weight() || adapted.contains(layer.get());
-    const at::Tensor& weight = layer->weight();
-    if (layer->device().is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
+    const at::Tensor& weight = layer->stored_weight().plain();  // codes are resident already
+    if (weight.defined() && layer->device().is_cpu() && !table && read &&
+        io::is_mapped(weight.const_data_ptr()))
       bytes += weight.nbytes();
   }
   return bytes;
@@ -50,10 +51,22 @@ std::uint64_t weight_bytes(const pipeline::TextToImageModel& model, const Memory
   return bytes;
 }
 
+/// The widest copy of a denoiser's weight that is made for a call, with the one that it is rounded
+/// from; on the CPU weights are widened in pieces, but for what a kernel reads as a whole.
+double widening_bytes(const pipeline::TextToImageModel& model) {
+  std::int64_t most = 0;
+  for (const auto& [component, network] : model.networks())
+    if (network.role == pipeline::NetworkRole::denoiser)
+      for (const auto& [name, layer] : network.index.layers)
+        if (layer->stored_weight().coded()) most = std::max(most, layer->stored_weight().numel());
+  return 2.0 * sizeof(float) * static_cast<double>(most);
+}
+
 std::uint64_t step_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
   // Tensors of many sizes come and go: the allocator keeps some memory free between them.
   constexpr double kBetween = 1.15;
-  return whole(kBetween * model.training_step_bytes(
+  return whole(widening_bytes(model) +
+               kBetween * model.training_step_bytes(
                               {.rows = request.rows,
                                .size = request.size,
                                .adapters = request.adapters,

@@ -207,6 +207,29 @@ TEST_F(OnTheDevice, OffloadedBlocksLearnTheSameNumbers) {
     }
 }
 
+// What is copied are the codes.
+TEST_F(OnTheDevice, OffloadedBlocksKeepTheirStorage) {
+  double wider = 0.0;
+  for (const nn::WeightStorage storage :
+       {nn::WeightStorage::bf16, nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
+    SCOPED_TRACE(nn::weight_storage_name(storage));
+    FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)");
+    o.load.storage = storage;
+    FineTuneOptions offloaded = o;
+    o.out = folder_ / nn::weight_storage_name(storage);
+    offloaded.out = folder_ / (o.out.filename().string() + " offloaded");
+    offloaded.load.offload_layers = 5;
+    EXPECT_TRUE(run(o));
+    EXPECT_TRUE(run(offloaded));
+    expect_same_metrics(o, offloaded);
+    const auto model = open({.storage = storage, .for_training = true});
+    const nn::OffloadEffect effect = pipeline::offload_effect(model, 5);
+    EXPECT_GT(effect.copied_bytes, 0.0);
+    if (wider > 0.0) EXPECT_LT(effect.copied_bytes, 0.65 * wider);
+    wider = effect.copied_bytes;
+  }
+}
+
 TEST_F(OnTheDevice, OffloadedBlocksAreCopiedAheadAndTakeLess) {
   if (!device::present()) GTEST_SKIP() << "a real device counts nothing";
   struct Work {

@@ -170,7 +170,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
   std::vector<std::pair<const Method*, std::int64_t>> counts;
   std::int64_t most = 0;
   for (const auto& [target, method] : sorted) {
-    shared[target.component].include(LayerShape::of(target.layer->weight()));
+    shared[target.component].include(LayerShape::of(target.layer->shape()));
     shared[target.component].load = load;
     const auto same = [&method = method](const auto& one) { return *one.first == method; };
     auto count = std::ranges::find_if(counts, same);
