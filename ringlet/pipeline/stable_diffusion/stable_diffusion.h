@@ -77,6 +77,7 @@ class StableDiffusion final : public TextToImageModel {
   std::map<std::string, std::string> class_names() const override;
 
   const StableDiffusionFiles& files() const { return files_; }
+  /// Whoever calls their forward passes has their memory in networks() enter() first.
   const models::UNet& unet() const { return *unet_; }
   const models::AutoencoderKL& vae() const { return *vae_; }
   const std::vector<TextStage>& text() const { return text_; }
