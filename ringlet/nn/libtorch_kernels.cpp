@@ -79,11 +79,11 @@ bool only_input_learns(const at::Tensor& x, const StoredWeight& weight) {
   return c10::GradMode::is_enabled() && x.requires_grad() && !weight.learns();
 }
 
-std::optional<at::Tensor> optional_bias(const at::Tensor& bias) {
+std::optional<at::Tensor> if_defined(const at::Tensor& bias) {
   return bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
 }
 
-bool learns(const at::Tensor& bias) { return bias.defined() && bias.requires_grad(); }
+bool bias_learns(const at::Tensor& bias) { return bias.defined() && bias.requires_grad(); }
 
 }  // namespace
 
@@ -92,9 +92,9 @@ std::string_view KernelSet::name() const { return "libtorch"; }
 at::Tensor KernelSet::linear(const at::Tensor& x, const StoredWeight& weight,
                              const at::Tensor& bias) const {
   if (!only_input_learns(x, weight) || !weight.needs_widening(x.scalar_type()))
-    return at::linear(x, weight.widened(x.scalar_type()), optional_bias(bias));
-  if (learns(bias)) return WideningLinear::apply(x, weight, std::nullopt) + bias;
-  return WideningLinear::apply(x, weight, optional_bias(bias));
+    return at::linear(x, weight.widened(x.scalar_type()), if_defined(bias));
+  if (bias_learns(bias)) return WideningLinear::apply(x, weight, std::nullopt) + bias;
+  return WideningLinear::apply(x, weight, if_defined(bias));
 }
 
 at::Tensor KernelSet::matrix_product(const at::Tensor& a, const at::Tensor& b) const {
@@ -109,11 +109,11 @@ void KernelSet::add_product(at::Tensor& sum, double s, const at::Tensor& a,
 at::Tensor KernelSet::conv2d(const at::Tensor& x, const StoredWeight& weight,
                              const at::Tensor& bias, Conv2dOptions options) const {
   if (!only_input_learns(x, weight))
-    return at::conv2d(x, weight.widened(x.scalar_type()), optional_bias(bias), options.stride,
+    return at::conv2d(x, weight.widened(x.scalar_type()), if_defined(bias), options.stride,
                       options.padding);
-  if (learns(bias))
+  if (bias_learns(bias))
     return FrozenConvolution::apply(x, weight, std::nullopt, options) + bias.view({-1, 1, 1});
-  return FrozenConvolution::apply(x, weight, optional_bias(bias), options);
+  return FrozenConvolution::apply(x, weight, if_defined(bias), options);
 }
 
 std::shared_ptr<const PreparedConv2d> KernelSet::prepare_conv2d(const StoredWeight& weight,

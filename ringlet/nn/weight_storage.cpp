@@ -1,6 +1,7 @@
 #include "ringlet/nn/weight_storage.h"
 
 #include "ringlet/core/option.h"
+#include "ringlet/nn/stored_weight.h"
 
 namespace ringlet::nn {
 
@@ -12,7 +13,7 @@ std::string weight_storage_name(WeightStorage storage) {
 
 double bytes_per_number(WeightStorage storage) {
   // Rows of the networks' layers are hundreds to ten thousand numbers long.
-  constexpr double kScaleOfRow = sizeof(float) / 1024.0, kNf4Block = 64.0;
+  constexpr double kScaleOfRow = sizeof(float) / 1024.0;
   switch (storage) {
     case WeightStorage::as_stored:
       return 0.0;
@@ -24,7 +25,7 @@ double bytes_per_number(WeightStorage storage) {
     case WeightStorage::int8:
       return 1.0 + kScaleOfRow;
     case WeightStorage::nf4:
-      return 0.5 + sizeof(float) / kNf4Block;
+      return 0.5 + sizeof(float) / static_cast<double>(kNf4Block);
   }
   return 0.0;
 }

@@ -307,6 +307,7 @@ double StableDiffusion::training_step_bytes(const TrainingStepShape& shape) cons
                              .latents = shape.size.divided_by(size_unit()),
                              .text_length = text_.front().encoder.config().max_position_embeddings,
                              .trained = shape.full,
+                             .precision = options_.precision,
                              .gradient_checkpointing = shape.gradient_checkpointing};
   PassMemory pass = unet_pass(unet_->config(), pass_shape, shape.adapters);
   const auto add = [&pass](const PassMemory& more) {

@@ -18,6 +18,7 @@ struct PassShape {
   std::int64_t text_length = 77;  ///< tokens of a prompt
   /// What learns beside adapters: then a layer keeps its input, too.
   bool trained = false;
+  at::ScalarType precision = at::kFloat;  ///< of the computation
   bool gradient_checkpointing = false;
 };
 
