@@ -56,6 +56,10 @@ std::string WeightSource::full_name(std::string_view name) const {
 
 const WeightOptions& WeightSource::options() const { return state_->options; }
 
+std::string WeightSource::name() const {
+  return prefix_.empty() ? "" : prefix_.substr(0, prefix_.size() - 1);
+}
+
 at::Tensor WeightSource::get(std::string_view name, const Shape& shape, const Init& init) const {
   const std::string full = full_name(name);
   std::optional<at::Tensor> found = state_->store->find(full, shape, init);
@@ -87,7 +91,7 @@ bool WeightSource::has(std::string_view name) const {
 }
 
 void WeightSource::add_layer(std::shared_ptr<Layer> layer) const {
-  state_->index.layers.emplace(prefix_.substr(0, prefix_.size() - 1), std::move(layer));
+  state_->index.layers.emplace(name(), std::move(layer));
 }
 
 ModuleIndex WeightSource::finish() const {

@@ -82,6 +82,7 @@ class WeightSource {
   bool has(std::string_view name) const;               ///< a tensor of exactly this name
   void add_layer(std::shared_ptr<Layer> layer) const;  ///< registers under this scope's name
   const WeightOptions& options() const;
+  std::string name() const;  ///< of this scope, dotted; "" = the whole network
 
   /// Closes loading: throws Error(mismatch) that names tensors of the store which no layer asked
   /// for (a checkpoint of another model), and returns the index.

@@ -1,7 +1,10 @@
 // The types that frozen weights can be kept in while a network computes in another one.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string>
+#include <utility>
 
 namespace ringlet::nn {
 
@@ -15,6 +18,17 @@ enum class WeightStorage : std::uint8_t {
   int8,  ///< with one scale per row
   nf4,   ///< 4-bit normal floats with a scale per block (Dettmers et al. 2023, QLoRA)
 };
+
+/// As options call them.
+inline constexpr std::array<std::pair<const char*, WeightStorage>, 6> kWeightStorageNames = {{
+    {"as-stored", WeightStorage::as_stored},
+    {"fp32", WeightStorage::fp32},
+    {"bf16", WeightStorage::bf16},
+    {"fp8", WeightStorage::fp8},
+    {"int8", WeightStorage::int8},
+    {"nf4", WeightStorage::nf4},
+}};
+std::string weight_storage_name(WeightStorage storage);
 
 /// Bytes that a number takes, with its share of the scales; 0 for as_stored, which depends.
 double bytes_per_number(WeightStorage storage);

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "ringlet/core/memory_use.h"
-#include "ringlet/io/mapped_pages.h"
-#include "ringlet/nn/kernels.h"
+#include "ringlet/pipeline/weight_pages.h"
 
 namespace ringlet::train {
 namespace {
@@ -21,45 +21,28 @@ std::set<const nn::Layer*> adapted_layers(const adapt::AdapterSet* adapters) {
   return layers;
 }
 
-/// Bytes of a network's frozen weights that come into memory when it computes: the pages of a
-/// mapped file, but for kernels in whose place there is a layout.
-std::uint64_t page_bytes(const pipeline::ModelNetwork& network,
-                         const std::set<const nn::Layer*>& adapted) {
-  std::uint64_t bytes = 0;
-  for (const auto& [name, layer] : network.index.layers) {
-    const auto* convolution = dynamic_cast<const nn::Conv2dLayer*>(layer.get());
-    const nn::PreparedConv2d* prepared = convolution ? convolution->prepared() : nullptr;
-    const bool table = dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr;
-    const bool read =
-        prepared == nullptr || prepared->reads_weight() || adapted.contains(layer.get());
-    const at::Tensor& weight = layer->weight();
-    if (weight.is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
-      bytes += weight.nbytes();
-  }
-  return bytes;
-}
-
 std::uint64_t weight_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
   const std::set<const nn::Layer*> adapted = adapted_layers(request.adapters);
-  std::uint64_t bytes = 0;
-  for (const auto& [component, network] : model.networks())
-    if (network.role == pipeline::NetworkRole::denoiser ||
-        (network.role == pipeline::NetworkRole::text_encoder && request.text))
-      bytes += page_bytes(network, adapted);
-  return bytes;
+  const std::uint64_t text =
+      request.text ? pipeline::page_bytes(model, pipeline::NetworkRole::text_encoder, adapted) : 0;
+  return text + pipeline::page_bytes(model, pipeline::NetworkRole::denoiser, adapted);
 }
 
-std::uint64_t step_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
-  // Tensors of many sizes come and go: the allocator keeps some memory free between them.
+std::vector<pipeline::StepBlock> step_blocks(const pipeline::TextToImageModel& model,
+                                             const MemoryRequest& request) {
+  std::vector<pipeline::StepBlock> blocks =
+      model.training_step({.rows = request.rows,
+                           .size = request.size,
+                           .adapters = request.adapters,
+                           .full = request.full,
+                           .text = request.text,
+                           .controlnet = request.controlnet});
+  // Tensors of many sizes come and go: the CPU's allocator keeps some memory free between them.
   constexpr double kBetween = 1.15;
-  return whole(kBetween * model.training_step_bytes(
-                              {.rows = request.rows,
-                               .size = request.size,
-                               .adapters = request.adapters,
-                               .full = request.full,
-                               .text = request.text,
-                               .controlnet = request.controlnet,
-                               .gradient_checkpointing = request.gradient_checkpointing}));
+  if (model.options().device.is_cpu())
+    for (pipeline::StepBlock& block : blocks)
+      for (double* bytes : {&block.before, &block.inside, &block.passing}) *bytes *= kBetween;
+  return blocks;
 }
 
 std::uint64_t sampling_bytes(const pipeline::TextToImageModel& model,
@@ -71,16 +54,17 @@ std::uint64_t sampling_bytes(const pipeline::TextToImageModel& model,
 std::uint64_t coding_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
   double most = model.encoding_bytes(request.size);
   if (request.sampled > 0) most = std::max(most, model.decoding_bytes(request.size));
-  std::uint64_t weights = 0;
-  for (const auto& [component, network] : model.networks())
-    if (network.role == pipeline::NetworkRole::autoencoder) weights += page_bytes(network, {});
-  return weights + whole(most);
+  return pipeline::page_bytes(model, pipeline::NetworkRole::autoencoder) + whole(most);
 }
 
 }  // namespace
 
-std::uint64_t TrainingMemory::sum() const {
-  return program + learning + std::max(weights + std::max(step, sampling), coding);
+std::uint64_t TrainingMemory::step(const nn::RecomputedBlocks& recomputed) const {
+  return whole(pipeline::step_peak(blocks, recomputed));
+}
+
+std::uint64_t TrainingMemory::sum(const nn::RecomputedBlocks& recomputed) const {
+  return program + learning + std::max(weights + std::max(step(recomputed), sampling), coding);
 }
 
 TrainingMemory training_memory(const pipeline::TextToImageModel& model,
@@ -91,20 +75,26 @@ TrainingMemory training_memory(const pipeline::TextToImageModel& model,
           weight_bytes(model, request),
           (copies * sizeof(float) + request.optimizer_bytes) *
               static_cast<std::uint64_t>(request.parameters),
-          step_bytes(model, request),
           sampling_bytes(model, request),
-          coding_bytes(model, request)};
+          coding_bytes(model, request),
+          step_blocks(model, request)};
 }
 
-std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
-                                  const MemoryRequest& request) {
-  const TrainingMemory memory = training_memory(model, request);
-  if (model.options().device.is_cpu())
-    return std::max(resident_bytes() + memory.sum(), peak_resident_bytes());
-  std::uint64_t there = sizeof(float) * static_cast<std::uint64_t>(request.parameters);
-  for (const auto& [component, network] : model.networks())
-    for (const auto& [name, tensor] : network.index.tensors) there += tensor.nbytes();
-  return there + memory.sum() - memory.program;
+MemoryNeed memory_need(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
+  TrainingMemory memory = training_memory(model, request);
+  std::uint64_t now = 0, before = 0;
+  if (model.options().device.is_cpu()) {
+    now = resident_bytes() + memory.program;
+    before = peak_resident_bytes();
+  } else {
+    now = sizeof(float) * static_cast<std::uint64_t>(request.parameters);
+    for (const auto& [component, network] : model.networks())
+      for (const auto& [name, tensor] : network.index.tensors) now += tensor.nbytes();
+  }
+  now += memory.learning;
+  return {now + memory.weights,
+          std::max({before, now + memory.weights + memory.sampling, now + memory.coding}),
+          std::move(memory.blocks)};
 }
 
 }  // namespace ringlet::train

@@ -87,11 +87,14 @@ class Recommendation final : public ExampleTask {
     return -sum / static_cast<double>(parts.size());
   }
 
+  /// What is held back of an example depends on its place in the batch.
+  bool is_mean() const override { return false; }
+
   std::vector<Score> evaluate() const override {
     constexpr std::size_t kBatch = 64;
     constexpr std::int64_t kPlaces = 10;
     eval::RankingScore sum;
-    in_batches(examples_.held_out.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
+    in_batches(examples_.held_out.size(), at_a_time(kBatch), [&](const std::vector<std::size_t>& rows) {
       std::vector<Parts> parts;
       for (const std::size_t row : rows) parts.push_back(split(examples_.held_out[row], 0));
       const at::Tensor all = recommender_->scores(recommender_->users(known(parts))).to(at::kCPU);

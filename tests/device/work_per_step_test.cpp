@@ -92,6 +92,34 @@ TEST_F(WorkPerStep, LaunchesAndBytesAreNoMoreThanThese) {
   }
 }
 
+// What is planned is what is measured, whatever is computed again and in however many parts.
+TEST_F(WorkPerStep, ThePlanIsThePeak) {
+  struct Case {
+    const char* name;
+    MemorySavings savings;
+  };
+  const Case cases[] = {
+      {"all kept", {}},
+      {"all again", {.recomputed = {.all = true}}},
+      {"parts", {.parts = 4}},
+      {"some again",
+       {.recomputed = {.names = {"up_blocks.0.resnets.0", "up_blocks.1.resnets.0"}}, .parts = 2}}};
+  for (const char* method : {"lora(rank=2)", "trm(rank=2)+lora(rank=2)"})
+    for (const Case& one : cases) {
+      FineTuneOptions o = with_method(method);
+      o.batch_size = 4;
+      o.crop.size = {64, 64};
+      o.savings = one.savings;
+      o.out = folder_ / ("plan" + std::to_string(runs_++));
+      FineTune run(o);
+      device::reset();
+      EXPECT_TRUE(run.run({}));
+      const auto peak = static_cast<double>(device::counters().peak_bytes);
+      EXPECT_NEAR(static_cast<double>(run.plan().expected_bytes) / peak, 1.0, 0.05)
+          << method << ", " << one.name << ": " << peak;
+    }
+}
+
 // However many tensors there are: the whole optimiser is these launches.
 TEST_F(WorkPerStep, TheOptimiserIsAFewLaunches) {
   FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)");

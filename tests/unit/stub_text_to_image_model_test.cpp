@@ -121,8 +121,9 @@ class ThreeLayers final : public pipeline::TextToImageModel {
     return (*mix_)(at::cat({x, text.expand_as(x)}, 1));
   }
 
-  double training_step_bytes(const pipeline::TrainingStepShape& shape) const override {
-    return static_cast<double>(shape.rows * shape.size.width * shape.size.height);
+  std::vector<pipeline::StepBlock> training_step(
+      const pipeline::TrainingStepShape& shape) const override {
+    return {{.before = static_cast<double>(shape.rows * shape.size.width * shape.size.height)}};
   }
   double encoding_bytes(PictureSize size) const override {
     return static_cast<double>(size.width * size.height);

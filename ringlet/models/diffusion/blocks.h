@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include <ATen/core/Tensor.h>
 
@@ -31,6 +32,7 @@ class ResnetBlock2D {
  private:
   at::Tensor compute(const at::Tensor& x, const at::Tensor& time_embedding) const;
 
+  std::string name_;
   nn::GroupNorm norm1_;
   nn::Conv2d conv1_;
   std::optional<nn::Linear> time_emb_proj_;

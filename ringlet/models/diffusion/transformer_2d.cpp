@@ -7,7 +7,8 @@ namespace ringlet::models {
 
 BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
                                              const Transformer2DConfig& c)
-    : only_cross_attention_(c.only_cross_attention),
+    : name_(s.name()),
+      only_cross_attention_(c.only_cross_attention),
       norm1_(s.at("norm1"), c.channels),
       attn1_(s.at("attn1"), {.query_width = c.channels,
                              .context_width = c.only_cross_attention ? c.context_width : c.channels,
@@ -29,7 +30,8 @@ at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
 }
 
 at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {
-  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); }, {x, context});
+  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); }, {x, context},
+                          name_);
 }
 
 at::Tensor BasicTransformerBlock::compute(const at::Tensor& input,

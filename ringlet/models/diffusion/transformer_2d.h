@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -37,6 +38,7 @@ class BasicTransformerBlock {
   at::Tensor compute(const at::Tensor& x, const at::Tensor& context) const;
   at::Tensor feed_forward(const at::Tensor& x) const;
 
+  std::string name_;
   bool only_cross_attention_;
   nn::LayerNorm norm1_;
   nn::Attention attn1_;

@@ -146,8 +146,11 @@ DiffusionLossOptions TextToImageTask::loss_options(const Learners& learners) con
   return options;
 }
 
-std::uint64_t TextToImageTask::expected_bytes(const Learners& learners) const {
-  return expected_peak_bytes(
+std::optional<MemoryNeed> TextToImageTask::memory(const Learners& learners,
+                                                  const MemorySavings& savings) const {
+  const std::int64_t largest = (run_.batch_size + savings.parts - 1) / savings.parts;
+  model_->code_in_tiles(savings.tile);
+  MemoryNeed need = memory_need(
       *model_,
       {.adapters = learners.adapters,
        .parameters = learners.parameters,
@@ -156,11 +159,26 @@ std::uint64_t TextToImageTask::expected_bytes(const Learners& learners) const {
        .full = run_.full(),
        .controlnet = control_ && control_->is_controlnet(),
        .text = loss_options(learners).train_text,
-       .rows = run_.batch_size * (options_.class_prompt.empty() ? 1 : 2),
+       .rows = largest * rows_per_example(),
        .size = crop_.size,
        .sampled = control_ ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
-                           : samples_.images,
-       .gradient_checkpointing = options_.gradient_checkpointing});
+                           : samples_.images});
+  // What the user has chosen is not open any more.
+  if (options_.gradient_checkpointing)
+    for (pipeline::StepBlock& block : need.blocks)
+      if (!std::exchange(block.name, {}).empty())
+        block.passing += std::exchange(block.inside, 0.0);
+  return need;
+}
+
+std::vector<std::int64_t> TextToImageTask::tiles() const {
+  std::vector<std::int64_t> sides = {0};
+  // Smaller ones show: their norms see little of the picture.
+  constexpr std::int64_t kLeast = 128, kMost = 1024;
+  for (std::int64_t side = kMost; side >= kLeast; side /= 2)
+    if (side % model_->size_unit() == 0 && side < std::max(crop_.size.width, crop_.size.height))
+      sides.push_back(side);
+  return sides;
 }
 
 void TextToImageTask::check(const StageProgress& progress) {
@@ -250,6 +268,7 @@ void TextToImageTask::prepare_validation(const StageProgress& progress) {
 }
 
 Json TextToImageTask::prepare(const Learners& learners, const StageProgress& progress) {
+  model_->code_in_tiles(run_.savings.tile);
   const std::vector<data::Picture> class_pictures = complete_class_pictures(progress);
   const DataParallel& ranks = run_.trainer.data_parallel;
   TrainingSet prior, instance;
@@ -271,9 +290,11 @@ Json TextToImageTask::prepare(const Learners& learners, const StageProgress& pro
           {"class pictures' contents", contents_of(class_pictures, hashes_)}};
 }
 
-at::Tensor TextToImageTask::loss(std::int64_t micro_batch) const {
-  const nn::GradientCheckpointing checkpointing(options_.gradient_checkpointing);
-  return (*loss_)(micro_batch);  // the backward pass may repeat parts of it
+at::Tensor TextToImageTask::loss(std::int64_t micro_batch, const BatchPart& part) const {
+  nn::RecomputedBlocks recomputed = run_.savings.recomputed;
+  recomputed.all = recomputed.all || options_.gradient_checkpointing;
+  const nn::GradientCheckpointing checkpointing(std::move(recomputed));
+  return (*loss_)(micro_batch, part);  // the backward pass may repeat parts of it
 }
 
 ObservationRules TextToImageTask::observation_rules() const {

@@ -35,7 +35,11 @@ class TextToImageTask final : public Task {
   std::int64_t epoch_size() const override { return pictures_.epoch_size(); }
   at::ScalarType precision() const override { return options_.load.precision; }
   std::string example_size() const override;
-  std::uint64_t expected_bytes(const Learners& learners) const override;
+  std::optional<MemoryNeed> memory(const Learners& learners,
+                                   const MemorySavings& savings) const override;
+  bool divisible() const override { return true; }
+  std::int64_t rows_per_example() const override { return options_.class_prompt.empty() ? 1 : 2; }
+  std::vector<std::int64_t> tiles() const override;
   Lines plan_lines(const Spelling& option) const override {
     return lines_of(plan_, options_, option);
   }
@@ -43,7 +47,7 @@ class TextToImageTask final : public Task {
   void check(const StageProgress& progress) override;
   Json settings() const override;
   Json prepare(const Learners& learners, const StageProgress& progress) override;
-  at::Tensor loss(std::int64_t micro_batch) const override;
+  at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const override;
   ObservationRules observation_rules() const override;
   Observation observe(std::int64_t step) const override;
   void save_model(const std::filesystem::path& folder, at::ScalarType precision) const override;
