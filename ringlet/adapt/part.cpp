@@ -70,9 +70,9 @@ struct AddProduct : torch::autograd::Function<AddProduct> {
 
 }  // namespace
 
-LayerShape LayerShape::of(const at::Tensor& weight) {
-  if (weight.dim() == 2) return {weight.size(0), weight.size(1)};
-  return {weight.size(0), weight.size(1), weight.size(2), weight.size(3), true};
+LayerShape LayerShape::of(at::IntArrayRef weight) {
+  if (weight.size() == 2) return {weight[0], weight[1]};
+  return {weight[0], weight[1], weight[2], weight[3], true};
 }
 
 std::vector<std::int64_t> LayerShape::sizes() const { return with_rows(out); }

@@ -6,6 +6,11 @@
 #include <string>
 #include <utility>
 
+namespace ringlet {
+struct Option;
+class OptionList;
+}  // namespace ringlet
+
 namespace ringlet::nn {
 
 /// How a frozen weight is kept in memory. It is widened for the duration of a call; weights that
@@ -30,7 +35,13 @@ inline constexpr std::array<std::pair<const char*, WeightStorage>, 6> kWeightSto
 }};
 std::string weight_storage_name(WeightStorage storage);
 
+/// The option `base_storage` of programs that open a network to train beside it, or to run it.
+Option& describe(OptionList& list, WeightStorage& storage);
+
 /// Bytes that a number takes, with its share of the scales; 0 for as_stored, which depends.
 double bytes_per_number(WeightStorage storage);
+
+/// Whether weights are kept as codes with scales, which no operator computes with directly.
+constexpr bool is_coded(WeightStorage storage) { return storage >= WeightStorage::fp8; }
 
 }  // namespace ringlet::nn

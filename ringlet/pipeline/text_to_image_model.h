@@ -39,13 +39,15 @@ struct LoadOptions {
   std::int64_t tile = 0;    ///< side of the tiles that images are encoded and decoded in, in pixels,
                             ///< a multiple of the size unit; 0 = whole, or with low_memory the
                             ///< autoencoder's own
-  nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen denoiser
+  /// Of the frozen denoiser's linear layers and convolutions.
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;
   bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 
   /// What the frozen kernels are laid out for.
   nn::WeightUse weight_use() const {
     if (low_memory) return nn::WeightUse::streamed;
+    if (storage == nn::WeightStorage::bf16 || nn::is_coded(storage)) return nn::WeightUse::narrow;
     return for_training ? nn::WeightUse::training : nn::WeightUse::inference;
   }
   /// Whether frozen 16-bit weights stay so where `type` is computed in. On the CPU they are widened

@@ -13,8 +13,9 @@ std::uint64_t page_bytes(const ModelNetwork& network, const std::set<const nn::L
     const bool table = dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr;
     const bool read =
         prepared == nullptr || prepared->reads_weight() || adapted.contains(layer.get());
-    const at::Tensor& weight = layer->weight();
-    if (weight.is_cpu() && !table && read && io::is_mapped(weight.const_data_ptr()))
+    const at::Tensor& weight = layer->stored_weight().plain();  // codes are resident already
+    if (weight.defined() && layer->device().is_cpu() && !table && read &&
+        io::is_mapped(weight.const_data_ptr()))
       bytes += weight.nbytes();
   }
   return bytes;

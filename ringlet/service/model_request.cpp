@@ -37,6 +37,7 @@ void describe(OptionList& list, ModelRequest& r) {
   list.add("low_memory", r.load.low_memory,
            "Read convolutions from the file in every step, and encode and decode large images in "
            "tiles; slower");
+  nn::describe(list, r.load.storage);
   list.add("controlnet", r.controlnet, "ControlNet folder (diffusers) that sees `control_image`");
 }
 

@@ -56,7 +56,7 @@ void check_factors(const AdapterTrainingOptions& options, const adapt::Method& m
                    std::span<const adapt::Target> targets) {
   adapt::FactorTable asked;
   for (const adapt::Target& target : targets)
-    adapt::parameter_count(method, adapt::LayerShape::of(target.layer->weight()), asked);
+    adapt::parameter_count(method, adapt::LayerShape::of(target.layer->shape()), asked);
   std::vector<std::string> sizes;
   for (const auto& [size, split] : asked.entries()) sizes.push_back(std::to_string(size));
   for (const auto& [size, split] : options.factors)

@@ -21,6 +21,17 @@ std::set<const nn::Layer*> adapted_layers(const adapt::AdapterSet* adapters) {
   return layers;
 }
 
+/// The widest copy of a denoiser's weight that is made for a call, with the one that it is rounded
+/// from; on the CPU weights are widened in pieces, but for what a kernel reads as a whole.
+double widening_bytes(const pipeline::TextToImageModel& model) {
+  std::int64_t most = 0;
+  for (const auto& [component, network] : model.networks())
+    if (network.role == pipeline::NetworkRole::denoiser)
+      for (const auto& [name, layer] : network.index.layers)
+        if (layer->stored_weight().coded()) most = std::max(most, layer->stored_weight().numel());
+  return 2.0 * sizeof(float) * static_cast<double>(most);
+}
+
 std::uint64_t weight_bytes(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
   const std::set<const nn::Layer*> adapted = adapted_layers(request.adapters);
   const std::uint64_t text =
@@ -42,6 +53,8 @@ std::vector<pipeline::StepBlock> step_blocks(const pipeline::TextToImageModel& m
   if (model.options().device.is_cpu())
     for (pipeline::StepBlock& block : blocks)
       for (double* bytes : {&block.before, &block.inside, &block.passing}) *bytes *= kBetween;
+  const double widening = widening_bytes(model);
+  for (pipeline::StepBlock& block : blocks) block.passing += widening;
   return blocks;
 }
 

@@ -61,6 +61,18 @@ void check_options(const RunOptions& o) {
   refuse_other_run(o.out, o.resume);
 }
 
+void check_base_storage(nn::WeightStorage storage, const RunOptions& options) {
+  if (options.full() && storage != nn::WeightStorage::as_stored)
+    throw Error(ErrorCode::invalid_argument, Field("base_storage"),
+                "`method=full` trains the weights themselves, which are kept in fp32",
+                "leave it out, or train an adapter, for example `method=lora(rank=4)`");
+}
+
+std::string base_storage_text(nn::WeightStorage storage) {
+  if (storage == nn::WeightStorage::as_stored) return "";
+  return ", base in " + nn::weight_storage_name(storage);
+}
+
 Run::Run(RunOptions options, const OpenTask& open, const RunObserver& observer)
     : options_(std::move(options)) {
   nn::with_ringlet_errors(kWhere, [&] {

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 #include <c10/core/ScalarType.h>
 
+#include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/memory_plan.h"
 #include "ringlet/train/trainer.h"
@@ -31,5 +33,11 @@ struct RunOptions : AdapterTrainingOptions {
 
 /// Everything about the options that is wrong whatever the task. Throws Error(invalid_argument).
 void check_options(const RunOptions& options);
+
+/// Refuses a storage of the frozen base where nothing is frozen. Throws Error(invalid_argument).
+void check_base_storage(nn::WeightStorage storage, const RunOptions& options);
+
+/// For a plan: ", base in nf4"; "" where it is kept as it is stored.
+std::string base_storage_text(nn::WeightStorage storage);
 
 }  // namespace ringlet::train

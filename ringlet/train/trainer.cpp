@@ -23,6 +23,7 @@
 #include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/option_list.h"
 #include "ringlet/train/thread_choice.h"
 
@@ -113,7 +114,11 @@ Json in_todays_words(Json settings) {
 }  // namespace
 
 void check_settings(const Json& before, const Json& now, const std::string& where) {
-  const Json known = in_todays_words(before);
+  Json known = in_todays_words(before);
+  // Before there was a choice.
+  constexpr const char* kStorage = "base storage";
+  if (now.contains(kStorage) && !known.contains(kStorage))
+    known[kStorage] = nn::weight_storage_name(nn::WeightStorage::as_stored);
   std::vector<std::string> changed, unknown;
   for (const auto& [key, value] : known.items()) {
     const auto found = now.find(key);

@@ -54,7 +54,8 @@ std::vector<train::Trainable> ExampleTask::trainables() const {
 
 train::Lines ExampleTask::plan_lines(const train::Spelling&) const {
   return {{"network", description() + " on " + options_.weights.device.str() + " in " +
-                          nn::precision_name(options_.weights.dtype)},
+                          nn::precision_name(options_.weights.dtype) +
+                          train::base_storage_text(options_.weights.storage)},
           {"examples", std::to_string(examples()) + " for training, " + std::to_string(held_out()) +
                            " held out"}};
 }

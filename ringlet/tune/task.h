@@ -28,9 +28,10 @@ struct TaskOptions {
   std::filesystem::path data;       ///< what to learn from; the form is the task's
   std::filesystem::path eval_data;  ///< what to measure on; empty = every tenth example of `data`
   std::optional<std::uint64_t> random_seed;  ///< weights that the folder lacks start at random
-  nn::WeightOptions weights;                 ///< whether they learn follows from the method
-  std::int64_t length = 128;                 ///< tokens of a text
-  std::string loss;  ///< where a task has several; "" = what the data are for
+  /// Whether they learn follows from the method. A storage is for the frozen layers.
+  nn::WeightOptions weights;
+  std::int64_t length = 128;  ///< tokens of a text
+  std::string loss;           ///< where a task has several; "" = what the data are for
 };
 
 /// The task, its data, and what it does with them. The network's folder, and how it is opened, are

@@ -258,6 +258,26 @@ TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
   ASSERT_TRUE(run.run());
   EXPECT_LT(last(run), run.scores().front().scores.front().value);
 
+  // Over a base in narrow storage it learns, too; its matrices are those of the transposed layers.
+  for (const nn::WeightStorage storage : {nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
+    TuneOptions narrow = o;
+    narrow.out = folder_ / nn::weight_storage_name(storage);
+    narrow.examples.weights.storage = storage;
+    Tune over(narrow);
+    ASSERT_TRUE(over.run());
+    EXPECT_NE(over.scores().front().scores.front().value,
+              run.scores().front().scores.front().value);
+    EXPECT_LT(last(over), over.scores().front().scores.front().value);
+    const std::string training = io::SafetensorsFile::open(narrow.out / "adapter.safetensors")
+                                     ->metadata()
+                                     .at("ringlet.training");
+    EXPECT_NE(training.find(nn::weight_storage_name(storage)), std::string::npos) << training;
+    narrow.learning = train::AllWeights{};
+    narrow.out = folder_ / "full";
+    expect_error(ErrorCode::invalid_argument, "base_storage: `method=full`",
+                 [&] { Tune refused(narrow); });
+  }
+
   // The merged file alone does what the adapter does.
   const fs::path merged = folder_ / "merged";
   fs::create_directories(merged);

@@ -170,7 +170,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
   std::vector<std::pair<const Method*, std::int64_t>> counts;
   std::int64_t most = 0;
   for (const auto& [target, method] : sorted) {
-    shared[target.component].include(LayerShape::of(target.layer->weight()));
+    shared[target.component].include(LayerShape::of(target.layer->shape()));
     shared[target.component].load = load;
     const auto same = [&method = method](const auto& one) { return *one.first == method; };
     auto count = std::ranges::find_if(counts, same);
@@ -184,7 +184,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
       auto adapter = build_adapter(method, *target.layer, set.factors_, random, target.full_name(),
                                    shared.at(target.component));
       for (const at::Tensor& tensor : adapter->tensors())
-        mover.move(tensor, target.layer->weight().device());
+        mover.move(tensor, target.layer->device());
       set.entries_.push_back({std::move(target), std::move(adapter)});
     }
     for (const TensorTarget& target : tensors)
@@ -310,7 +310,7 @@ void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uin
   std::int64_t first = 0;
   for (const Entry& entry : entries_) {
     const std::int64_t own = entry.adapter->dropped_ranks(rates.rank);
-    const at::Device device = entry.target.layer->weight().device();
+    const at::Device device = entry.target.layer->device();
     entry.adapter->scale_ranks(own > 0 ? all_factors.on(device).narrow(0, first, own)
                                        : at::Tensor());
     // Nothing but input dropout draws for rows.

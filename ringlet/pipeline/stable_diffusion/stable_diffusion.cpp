@@ -42,6 +42,12 @@ class PackedKernelsStore final : public nn::TensorStore {
   std::shared_ptr<const nn::TensorStore> store_;
 };
 
+/// Layers of the U-Net that are never narrowed. They are less than half a percent of its weights,
+/// and an error in them reaches every pixel of every block: the time, and latents on their way in
+/// and out.
+const std::vector<std::string> kWideLayers = {"conv_in.", "conv_out.", "time_embedding.",
+                                              "add_embedding."};
+
 nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& options) {
   const bool trainable = options.trainable.contains(part.role);
   // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
@@ -49,14 +55,20 @@ nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& option
   const bool wide = part.role == NetworkRole::autoencoder || trainable;
   const at::ScalarType type = wide ? at::kFloat : options.precision;
   const bool narrow = options.keeps_storage_type(type) && !trainable;
+  using nn::WeightStorage;
+  const bool denoiser = part.role == NetworkRole::denoiser;
+  const WeightStorage storage = denoiser ? options.storage : WeightStorage::as_stored;
   // A training step reads the denoiser's matrices twice, and has less to compute with them.
-  const bool wraps =
-      narrow && options.for_training && !options.low_memory && part.role == NetworkRole::denoiser;
+  const bool for_step = options.for_training && !options.low_memory && denoiser;
+  const bool wraps = narrow && (storage == WeightStorage::fp32 ||
+                                (storage == WeightStorage::as_stored && for_step));
   return nn::WeightSource(wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
                           {.dtype = type,
                            .device = options.device,
                            .keep_storage_type = narrow,
-                           .trainable = trainable});
+                           .trainable = trainable,
+                           .storage = wraps ? WeightStorage::as_stored : storage,
+                           .wide_layers = kWideLayers});
 }
 
 /// Lets a file's pages go where no backward pass is going to read them.
@@ -288,6 +300,7 @@ std::vector<StepBlock> StableDiffusion::training_step(const TrainingStepShape& s
       .latents = shape.size.divided_by(size_unit()),
       .text_length = text_.front().encoder.config().max_position_embeddings,
       .trained = shape.full,
+      .precision = options_.precision,
       .fused_attention = nn::attention_is_fused(
           first.channels / first.heads,
           at::TensorOptions(config.upcast_attention ? at::kFloat : options_.precision)

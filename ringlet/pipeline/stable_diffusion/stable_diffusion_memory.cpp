@@ -23,21 +23,23 @@ double pixels_of(PictureSize latents, std::size_t level) {
   return side(latents.width) * side(latents.height);
 }
 
-/// Adapters of a component by the name of their layer.
-using Adapters = std::map<std::string, const adapt::TransformResidual*>;
+/// Adapters of a component with their layers, by the layers' names.
+using Adapters = std::map<std::string, const adapt::AdapterSet::Entry*>;
 
 Adapters adapters_of(const adapt::AdapterSet* set, const std::string& component) {
   Adapters found;
   if (set != nullptr)
     for (const adapt::AdapterSet::Entry& entry : set->entries())
-      if (entry.target.component == component) found[entry.target.name] = entry.adapter.get();
+      if (entry.target.component == component) found[entry.target.name] = &entry;
   return found;
 }
 
 /// What an adapter keeps besides its layer's input: a weight that it has formed, with what led to
-/// it, or intermediate results of its tokens.
-double kept_by(const adapt::TransformResidual& adapter, double tokens) {
+/// it, or intermediate results of its tokens. Weights that are formed of a narrow one are not kept.
+double kept_by(const adapt::AdapterSet::Entry& entry, double tokens, at::ScalarType precision) {
+  const adapt::TransformResidual& adapter = *entry.adapter;
   const adapt::Parts& parts = adapter.parts();
+  const bool narrow = entry.target.layer->stored_weight().needs_widening(precision);
   const adapt::LayerShape& shape = adapter.shape();
   const bool factored =
       dynamic_cast<const adapt::FactoredResidual*>(parts.residual.get()) != nullptr;
@@ -49,10 +51,11 @@ double kept_by(const adapt::TransformResidual& adapter, double tokens) {
   const double weight = number(shape.out * shape.patch());
   const double transforms = static_cast<double>(parts.transforms.size());
   double formed = 0.0;
-  if (contraction != adapt::Contraction::through_input) formed = weight * (1.0 + transforms);
-  if (parts.residual && (contraction == adapt::Contraction::everything_folded || !factored))
-    formed += weight;
-  if (parts.magnitude) formed += weight;
+  const bool folds_all = contraction == adapt::Contraction::everything_folded;
+  if (contraction != adapt::Contraction::through_input && !narrow)
+    formed = weight * (1.0 + transforms);
+  if (parts.residual && (folds_all ? !narrow : !factored)) formed += weight;
+  if (parts.magnitude && !narrow) formed += weight;
   double through = 0.0;
   if (contraction == adapt::Contraction::through_input) through = transforms * number(shape.in);
   return formed + through * tokens;
@@ -129,7 +132,7 @@ class UNetWalk {
       const auto found = adapters_.find(prefix + layer);
       if (found == adapters_.end()) continue;
       any = true;
-      kept += kept_by(*found->second, tokens);
+      kept += kept_by(*found->second, tokens, s_.precision);
     }
     return any ? kept + tokens * input : kept;
   }

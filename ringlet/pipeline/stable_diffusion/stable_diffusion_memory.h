@@ -20,6 +20,7 @@ struct PassShape {
   std::int64_t text_length = 77;  ///< tokens of a prompt
   /// What learns beside adapters: then a layer keeps its input, too.
   bool trained = false;
+  at::ScalarType precision = at::kFloat;  ///< of the computation
   /// Whether attention keeps no scores (nn::attention_is_fused).
   bool fused_attention = true;
 };
