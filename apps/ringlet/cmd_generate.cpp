@@ -92,6 +92,9 @@ void translate(GenerateOptions& o) {
   service::check_files(o.request);
   o.opened.adapters = parse_adapters(o.adapters);
   for (const std::string& text : o.embeddings) o.opened.embeddings.push_back(parse_embedding(text));
+  // Without a second batch nothing is going to ask for text encoders again.
+  const bool one_batch = o.request.prompts.size() == 1 && o.request.images <= o.request.batch_size;
+  if (one_batch) o.opened.load.idle = pipeline::IdleNetworks::coders_leave;
   o.opened.load.device = o.common.select_device();
   o.opened.load.precision = o.common.select_precision(o.opened.load.device);
 }

@@ -39,8 +39,8 @@ void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
   train::describe(list, optimizer, numbers);
   list.add("memory_limit", byte_size("memory_limit", memory_limit),
            "The most memory that the run may take, for example 8G: of this process on the CPU, "
-           "otherwise of the device. Blocks that are computed again in the backward pass, parts of "
-           "batches and tiles of the autoencoder are chosen so that it fits at the least time")
+           "otherwise of the device. What is computed again in the backward pass, parts of batches, "
+           "tiles, and last the base's storage and blocks in host memory are chosen so that it fits")
       .or_else("no limit");
   list.add("seed", seed, "Random seed").or_else("random").repeated();
 }

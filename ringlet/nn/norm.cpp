@@ -160,7 +160,8 @@ at::Tensor Embedding::operator()(const at::Tensor& ids) const {
 void Embedding::append(const at::Tensor& rows) {
   // A table in a narrower type than the rows is widened: rows that were learnt keep their digits.
   const auto type = c10::promoteTypes(weight_.scalar_type(), rows.scalar_type());
-  weight_ = at::cat({weight_.to(type), rows.to(weight_.device(), type)});
+  // In the same handle, which the network's index has as well.
+  weight_.set_data(at::cat({weight_.to(type), rows.to(weight_.device(), type)}));
 }
 
 }  // namespace ringlet::nn

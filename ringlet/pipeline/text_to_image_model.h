@@ -2,6 +2,7 @@
 // are. A new family implements TextToImageModel and adds a row to model_families.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -22,6 +23,7 @@
 #include "ringlet/diffusion/sampler_table.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/nn/layer_options.h"
+#include "ringlet/nn/network_memory.h"
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/nn/weight_storage.h"
 #include "ringlet/pipeline/conditions.h"
@@ -29,6 +31,14 @@
 #include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::pipeline {
+
+/// Which frozen networks leave a device while others compute. On the CPU all of them give the pages
+/// of their files back.
+enum class IdleNetworks : std::uint8_t {
+  stay,          ///< picture after picture is made without copies
+  coders_leave,  ///< text encoders and autoencoder
+  all_leave,     ///< the denoiser, too, while pictures are decoded
+};
 
 struct LoadOptions {
   ModelFileOptions files;
@@ -41,6 +51,10 @@ struct LoadOptions {
                             ///< autoencoder's own
   /// Of the frozen denoiser's linear layers and convolutions.
   nn::WeightStorage storage = nn::WeightStorage::as_stored;
+  IdleNetworks idle = IdleNetworks::stay;  ///< at least; see idle_networks()
+  /// Blocks of the frozen denoiser that stay in host memory (nn::NetworkMemory::offload); none:
+  /// whoever knows what else is needed calls offload_denoiser (pipeline/offload.h).
+  std::optional<std::int64_t> offload_layers = 0;
   bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 
@@ -49,6 +63,10 @@ struct LoadOptions {
     if (low_memory) return nn::WeightUse::streamed;
     if (storage == nn::WeightStorage::bf16 || nn::is_coded(storage)) return nn::WeightUse::narrow;
     return for_training ? nn::WeightUse::training : nn::WeightUse::inference;
+  }
+  /// Training uses text encoders and autoencoder before its steps, and for samples.
+  IdleNetworks idle_networks() const {
+    return for_training || low_memory ? std::max(idle, IdleNetworks::coders_leave) : idle;
   }
   /// Whether frozen 16-bit weights stay so where `type` is computed in. On the CPU they are widened
   /// in the call, which takes little beside an fp32 product.
@@ -62,6 +80,7 @@ struct ModelNetwork {
   NetworkRole role = NetworkRole::denoiser;
   nn::ModuleIndex index;  ///< its layers and tensors by dotted name
   Json config;            ///< its configuration, which its results depend on
+  std::shared_ptr<nn::NetworkMemory> memory = nullptr;  ///< null: it stays where it is
 };
 
 /// By the name that adapters and files call them ("unet", "text_encoder", …).

@@ -12,6 +12,7 @@
 #include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/pipeline/model_families.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/weight_pages.h"
 #include "ringlet/train/memory_plan.h"
 
@@ -36,6 +37,23 @@ std::vector<std::int64_t> tiles_of(const pipeline::TextToImageModel& model, Pict
     if (side % model.size_unit() == 0 && side < std::max(size.width, size.height))
       sides.push_back(side);
   return sides;
+}
+
+constexpr nn::WeightStorage kNarrowest = nn::WeightStorage::nf4;
+
+/// From the one that was asked for to those that harm more. A storage that was asked for stays.
+std::vector<pipeline::LoadOptions> ways_to_open(const pipeline::LoadOptions& asked) {
+  std::vector<pipeline::LoadOptions> ways = {asked};
+  pipeline::LoadOptions next = asked;
+  next.low_memory = true;
+  if (!asked.low_memory) ways.push_back(next);
+  if (asked.storage == nn::WeightStorage::as_stored)
+    for (const nn::WeightStorage storage : {nn::WeightStorage::bf16, nn::WeightStorage::fp8,
+                                            nn::WeightStorage::int8, kNarrowest}) {
+      next.storage = storage;
+      ways.push_back(next);
+    }
+  return ways;
 }
 
 struct Search {
@@ -71,16 +89,16 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
   const std::int64_t batch = std::min(request.batch_size, request.images);
   const std::int64_t rows = guidance > kGuidanceOff ? 2 * batch : batch;
   const bool on_cpu = model.options().device.is_cpu();
-  const double between = on_cpu ? kBetween : 1.0;
   const auto bytes = [&](double activations) {
-    return static_cast<std::uint64_t>(between * activations);
+    return static_cast<std::uint64_t>(kBetween * activations);
   };
-  std::uint64_t now = 0;
-  if (on_cpu)
-    now = resident_bytes() + kProgram;
-  else
-    for (const auto& [component, network] : model.networks())
-      for (const auto& [name, tensor] : network.index.tensors) now += tensor.nbytes();
+  if (!on_cpu) {
+    const double denoiser =
+        pipeline::weight_bytes(model, NetworkRole::denoiser) -
+        pipeline::offload_effect(model, pipeline::offloaded_blocks(model)).saved_bytes;
+    return static_cast<std::uint64_t>(denoiser + pipeline::generation_bytes(model, size, batch));
+  }
+  const std::uint64_t now = resident_bytes() + kProgram;
   double coding = model.decoding_bytes(size);
   if (!request.init_image.empty()) coding = std::max(coding, model.encoding_bytes(size));
   // Text encoders, denoiser and autoencoder let each other's pages go.
@@ -88,18 +106,24 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
       {page_bytes(model, NetworkRole::text_encoder),
        page_bytes(model, NetworkRole::denoiser) + bytes(model.denoising_bytes(size, rows)),
        page_bytes(model, NetworkRole::autoencoder) + bytes(coding)});
-  return std::max(now + most, on_cpu ? peak_resident_bytes() : 0);
+  return std::max(now + most, peak_resident_bytes());
 }
 
 GenerationPlan plan_generation(const ModelRequest& model, const PictureRequest& pictures,
                                std::uint64_t limit) {
   GenerationPlan plan{model, pictures};
   Search search{pictures, limit};
-  for (const bool low_memory : {model.load.low_memory, true}) {
-    plan.model.load.low_memory = low_memory;
-    plan.model.load.tile = model.load.tile;
-    const auto open = pipeline::open_text_to_image_model(model.model, plan.model.load);
+  for (const pipeline::LoadOptions& load : ways_to_open(model.load)) {
+    plan.model.load = load;
+    const auto open = pipeline::open_text_to_image_model(model.model, load);
     if (search.fits(*open, plan)) return plan;
+    if (load.offload_layers.value_or(0) > 0) continue;
+    for (std::int64_t blocks = 1; blocks <= pipeline::offloadable_blocks(*open); ++blocks) {
+      if (load.storage != kNarrowest && model.load.storage == nn::WeightStorage::as_stored) break;
+      pipeline::offload_denoiser(*open, blocks);
+      plan.model.load.offload_layers = blocks;
+      if (search.fits(*open, plan)) return plan;
+    }
   }
   throw Error(ErrorCode::out_of_memory, Field("memory_limit"),
               "nothing fits into " + human_bytes(limit),
@@ -115,6 +139,11 @@ std::string text_of(const GenerationPlan& plan, const ModelRequest& model,
   if (plan.model.load.tile != model.load.tile)
     words.push_back("autoencoder in tiles of " + std::to_string(plan.model.load.tile) + " pixels");
   if (plan.model.load.low_memory != model.load.low_memory) words.emplace_back("low memory");
+  if (plan.model.load.storage != model.load.storage)
+    words.push_back("base in " + nn::weight_storage_name(plan.model.load.storage));
+  if (plan.model.load.offload_layers != model.load.offload_layers)
+    words.push_back(std::to_string(plan.model.load.offload_layers.value_or(0)) +
+                    " blocks in host memory");
   return join(words);
 }
 

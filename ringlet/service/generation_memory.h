@@ -16,15 +16,15 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
 
 /// What was chosen, in both requests.
 struct GenerationPlan {
-  ModelRequest model;        ///< load.low_memory and load.tile
-  PictureRequest pictures;   ///< batch_size
+  ModelRequest model;          ///< its `load`
+  PictureRequest pictures;     ///< its batch_size
   std::uint64_t expected = 0;  ///< bytes at the peak
 };
 
 /// Chooses so that the pictures are made within `limit` bytes at the least harm: whole pictures
 /// before tiles of the autoencoder, as large as they can be, the batch that was asked for before
-/// smaller ones, layouts in memory before `low_memory`. What is given in the requests stays: tiles,
-/// and low_memory. Opens the model. Throws as opening it, and Error(out_of_memory) with the smallest
+/// smaller ones, layouts in memory before `low_memory`, then narrower storage of the denoiser, and
+/// last its blocks in host memory. What is given in the requests stays. Opens the model. Throws as opening it, and Error(out_of_memory) with the smallest
 /// limit that is enough.
 GenerationPlan plan_generation(const ModelRequest& model, const PictureRequest& pictures,
                                std::uint64_t limit);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ringlet/core/memory_use.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/weight_pages.h"
 
 namespace ringlet::train {
@@ -70,6 +71,60 @@ std::uint64_t coding_bytes(const pipeline::TextToImageModel& model, const Memory
   return pipeline::page_bytes(model, pipeline::NetworkRole::autoencoder) + whole(most);
 }
 
+/// How many bytes the denoiser's layers take more than now, or less, where their weights are kept
+/// in another storage than the one that the model was opened with.
+double storage_change(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
+  const pipeline::LoadOptions& load = model.options();
+  if (request.storage == load.storage || request.full) return 0.0;
+  double change = 0.0;
+  for (const auto& [component, network] : model.networks()) {
+    if (network.role != pipeline::NetworkRole::denoiser) continue;
+    for (const auto& [name, layer] : network.index.layers) {
+      if (dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr) continue;
+      const at::Tensor& plain = layer->stored_weight().plain();
+      const bool here = load.device.is_cpu() || load.keeps_storage_type(load.precision);
+      const double each = !plain.defined()
+                              ? nn::bytes_per_number(load.storage)
+                              : static_cast<double>(here ? plain.element_size()
+                                                         : c10::elementSize(load.precision));
+      change += static_cast<double>(layer->stored_weight().numel()) *
+                (nn::bytes_per_number(request.storage) - each);
+    }
+  }
+  return change;
+}
+
+/// Frozen networks come to a device when they compute: text encoders and autoencoder for a while,
+/// the denoiser with the first step, but for its offloaded blocks. Those that learn are parameters.
+MemoryNeed device_need(const pipeline::TextToImageModel& model, const MemoryRequest& request,
+                       TrainingMemory memory) {
+  using pipeline::NetworkRole;
+  const double learning = static_cast<double>(memory.learning) +
+                          sizeof(float) * static_cast<double>(request.parameters);
+  const std::int64_t offloaded = std::max(pipeline::offloaded_blocks(model), request.offloaded);
+  const double denoiser = pipeline::weight_bytes(model, NetworkRole::denoiser) +
+                          storage_change(model, request) -
+                          pipeline::offload_effect(model, offloaded).saved_bytes;
+  const double text = request.text ? pipeline::weight_bytes(model, NetworkRole::text_encoder) : 0.0;
+  const double coding = (request.sampled > 0 ? denoiser : 0.0) +
+                        pipeline::weight_bytes(model, NetworkRole::autoencoder) +
+                        static_cast<double>(memory.coding);
+  const double sampling = denoiser + static_cast<double>(memory.sampling);
+  return {whole(learning + text + denoiser), whole(learning + text + std::max(sampling, coding)),
+          std::move(memory.blocks)};
+}
+
+/// On the CPU.
+MemoryNeed process_need(const pipeline::TextToImageModel& model, const MemoryRequest& request,
+                        TrainingMemory memory) {
+  const std::uint64_t now = resident_bytes() + memory.program + memory.learning;
+  const double weights =
+      std::max(0.0, static_cast<double>(memory.weights) + storage_change(model, request));
+  const std::uint64_t steps = now + whole(weights);
+  return {steps, std::max({peak_resident_bytes(), steps + memory.sampling, now + memory.coding}),
+          std::move(memory.blocks)};
+}
+
 }  // namespace
 
 std::uint64_t TrainingMemory::step(const nn::RecomputedBlocks& recomputed) const {
@@ -95,19 +150,8 @@ TrainingMemory training_memory(const pipeline::TextToImageModel& model,
 
 MemoryNeed memory_need(const pipeline::TextToImageModel& model, const MemoryRequest& request) {
   TrainingMemory memory = training_memory(model, request);
-  std::uint64_t now = 0, before = 0;
-  if (model.options().device.is_cpu()) {
-    now = resident_bytes() + memory.program;
-    before = peak_resident_bytes();
-  } else {
-    now = sizeof(float) * static_cast<std::uint64_t>(request.parameters);
-    for (const auto& [component, network] : model.networks())
-      for (const auto& [name, tensor] : network.index.tensors) now += tensor.nbytes();
-  }
-  now += memory.learning;
-  return {now + memory.weights,
-          std::max({before, now + memory.weights + memory.sampling, now + memory.coding}),
-          std::move(memory.blocks)};
+  return model.options().device.is_cpu() ? process_need(model, request, std::move(memory))
+                                         : device_need(model, request, std::move(memory));
 }
 
 }  // namespace ringlet::train

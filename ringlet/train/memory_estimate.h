@@ -25,6 +25,8 @@ struct MemoryRequest {
   std::int64_t rows = 1;     ///< pictures at a time
   PictureSize size = {};     ///< of a picture
   std::int64_t sampled = 0;  ///< sample pictures at a time; 0 = none are made
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen denoiser
+  std::int64_t offloaded = 0;  ///< blocks of the denoiser in host memory, at least
 };
 
 /// Bytes that a run adds to what its model and adapters take when they have been made.

@@ -15,6 +15,7 @@ constexpr const char* kParts = "micro-batch parts";
 constexpr const char* kRecomputed = "recomputed blocks";
 constexpr const char* kStorage = "base storage";
 constexpr const char* kTile = "autoencoder tile";
+constexpr const char* kOffloaded = "offloaded blocks";
 constexpr const char* kAll = "all";
 
 /// A choice for the blocks so far that no other one beats in both numbers.
@@ -99,7 +100,8 @@ std::vector<std::int64_t> useful_parts(const MemoryChoices& choices) {
 }  // namespace
 
 bool MemorySavings::any() const {
-  return recomputed.any() || parts > 1 || storage != nn::WeightStorage::as_stored || tile > 0;
+  return recomputed.any() || parts > 1 || storage != nn::WeightStorage::as_stored || tile > 0 ||
+         offloaded > 0;
 }
 
 Json to_json(const MemorySavings& savings) {
@@ -113,6 +115,7 @@ Json to_json(const MemorySavings& savings) {
   if (savings.storage != nn::WeightStorage::as_stored)
     json[kStorage] = nn::weight_storage_name(savings.storage);
   if (savings.tile > 0) json[kTile] = savings.tile;
+  if (savings.offloaded > 0) json[kOffloaded] = savings.offloaded;
   return json;
 }
 
@@ -125,7 +128,8 @@ MemorySavings savings_from_json(const Json& json, const std::string& where) {
   if (!json.is_object()) wrong("not an object");
   savings.parts = json_value<std::int64_t>(json, kParts, 1, where);
   savings.tile = json_value<std::int64_t>(json, kTile, 0, where);
-  if (savings.parts < 1 || savings.tile < 0) wrong("a number below its range");
+  savings.offloaded = json_value<std::int64_t>(json, kOffloaded, 0, where);
+  if (savings.parts < 1 || savings.tile < 0 || savings.offloaded < 0) wrong("a number below its range");
   const auto storage = json_value<std::string>(
       json, kStorage, nn::weight_storage_name(nn::WeightStorage::as_stored), where);
   const auto* const known = std::ranges::find(nn::kWeightStorageNames, storage,
@@ -185,12 +189,14 @@ std::optional<nn::RecomputedBlocks> cheapest_recomputation(
   return blocks_of(nodes, choices.back().node);  // the least work
 }
 
-std::optional<PlannedMemory> plan_memory(const MemoryChoices& choices, nn::WeightStorage storage,
+std::optional<PlannedMemory> plan_memory(const MemoryChoices& choices, const MemorySavings& base,
                                          const NeedOf& need) {
   std::optional<PlannedMemory> best;
   for (const std::int64_t tile : choices.tiles) {
     for (const std::int64_t parts : useful_parts(choices)) {
-      PlannedMemory plan{.savings = {.parts = parts, .storage = storage, .tile = tile}};
+      PlannedMemory plan{.savings = base};
+      plan.savings.parts = parts;
+      plan.savings.tile = tile;
       const MemoryNeed of = need(plan.savings);
       if (of.apart > choices.limit) break;  // more parts change nothing about that
       if (of.beside > choices.limit) return best;
@@ -207,14 +213,15 @@ std::optional<PlannedMemory> plan_memory(const MemoryChoices& choices, nn::Weigh
   return best;
 }
 
-std::uint64_t smallest_peak(const MemoryChoices& choices, nn::WeightStorage storage,
+std::uint64_t smallest_peak(const MemoryChoices& choices, const MemorySavings& base,
                             const NeedOf& need) {
   std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
-  for (const std::int64_t tile : choices.tiles)
-    smallest = std::min(smallest, need({.parts = useful_parts(choices).back(),
-                                        .storage = storage,
-                                        .tile = tile})
-                                      .peak({.all = true}));
+  MemorySavings savings = base;
+  savings.parts = useful_parts(choices).back();
+  for (const std::int64_t tile : choices.tiles) {
+    savings.tile = tile;
+    smallest = std::min(smallest, need(savings).peak({.all = true}));
+  }
   return smallest;
 }
 
@@ -231,6 +238,8 @@ std::string text_of(const MemorySavings& savings) {
     words.push_back("base in " + nn::weight_storage_name(savings.storage));
   if (savings.tile > 0)
     words.push_back("autoencoder in tiles of " + std::to_string(savings.tile) + " pixels");
+  if (savings.offloaded > 0)
+    words.push_back(std::to_string(savings.offloaded) + " blocks in host memory");
   return join(words);
 }
 

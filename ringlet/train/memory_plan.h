@@ -21,7 +21,8 @@ struct MemorySavings {
   std::int64_t parts = 1;  ///< of a micro-batch that are computed one after the other: the gradients
                            ///< are the whole one's, within rounding
   nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen base
-  std::int64_t tile = 0;  ///< LoadOptions::tile of the autoencoder; 0 = whole pictures
+  std::int64_t tile = 0;       ///< LoadOptions::tile of the autoencoder; 0 = whole pictures
+  std::int64_t offloaded = 0;  ///< blocks of the denoiser in host memory (pipeline/offload.h)
 
   bool any() const;
 };
@@ -66,13 +67,14 @@ struct MemoryChoices {
 /// The need of a run with these savings; blocks that are computed again do not matter.
 using NeedOf = std::function<MemoryNeed(const MemorySavings&)>;
 
-/// With the base stored so: the largest tiles that fit, and of the numbers of parts, with the
-/// blocks to compute again, those that cost least. Nothing where nothing fits.
-std::optional<PlannedMemory> plan_memory(const MemoryChoices& choices, nn::WeightStorage storage,
+/// With the storage and the offloaded blocks of `base`: the largest tiles that fit, and of the
+/// numbers of parts, with the blocks to compute again, those that cost least. Nothing where nothing
+/// fits.
+std::optional<PlannedMemory> plan_memory(const MemoryChoices& choices, const MemorySavings& base,
                                          const NeedOf& need);
 
-/// The smallest peak that can be had with the base stored so.
-std::uint64_t smallest_peak(const MemoryChoices& choices, nn::WeightStorage storage,
+/// The smallest peak that can be had with them.
+std::uint64_t smallest_peak(const MemoryChoices& choices, const MemorySavings& base,
                             const NeedOf& need);
 
 /// "4 of 12 blocks are computed again, micro-batches in 2 parts, base in int8"; "" for none.

@@ -123,33 +123,57 @@ NeedOf Run::memory_need() {
   };
 }
 
-/// Opens the task with the base stored so, where a run may fit then; whether it does.
-bool Run::try_storage(const OpenTask& open, nn::WeightStorage storage) {
-  if (storage != options_.savings.storage || !task_) {
-    // What is open says about how much the other way of storing takes.
-    constexpr double kCertain = 1.1;
-    const auto limit = static_cast<double>(options_.memory_limit);
-    if (task_ && static_cast<double>(smallest_peak(memory_choices(), storage, memory_need())) >
-                     kCertain * limit)
-      return false;
-    options_.savings = {.storage = storage};
-    open_task(open);
-  }
-  const std::optional<PlannedMemory> plan = plan_memory(memory_choices(), storage, memory_need());
+bool Run::take_plan(const MemorySavings& base) {
+  const std::optional<PlannedMemory> plan = plan_memory(memory_choices(), base, memory_need());
   if (!plan) return false;
   options_.savings = plan->savings;
   plan_.extra_work = plan->extra_work;
   return true;
 }
 
-/// With the least harm to the base that fits.
+/// Opens the task with the base stored so, where a run may fit then; whether it does.
+bool Run::try_storage(const OpenTask& open, nn::WeightStorage storage) {
+  if (storage != options_.savings.storage) {
+    // What is open says about how much the other way of storing takes.
+    constexpr double kCertain = 1.1;
+    const std::uint64_t least =
+        smallest_peak(memory_choices(), {.storage = storage}, memory_need());
+    if (static_cast<double>(least) > kCertain * static_cast<double>(options_.memory_limit))
+      return false;
+    options_.savings = {.storage = storage};
+    open_task(open);
+  }
+  return take_plan({.storage = storage});
+}
+
+/// With the base stored so, as few blocks in host memory as are needed.
+bool Run::offload(const OpenTask& open, nn::WeightStorage storage) {
+  MemorySavings base{.storage = storage, .offloaded = task_->offloadable()};
+  if (base.offloaded == 0 || !plan_memory(memory_choices(), base, memory_need())) return false;
+  if (storage != options_.savings.storage) {
+    options_.savings = {.storage = storage};
+    open_task(open);
+  }
+  const std::int64_t all = task_->offloadable();
+  for (base.offloaded = 1; base.offloaded <= all; ++base.offloaded)
+    if (take_plan(base)) return true;
+  return false;
+}
+
+/// Takes the first that fits: the base as little narrowed as possible, and host memory last.
 void Run::open_within_limit(const OpenTask& open) {
   open_task(open);
   const std::vector<nn::WeightStorage> storages = task_->storages();
+  options_.savings = {.storage = storages.front()};
+  for (const nn::WeightStorage storage : storages)
+    if (try_storage(open, storage)) return;
   std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
   for (const nn::WeightStorage storage : storages) {
-    if (try_storage(open, storage)) return;
-    smallest = std::min(smallest, smallest_peak(memory_choices(), storage, memory_need()));
+    if (offload(open, storage)) return;
+    smallest = std::min(smallest, smallest_peak(memory_choices(),
+                                                {.storage = storage,
+                                                 .offloaded = task_->offloadable()},
+                                                memory_need()));
   }
   throw Error(ErrorCode::out_of_memory, Field("memory_limit"),
               "nothing fits into " + human_bytes(options_.memory_limit),
@@ -201,6 +225,7 @@ void Run::make_plan() {
                                      options_.batch_size) /
                  static_cast<double>(task_->epoch_size());
   if (const auto latest = checkpoint()) plan_.first_step = CheckpointFolder::load(*latest).step;
+  if (options_.memory_limit == 0) task_->fit(learners());
   const std::optional<MemoryNeed> need = known_need(options_.savings);
   if (!need) return;
   plan_.expected_bytes = need->peak(options_.savings.recomputed);

@@ -79,6 +79,8 @@ class Run {
   void open_task(const OpenTask& open);
   void open_within_limit(const OpenTask& open);
   bool try_storage(const OpenTask& open, nn::WeightStorage storage);
+  bool take_plan(const MemorySavings& base);
+  bool offload(const OpenTask& open, nn::WeightStorage storage);
   MemoryChoices memory_choices() const;
   std::optional<MemoryNeed> known_need(const MemorySavings& savings);
   NeedOf memory_need();

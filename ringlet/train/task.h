@@ -102,6 +102,9 @@ class Task {
   /// The size of an example, where there is one: "512 pixels".
   virtual std::string example_size() const { return {}; }
 
+  /// All that learns is known: chooses what of the network stays in host memory, without a limit.
+  virtual void fit(const Learners&) {}
+
   // Memory, as train/memory_plan.h plans it.
 
   /// What the run needs with these savings; nothing = not known, so that no limit can be kept.
@@ -116,10 +119,13 @@ class Task {
   /// a second half of the batch.
   virtual std::int64_t rows_per_example() const { return 1; }
 
-  /// How the frozen base can be stored, in the order of growing harm; the first as it was opened.
+  /// How the frozen base can be stored, in the order of growing harm; the first as it was asked for.
   virtual std::vector<nn::WeightStorage> storages() const {
     return {nn::WeightStorage::as_stored};
   }
+
+  /// How many blocks can stay in host memory, where the user has not said how many.
+  virtual std::int64_t offloadable() const { return 0; }
 
   /// Sides of the autoencoder's tiles, from large to small; 0 = no tiles.
   virtual std::vector<std::int64_t> tiles() const { return {0}; }

@@ -131,6 +131,28 @@ ExampleTask::StepBytes ExampleTask::measure_step() const {
   return {one, std::max(0.0, two - one)};
 }
 
+std::vector<nn::WeightStorage> ExampleTask::storages() const {
+  using nn::WeightStorage;
+  // What was chosen stands in the options of a task that is opened again.
+  const bool chosen = run_.savings.storage != WeightStorage::as_stored;
+  const WeightStorage given = chosen ? WeightStorage::as_stored : options_.weights.storage;
+  if (run_.full() || given != WeightStorage::as_stored) return {given};
+  return {WeightStorage::as_stored, WeightStorage::bf16, WeightStorage::fp8, WeightStorage::int8,
+          WeightStorage::nf4};
+}
+
+/// Bytes that the frozen layers take more than now, or less, in another storage.
+double ExampleTask::storage_change(nn::WeightStorage storage) const {
+  if (storage == nn::WeightStorage::as_stored || storage == options_.weights.storage) return 0.0;
+  double change = 0.0;
+  for (const auto& [name, layer] : network_.layers)
+    if (dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) == nullptr)
+      change += static_cast<double>(layer->stored_weight().numel()) *
+                    nn::bytes_per_number(storage) -
+                static_cast<double>(layer->stored_weight().nbytes());
+  return change;
+}
+
 std::optional<train::MemoryNeed> ExampleTask::memory(const train::Learners& learners,
                                                      const train::MemorySavings& savings) const {
   if (run_.memory_limit == 0) return std::nullopt;  // a measurement takes two steps' time
@@ -151,8 +173,10 @@ std::optional<train::MemoryNeed> ExampleTask::memory(const train::Learners& lear
     before = peak_resident_bytes();
   } else {
     beside += sizeof(float) * static_cast<std::uint64_t>(learners.parameters);
-    for (const auto& [name, tensor] : network_.tensors) beside += tensor.nbytes();
+    beside += network_.bytes();
   }
+  beside = static_cast<std::uint64_t>(
+      std::max(0.0, static_cast<double>(beside) + storage_change(savings.storage)));
   return train::MemoryNeed{
       .beside = beside, .apart = before, .blocks = {{.before = on_cpu ? kBetween * step : step}}};
 }

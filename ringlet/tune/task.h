@@ -88,6 +88,7 @@ class ExampleTask : public train::Task {
   Json prepare(const train::Learners& learners, const train::StageProgress& progress) final;
   at::Tensor loss(std::int64_t micro_batch, const train::BatchPart& part) const final;
   bool divisible() const final;
+  std::vector<nn::WeightStorage> storages() const final;
   std::optional<train::MemoryNeed> memory(const train::Learners& learners,
                                           const train::MemorySavings& savings) const final;
   train::Observation observe(std::int64_t step) const final;
@@ -116,6 +117,7 @@ class ExampleTask : public train::Task {
     double one = 0.0, more = 0.0;
   };
   StepBytes measure_step() const;
+  double storage_change(nn::WeightStorage storage) const;
 
   std::string picture_contents_;  ///< a hash; "" without pictures
   mutable std::optional<StepBytes> measured_;

@@ -119,7 +119,7 @@ class MemoryPlanning : public testing::Test {
  protected:
   std::optional<PlannedMemory> plan(std::uint64_t limit) {
     choices_.limit = limit;
-    return plan_memory(choices_, nn::WeightStorage::as_stored, need_);
+    return plan_memory(choices_, {}, need_);
   }
   MemoryChoices choices_{.batch_size = 4, .divisible = true, .tiles = {0, 256}};
   NeedOf need_ = [](const MemorySavings& savings) { return need_of(savings, 4); };
@@ -154,27 +154,28 @@ TEST_F(MemoryPlanning, PicturesAreCodedInTilesWhereTheyDoNotFit) {
 }
 
 TEST_F(MemoryPlanning, TheSmallestLimitIsEnoughAndOneByteLessIsNot) {
-  const std::uint64_t smallest =
-      smallest_peak(choices_, nn::WeightStorage::as_stored, need_);
+  const std::uint64_t smallest = smallest_peak(choices_, {}, need_);
   const auto plan_of_it = plan(smallest);
   ASSERT_TRUE(plan_of_it);
   EXPECT_EQ(plan_of_it->peak, smallest);
   EXPECT_FALSE(plan(smallest - 1));
   EXPECT_EQ(limit_text(1), "1M");
   EXPECT_EQ(limit_text((std::uint64_t{3} << 20) + 1), "4M");
-  EXPECT_LT(smallest_peak(choices_, nn::WeightStorage::int8, need_), smallest);
+  EXPECT_LT(smallest_peak(choices_, {.storage = nn::WeightStorage::int8}, need_), smallest);
 }
 
 TEST(MemorySavings, AreReadAsTheyAreWritten) {
   const MemorySavings savings{.recomputed = {.names = {"a.b", "c"}},
                               .parts = 3,
                               .storage = nn::WeightStorage::nf4,
-                              .tile = 256};
+                              .tile = 256,
+                              .offloaded = 5};
   const MemorySavings read = savings_from_json(to_json(savings), "here");
   EXPECT_EQ(read.recomputed.names, savings.recomputed.names);
   EXPECT_EQ(read.parts, 3);
   EXPECT_EQ(read.storage, savings.storage);
   EXPECT_EQ(read.tile, 256);
+  EXPECT_EQ(read.offloaded, 5);
   EXPECT_TRUE(savings_from_json(to_json({.recomputed = {.all = true}}), "here").recomputed.all);
   EXPECT_TRUE(to_json(MemorySavings()).is_null());
   EXPECT_FALSE(savings_from_json(Json(), "here").any());
@@ -183,7 +184,7 @@ TEST(MemorySavings, AreReadAsTheyAreWritten) {
     expect_error(ErrorCode::bad_format, "here", [&] { savings_from_json(wrong, "here"); });
   EXPECT_EQ(text_of(savings),
             "2 blocks are computed again, batches in 3 parts, base in nf4, autoencoder in tiles of "
-            "256 pixels");
+            "256 pixels, 5 blocks in host memory");
 }
 
 TEST(MemoryLimit, SizesTakeUnitsOf1024) {

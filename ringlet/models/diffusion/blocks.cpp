@@ -4,12 +4,10 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
-#include "ringlet/nn/gradient_checkpoint.h"
-
 namespace ringlet::models {
 
 ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
-    : name_(s.name()),
+    : block_(s),
       norm1_(s.at("norm1"), c.groups, c.in_channels, c.epsilon),
       conv1_(s.at("conv1"), c.in_channels, c.out_channels, 3, {.padding = 1}),
       norm2_(s.at("norm2"), c.groups, c.out_channels, c.epsilon),
@@ -21,8 +19,7 @@ ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
 }
 
 at::Tensor ResnetBlock2D::forward(const at::Tensor& x, const at::Tensor& time_embedding) const {
-  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); },
-                          {x, time_embedding}, name_);
+  return block_.run([this](const auto& in) { return compute(in[0], in[1]); }, {x, time_embedding});
 }
 
 at::Tensor ResnetBlock2D::compute(const at::Tensor& x, const at::Tensor& time_embedding) const {

@@ -1,13 +1,12 @@
 #include "ringlet/models/diffusion/transformer_2d.h"
 
 #include "ringlet/nn/geglu.h"
-#include "ringlet/nn/gradient_checkpoint.h"
 
 namespace ringlet::models {
 
 BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
                                              const Transformer2DConfig& c)
-    : name_(s.name()),
+    : block_(s),
       only_cross_attention_(c.only_cross_attention),
       norm1_(s.at("norm1"), c.channels),
       attn1_(s.at("attn1"), {.query_width = c.channels,
@@ -30,8 +29,7 @@ at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
 }
 
 at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {
-  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); }, {x, context},
-                          name_);
+  return block_.run([this](const auto& in) { return compute(in[0], in[1]); }, {x, context});
 }
 
 at::Tensor BasicTransformerBlock::compute(const at::Tensor& input,

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include <ATen/ops/cat.h>
-#include <c10/core/GradMode.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -67,13 +66,18 @@ nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& option
                            .device = options.device,
                            .keep_storage_type = narrow,
                            .trainable = trainable,
+                           .at_home = !options.device.is_cpu() && !trainable,
                            .storage = wraps ? WeightStorage::as_stored : storage,
                            .wide_layers = kWideLayers});
 }
 
-/// Lets a file's pages go where no backward pass is going to read them.
-void let_go(const ModelComponent& part) {
-  if (!c10::GradMode::is_enabled()) part.weights->release();
+/// All that has been read of a network, when it is complete.
+ModelNetwork network_of(const ModelComponent& part, const nn::WeightSource& source) {
+  const nn::WeightOptions options = source.options();
+  ModelNetwork network{part.role, source.finish(), part.config};
+  network.memory = std::make_shared<nn::NetworkMemory>(part.weights, options, network.index);
+  part.weights->release();  // what was widened is not read again
+  return network;
 }
 
 std::shared_ptr<const diffusion::NoiseProcess> load_noise_process(const ModelFiles& files) {
@@ -90,8 +94,7 @@ TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
   TextStage stage{std::make_shared<tokenizers::ClipTokenizer>(
                       tokenizers::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token)),
                   models::ClipTextModel(source, config)};
-  network = {part.role, source.finish(), part.config};
-  part.weights->release();  // what was widened is not read again
+  network = network_of(part, source);
   return stage;
 }
 
@@ -147,21 +150,29 @@ StableDiffusion::StableDiffusion(StableDiffusionFiles files, const LoadOptions& 
   const nn::WeightSource unet = source_of(unet_part, options);
   unet_ = std::make_unique<models::UNet>(
       unet, models::UNetConfig::from_json(unet_part.config, unet_part.where));
-  networks_["unet"] = {unet_part.role, unet.finish(), unet_part.config};
-  unet_part.weights->release();
+  networks_["unet"] = network_of(unet_part, unet);
 
   const ModelComponent& vae_part = files_.parts.at("vae");
   const auto vae_config = models::VaeConfig::from_json(vae_part.config, vae_part.where);
   const nn::WeightSource vae = source_of(vae_part, options);
   vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
-  networks_["vae"] = {vae_part.role, vae.finish(), vae_part.config};
-  vae_part.weights->release();
+  networks_["vae"] = network_of(vae_part, vae);
   check_parts_fit(files_, unet_->config(), text_, vae_config);
 
   // The autoencoder computes as much with a kernel as its layout takes to make, and rests most of
   // the time: it stays in its file.
   if (!options.trainable.contains(NetworkRole::denoiser))
     networks_["unet"].index.pack(*unet_part.weights, options.weight_use());
+  networks_["unet"].memory->offload(options.offload_layers.value_or(0));
+}
+
+nn::NetworkMemory& StableDiffusion::memory_of(const std::string& network) const {
+  return *networks_.at(network).memory;
+}
+
+/// A network that rests gives its memory back: always on the CPU, where that costs little.
+void StableDiffusion::rest(const std::string& network, IdleNetworks from) const {
+  if (options_.device.is_cpu() || options_.idle_networks() >= from) memory_of(network).leave();
 }
 
 ModelDefaults StableDiffusion::defaults() const {
@@ -189,18 +200,19 @@ models::VaeOptions StableDiffusion::coding() const {
 }
 
 LatentPosterior StableDiffusion::encode(const at::Tensor& pictures) const {
+  memory_of("vae").enter();
   const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding());
-  let_go(files_.parts.at("vae"));
+  rest("vae", IdleNetworks::coders_leave);
   const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
   return {vae_->scale(posterior.mean), deviation * vae_->config().scaling_factor};
 }
 
 at::Tensor StableDiffusion::decode(const at::Tensor& latents) const {
-  // The denoiser's pages come back with its next step.
-  let_go(files_.parts.at("unet"));
+  rest("unet", IdleNetworks::all_leave);  // it comes back with its next step
+  memory_of("vae").enter();
   at::Tensor pictures =
       vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding());
-  let_go(files_.parts.at("vae"));
+  rest("vae", IdleNetworks::coders_leave);
   return pictures;
 }
 
@@ -223,9 +235,13 @@ std::int64_t StableDiffusion::text_layers() const {
 
 Conditions StableDiffusion::encode_prompts(std::span<const std::string> prompts,
                                            std::int64_t clip_skip) const {
+  const auto each_encoder = [this](const auto& act) {
+    for (const auto& [name, part] : files_.parts)
+      if (part.role == NetworkRole::text_encoder) act(name);
+  };
+  each_encoder([this](const std::string& name) { memory_of(name).enter(); });
   TextConditions text = pipeline::encode_prompts(text_, prompts, clip_skip, options_.device);
-  for (const auto& [name, part] : files_.parts)
-    if (part.role == NetworkRole::text_encoder) let_go(part);
+  each_encoder([this](const std::string& name) { rest(name, IdleNetworks::coders_leave); });
   Conditions conditions;
   // Text encoders that learn compute in fp32.
   conditions.set("text", text.embeddings.to(options_.precision));
@@ -251,6 +267,7 @@ void StableDiffusion::add_sizes(Conditions& conditions,
 at::Tensor StableDiffusion::predict(const at::Tensor& x, const at::Tensor& timesteps,
                                     const Conditions& conditions,
                                     const ControlInput* control) const {
+  memory_of("unet").enter();
   const at::Tensor masked = conditions.get("masked");
   const at::Tensor latents =
       (masked.defined() ? at::cat({x, masked}, 1) : x).to(options_.precision);

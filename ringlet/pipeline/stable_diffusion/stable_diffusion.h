@@ -78,6 +78,7 @@ class StableDiffusion final : public TextToImageModel {
   std::map<std::string, std::string> class_names() const override;
 
   const StableDiffusionFiles& files() const { return files_; }
+  /// Whoever calls their forward passes has their memory in networks() enter() first.
   const models::UNet& unet() const { return *unet_; }
   const models::AutoencoderKL& vae() const { return *vae_; }
   const std::vector<TextStage>& text() const { return text_; }
@@ -88,6 +89,8 @@ class StableDiffusion final : public TextToImageModel {
   models::VaeOptions coding() const;
   PictureSize coded_at_once(PictureSize size) const;
   void add_embedding(const std::filesystem::path& file, const TextEmbedding& embedding);
+  nn::NetworkMemory& memory_of(const std::string& network) const;
+  void rest(const std::string& network, IdleNetworks from) const;
 
   StableDiffusionFiles files_;
   LoadOptions options_;
