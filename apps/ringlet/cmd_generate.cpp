@@ -47,10 +47,12 @@ void add_options(OptionList& list, GenerateOptions& o) {
   list.add("embedding", o.embeddings,
            "Textual-inversion file, or FILE:word to call it otherwise; may be given several times");
   service::describe(list, o.request);
-  list.add("memory_limit", byte_size("memory_limit", o.memory_limit),
-           "The most memory that the pictures may take, for example 4G: of this process on the CPU, "
-           "otherwise of the device. The batch, tiles of the autoencoder and `low_memory` are chosen "
-           "so that it fits")
+  list.add(
+          "memory_limit", byte_size("memory_limit", o.memory_limit),
+          "The most memory that the pictures may take, for example 4G: of this process on the CPU, "
+          "otherwise of the device. The batch, tiles of the autoencoder and `low_memory` are "
+          "chosen "
+          "so that it fits")
       .or_else("no limit");
   list.add("prompts", o.prompts_file, "Text file with one prompt per line");
   list.add("out", o.output.out, "File (one image), or folder");

@@ -37,10 +37,11 @@ void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
       .or_else("1e-4; 1e-5 for --method full")
       .repeated();
   train::describe(list, optimizer, numbers);
-  list.add("memory_limit", byte_size("memory_limit", memory_limit),
-           "The most memory that the run may take, for example 8G: of this process on the CPU, "
-           "otherwise of the device. What is computed again in the backward pass, parts of batches, "
-           "tiles, and last the base's storage and blocks in host memory are chosen so that it fits")
+  list.add(
+          "memory_limit", byte_size("memory_limit", memory_limit),
+          "The most memory that the run may take, for example 8G: of this process on the CPU, "
+          "otherwise of the device. What is computed again in the backward pass, parts of batches, "
+          "tiles, and last the base's storage and blocks in host memory are chosen so that it fits")
       .or_else("no limit");
   list.add("seed", seed, "Random seed").or_else("random").repeated();
 }

@@ -176,8 +176,7 @@ WrittenValue byte_size(std::string field, std::uint64_t& bytes) {
   const auto shown = [&bytes, kUnits]() -> std::string {
     if (bytes == 0) return "";
     for (const auto& [unit, power] : kUnits)
-      if (bytes % (std::uint64_t{1} << power) == 0)
-        return std::to_string(bytes >> power) + unit;
+      if (bytes % (std::uint64_t{1} << power) == 0) return std::to_string(bytes >> power) + unit;
     return exact_number(std::ldexp(static_cast<double>(bytes), -10)) + "K";
   };
   const auto read = [field = std::move(field), &bytes](const std::vector<std::string>& texts) {

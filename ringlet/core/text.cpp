@@ -75,9 +75,10 @@ std::optional<std::uint64_t> read_bytes(std::string_view text) {
       text.remove_suffix(ending.size());
       break;
     }
-  const auto unit = text.empty() ? std::string_view::npos
-                                 : kUnits.find(static_cast<char>(std::toupper(
-                                       static_cast<unsigned char>(text.back()))));
+  const auto unit =
+      text.empty()
+          ? std::string_view::npos
+          : kUnits.find(static_cast<char>(std::toupper(static_cast<unsigned char>(text.back()))));
   if (unit == std::string_view::npos) return std::nullopt;
   text.remove_suffix(1);
   const std::optional<double> number = read_number(text);

@@ -7,8 +7,8 @@
 namespace ringlet::nn {
 
 /// Counts the bytes of tensors that are allocated and freed on this thread, and in the backward
-/// passes that it starts, while it lives: on the CPU, and on CUDA by LibTorch's allocator. Exact and
-/// repeatable; what kernels take inside themselves is not counted.
+/// passes that it starts, while it lives: on the CPU, and on CUDA by LibTorch's allocator. Exact
+/// and repeatable; what kernels take inside themselves is not counted.
 class ByteCount {
  public:
   ByteCount();

@@ -34,8 +34,9 @@ struct OffloadEffect {
 
 /// The weights of one network between its uses. On the CPU a network that rests gives the pages of
 /// its file back, and the next pass reads them again. On a device its weights are there from
-/// enter() to leave(); meanwhile they are the file's, so that host memory holds no copy (but of what
-/// is in no file). Networks that learn stay. Must not be used beside a pass of the same network.
+/// enter() to leave(); meanwhile they are the file's, so that host memory holds no copy (but of
+/// what is in no file). Networks that learn stay. Must not be used beside a pass of the same
+/// network.
 class NetworkMemory {
  public:
   /// The network that took its tensors from `store` with these options.

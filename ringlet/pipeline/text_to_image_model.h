@@ -46,9 +46,9 @@ struct LoadOptions {
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
                             ///< file in every pass; encode and decode images in tiles
-  std::int64_t tile = 0;    ///< side of the tiles that images are encoded and decoded in, in pixels,
-                            ///< a multiple of the size unit; 0 = whole, or with low_memory the
-                            ///< autoencoder's own
+  std::int64_t tile = 0;  ///< side of the tiles that images are encoded and decoded in, in pixels,
+                          ///< a multiple of the size unit; 0 = whole, or with low_memory the
+                          ///< autoencoder's own
   /// Of the frozen denoiser's linear layers and convolutions.
   nn::WeightStorage storage = nn::WeightStorage::as_stored;
   IdleNetworks idle = IdleNetworks::stay;  ///< at least; see idle_networks()

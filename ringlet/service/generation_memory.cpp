@@ -48,8 +48,8 @@ std::vector<pipeline::LoadOptions> ways_to_open(const pipeline::LoadOptions& ask
   next.low_memory = true;
   if (!asked.low_memory) ways.push_back(next);
   if (asked.storage == nn::WeightStorage::as_stored)
-    for (const nn::WeightStorage storage : {nn::WeightStorage::bf16, nn::WeightStorage::fp8,
-                                            nn::WeightStorage::int8, kNarrowest}) {
+    for (const nn::WeightStorage storage :
+         {nn::WeightStorage::bf16, nn::WeightStorage::fp8, nn::WeightStorage::int8, kNarrowest}) {
       next.storage = storage;
       ways.push_back(next);
     }
@@ -102,10 +102,10 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
   double coding = model.decoding_bytes(size);
   if (!request.init_image.empty()) coding = std::max(coding, model.encoding_bytes(size));
   // Text encoders, denoiser and autoencoder let each other's pages go.
-  const std::uint64_t most = std::max(
-      {page_bytes(model, NetworkRole::text_encoder),
-       page_bytes(model, NetworkRole::denoiser) + bytes(model.denoising_bytes(size, rows)),
-       page_bytes(model, NetworkRole::autoencoder) + bytes(coding)});
+  const std::uint64_t most =
+      std::max({page_bytes(model, NetworkRole::text_encoder),
+                page_bytes(model, NetworkRole::denoiser) + bytes(model.denoising_bytes(size, rows)),
+                page_bytes(model, NetworkRole::autoencoder) + bytes(coding)});
   return std::max(now + most, peak_resident_bytes());
 }
 
@@ -125,10 +125,10 @@ GenerationPlan plan_generation(const ModelRequest& model, const PictureRequest& 
       if (search.fits(*open, plan)) return plan;
     }
   }
-  throw Error(ErrorCode::out_of_memory, Field("memory_limit"),
-              "nothing fits into " + human_bytes(limit),
-              "the smallest limit that is enough is `memory_limit=" +
-                  train::limit_text(search.smallest) + "`; smaller pictures need less");
+  throw Error(
+      ErrorCode::out_of_memory, Field("memory_limit"), "nothing fits into " + human_bytes(limit),
+      "the smallest limit that is enough is `memory_limit=" + train::limit_text(search.smallest) +
+          "`; smaller pictures need less");
 }
 
 std::string text_of(const GenerationPlan& plan, const ModelRequest& model,

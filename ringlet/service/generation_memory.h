@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "ringlet/service/generator.h"
 #include "ringlet/service/picture_request.h"
@@ -24,8 +25,8 @@ struct GenerationPlan {
 /// Chooses so that the pictures are made within `limit` bytes at the least harm: whole pictures
 /// before tiles of the autoencoder, as large as they can be, the batch that was asked for before
 /// smaller ones, layouts in memory before `low_memory`, then narrower storage of the denoiser, and
-/// last its blocks in host memory. What is given in the requests stays. Opens the model. Throws as opening it, and Error(out_of_memory) with the smallest
-/// limit that is enough.
+/// last its blocks in host memory. What is given in the requests stays. Opens the model. Throws as
+/// opening it, and Error(out_of_memory) with the smallest limit that is enough.
 GenerationPlan plan_generation(const ModelRequest& model, const PictureRequest& pictures,
                                std::uint64_t limit);
 

@@ -42,13 +42,12 @@ std::uint64_t weight_bytes(const pipeline::TextToImageModel& model, const Memory
 
 std::vector<pipeline::StepBlock> step_blocks(const pipeline::TextToImageModel& model,
                                              const MemoryRequest& request) {
-  std::vector<pipeline::StepBlock> blocks =
-      model.training_step({.rows = request.rows,
-                           .size = request.size,
-                           .adapters = request.adapters,
-                           .full = request.full,
-                           .text = request.text,
-                           .controlnet = request.controlnet});
+  std::vector<pipeline::StepBlock> blocks = model.training_step({.rows = request.rows,
+                                                                 .size = request.size,
+                                                                 .adapters = request.adapters,
+                                                                 .full = request.full,
+                                                                 .text = request.text,
+                                                                 .controlnet = request.controlnet});
   // Tensors of many sizes come and go: the CPU's allocator keeps some memory free between them.
   constexpr double kBetween = 1.15;
   if (model.options().device.is_cpu())
@@ -83,10 +82,10 @@ double storage_change(const pipeline::TextToImageModel& model, const MemoryReque
       if (dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) != nullptr) continue;
       const at::Tensor& plain = layer->stored_weight().plain();
       const bool here = load.device.is_cpu() || load.keeps_storage_type(load.precision);
-      const double each = !plain.defined()
-                              ? nn::bytes_per_number(load.storage)
-                              : static_cast<double>(here ? plain.element_size()
-                                                         : c10::elementSize(load.precision));
+      const double each =
+          !plain.defined()
+              ? nn::bytes_per_number(load.storage)
+              : static_cast<double>(here ? plain.element_size() : c10::elementSize(load.precision));
       change += static_cast<double>(layer->stored_weight().numel()) *
                 (nn::bytes_per_number(request.storage) - each);
     }

@@ -31,11 +31,11 @@ struct MemoryRequest {
 
 /// Bytes that a run adds to what its model and adapters take when they have been made.
 struct TrainingMemory {
-  std::uint64_t program = 0;   ///< code and buffers that the first step brings in
-  std::uint64_t weights = 0;   ///< of frozen layers that steps read: pages of files
-  std::uint64_t learning = 0;  ///< gradients, the optimiser's state, a moving average
-  std::uint64_t sampling = 0;  ///< activations of making pictures
-  std::uint64_t coding = 0;    ///< the autoencoder's weights and activations
+  std::uint64_t program = 0;                ///< code and buffers that the first step brings in
+  std::uint64_t weights = 0;                ///< of frozen layers that steps read: pages of files
+  std::uint64_t learning = 0;               ///< gradients, the optimiser's state, a moving average
+  std::uint64_t sampling = 0;               ///< activations of making pictures
+  std::uint64_t coding = 0;                 ///< the autoencoder's weights and activations
   std::vector<pipeline::StepBlock> blocks;  ///< activations of a step
 
   std::uint64_t step(const nn::RecomputedBlocks& recomputed) const;

@@ -129,11 +129,12 @@ MemorySavings savings_from_json(const Json& json, const std::string& where) {
   savings.parts = json_value<std::int64_t>(json, kParts, 1, where);
   savings.tile = json_value<std::int64_t>(json, kTile, 0, where);
   savings.offloaded = json_value<std::int64_t>(json, kOffloaded, 0, where);
-  if (savings.parts < 1 || savings.tile < 0 || savings.offloaded < 0) wrong("a number below its range");
+  if (savings.parts < 1 || savings.tile < 0 || savings.offloaded < 0)
+    wrong("a number below its range");
   const auto storage = json_value<std::string>(
       json, kStorage, nn::weight_storage_name(nn::WeightStorage::as_stored), where);
-  const auto* const known = std::ranges::find(nn::kWeightStorageNames, storage,
-                                              [](const auto& row) { return std::string(row.first); });
+  const auto* const known = std::ranges::find(
+      nn::kWeightStorageNames, storage, [](const auto& row) { return std::string(row.first); });
   if (known == nn::kWeightStorageNames.end()) wrong("unknown storage \"" + storage + "\"");
   savings.storage = known->second;
   const auto blocks = json.find(kRecomputed);
@@ -230,10 +231,8 @@ std::string text_of(const MemorySavings& savings) {
   if (savings.recomputed.all)
     words.emplace_back("all blocks are computed again");
   else if (savings.recomputed.any())
-    words.push_back(std::to_string(savings.recomputed.names.size()) +
-                    " blocks are computed again");
-  if (savings.parts > 1)
-    words.push_back("batches in " + std::to_string(savings.parts) + " parts");
+    words.push_back(std::to_string(savings.recomputed.names.size()) + " blocks are computed again");
+  if (savings.parts > 1) words.push_back("batches in " + std::to_string(savings.parts) + " parts");
   if (savings.storage != nn::WeightStorage::as_stored)
     words.push_back("base in " + nn::weight_storage_name(savings.storage));
   if (savings.tile > 0)

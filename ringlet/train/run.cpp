@@ -170,10 +170,10 @@ void Run::open_within_limit(const OpenTask& open) {
   std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
   for (const nn::WeightStorage storage : storages) {
     if (offload(open, storage)) return;
-    smallest = std::min(smallest, smallest_peak(memory_choices(),
-                                                {.storage = storage,
-                                                 .offloaded = task_->offloadable()},
-                                                memory_need()));
+    smallest =
+        std::min(smallest, smallest_peak(memory_choices(),
+                                         {.storage = storage, .offloaded = task_->offloadable()},
+                                         memory_need()));
   }
   throw Error(ErrorCode::out_of_memory, Field("memory_limit"),
               "nothing fits into " + human_bytes(options_.memory_limit),
@@ -230,7 +230,7 @@ void Run::make_plan() {
   if (!need) return;
   plan_.expected_bytes = need->peak(options_.savings.recomputed);
   if (options_.memory_limit > 0 && plan_.expected_bytes > options_.memory_limit)
-    log(LogLevel::warning, "the run goes on as it began: about " +
+    log(LogLevel::warning, "the run resumes as it began: about " +
                                human_bytes(plan_.expected_bytes) + " of memory, above the limit");
 }
 

@@ -119,10 +119,9 @@ class Task {
   /// a second half of the batch.
   virtual std::int64_t rows_per_example() const { return 1; }
 
-  /// How the frozen base can be stored, in the order of growing harm; the first as it was asked for.
-  virtual std::vector<nn::WeightStorage> storages() const {
-    return {nn::WeightStorage::as_stored};
-  }
+  /// How the frozen base can be stored, in the order of growing harm; the first as it was asked
+  /// for.
+  virtual std::vector<nn::WeightStorage> storages() const { return {nn::WeightStorage::as_stored}; }
 
   /// How many blocks can stay in host memory, where the user has not said how many.
   virtual std::int64_t offloadable() const { return 0; }

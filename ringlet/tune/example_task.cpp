@@ -147,9 +147,9 @@ double ExampleTask::storage_change(nn::WeightStorage storage) const {
   double change = 0.0;
   for (const auto& [name, layer] : network_.layers)
     if (dynamic_cast<const nn::EmbeddingLayer*>(layer.get()) == nullptr)
-      change += static_cast<double>(layer->stored_weight().numel()) *
-                    nn::bytes_per_number(storage) -
-                static_cast<double>(layer->stored_weight().nbytes());
+      change +=
+          static_cast<double>(layer->stored_weight().numel()) * nn::bytes_per_number(storage) -
+          static_cast<double>(layer->stored_weight().nbytes());
   return change;
 }
 

@@ -51,8 +51,8 @@ class KeptBytes : public testing::Test {
     const ModuleIndex index = source.finish();
     adapt::AdapterSet set = adapt::AdapterSet::create(
         adapt::parse_method(method),
-        adapt::select_targets({{"net", &index}}, {.include = {"net.layer"}}),
-        adapt::FactorTable(), Random(1));
+        adapt::select_targets({{"net", &index}}, {.include = {"net.layer"}}), adapt::FactorTable(),
+        Random(1));
     set.attach();
     return kept(tokens(), [&](const at::Tensor& x) { return layer(x); });
   }
@@ -73,13 +73,11 @@ TEST_F(KeptBytes, NormsAndActivationsKeepTheirInput) {
   const std::int64_t x = kRows * kTokens * kWidth;
   constexpr std::int64_t kGroups = 8;
   const GroupNorm group(source_.at("group"), kGroups, kWidth, 1e-5);
-  EXPECT_EQ(kept(pixels(), [&](const at::Tensor& p) { return group(p); }),
-            x + 2 * kRows * kGroups);
+  EXPECT_EQ(kept(pixels(), [&](const at::Tensor& p) { return group(p); }), x + 2 * kRows * kGroups);
   // Not the result of the norm as well.
   EXPECT_EQ(kept(pixels(), [&](const at::Tensor& p) { return group.with_silu(p); }), x);
   const LayerNorm layer(source_.at("layer"), kWidth);
-  EXPECT_EQ(kept(tokens(), [&](const at::Tensor& t) { return layer(t); }),
-            x + 2 * kRows * kTokens);
+  EXPECT_EQ(kept(tokens(), [&](const at::Tensor& t) { return layer(t); }), x + 2 * kRows * kTokens);
   EXPECT_EQ(kept(tokens(), [](const at::Tensor& t) { return nn::silu(t); }), x);
   EXPECT_EQ(kept(tokens(2 * kWidth), [](const at::Tensor& t) { return geglu(t); }), 2 * x);
 }
@@ -104,10 +102,10 @@ TEST_F(KeptBytes, LayersWithACommonInputShareIt) {
                                                        .heads = kHeads,
                                                        .head_width = kWidth / kHeads});
     const ModuleIndex index = source.finish();
-    adapt::AdapterSet set = adapt::AdapterSet::create(
-        adapt::parse_method("lora(rank=2)"),
-        adapt::select_targets({{"net", &index}}, {.include = layers}), adapt::FactorTable(),
-        Random(1));
+    adapt::AdapterSet set =
+        adapt::AdapterSet::create(adapt::parse_method("lora(rank=2)"),
+                                  adapt::select_targets({{"net", &index}}, {.include = layers}),
+                                  adapt::FactorTable(), Random(1));
     set.attach();
     return kept(tokens(), [&](const at::Tensor& t) { return attention(t, t); });
   };
@@ -124,9 +122,9 @@ TEST_F(KeptBytes, PartsOfAdaptersKeepWhatTheTableSays) {
   const std::int64_t n = kRows * kTokens, x = n * kWidth;
   EXPECT_EQ(kept_with("lora(rank=4)"), x + 4 * n);
   EXPECT_EQ(kept_with("ia3"), x);
-  for (const char* method : {"tr(rank=2)", "trm(rank=2)", "trm(rank=2)+lora(rank=2)",
-                             "oft(block=4)", "hra(rank=2)", "loha(rank=2)", "lokr", "tt(rank=2)",
-                             "lora(rank=2)+magnitude"})
+  for (const char* method :
+       {"tr(rank=2)", "trm(rank=2)", "trm(rank=2)+lora(rank=2)", "oft(block=4)", "hra(rank=2)",
+        "loha(rank=2)", "lokr", "tt(rank=2)", "lora(rank=2)+magnitude"})
     std::printf("%s: %lld = x %lld + %lld\n", method, static_cast<long long>(kept_with(method)),
                 static_cast<long long>(x), static_cast<long long>(kept_with(method) - x));
 }

@@ -14,8 +14,8 @@
 namespace ringlet::train {
 namespace {
 
-using pipeline::StepBlock;
 using pipeline::step_peak;
+using pipeline::StepBlock;
 
 double work_of(const std::vector<StepBlock>& blocks, const nn::RecomputedBlocks& recomputed) {
   double work = 0.0;

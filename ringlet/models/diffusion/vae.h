@@ -106,7 +106,8 @@ class VaeDecoder {
 /// How to bound the memory of large images and batches.
 struct VaeOptions {
   bool slicing = false;  ///< one image of the batch at a time; the result is the same
-  /// Side of overlapping tiles, in pixels, that are blended; the result differs slightly. 0 = whole.
+  /// Side of overlapping tiles, in pixels, that are blended; the result differs slightly. 0 =
+  /// whole.
   std::int64_t tile = 0;
 };
 

@@ -224,7 +224,7 @@ class UNetWalk {
   PassShape s_;
   Adapters adapters_;
   PassBlocks blocks_;
-  double before_ = 0.0;  ///< kept since the last block
+  double before_ = 0.0;         ///< kept since the last block
   std::vector<double> joined_;  ///< inputs of the residual blocks on the way up
   std::size_t skips_ = 0;       ///< that have been made and not been used
   double waiting_ = 0.0;        ///< their gradients, while that of an earlier block is computed

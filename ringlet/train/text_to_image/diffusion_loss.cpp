@@ -230,9 +230,9 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& par
 
   add_noise(batch, rows, streams, there[0]);
   batch.conditions = conditions(rows, batch.latents.sizes());
-  const at::Tensor loss = combine_errors(
-      errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),
-      part.end - part.begin, options_.prior_weight);
+  const at::Tensor loss =
+      combine_errors(errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),
+                     part.end - part.begin, options_.prior_weight);
   return part.end - part.begin == part.of ? loss : loss * part.share();
 }
 

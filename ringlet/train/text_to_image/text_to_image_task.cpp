@@ -183,8 +183,7 @@ std::optional<MemoryNeed> TextToImageTask::memory(const Learners& learners,
   const std::set<std::string> again = pipeline::offload_effect(*model_, offloaded).names;
   for (pipeline::StepBlock& block : need.blocks)
     if (options_.gradient_checkpointing || again.contains(block.name))
-      if (!std::exchange(block.name, {}).empty())
-        block.passing += std::exchange(block.inside, 0.0);
+      if (!std::exchange(block.name, {}).empty()) block.passing += std::exchange(block.inside, 0.0);
   return need;
 }
 
