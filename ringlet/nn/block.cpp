@@ -10,7 +10,7 @@ Block::Block(const WeightSource& source) : state_(std::make_shared<BlockState>()
 }
 
 at::Tensor Block::run(const TensorFunction& function, const std::vector<at::Tensor>& inputs) const {
-  if (!state_->offloaded) return checkpointed(function, inputs);
+  if (!state_->offloaded) return checkpointed(function, inputs, state_->name);
   const auto brought = [state = state_, function](const std::vector<at::Tensor>& in) {
     state->offloaded->bring(*state);
     return function(in);

@@ -159,6 +159,7 @@ OffloadEffect NetworkMemory::offload_effect(std::int64_t blocks) const {
   for (const Part* block : largest(blocks)) {
     if (effect.blocks++ < 2) there += block->bytes();  // the largest two at a time
     effect.copied_bytes += block->bytes();
+    effect.names.insert(block->state->name);
   }
   effect.saved_bytes = effect.copied_bytes - there;
   if (effect.blocks <= 2) effect.copied_bytes = 0.0;  // they come once, and stay

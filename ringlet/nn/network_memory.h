@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,12 +29,14 @@ struct OffloadEffect {
   std::int64_t blocks = 0;
   double saved_bytes = 0.0;   ///< on the device, while the network computes
   double copied_bytes = 0.0;  ///< to the device in a forward pass, and again in a backward pass
+  std::set<std::string> names = {};  ///< of the blocks
 };
 
 /// The weights of one network between its uses. On the CPU a network that rests gives the pages of
 /// its file back, and the next pass reads them again. On a device its weights are there from
-/// enter() to leave(); meanwhile they are the file's, so that host memory holds no copy (but of what
-/// is in no file). Networks that learn stay. Must not be used beside a pass of the same network.
+/// enter() to leave(); meanwhile they are the file's, so that host memory holds no copy (but of
+/// what is in no file). Networks that learn stay. Must not be used beside a pass of the same
+/// network.
 class NetworkMemory {
  public:
   /// The network that took its tensors from `store` with these options.

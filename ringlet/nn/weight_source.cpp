@@ -75,6 +75,10 @@ std::string WeightSource::full_name(std::string_view name) const {
 
 const WeightOptions& WeightSource::options() const { return state_->options; }
 
+std::string WeightSource::name() const {
+  return prefix_.empty() ? "" : prefix_.substr(0, prefix_.size() - 1);
+}
+
 at::Tensor WeightSource::find(const std::string& full, const Shape& shape, const Init& init) const {
   std::optional<at::Tensor> found = state_->store->find(full, shape, init);
   if (!found) {
@@ -172,11 +176,11 @@ bool WeightSource::has(std::string_view name) const {
 
 void WeightSource::add_layer(std::shared_ptr<Layer> layer) const {
   layer->compute_on(state_->options.device);
-  state_->index.layers.emplace(prefix_.substr(0, prefix_.size() - 1), std::move(layer));
+  state_->index.layers.emplace(name(), std::move(layer));
 }
 
 void WeightSource::add_block(const std::shared_ptr<BlockState>& block) const {
-  block->name = prefix_.substr(0, prefix_.size() - 1);
+  block->name = name();
   state_->index.blocks.emplace(block->name, block);
 }
 

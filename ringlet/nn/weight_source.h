@@ -116,6 +116,7 @@ class WeightSource {
   void add_layer(std::shared_ptr<Layer> layer) const;  ///< registers under this scope's name
   void add_block(const std::shared_ptr<BlockState>& block) const;  ///< the same, and names it so
   const WeightOptions& options() const;
+  std::string name() const;  ///< of this scope, dotted; "" = the whole network
 
   /// Closes loading: throws Error(mismatch) that names tensors of the store which no layer asked
   /// for (a checkpoint of another model), and returns the index.

@@ -98,7 +98,8 @@ TEST(Vae, TilingOfASmallPictureChangesNothing) {
   at::NoGradGuard no_grad;
   const AutoencoderKL vae = tiny_vae();
   const at::Tensor latents = uniform("z", {1, 4, 16, 16});
-  EXPECT_TRUE(at::equal(vae.decode(latents, {.tiling = true}), vae.decode(latents)));
+  EXPECT_TRUE(
+      at::equal(vae.decode(latents, {.tile = vae.config().sample_size}), vae.decode(latents)));
 }
 
 double correlation(const at::Tensor& a, const at::Tensor& b) {
@@ -120,8 +121,9 @@ TEST(Vae, TilingOfALargePictureIsClose) {
   at::NoGradGuard no_grad;
   const AutoencoderKL vae = tiny_vae();
   const at::Tensor latents = uniform("z", {1, 4, 37, 30}), images = uniform("x", {1, 3, 74, 60});
-  expect_in_place(vae.decode(latents, {.tiling = true}), vae.decode(latents));
-  expect_in_place(vae.encode(images, {.tiling = true}).mean, vae.encode(images).mean);
+  expect_in_place(vae.decode(latents, {.tile = vae.config().sample_size}), vae.decode(latents));
+  expect_in_place(vae.encode(images, {.tile = vae.config().sample_size}).mean,
+                  vae.encode(images).mean);
 }
 
 TEST(Vae, ScaleAndUnscaleAreInverse) {

@@ -23,10 +23,10 @@ at::Tensor ResnetBlock2D::forward(const at::Tensor& x, const at::Tensor& time_em
 }
 
 at::Tensor ResnetBlock2D::compute(const at::Tensor& x, const at::Tensor& time_embedding) const {
-  at::Tensor h = conv1_(nn::silu(norm1_(x)));
+  at::Tensor h = conv1_(norm1_.with_silu(x));
   if (time_emb_proj_)
     h = h + (*time_emb_proj_)(at::silu(time_embedding)).unsqueeze(-1).unsqueeze(-1);
-  h = conv2_(nn::silu(norm2_(h)));
+  h = conv2_(norm2_.with_silu(h));
   return (conv_shortcut_ ? (*conv_shortcut_)(x) : x) + h;
 }
 

@@ -1,5 +1,7 @@
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -7,6 +9,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/nn/attention.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
@@ -190,21 +193,25 @@ PictureSize StableDiffusion::picture_size(at::IntArrayRef latents) const {
   return {latents[latents.size() - 1] * size_unit(), latents[latents.size() - 2] * size_unit()};
 }
 
+models::VaeOptions StableDiffusion::coding() const {
+  const std::int64_t usual = options_.low_memory ? vae_->config().sample_size : 0;
+  const std::int64_t tile = options_.tile > 0 ? options_.tile : usual;
+  return {.slicing = tile > 0, .tile = tile};
+}
+
 LatentPosterior StableDiffusion::encode(const at::Tensor& pictures) const {
-  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
   memory_of("vae").enter();
-  const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding);
+  const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding());
   rest("vae", IdleNetworks::coders_leave);
   const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
   return {vae_->scale(posterior.mean), deviation * vae_->config().scaling_factor};
 }
 
 at::Tensor StableDiffusion::decode(const at::Tensor& latents) const {
-  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
   rest("unet", IdleNetworks::all_leave);  // it comes back with its next step
   memory_of("vae").enter();
   at::Tensor pictures =
-      vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
+      vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding());
   rest("vae", IdleNetworks::coders_leave);
   return pictures;
 }
@@ -302,31 +309,51 @@ std::unique_ptr<ControlNetwork> StableDiffusion::open_control(
   return UNetControl::open(path, *this);
 }
 
-double StableDiffusion::training_step_bytes(const TrainingStepShape& shape) const {
-  const PassShape pass_shape{.rows = shape.rows,
-                             .latents = shape.size.divided_by(size_unit()),
-                             .text_length = text_.front().encoder.config().max_position_embeddings,
-                             .trained = shape.full,
-                             .precision = options_.precision,
-                             .gradient_checkpointing = shape.gradient_checkpointing};
-  PassMemory pass = unet_pass(unet_->config(), pass_shape, shape.adapters);
-  const auto add = [&pass](const PassMemory& more) {
-    pass.kept += more.kept;
-    pass.passing = std::max(pass.passing, more.passing);
-  };
-  if (shape.controlnet) add(controlnet_pass(unet_->config(), pass_shape));
+std::vector<StepBlock> StableDiffusion::training_step(const TrainingStepShape& shape) const {
+  const models::UNetConfig& config = unet_->config();
+  const models::UNetLevel& first = config.levels.front();
+  const PassShape pass{
+      .rows = shape.rows,
+      .latents = shape.size.divided_by(size_unit()),
+      .text_length = text_.front().encoder.config().max_position_embeddings,
+      .trained = shape.full,
+      .precision = options_.precision,
+      .fused_attention = nn::attention_is_fused(
+          first.channels / first.heads,
+          at::TensorOptions(config.upcast_attention ? at::kFloat : options_.precision)
+              .device(options_.device))};
+  PassBlocks blocks;
   if (shape.text)
-    for (const TextStage& stage : text_) add(text_pass(stage.encoder.config(), pass_shape));
-  return bytes_of(pass.kept + pass.passing, options_.precision);
+    for (const TextStage& stage : text_)
+      std::ranges::copy(text_pass(stage.encoder.config(), pass), std::back_inserter(blocks));
+  if (shape.controlnet)
+    std::ranges::copy(controlnet_pass(config, pass), std::back_inserter(blocks));
+  std::ranges::copy(unet_pass(config, pass, shape.adapters), std::back_inserter(blocks));
+  for (StepBlock& block : blocks)
+    for (double* numbers : {&block.before, &block.inside, &block.passing})
+      *numbers = bytes_of(*numbers, options_.precision);
+  return blocks;
 }
 
 // The autoencoder always computes in fp32.
+/// The part of a picture that the autoencoder sees at a time.
+PictureSize StableDiffusion::coded_at_once(PictureSize size) const {
+  const std::int64_t side = coding().tile;
+  if (side == 0) return size;
+  return {std::min(size.width, side), std::min(size.height, side)};
+}
+
 double StableDiffusion::encoding_bytes(PictureSize size) const {
-  return bytes_of(vae_encoding(vae_->config(), size), at::kFloat);
+  return bytes_of(vae_encoding(vae_->config(), coded_at_once(size)), at::kFloat);
 }
 
 double StableDiffusion::decoding_bytes(PictureSize size) const {
-  return bytes_of(vae_decoding(vae_->config(), 1, size), at::kFloat);
+  // Tiles' results lie beside each other, in rows, and in the picture.
+  constexpr double kColours = 3.0, kCopies = 3.0;
+  const double joined = coding().tile == 0 ? 0.0
+                                           : kColours * kCopies * static_cast<double>(size.width) *
+                                                 static_cast<double>(size.height);
+  return bytes_of(vae_decoding(vae_->config(), 1, coded_at_once(size)) + joined, at::kFloat);
 }
 
 double StableDiffusion::denoising_bytes(PictureSize size, std::int64_t rows) const {

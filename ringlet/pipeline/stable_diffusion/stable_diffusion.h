@@ -64,10 +64,11 @@ class StableDiffusion final : public TextToImageModel {
       const std::map<std::string, at::Tensor>& tensors, const std::string& where) const override;
   std::unique_ptr<ControlNetwork> open_control(const std::filesystem::path& path) const override;
 
-  double training_step_bytes(const TrainingStepShape& shape) const override;
+  std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
   double encoding_bytes(PictureSize size) const override;
   double decoding_bytes(PictureSize size) const override;
   double denoising_bytes(PictureSize size, std::int64_t rows) const override;
+  void code_in_tiles(std::int64_t side) override { options_.tile = side; }
 
   void save(const std::filesystem::path& folder, const SaveModelOptions& options) const override;
   void save_file(const std::filesystem::path& file,
@@ -85,6 +86,8 @@ class StableDiffusion final : public TextToImageModel {
  private:
   StableDiffusion(StableDiffusionFiles files, const LoadOptions& options);
 
+  models::VaeOptions coding() const;
+  PictureSize coded_at_once(PictureSize size) const;
   void add_embedding(const std::filesystem::path& file, const TextEmbedding& embedding);
   nn::NetworkMemory& memory_of(const std::string& network) const;
   void rest(const std::string& network, IdleNetworks from) const;
