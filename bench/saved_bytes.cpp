@@ -15,69 +15,21 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <c10/core/Allocator.h>
-#include <c10/core/CPUAllocator.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/saved_variable_hooks.h>
 
 #include "bench/unet_training.h"
+#include "ringlet/nn/allocation_count.h"
 
 namespace {
 
 using namespace ringlet;
-
-/// The CPU's allocator, which knows what it has given out since begin().
-class CountingAllocator final : public c10::Allocator {
- public:
-  static CountingAllocator& instance() {
-    static CountingAllocator allocator;
-    return allocator;
-  }
-
-  void begin() {
-    const std::scoped_lock lock(mutex_);
-    sizes_.clear();
-  }
-
-  std::map<const void*, std::size_t> sizes() const {
-    const std::scoped_lock lock(mutex_);
-    return sizes_;
-  }
-
-  c10::DataPtr allocate(std::size_t bytes) override {
-    c10::DataPtr data = base_->allocate(bytes);
-    if (data.get() == nullptr) return data;
-    void* const place = data.get();
-    const std::scoped_lock lock(mutex_);
-    sizes_[place] = bytes;
-    owners_[place] = std::move(data);
-    return {place, place, free, c10::Device(c10::kCPU)};  // as LibTorch's own: it asks for that
-  }
-
-  c10::DeleterFnPtr raw_deleter() const override { return free; }
-  void copy_data(void* to, const void* from, std::size_t bytes) const override {
-    default_copy_data(to, from, bytes);
-  }
-
- private:
-  static void free(void* place) {
-    const std::scoped_lock lock(instance().mutex_);
-    instance().sizes_.erase(place);
-    instance().owners_.erase(place);
-  }
-
-  c10::Allocator* const base_ = c10::GetCPUAllocator();
-  mutable std::mutex mutex_;
-  std::map<const void*, std::size_t> sizes_;
-  std::map<const void*, c10::DataPtr> owners_;
-};
 
 /// Tensors that the nodes let go of, in the order in which they do.
 std::vector<at::Tensor>& released() {
@@ -140,13 +92,11 @@ Json keepers_json(const std::map<std::string, Keeper>& keepers) {
 
 Json count(bench::UNetTraining& training) {
   training.loss().backward();  // lays out what is laid out once
-  CountingAllocator& allocator = CountingAllocator::instance();
   torch::autograd::set_default_engine_stub(&HookingEngine::instance);
-  allocator.begin();
+  const nn::AllocationCount allocations(training.device);
   const at::Tensor loss = training.loss();
-  const std::map<const void*, std::size_t> live = allocator.sizes();
-  std::int64_t live_bytes = 0;
-  for (const auto& [data, bytes] : live) live_bytes += static_cast<std::int64_t>(bytes);
+  const std::map<const void*, std::size_t> live = allocations.blocks();
+  const std::int64_t live_bytes = allocations.bytes();
 
   std::map<std::string, Keeper> keepers;
   std::set<const void*> counted;
@@ -180,7 +130,6 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    c10::SetCPUAllocator(&CountingAllocator::instance(), 1);
     bench::UNetTraining training(argv[1], argv[2], argc > 3 ? std::atoi(argv[3]) : 32, false);
     std::printf("%s\n", count(training).dump().c_str());
   } catch (const std::exception& error) {

@@ -2,10 +2,14 @@
 
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include "ringlet/nn/layer_scope.h"
+
 namespace ringlet::nn {
 
 at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                 std::int64_t heads, bool causal, const at::Tensor& seen) {
+  LayerScope scope(LayerKind::attention);
+  if (scope.observed()) scope.set_work(attention_work(q, k, v));
   const auto split = [heads](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
     return x.unflatten(-1, {heads, -1}).transpose(1, 2);
   };

@@ -5,6 +5,7 @@
 #include <ATen/ops/embedding.h>
 
 #include "ringlet/nn/kernels.h"
+#include "ringlet/nn/layer_scope.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::nn {
@@ -18,17 +19,27 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
 
 at::Tensor LinearLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).linear(x, weight, widened(bias, x));
+  LayerScope scope(LayerKind::linear);
+  at::Tensor y = kernels_for(x).linear(x, weight, widened(bias, x));
+  if (scope.observed()) scope.set_work(product_work(x, weight, y));
+  return y;
 }
 
 at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).conv2d(x, widened(weight, x), widened(bias, x), options_);
+  LayerScope scope(LayerKind::convolution);
+  at::Tensor y = kernels_for(x).conv2d(x, widened(weight, x), widened(bias, x), options_);
+  if (scope.observed()) scope.set_work(product_work(x, weight, y));
+  return y;
 }
 
 at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
   const bool ready = prepared_ && &prepared_->kernels() == &kernels_for(x);
-  return ready ? prepared_->conv2d(x, bias_) : apply(weight_, x);
+  if (!ready) return apply(weight_, x);
+  LayerScope scope(LayerKind::convolution);
+  at::Tensor y = prepared_->conv2d(x, bias_);
+  if (scope.observed()) scope.set_work(product_work(x, weight_, y));
+  return y;
 }
 
 void Conv2dLayer::pack(WeightUse use) {
