@@ -15,31 +15,39 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
   return tensor.defined() ? tensor.to(x.scalar_type()) : tensor;
 }
 
+/// What `compute` computes of x with `weight`, for those who look. Weights of another form than the
+/// layer's `own` are an adapter's factors. One of its form stands for it: what the network itself
+/// has to compute does not depend on the adapter.
+template <class Compute>
+at::Tensor observed(LayerKind kind, const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& own, const Compute& compute) {
+  const bool of_its_form = weight.sizes() == own.sizes();
+  LayerScope scope(of_its_form ? kind : LayerKind::adapter);
+  at::Tensor y = compute();
+  if (scope.observed() && of_its_form) scope.set_work(product_work(x, own, y));
+  return y;
+}
+
 }  // namespace
 
 at::Tensor LinearLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  LayerScope scope(LayerKind::linear);
-  at::Tensor y = kernels_for(x).linear(x, weight, widened(bias, x));
-  if (scope.observed()) scope.set_work(product_work(x, weight, y));
-  return y;
+  return observed(LayerKind::linear, x, weight, weight_,
+                  [&] { return kernels_for(x).linear(x, weight, widened(bias, x)); });
 }
 
 at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  LayerScope scope(LayerKind::convolution);
-  at::Tensor y = kernels_for(x).conv2d(x, widened(weight, x), widened(bias, x), options_);
-  if (scope.observed()) scope.set_work(product_work(x, weight, y));
-  return y;
+  return observed(LayerKind::convolution, x, weight, weight_, [&] {
+    return kernels_for(x).conv2d(x, widened(weight, x), widened(bias, x), options_);
+  });
 }
 
 at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
   const bool ready = prepared_ && &prepared_->kernels() == &kernels_for(x);
   if (!ready) return apply(weight_, x);
-  LayerScope scope(LayerKind::convolution);
-  at::Tensor y = prepared_->conv2d(x, bias_);
-  if (scope.observed()) scope.set_work(product_work(x, weight_, y));
-  return y;
+  return observed(LayerKind::convolution, x, weight_, weight_,
+                  [&] { return prepared_->conv2d(x, bias_); });
 }
 
 void Conv2dLayer::pack(WeightUse use) {

@@ -116,10 +116,20 @@ struct Input {
   }
 };
 
-void keep(BenchmarkRow& row, const StepProfile& profile) {
-  row.kinds = profile.kinds();
-  row.memory = profile.memory();
-  row.kept_bytes = profile.kept_bytes();
+constexpr int kLooks = 2;
+
+/// Looks at passes from inside; the fastest is kept, which other programs have disturbed least.
+void look_at(c10::Device device, BenchmarkRow& row, const std::function<void(StepProfile&)>& pass) {
+  for (int look = 0; look < kLooks; ++look) {
+    StepProfile profile(device);
+    pass(profile);
+    const bool faster =
+        row.memory.empty() || profile.memory().back().seconds < row.memory.back().seconds;
+    if (!faster) continue;
+    row.kinds = profile.kinds();
+    row.memory = profile.memory();
+    row.kept_bytes = profile.kept_bytes();
+  }
 }
 
 BenchmarkRow forward_pass(const BenchmarkRequest& request, PictureSize size,
@@ -136,13 +146,10 @@ BenchmarkRow forward_pass(const BenchmarkRequest& request, PictureSize size,
   turns.begin(row.name);
   nn::reset_peak_memory(device);
   pass();
-  {
-    StepProfile profile(device);
+  look_at(device, row, [&](StepProfile&) {
     pass();
     wait_for(device);
-    keep(row, profile);
-  }
-  row.kept_bytes = 0;
+  });
   for (std::int64_t i = 0; i < request.rounds * request.steps; ++i) {
     const Clock::time_point begin = Clock::now();
     pass();
@@ -173,15 +180,11 @@ class TrainedMethod {
     row_.parameters = adapters_.parameter_count();
   }
 
-  /// The pass that warms up, and the one that is looked at.
+  /// The pass that warms up, and those that are looked at.
   void look() {
     adapters_.attach();
     run(1, nullptr);
-    {
-      StepProfile profile(model_.options().device);
-      run(1, &profile);
-      keep(row_, profile);
-    }
+    look_at(model_.options().device, row_, [&](StepProfile& profile) { run(1, &profile); });
     adapters_.detach();
   }
 
@@ -199,7 +202,7 @@ class TrainedMethod {
   static train::TrainerOptions trainer_options(const BenchmarkRequest& request,
                                                const pipeline::TextToImageModel& model) {
     train::TrainerOptions options;
-    options.steps = request.rounds * request.steps + 2;
+    options.steps = 1 + kLooks + request.rounds * request.steps;
     options.learning_rate.peak = 1e-4;
     options.loss_scaling = model.options().precision == at::kHalf;
     return options;

@@ -58,7 +58,7 @@ struct BenchmarkRow {
   std::uint64_t peak_bytes = 0;  ///< of the process, or reserved on the device
   std::int64_t kept_bytes = 0;   ///< by the forward pass for the backward pass
 
-  // Of one more pass that was looked at from inside.
+  // Of one more pass, which was looked at from inside.
   std::array<KindProfile, nn::kLayerKinds> kinds;
   std::vector<MemoryMoment> memory;
 
@@ -83,7 +83,8 @@ using BenchmarkProgress = std::function<bool(const std::string& what, std::size_
 /// Measures the device, then a forward pass with guidance (twice the pictures), then the methods,
 /// whose training steps take turns round by round: drift of a shared machine hits all of them. A
 /// training step is that of `ringlet train`: noise, forward and backward pass, clipping, AdamW. The
-/// first of each warms up and the second is the one that is looked at; neither is timed. Writes the
+/// first of each warms up and the next two are looked at from inside, of which the faster is kept;
+/// none of them is timed. Writes the
 /// files of benchmark_report.h into the folder `out`. Throws as check,
 /// pipeline::open_text_to_image_model and adapt::select_targets, Error(invalid_argument) for a
 /// resolution that the model does not take, and Error(cancelled).

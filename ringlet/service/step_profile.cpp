@@ -50,7 +50,7 @@ void StepProfile::lap() {
 
 void StepProfile::push(nn::LayerKind kind) {
   lap();
-  open_.push_back({kind, at::sequence_number::peek()});
+  open_.push_back({kind, at::sequence_number::peek(), false});
 }
 
 void StepProfile::pop() {
@@ -70,12 +70,26 @@ void StepProfile::end(nn::LayerKind kind, const nn::LayerWork& work) {
   if (!open_.empty())
     for (std::uint64_t node = open_.back().first_node; node < at::sequence_number::peek(); ++node)
       nodes_.emplace(NodeName{thread, static_cast<std::int64_t>(node)}, kind);
-  // In a backward pass a forward pass is one that is computed again.
-  const bool again = open_nodes_ > 0;
-  KindProfile& profile = kinds_[number_of(kind)];
-  profile.operations += (again ? 0.0 : work.operations) + work.backward_operations;
-  profile.bytes += (again ? 0.0 : work.bytes) + (work.backward_operations > 0.0 ? work.bytes : 0.0);
+  if (counts(work)) {
+    // In a backward pass a forward pass is one that is computed again.
+    const bool again = open_nodes_ > 0;
+    KindProfile& profile = kinds_[number_of(kind)];
+    profile.operations += (again ? 0.0 : work.operations) + work.backward_operations;
+    profile.bytes +=
+        (again ? 0.0 : work.bytes) + (work.backward_operations > 0.0 ? work.bytes : 0.0);
+  }
   pop();
+}
+
+/// An adapted layer has one product of its own, however many of its form its adapter computes.
+bool StepProfile::counts(const nn::LayerWork& work) {
+  if (work.operations == 0.0) return false;
+  for (Frame& frame : open_) {
+    if (frame.kind != nn::LayerKind::adapter) continue;
+    if (frame.counted) return false;
+    frame.counted = true;
+  }
+  return true;
 }
 
 void StepProfile::forward_ends() {

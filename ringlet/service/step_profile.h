@@ -54,12 +54,14 @@ class StepProfile final : public nn::LayerObserver {
   struct Frame {
     nn::LayerKind kind;
     std::uint64_t first_node;  ///< the next sequence number when it began
+    bool counted = false;      ///< of an adapter: its layer's own product
   };
   /// A node of the graph: the thread that made it, and its number there.
   using NodeName = std::pair<std::uint64_t, std::int64_t>;
 
   static std::unique_ptr<at::ObserverContext> node_begins(const at::RecordFunction& node);
   static void node_ends(const at::RecordFunction& node, at::ObserverContext* context);
+  bool counts(const nn::LayerWork& work);
   nn::LayerKind kind_of(const at::RecordFunction& node) const;
   void push(nn::LayerKind kind);
   void pop();

@@ -72,11 +72,11 @@ TEST_F(Benchmark, MeasuresEveryPassAndWritesIt) {
     EXPECT_EQ(of(row, nn::LayerKind::adapter).seconds > 0.0, trains);
     EXPECT_EQ(of(row, nn::LayerKind::optimizer).seconds > 0.0, trains);
     EXPECT_EQ(row.kept_bytes > 0, trains);
-    // A forward pass of half the rows, and a backward pass that costs no more.
+    // A forward pass of half the rows, and a backward pass that costs as much but for the first
+    // layers, which need no gradient, and attention, whose backward pass costs twice as much.
     if (trains) {
-      EXPECT_GT(row.operations(), 0.5 * forward.operations());
-      EXPECT_LE(row.operations(), forward.operations());
-      EXPECT_EQ(row.operations(), result.rows[1].operations());
+      EXPECT_GT(row.operations(), 0.8 * forward.operations());
+      EXPECT_LT(row.operations(), 1.1 * forward.operations());
     }
   }
   EXPECT_GT(result.rows[2].parameters, result.rows[1].parameters);
@@ -93,7 +93,7 @@ TEST_F(Benchmark, MeasuresEveryPassAndWritesIt) {
     EXPECT_TRUE(std::filesystem::exists(r.out / plot)) << plot;
 }
 
-TEST_F(Benchmark, CheckpointingKeepsLessForTheSameArithmetic) {
+TEST_F(Benchmark, CheckpointingKeepsLessForNearlyTheSameArithmetic) {
   BenchmarkRequest r = request();
   r.methods = "lora(rank=2)";
   r.rounds = 1;
@@ -101,7 +101,7 @@ TEST_F(Benchmark, CheckpointingKeepsLessForTheSameArithmetic) {
   r.gradient_checkpointing = true;
   const BenchmarkRow again = benchmark(r).rows.at(1);
   EXPECT_LT(again.kept_bytes, kept.kept_bytes);
-  EXPECT_EQ(again.operations(), kept.operations());
+  EXPECT_NEAR(again.operations() / kept.operations(), 1.0, 0.02);
 }
 
 TEST_F(Benchmark, RefusesWhatCannotBeMeasured) {
