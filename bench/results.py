@@ -69,6 +69,10 @@ def median(values):
     return statistics.median(values)
 
 
+def seconds_of_runs(runs):
+    return [seconds for one in runs for seconds in one["seconds"]]
+
+
 def spread(values, digits=3):
     """"median (least..most)"."""
     text = f"{median(values):.{digits}g}"
