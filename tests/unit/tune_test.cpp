@@ -88,6 +88,25 @@ class TuneTest : public testing::Test {
     fs::rename(folder_ / "base/model", folder_ / "net");
     fs::remove_all(folder_ / "base");
   }
+  /// A tiny GPT-2 with a text that it can go on with.
+  TuneOptions continued() const {
+    network({{"model_type", "gpt2"},
+             {"vocab_size", 400},
+             {"n_embd", 16},
+             {"n_layer", 1},
+             {"n_head", 2},
+             {"n_positions", 32}},
+            "byte_bpe");
+    std::string story;
+    for (int i = 0; i < 200; ++i) story += "the small cat is kept in the cafe. ";
+    text("story.txt", story);
+    TuneOptions o = options("causal-lm", "story.txt");
+    make_base(o);
+    o.examples.random_seed.reset();
+    o.trainer.steps = 20;
+    o.targets.include = {"model.*attn.c_proj", "model.*attn.c_attn"};
+    return o;
+  }
   static double last(const Tune& run) { return run.scores().back().scores.front().value; }
   TemporaryFolder folder_;
 };
@@ -239,45 +258,10 @@ TEST_F(TuneTest, QuestionsAreAnsweredFromTheirContext) {
 }
 
 TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
-  network({{"model_type", "gpt2"},
-           {"vocab_size", 400},
-           {"n_embd", 16},
-           {"n_layer", 1},
-           {"n_head", 2},
-           {"n_positions", 32}},
-          "byte_bpe");
-  std::string story;
-  for (int i = 0; i < 200; ++i) story += "the small cat is kept in the cafe. ";
-  text("story.txt", story);
-  TuneOptions o = options("causal-lm", "story.txt");
-  make_base(o);
-  o.examples.random_seed.reset();
-  o.trainer.steps = 20;
-  o.targets.include = {"model.*attn.c_proj", "model.*attn.c_attn"};
+  const TuneOptions o = continued();
   Tune run(o);
   ASSERT_TRUE(run.run());
   EXPECT_LT(last(run), run.scores().front().scores.front().value);
-
-  // Over a base in narrow storage it learns, too; its matrices are those of the transposed layers.
-  for (const nn::WeightStorage storage : {nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
-    TuneOptions narrow = o;
-    narrow.out = folder_ / nn::weight_storage_name(storage);
-    narrow.examples.weights.storage = storage;
-    Tune over(narrow);
-    ASSERT_TRUE(over.run());
-    EXPECT_NE(over.scores().front().scores.front().value,
-              run.scores().front().scores.front().value);
-    EXPECT_LT(last(over), over.scores().front().scores.front().value);
-    const std::string training = io::SafetensorsFile::open(narrow.out / "adapter.safetensors")
-                                     ->metadata()
-                                     .at("ringlet.training");
-    EXPECT_NE(training.find(nn::weight_storage_name(storage)), std::string::npos) << training;
-    narrow.learning = train::AllWeights{};
-    narrow.targets = {};
-    narrow.out = folder_ / "full";
-    expect_error(ErrorCode::invalid_argument, "base_storage: `method=full`",
-                 [&] { Tune refused(narrow); });
-  }
 
   // The merged file alone does what the adapter does.
   const fs::path merged = folder_ / "merged";
@@ -298,6 +282,28 @@ TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
   Tune of_merged(measured);
   ASSERT_TRUE(of_merged.run());
   EXPECT_NEAR(of_merged.scores().front().scores.front().value, last(run), 1e-4 * last(run));
+}
+
+// Its matrices are those of transposed layers.
+TEST_F(TuneTest, TextsAreContinuedOverANarrowBase) {
+  const TuneOptions o = continued();
+  for (const nn::WeightStorage storage : {nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
+    TuneOptions narrow = o;
+    narrow.out = folder_ / nn::weight_storage_name(storage);
+    narrow.examples.weights.storage = storage;
+    Tune over(narrow);
+    ASSERT_TRUE(over.run());
+    EXPECT_LT(last(over), over.scores().front().scores.front().value);
+    const std::string training = io::SafetensorsFile::open(narrow.out / "adapter.safetensors")
+                                     ->metadata()
+                                     .at("ringlet.training");
+    EXPECT_NE(training.find(nn::weight_storage_name(storage)), std::string::npos) << training;
+    narrow.learning = train::AllWeights{};
+    narrow.targets = {};
+    narrow.out = folder_ / "full";
+    expect_error(ErrorCode::invalid_argument, "base_storage: `method=full`",
+                 [&] { Tune refused(narrow); });
+  }
 }
 
 TEST_F(TuneTest, PicturesAreClassifiedByBothKindsOfNetwork) {
