@@ -99,7 +99,7 @@ section "Build" 1800 bash -c build_all
 if [ $failed -eq 0 ]; then
   started=$SECONDS
   section "Machine" 60 bash -c machine
-  section "Tests on the device" 240 bash -c tests
+  section "Tests on the device" $([ "$simulated" = no ] && echo 240 || echo 1800) bash -c tests
   section "Training step, bf16" 150 bash -c 'bench bf16'
   section "Training step, fp32" 150 bash -c 'bench fp32'
 fi

@@ -52,8 +52,9 @@ class NetworkMemory {
 
   /// Keeps these many blocks in host memory, pinned and in the type of the computation, the largest
   /// first. They are copied to the device ahead of their use, in both passes, and two at a time are
-  /// there. Results are the same bit for bit. A block that is offloaded is computed again in the
-  /// backward pass. 0 ends it. Throws Error(unsupported) on the CPU and for a network that learns.
+  /// there. A block that is offloaded is computed again in the backward pass. Results are the same
+  /// bit for bit, and gradients those of gradient checkpointing. 0 ends it. Throws
+  /// Error(unsupported) on the CPU and for a network that learns.
   void offload(std::int64_t blocks);
 
   /// The same without doing it. More blocks than there are count as all.

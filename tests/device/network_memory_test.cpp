@@ -153,8 +153,18 @@ TEST_F(OnTheDevice, WhatRestsBetweenPicturesChangesThePeakAndNoPicture) {
     const double text = pipeline::weight_bytes(stay, NetworkRole::text_encoder),
                  denoiser = pipeline::weight_bytes(stay, NetworkRole::denoiser);
     EXPECT_LE(coders.second, first.second - static_cast<std::int64_t>(text));
-    EXPECT_LT(alone.second, coders.second);
-    EXPECT_GE(alone.second, static_cast<std::int64_t>(denoiser));
+    // While pictures are decoded.
+    const auto decoding = [](const pipeline::TextToImageModel& model) {
+      const at::Tensor latents = pipeline::sample(model, request());
+      const std::int64_t before = bytes();
+      device::reset();
+      pipeline::decode_images(model, latents);
+      return static_cast<double>(device::counters().peak_bytes - before);
+    };
+    const double beside = decoding(leave), apart = decoding(all);
+    EXPECT_NEAR(apart, std::max(0.0, beside - denoiser), 0.02 * denoiser);
+    EXPECT_GT(beside, 0.0);
+    generate(stay);
     EXPECT_LT(device::counters().host_to_device_bytes, 1 << 16);  // of `again`: no weights
   }
 }
@@ -164,7 +174,7 @@ TEST_F(OnTheDevice, TilesBoundTheAutoencodersPeak) {
   if (!device::present()) GTEST_SKIP() << "a real device counts nothing";
   const at::NoGradGuard no_grad;
   auto model = open({.idle = IdleNetworks::coders_leave});
-  const PictureSize size = {256, 192};
+  const PictureSize size = {128, 96};
   const double weights = pipeline::weight_bytes(model, NetworkRole::autoencoder);
   const auto peak_of = [&](const auto& code) {
     const std::int64_t before = bytes();
@@ -173,19 +183,23 @@ TEST_F(OnTheDevice, TilesBoundTheAutoencodersPeak) {
     return static_cast<double>(device::counters().peak_bytes - before);
   };
   double before = 0.0;
-  for (const std::int64_t side : {0, 96, 64, 32}) {
+  for (const std::int64_t side : {0, 64, 32}) {
     SCOPED_TRACE(side);
     model.code_in_tiles(side);
     const double decoding = peak_of([&] {
-      model.decode(at::zeros({1, 4, 96, 128}));
+      model.decode(at::zeros({1, 4, 48, 64}));
     }),
                  encoding = peak_of([&] {
-                   model.encode(at::zeros({1, 3, 192, 256}));
+                   model.encode(at::zeros({1, 3, 96, 128}));
                  });
     const double expected = weights + model.decoding_bytes(size);
-    EXPECT_LE(decoding, 1.15 * expected);
+    // The simulated device's attention holds its scores twice, a real one's none.
+    const double pixels = side > 0 ? 1.0 * side * side : 128.0 * 96.0, picture = 128.0 * 96.0 * 3.0;
+    const double scores = 2.3 * sizeof(float) * (pixels / 4.0) * (pixels / 4.0);
+    EXPECT_LE(decoding, 1.15 * expected + scores);
     EXPECT_GE(decoding, 0.6 * expected);
-    EXPECT_LE(encoding, 1.15 * (weights + model.encoding_bytes(size)));
+    EXPECT_LE(encoding, 1.15 * (weights + model.encoding_bytes(size)) + scores +
+                            3.0 * sizeof(float) * picture);
     if (side > 0) EXPECT_LT(decoding, before);
     before = decoding;
   }
@@ -197,7 +211,7 @@ TEST_F(OnTheDevice, NetworksThatRestTakeAdaptersAndWords) {
   load.idle = IdleNetworks::coders_leave;
   const at::NoGradGuard no_grad;
   const auto embedding = folder_ / "word.safetensors";
-  io::save_tensors(embedding, {{"emb_params", golden::uniform("word", {2, 32})}});
+  io::save_tensors(embedding, {{"emb_params", golden::uniform("word", {2, 64})}});
   const auto text_of = [&](pipeline::StableDiffusion& model, bool used) {
     const std::array prompt = {std::string("a photo of word")};
     if (used) model.encode_prompts(prompt, 1);
@@ -235,7 +249,17 @@ TEST_F(OnTheDevice, OffloadedBlocksLearnTheSameNumbers) {
       offloaded.load.offload_layers = 5;
       EXPECT_TRUE(run(o));
       EXPECT_TRUE(run(offloaded));
-      expect_same_metrics(o, offloaded);
+      // An offloaded block is computed again: sums are those of gradient checkpointing.
+      if (checkpointing) {
+        expect_same_metrics(o, offloaded);
+        continue;
+      }
+      const auto want = metrics(o), found = metrics(offloaded);
+      ASSERT_EQ(want.size(), found.size());
+      for (std::size_t i = 0; i < want.size(); ++i) {
+        EXPECT_NEAR(found[i].loss, want[i].loss, 1e-5 * want[i].loss);
+        EXPECT_NEAR(found[i].gradient_norm, want[i].gradient_norm, 1e-4 * want[i].gradient_norm);
+      }
     }
 }
 
@@ -247,6 +271,7 @@ TEST_F(OnTheDevice, OffloadedBlocksKeepTheirStorage) {
     SCOPED_TRACE(nn::weight_storage_name(storage));
     FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)");
     o.load.storage = storage;
+    o.gradient_checkpointing = true;
     FineTuneOptions offloaded = o;
     o.out = folder_ / nn::weight_storage_name(storage);
     offloaded.out = folder_ / (o.out.filename().string() + " offloaded");
