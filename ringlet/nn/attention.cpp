@@ -25,7 +25,7 @@ at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const 
 bool attention_is_fused(std::int64_t head_width, const at::TensorOptions& options) {
   constexpr std::int64_t kTokens = 16;
   const at::AutoGradMode recording(true);
-  const at::Tensor x = at::zeros({1, 1, kTokens, head_width}, options.requires_grad(true));
+  const at::Tensor x = at::zeros({1, 1, kTokens, head_width}, options).set_requires_grad(true);
   const at::Tensor y = at::scaled_dot_product_attention(x, x, x);
   return y.grad_fn() && y.grad_fn()->name().starts_with("ScaledDotProduct");
 }

@@ -84,8 +84,8 @@ TEST_F(WorkPerStep, LaunchesAndBytesAreNoMoreThanThese) {
     std::int64_t launches, peak_bytes;
   };
   for (const Work& most :
-       {Work{"lora(rank=2)", 894, 11664384}, Work{"trm(rank=2)+lora(rank=2)", 994, 12315136},
-        Work{"oft(block=2)", 839, 11979776}}) {
+       {Work{"lora(rank=2)", 917, 7331328}, Work{"trm(rank=2)+lora(rank=2)", 1017, 7982080},
+        Work{"oft(block=2)", 862, 7646720}}) {
     const device::Counters step = work_of(with_method(most.method));
     EXPECT_LE(step.launches, most.launches) << most.method << "\n" << report_;
     EXPECT_LE(step.peak_bytes, most.peak_bytes) << most.method;
@@ -108,7 +108,7 @@ TEST_F(WorkPerStep, ThePlanIsThePeak) {
     for (const Case& one : cases) {
       FineTuneOptions o = with_method(method);
       o.batch_size = 4;
-      o.crop.size = {64, 64};
+      o.crop.size = {32, 32};
       o.savings = one.savings;
       o.out = folder_ / ("plan" + std::to_string(runs_++));
       FineTune run(o);
@@ -124,7 +124,7 @@ TEST_F(WorkPerStep, ThePlanIsThePeak) {
 TEST_F(WorkPerStep, ALimitIsKept) {
   FineTuneOptions o = with_method("lora(rank=2)");
   o.batch_size = 4;
-  o.crop.size = {64, 64};
+  o.crop.size = {32, 32};
   o.memory_limit = std::uint64_t{1} << 40;
   o.out = folder_ / "free";
   const std::uint64_t all = FineTune(o).plan().expected_bytes;
