@@ -6,8 +6,9 @@
 namespace ringlet::app {
 
 /// The folder behind a value of --model: "starter" is share/ringlet/starter beside the bin folder
-/// of the running program, unless the working folder has something of that name. All other values,
-/// and "starter" where the program was not installed, come back as they are.
+/// of the running program, or assets/starter of the sources that it was built in, unless the
+/// working folder has something of that name. All other values, and "starter" where neither is
+/// there, come back as they are.
 std::string installed_model(const std::string& model);
 
 }  // namespace ringlet::app

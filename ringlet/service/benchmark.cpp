@@ -286,7 +286,8 @@ void describe(OptionList& list, BenchmarkRequest& r) {
   list.add("methods", r.methods, "Methods of training, separated by commas, which take turns");
   list.add("targets", r.targets.presets,
            "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder; may be given "
-           "several times");
+           "several times")
+      .or_else("attention");
   list.add("resolution", r.resolution, "Side of the pictures in pixels; 0 = the model's own")
       .within(Range::at_least(0));
   list.add("batch_size", r.batch_size, "Pictures at a time; twice as many in the forward pass")

@@ -22,7 +22,7 @@ struct BenchmarkRequest {
   std::filesystem::path model = "starter";
   pipeline::LoadOptions load;
   std::string methods = "lora(rank=4),trm(rank=2)+lora(rank=4),trm(rank=2)+tr(rank=6)";
-  adapt::TargetOptions targets = {.presets = {"attention"}};
+  adapt::TargetOptions targets;
   std::int64_t resolution = 0;  ///< pixels of a side; 0 = the model's own
   std::int64_t batch_size = 1;
   std::int64_t rounds = 3;
