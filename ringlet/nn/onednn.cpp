@@ -64,8 +64,8 @@ constexpr std::string_view kNoActivation = "none";
 
 Bias optional_bias(const at::Tensor& bias) { return bias.defined() ? Bias(bias) : std::nullopt; }
 
-/// x W^T + b of matrices. oneDNN takes ten microseconds and more to find its kernel and to lay a
-/// matrix out, in which others do small products.
+/// x W^T + b of matrices. oneDNN takes five to ten microseconds more to find its kernel and to lay
+/// a matrix out than small products are worth.
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bias = std::nullopt) {
   constexpr std::int64_t kFewMultiplyAdds = 1 << 21;
   if (x.numel() * weight.size(0) <= kFewMultiplyAdds)

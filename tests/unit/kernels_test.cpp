@@ -63,6 +63,8 @@ TEST(Kernels, SetsComputeProductsAndSums) {
         };
         EXPECT_TRUE(close(kernels->matrix_product(a, b), wide)) << kernels->name() << type;
         EXPECT_TRUE(close(kernels->linear(a, b, {}), wide)) << kernels->name() << type;
+        const at::Tensor bias = uniform("bias", {64}).to(type);
+        EXPECT_TRUE(close(kernels->linear(a, b, bias), wide + bias)) << kernels->name() << type;
         at::Tensor changed = sum.clone();
         kernels->add_product(changed, 0.5, a, b);
         EXPECT_TRUE(close(changed, sum.to(at::kDouble) + 0.5 * wide)) << kernels->name() << type;
@@ -129,6 +131,28 @@ TEST(Kernels, AFrozenConvolutionHasLibTorchsNumbers) {
           EXPECT_EQ(ours.second.strides(), theirs.second.strides());
         }
       }
+}
+
+TEST(Kernels, APreparedConvolutionHasItsGradientForPicturesOfEverySize) {
+  // 288 channels: oneDNN's layout depends on the picture.
+  for (const std::int64_t channels : {6, 288})
+    for (const std::int64_t padding : {0, 1, 2}) {
+      const at::Tensor kernel = uniform("k", {16, channels, 3, 3});
+      const auto prepared = kernels_for(kernel).prepare_conv2d(
+          kernel, {.stride = 1, .padding = padding}, WeightUse::training);
+      if (!prepared) GTEST_SKIP() << "no layouts here";
+      for (const std::int64_t side : {4, 32, 5, 4}) {
+        const at::Tensor x = uniform("x", {2, channels, side, side + 1}).requires_grad_(true);
+        const at::Tensor wide = x.detach().to(at::kDouble).requires_grad_(true);
+        const at::Tensor y = prepared->conv2d(x, {});
+        const at::Tensor right = at::conv2d(wide, kernel.to(at::kDouble), {}, 1, padding);
+        const at::Tensor dy = uniform("dy", y.sizes().vec());
+        const auto dx = torch::autograd::grad({y}, {x}, {dy}).front();
+        const auto right_dx = torch::autograd::grad({right}, {wide}, {dy.to(at::kDouble)}).front();
+        EXPECT_TRUE(at::allclose(y.to(at::kDouble), right, 1e-5, 1e-4));
+        EXPECT_TRUE(at::allclose(dx.to(at::kDouble), right_dx, 1e-5, 1e-4));
+      }
+    }
 }
 
 TEST(Kernels, AKernelOrABiasThatLearnsGetsItsGradient) {
