@@ -57,8 +57,11 @@ build_all() {
   local needs=(--cuda) real=ON
   [ "$simulated" = no ] || { needs=() real=OFF; }
   case $preset in release|debug) ;; *) needs+=(--clang) ;; esac
+  # Own kernels need nvcc; without it the device computes rings by LibTorch's operators.
+  local kernels=OFF
+  [ "$simulated" = yes ] || ! command -v nvcc >/dev/null || kernels=ON
   scripts/bootstrap.sh "${needs[@]}" &&
-    cmake --preset "$preset" -B "$build" -DRINGLET_REAL_DEVICE=$real &&
+    cmake --preset "$preset" -B "$build" -DRINGLET_REAL_DEVICE=$real -DRINGLET_CUDA=$kernels &&
     cmake --build "$build" --target ringlet_cli ringlet_device_tests ringlet_law_tests \
       ringlet_unit_tests ringlet_e2e_tests ringlet_bench_train &&
     { [ "$peer" = no ] || python3 -c 'import sys; sys.path.insert(0, "bench"); import compare; compare.peer_python(compare.ROOT / "build/bench")'; }

@@ -34,6 +34,7 @@ check_style() {
   scripts/check_headers.py
   scripts/check_sizes.py
   scripts/check_docs.py
+  scripts/check_cuda.sh
   if command -v clang-format >/dev/null; then
     git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run -Werror
     echo "format: clang-format has nothing to change"
