@@ -84,8 +84,8 @@ TEST_F(WorkPerStep, LaunchesAndBytesAreNoMoreThanThese) {
     std::int64_t launches, peak_bytes;
   };
   for (const Work& most :
-       {Work{"lora(rank=2)", 894, 11664384}, Work{"trm(rank=2)+lora(rank=2)", 994, 12315136},
-        Work{"oft(block=2)", 839, 11979776}}) {
+       {Work{"lora(rank=2)", 894, 7331328}, Work{"trm(rank=2)+lora(rank=2)", 994, 7982080},
+        Work{"oft(block=2)", 839, 7646720}}) {
     const device::Counters step = work_of(with_method(most.method));
     EXPECT_LE(step.launches, most.launches) << most.method << "\n" << report_;
     EXPECT_LE(step.peak_bytes, most.peak_bytes) << most.method;
