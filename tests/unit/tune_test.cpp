@@ -257,7 +257,6 @@ TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
   Tune run(o);
   ASSERT_TRUE(run.run());
   EXPECT_LT(last(run), run.scores().front().scores.front().value);
-
   // Over a base in narrow storage it learns, too; its matrices are those of the transposed layers.
   for (const nn::WeightStorage storage : {nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
     TuneOptions narrow = o;
