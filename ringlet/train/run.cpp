@@ -240,7 +240,7 @@ void Run::make_plan() {
   const std::optional<MemoryNeed> need = known_need(options_.savings);
   if (!need) return;
   plan_.expected_bytes = need->peak(options_.savings.recomputed);
-  if (options_.memory_limit > 0 && plan_.expected_bytes > options_.memory_limit)
+  if (checkpoint() && options_.memory_limit > 0 && plan_.expected_bytes > options_.memory_limit)
     log(LogLevel::warning, "the run resumes as it began: about " +
                                human_bytes(plan_.expected_bytes) + " of memory, above the limit");
 }

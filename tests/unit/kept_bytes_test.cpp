@@ -112,7 +112,7 @@ TEST_F(KeptBytes, LayersWithACommonInputShareIt) {
     set.attach();
     return kept(tokens(), [&](const at::Tensor& t) { return attention(t, t); });
   };
-  const std::int64_t x = kKeptRows * kKeptTokens * kKeptWidth, down = kKeptRows * kKeptTokens * 8;
+  const std::int64_t x = kKeptRows * kKeptTokens * kKeptWidth, down = kKeptWidth * kKeptWidth;
   const std::int64_t one = attention_with({"net.attention.to_q"});
   EXPECT_EQ(one, 5 * x + kKeptRows * kKeptHeads * kKeptTokens + down);
   EXPECT_EQ(attention_with({"net.attention.to_q", "net.attention.to_k", "net.attention.to_v"}),
@@ -122,10 +122,10 @@ TEST_F(KeptBytes, LayersWithACommonInputShareIt) {
 }
 
 TEST_F(KeptBytes, PartsOfAdaptersKeepWhatTheTableSays) {
-  const std::int64_t n = kKeptRows * kKeptTokens, x = n * kKeptWidth;
-  // The CPU's kernel keeps ranks by eights.
-  EXPECT_EQ(kept_with("lora(rank=4)"), x + 8 * n);
-  EXPECT_EQ(kept_with("lora(rank=9)"), x + 16 * n);
+  const std::int64_t x = kKeptRows * kKeptTokens * kKeptWidth;
+  // With so many tokens on so narrow a layer the changed weight is formed, whatever the rank.
+  for (const char* method : {"lora(rank=2)", "lora(rank=4)", "lora(rank=9)"})
+    EXPECT_EQ(kept_with(method), x + kKeptWidth * kKeptWidth) << method;
   EXPECT_EQ(kept_with("ia3"), x);
 }
 

@@ -182,10 +182,13 @@ class UNetWalk {
                       s_.fused_attention ? 0.0 : 2.0 * width);
     inside += adapted(name, {".ff.net.0.proj"}, p, width);
     inside += adapted(name, {".ff.net.2"}, p, 4.0 * width);
-    // GEGLU's gradients, or those of the scores.
+    // GEGLU's gradients; or those of the first attention's scores, when what the second one and the
+    // feed-forward have kept is gone.
     const double feed_forward = 16.0 * p * width;
+    const double gone = p * (10.0 * width + number(level.heads) * cross_tokens);
     const double attention =
-        s_.fused_attention ? 0.0 : 2.0 * p * width + 2.0 * number(level.heads) * p * self_tokens;
+        s_.fused_attention ? 0.0
+                           : 2.0 * p * width + 2.0 * number(level.heads) * p * self_tokens - gone;
     constexpr double kOperations = 2.0;
     const double work = p * width * width * (4.0 + 2.0 + 12.0) +
                         2.0 * context * number(level.context_width) * width +
