@@ -204,8 +204,11 @@ class StarterStep {
 
 TEST(Derived, OperatorsOfATrainingStepStayNearThoseOfLora) {
   const StarterStep starter;
-  const auto lora = static_cast<double>(starter.operators("lora(rank=4)"));
-  RecordProperty("lora", std::to_string(lora));
+  // The measure is lora in LibTorch's own operators. Here a fused kernel takes a part of them away.
+  constexpr double lora = 1'599;
+  const auto fused = static_cast<double>(starter.operators("lora(rank=4)"));
+  EXPECT_LE(fused, 0.75 * lora);
+  RecordProperty("lora", std::to_string(fused));
   // Measured, with room for a few operators a layer; docs/performance.md has the numbers.
   const std::vector<std::pair<std::string, double>> bounds = {{"trm(rank=2)+tr(rank=6)", 1.3},
                                                               {"trm(rank=2)+lora(rank=4)", 1.3},
