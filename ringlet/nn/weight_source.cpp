@@ -130,10 +130,13 @@ StoredWeight WeightSource::narrowed(const Shape& shape, const Init& init, bool t
   const at::Tensor found = find(full, shape, init);
   if (state_->store->has_invented(full)) return as_used(get("weight", shape, init));
   const WeightOptions& options = state_->options;
-  if (options.at_home && !is_coded(options.storage)) {  // narrowed when it comes to the device
-    const at::Tensor home = state_->index.tensors.emplace(full, found.detach()).first->second;
-    state_->index.device_types.emplace(
-        full, options.storage == WeightStorage::fp32 ? at::kFloat : at::kBFloat16);
+  if (options.at_home && !is_coded(options.storage)) {
+    // Widened when it comes to the device, narrowed at once: adapters begin from its numbers.
+    const bool wide = options.storage == WeightStorage::fp32;
+    const at::Tensor kept = wide ? found : found.to(at::kBFloat16);
+    const at::Tensor home = state_->index.tensors.emplace(full, kept.detach()).first->second;
+    state_->index.device_types.emplace(full, wide ? at::kFloat : at::kBFloat16);
+    if (!kept.is_same(found)) release_pages(found.nbytes());
     return as_used(home);
   }
   const at::Tensor there = found.to(options.at_home ? at::kCPU : options.device);

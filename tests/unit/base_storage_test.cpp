@@ -142,7 +142,7 @@ TEST_F(BaseStorage, AControlNetStartsFromTheUNetAsItComputes) {
   for (const auto& [name, layer] : sd.networks().at("unet").index.layers)
     if (const auto found = control->tensors().find(name + ".weight");
         found != control->tensors().end()) {
-      EXPECT_TRUE(at::equal(found->second, layer->weight())) << name;
+      EXPECT_TRUE(at::equal(found->second.cpu(), layer->weight().cpu())) << name;
       EXPECT_TRUE(found->second.requires_grad());
       copied += layer->stored_weight().coded() ? 1 : 0;
     }
