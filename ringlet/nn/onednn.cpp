@@ -12,10 +12,8 @@
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/flip.h>
-#include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -64,12 +62,9 @@ constexpr std::string_view kNoActivation = "none";
 
 Bias optional_bias(const at::Tensor& bias) { return bias.defined() ? Bias(bias) : std::nullopt; }
 
-/// x W^T + b of matrices. oneDNN takes five to ten microseconds more to find its kernel and to lay
-/// a matrix out than small products are worth.
+/// x W^T + b of matrices. Always this product: one that depended on the number of rows would make
+/// a picture depend on the batch that it is made in.
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bias = std::nullopt) {
-  constexpr std::int64_t kFewMultiplyAdds = 1 << 21;
-  if (x.numel() * weight.size(0) <= kFewMultiplyAdds)
-    return bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
   return operators().linear->call(x, weight, bias, kNoActivation, Scalars(), "");
 }
 

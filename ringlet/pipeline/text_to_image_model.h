@@ -41,7 +41,7 @@ enum class IdleNetworks : std::uint8_t {
 };
 
 struct LoadOptions {
-  ModelFileOptions files;
+  ModelFileOptions files = {};
   at::Device device = at::kCPU;
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
@@ -56,7 +56,7 @@ struct LoadOptions {
   /// whoever knows what else is needed calls offload_denoiser (pipeline/offload.h).
   std::optional<std::int64_t> offload_layers = 0;
   bool for_training = false;        ///< lay frozen weights out for both passes
-  std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
+  std::set<NetworkRole> trainable = {};  ///< the networks whose own weights learn
 
   /// What the frozen kernels are laid out for.
   nn::WeightUse weight_use() const {

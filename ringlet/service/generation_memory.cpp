@@ -83,7 +83,7 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
                                   const PictureRequest& request) {
   using pipeline::NetworkRole;
   constexpr double kGuidanceOff = 1.0, kBetween = 1.15;
-  constexpr std::uint64_t kProgram = std::uint64_t{96} << 20;  // code and buffers of the first step
+  constexpr std::uint64_t kProgram = std::uint64_t{60} << 20;  // code and buffers of the first step
   const PictureSize size = size_of(model, request);
   const double guidance = request.guidance.value_or(model.defaults().guidance);
   const std::int64_t batch = std::min(request.batch_size, request.images);

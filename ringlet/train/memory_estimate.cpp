@@ -140,7 +140,7 @@ std::uint64_t TrainingMemory::sum(const nn::RecomputedBlocks& recomputed) const 
 
 TrainingMemory training_memory(const pipeline::TextToImageModel& model,
                                const MemoryRequest& request) {
-  constexpr std::uint64_t kProgram = 96 * kMebi;
+  constexpr std::uint64_t kProgram = 60 * kMebi;
   const std::uint64_t copies = 1 + (request.average ? 1 : 0);  // the gradient, a moving average
   return {kProgram,
           weight_bytes(model, request),

@@ -17,7 +17,7 @@ namespace ringlet::train {
 
 /// What a run does to take less memory.
 struct MemorySavings {
-  nn::RecomputedBlocks recomputed;  ///< in the backward pass
+  nn::RecomputedBlocks recomputed = {};  ///< in the backward pass
   std::int64_t parts = 1;           ///< of a micro-batch that are computed one after the other: the
                                     ///< gradients are the whole one's, within rounding
   nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen base

@@ -70,6 +70,8 @@ double mebibytes_after(const std::string& text, const std::string& words) {
   return number;
 }
 
+constexpr const char* kPlanned = "memory         about ";
+
 // bench/memory.py measures larger models.
 TEST_F(Train, TakesTheMemoryThatThePlanSays) {
   for (const Arguments& more : std::vector<Arguments>{{},
@@ -79,7 +81,7 @@ TEST_F(Train, TakesTheMemoryThatThePlanSays) {
                                                       {"--base-storage", "nf4"}}) {
     fs::remove_all(folder_ / "out");
     const std::string said = train(more).err;
-    const double plan = mebibytes_after(said, "about "),
+    const double plan = mebibytes_after(said, kPlanned),
                  taken = mebibytes_after(said, "peak memory ");
     EXPECT_NEAR(plan / taken, 1.0, 0.15) << said;
   }
@@ -93,13 +95,13 @@ TEST_F(Train, StaysWithinALimitAndSaysHow) {
     fs::remove_all(folder_ / "out");
     return train(all).err;
   };
-  const double all = mebibytes_after(with({"--dry-run"}), "about "),
-               least = mebibytes_after(with({"--dry-run", "--gradient-checkpointing"}), "about ");
+  const double all = mebibytes_after(with({"--dry-run"}), kPlanned),
+               least = mebibytes_after(with({"--dry-run", "--gradient-checkpointing"}), kPlanned);
   ASSERT_GT(all, least + 4.0);
   const double limit = (all + least) / 2.0;
   const std::string said = with({"--memory-limit", std::to_string(static_cast<int>(limit)) + "M"});
   expect_words(said, {"to save memory"});
-  const double plan = mebibytes_after(said, "about "),
+  const double plan = mebibytes_after(said, kPlanned),
                taken = mebibytes_after(said, "peak memory ");
   EXPECT_LE(plan, limit + 1.0);
   EXPECT_NEAR(plan / taken, 1.0, 0.10) << said;

@@ -23,7 +23,9 @@ class BaseStorage : public FineTuning {
  protected:
   pipeline::StableDiffusion model(WeightStorage storage, bool for_training = false,
                                   bool low_memory = false) const {
-    pipeline::LoadOptions load{.device = test_device(), .low_memory = low_memory};
+    pipeline::LoadOptions load;
+    load.device = test_device();
+    load.low_memory = low_memory;
     load.storage = storage;
     load.for_training = for_training;
     return pipeline::StableDiffusion::open(folder_ / "model", load);
@@ -57,8 +59,9 @@ TEST_F(BaseStorage, TheDenoisersFrozenLayersAreNarrowAndTheRestIsNot) {
         const nn::StoredWeight& weight = its->stored_weight();
         EXPECT_EQ(weight.storage(), wide || !is_coded(storage) ? WeightStorage::as_stored : storage)
             << component << layer;
-        if (storage == WeightStorage::bf16 && !wide)
+        if (storage == WeightStorage::bf16 && !wide) {
           EXPECT_EQ(weight.plain().scalar_type(), at::kBFloat16) << layer;
+        }
         EXPECT_TRUE(!its->bias().defined() || its->bias().scalar_type() == at::kFloat);
       }
   }

@@ -80,7 +80,9 @@ TEST(MemoryPlan, BlocksOfOneNameGoTogether) {
     const std::vector<StepBlock> blocks = random_blocks(random, 8, true);
     const double bytes = std::floor(step_peak(blocks, {}) * (0.5 + 0.5 * random.uniform()));
     const auto plan = cheapest_recomputation(blocks, bytes);
-    if (plan) EXPECT_LE(step_peak(blocks, *plan), bytes) << trial;
+    if (plan) {
+      EXPECT_LE(step_peak(blocks, *plan), bytes) << trial;
+    }
   }
 }
 

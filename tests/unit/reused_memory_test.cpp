@@ -58,7 +58,9 @@ TEST(ReusedMemory, TensorsAndLayoutsFromBeforeAndAfterAreFreedWhereTheyCameFrom)
       const ReusedMemory inner;
       inside = before + before;
       before.reset();
-      if (prepared) EXPECT_EQ(prepared->conv2d(x, {})[0][0][1][1].item<float>(), 72.0F);
+      if (prepared) {
+        EXPECT_EQ(prepared->conv2d(x, {})[0][0][1][1].item<float>(), 72.0F);
+      }
       prepared.reset();
     }
     EXPECT_GT(ReusedMemory::use().in_use, 0);

@@ -95,8 +95,9 @@ TEST(StoredWeight, TakesTheBytesThatItsStorageSays) {
     return static_cast<double>(StoredWeight::narrowed(w, storage).nbytes());
   };
   for (const auto& [name, storage] : kWeightStorageNames)
-    if (storage != WeightStorage::as_stored)
+    if (storage != WeightStorage::as_stored) {
       EXPECT_EQ(bytes(storage), 65536.0 * bytes_per_number(storage)) << name;
+    }
   EXPECT_TRUE(StoredWeight::narrowed(w, WeightStorage::as_stored).plain().is_same(w));
   EXPECT_EQ(StoredWeight::narrowed(w, WeightStorage::bf16).plain().scalar_type(), at::kBFloat16);
 }
@@ -235,9 +236,10 @@ TEST(StoredWeight, ANetworkKeepsItsLayersInTheStorageThatIsAskedFor) {
       const at::Tensor as_stored = layer->stored(layer->weight());
       EXPECT_EQ(as_stored.sizes(), own.sizes());
       EXPECT_LT((as_stored.to(at::kFloat) - own.to(at::kFloat)).abs().max().item<double>(), 0.16);
-      if (!weight.coded())
+      if (!weight.coded()) {
         EXPECT_EQ(weight.plain().scalar_type(),
                   narrowed && storage == WeightStorage::bf16 ? at::kBFloat16 : at::kFloat);
+      }
     }
     std::uint64_t bytes = 0;
     for (const auto& [tensor, value] : index.tensors) bytes += value.nbytes();
