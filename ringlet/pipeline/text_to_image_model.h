@@ -55,7 +55,7 @@ struct LoadOptions {
   /// Blocks of the frozen denoiser that stay in host memory (nn::NetworkMemory::offload); none:
   /// whoever knows what else is needed calls offload_denoiser (pipeline/offload.h).
   std::optional<std::int64_t> offload_layers = 0;
-  bool for_training = false;        ///< lay frozen weights out for both passes
+  bool for_training = false;             ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable = {};  ///< the networks whose own weights learn
 
   /// What the frozen kernels are laid out for.

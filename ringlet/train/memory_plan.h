@@ -18,8 +18,8 @@ namespace ringlet::train {
 /// What a run does to take less memory.
 struct MemorySavings {
   nn::RecomputedBlocks recomputed = {};  ///< in the backward pass
-  std::int64_t parts = 1;           ///< of a micro-batch that are computed one after the other: the
-                                    ///< gradients are the whole one's, within rounding
+  std::int64_t parts = 1;  ///< of a micro-batch that are computed one after the other: the
+                           ///< gradients are the whole one's, within rounding
   nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen base
   std::int64_t tile = 0;       ///< LoadOptions::tile of the autoencoder; 0 = whole pictures
   std::int64_t offloaded = 0;  ///< blocks of the denoiser in host memory (pipeline/offload.h)
