@@ -140,26 +140,36 @@ bool Run::take_plan(const MemorySavings& base) {
 }
 
 /// Opens the task with the base stored so, where a run may fit then; whether it does.
+namespace {
+
+MemorySavings stored_as(nn::WeightStorage storage, std::int64_t offloaded = 0) {
+  MemorySavings savings;
+  savings.storage = storage;
+  savings.offloaded = offloaded;
+  return savings;
+}
+
+}  // namespace
+
 bool Run::try_storage(const OpenTask& open, nn::WeightStorage storage) {
   if (storage != options_.savings.storage) {
     // What is open says about how much the other way of storing takes.
     constexpr double kCertain = 1.1;
-    const std::uint64_t least =
-        smallest_peak(memory_choices(), {.storage = storage}, memory_need());
+    const std::uint64_t least = smallest_peak(memory_choices(), stored_as(storage), memory_need());
     if (static_cast<double>(least) > kCertain * static_cast<double>(options_.memory_limit))
       return false;
-    options_.savings = {.storage = storage};
+    options_.savings = stored_as(storage);
     open_task(open);
   }
-  return take_plan({.storage = storage});
+  return take_plan(stored_as(storage));
 }
 
 /// With the base stored so, as few blocks in host memory as are needed.
 bool Run::offload(const OpenTask& open, nn::WeightStorage storage) {
-  MemorySavings base{.storage = storage, .offloaded = task_->offloadable()};
+  MemorySavings base = stored_as(storage, task_->offloadable());
   if (base.offloaded == 0 || !plan_memory(memory_choices(), base, memory_need())) return false;
   if (storage != options_.savings.storage) {
-    options_.savings = {.storage = storage};
+    options_.savings = stored_as(storage);
     open_task(open);
   }
   const std::int64_t all = task_->offloadable();
@@ -172,19 +182,18 @@ bool Run::offload(const OpenTask& open, nn::WeightStorage storage) {
 void Run::open_within_limit(const OpenTask& open) {
   open_task(open);
   const std::vector<nn::WeightStorage> storages = task_->storages();
-  options_.savings = {.storage = storages.front()};
+  options_.savings = stored_as(storages.front());
   std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
   for (const nn::WeightStorage storage : storages) {
     if (try_storage(open, storage)) return;
     smallest =
-        std::min(smallest, smallest_peak(memory_choices(), {.storage = storage}, memory_need()));
+        std::min(smallest, smallest_peak(memory_choices(), stored_as(storage), memory_need()));
   }
   for (const nn::WeightStorage storage : storages) {
     if (offload(open, storage)) return;
-    smallest =
-        std::min(smallest, smallest_peak(memory_choices(),
-                                         {.storage = storage, .offloaded = task_->offloadable()},
-                                         memory_need()));
+    smallest = std::min(
+        smallest,
+        smallest_peak(memory_choices(), stored_as(storage, task_->offloadable()), memory_need()));
   }
   throw Error(ErrorCode::out_of_memory, Field("memory_limit"),
               "nothing fits into " + human_bytes(options_.memory_limit),
