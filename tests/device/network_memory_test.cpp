@@ -200,7 +200,9 @@ TEST_F(OnTheDevice, TilesBoundTheAutoencodersPeak) {
     EXPECT_GE(decoding, 0.6 * expected);
     EXPECT_LE(encoding, 1.15 * (weights + model.encoding_bytes(size)) + scores +
                             3.0 * sizeof(float) * picture);
-    if (side > 0) EXPECT_LT(decoding, before);
+    if (side > 0) {
+      EXPECT_LT(decoding, before);
+    }
     before = decoding;
   }
 }
@@ -282,7 +284,9 @@ TEST_F(OnTheDevice, OffloadedBlocksKeepTheirStorage) {
     const auto model = open({.storage = storage, .for_training = true});
     const nn::OffloadEffect effect = pipeline::offload_effect(model, 5);
     EXPECT_GT(effect.copied_bytes, 0.0);
-    if (wider > 0.0) EXPECT_LT(effect.copied_bytes, 0.65 * wider);
+    if (wider > 0.0) {
+      EXPECT_LT(effect.copied_bytes, 0.65 * wider);
+    }
     wider = effect.copied_bytes;
   }
 }
@@ -321,7 +325,9 @@ TEST_F(OnTheDevice, OffloadedBlocksAreCopiedAheadAndTakeLess) {
     EXPECT_EQ(work.copies - none.copies, 2 * blocks - 4);
     EXPECT_GE(static_cast<double>(none.peak - work.peak),
               effect.saved_bytes - static_cast<double>(2 * kBlock * blocks));
-    if (blocks > 2) EXPECT_GT(effect.saved_bytes, 0.0);
+    if (blocks > 2) {
+      EXPECT_GT(effect.saved_bytes, 0.0);
+    }
   }
   const double half = 0.5 * pipeline::offload_effect(model, all).saved_bytes;
   const std::int64_t fewest = pipeline::blocks_that_save(model, half);
