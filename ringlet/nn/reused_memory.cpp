@@ -21,8 +21,8 @@ namespace {
 constexpr std::size_t kLeast = 64;       // a line of the cache, to which blocks are aligned
 constexpr std::size_t kLarge = 1 << 20;  // above it blocks are matched by size, not by class
 constexpr std::size_t kPage = 1 << 12;
-constexpr std::size_t kSteps = 8;         // classes between a power of two and the next
-constexpr std::size_t kClasses = 8 * 21;  // up to kLarge
+constexpr std::size_t kSteps = 8;              // classes between a power of two and the next
+constexpr std::size_t kClasses = kSteps * 21;  // up to kLarge
 
 /// The width of a class: an eighth of the power of two below.
 std::size_t class_step(std::size_t bytes) {

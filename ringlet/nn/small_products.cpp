@@ -167,7 +167,8 @@ constexpr std::int64_t kLanes = SmallProducts::kLanes;
 RINGLET_INLINE void turn(Vector16 (&rows)[kLanes]) {
   for (int round = 0; round < 4; ++round) {
     Vector16 next[kLanes];
-    for (int i = 0; i < 8; ++i) alternate(rows[i], rows[i + 8], next[2 * i], next[2 * i + 1]);
+    for (std::int64_t i = 0; i < 8; ++i)
+      alternate(rows[i], rows[i + 8], next[2 * i], next[2 * i + 1]);
     for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
   }
 }

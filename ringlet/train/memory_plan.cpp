@@ -46,9 +46,9 @@ std::vector<Choice> unbeaten(const std::vector<Choice>& a, const std::vector<Cho
 
 /// Very many are thinned out: of those in one part of the bytes that are at hand, the first.
 void thin_out(std::vector<Choice>& choices, double bytes) {
-  constexpr std::size_t kMany = std::size_t{1} << 16;
+  constexpr std::size_t kMany = std::size_t{1} << 16, kCells = kMany / 2;
   if (choices.size() <= kMany) return;
-  const double cell = bytes / static_cast<double>(kMany / 2);
+  const double cell = bytes / static_cast<double>(kCells);
   double next = -1.0;
   std::erase_if(choices, [&](const Choice& choice) {
     if (choice.kept < next) return true;

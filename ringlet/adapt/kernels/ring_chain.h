@@ -68,9 +68,7 @@ RINGLET_HOST_DEVICE inline std::int64_t packed_place(const RingChain& ring, int 
 
 namespace ring_chain {
 
-using nn::DotProducts;
 using nn::Places;
-using nn::Product;
 
 /// The rows (c, a2, j1) of w for a given i3 and i2, and (i3, i2) of w and y.
 struct LastLine {
