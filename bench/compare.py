@@ -34,14 +34,15 @@ def run(*command):
     return done.stdout
 
 
-def peer_python(work):
+def peer_python(work, name="venv", requirements="requirements.txt"):
     """The interpreter of a virtual environment that holds the peer."""
-    python = work / "venv/bin/python"
-    if not (work / "venv/.complete").exists():
-        print("installing the peer into", work / "venv", file=sys.stderr)
-        run(sys.executable, "-m", "venv", work / "venv")
-        run(python, "-m", "pip", "install", "-q", "-r", ROOT / "bench/requirements.txt")
-        (work / "venv/.complete").touch()
+    folder = work / name
+    python = folder / "bin/python"
+    if not (folder / ".complete").exists():
+        print("installing the peer into", folder, file=sys.stderr)
+        run(sys.executable, "-m", "venv", folder)
+        run(python, "-m", "pip", "install", "-q", "-r", ROOT / "bench" / requirements)
+        (folder / ".complete").touch()
     return python
 
 

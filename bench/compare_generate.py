@@ -19,22 +19,11 @@ import subprocess
 import sys
 import tempfile
 
-from compare import BIN, ROOT, run
+from compare import BIN, ROOT, peer_python, run
 from results import add_keep, keep, markdown_table, median, seconds_of_runs, spread
 
 OURS = {"ringlet": [], "ringlet --low-memory": ["--low-memory"], "ringlet --precision bf16": ["--precision", "bf16"]}
 PEER = "stable-diffusion.cpp"
-
-
-def peer_python(work):
-    """The interpreter of a virtual environment that holds the peer."""
-    python = work / "venv-generate/bin/python"
-    if not (work / "venv-generate/.complete").exists():
-        print("building the peer in", work / "venv-generate", file=sys.stderr)
-        run(sys.executable, "-m", "venv", work / "venv-generate")
-        run(python, "-m", "pip", "install", "-q", "-r", ROOT / "bench/requirements-generate.txt")
-        (work / "venv-generate/.complete").touch()
-    return python
 
 
 def generate(model, more, side, steps, threads):

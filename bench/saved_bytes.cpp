@@ -25,7 +25,7 @@
 #include <torch/csrc/autograd/saved_variable_hooks.h>
 
 #include "bench/unet_training.h"
-#include "ringlet/nn/allocation_count.h"
+#include "ringlet/nn/byte_count.h"
 
 namespace {
 
@@ -93,10 +93,10 @@ Json keepers_json(const std::map<std::string, Keeper>& keepers) {
 Json count(bench::UNetTraining& training) {
   training.loss().backward();  // lays out what is laid out once
   torch::autograd::set_default_engine_stub(&HookingEngine::instance);
-  const nn::AllocationCount allocations(training.device);
+  const nn::ByteCount allocated;
   const at::Tensor loss = training.loss();
-  const std::map<const void*, std::size_t> live = allocations.blocks();
-  const std::int64_t live_bytes = allocations.bytes();
+  const std::map<const void*, std::size_t> live = allocated.blocks();
+  const std::int64_t live_bytes = allocated.now();
 
   std::map<std::string, Keeper> keepers;
   std::set<const void*> counted;

@@ -1,7 +1,9 @@
 // How many bytes of tensors a computation holds.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 
 namespace ringlet::nn {
@@ -18,6 +20,8 @@ class ByteCount {
 
   std::int64_t now() const;   ///< allocated since the start and not freed
   std::int64_t peak() const;  ///< the most of that since the start
+  /// Blocks that were allocated since the start and not freed, by address, with their sizes.
+  std::map<const void*, std::size_t> blocks() const;
 
  private:
   struct Counting;

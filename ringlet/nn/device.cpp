@@ -141,6 +141,14 @@ std::uint64_t peak_memory(c10::Device device) {
   return static_cast<std::uint64_t>(stats.reserved_bytes[aggregate].peak);
 }
 
+void reset_peak_memory(c10::Device device) {
+  if (device.is_cuda())
+    c10::getDeviceAllocator(c10::kCUDA)
+        ->resetPeakStats(static_cast<c10::DeviceIndex>(std::max<int>(device.index(), 0)));
+  else
+    reset_peak_resident_bytes();
+}
+
 std::uint64_t free_memory(c10::Device device) {
   const auto aggregate = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   const auto index = static_cast<c10::DeviceIndex>(std::max<int>(device.index(), 0));

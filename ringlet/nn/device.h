@@ -37,6 +37,9 @@ int compute_capability(c10::Device device);
 /// reserved there, otherwise the process's resident memory.
 std::uint64_t peak_memory(c10::Device device);
 
+/// Lets peak_memory begin again at what is in use now, where the system allows it.
+void reset_peak_memory(c10::Device device);
+
 /// Bytes of a CUDA device that nobody uses, with what LibTorch has reserved there and does not use.
 std::uint64_t free_memory(c10::Device device);
 

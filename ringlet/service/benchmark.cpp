@@ -325,8 +325,7 @@ Json to_json(const BenchmarkRequest& request) {
   OptionList list;
   describe(list, described);
   Json json = set_values(list);
-  json["device"] = request.load.device.str();
-  json["precision"] = nn::precision_name(request.load.precision);
+  write_device(json, request.load);
   return json;
 }
 

@@ -14,6 +14,7 @@
 #include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/weight_pages.h"
+#include "ringlet/train/memory_estimate.h"
 #include "ringlet/train/memory_plan.h"
 
 namespace ringlet::service {
@@ -83,7 +84,6 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
                                   const PictureRequest& request) {
   using pipeline::NetworkRole;
   constexpr double kGuidanceOff = 1.0, kBetween = 1.15;
-  constexpr std::uint64_t kProgram = std::uint64_t{60} << 20;  // code and buffers of the first step
   const PictureSize size = size_of(model, request);
   const double guidance = request.guidance.value_or(model.defaults().guidance);
   const std::int64_t batch = std::min(request.batch_size, request.images);
@@ -98,7 +98,7 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
         pipeline::offload_effect(model, pipeline::offloaded_blocks(model)).saved_bytes;
     return static_cast<std::uint64_t>(denoiser + pipeline::generation_bytes(model, size, batch));
   }
-  const std::uint64_t now = resident_bytes() + kProgram;
+  const std::uint64_t now = resident_bytes() + train::kProgramBytes;
   double coding = model.decoding_bytes(size);
   if (!request.init_image.empty()) coding = std::max(coding, model.encoding_bytes(size));
   // Text encoders, denoiser and autoencoder let each other's pages go.

@@ -52,8 +52,7 @@ Json to_json(const ModelRequest& request) {
   OptionList list;
   describe(list, described);
   Json json = set_values(list);
-  json["device"] = request.load.device.str();
-  json["precision"] = nn::precision_name(request.load.precision);
+  write_device(json, request.load);
   write_adapters(json, request.adapters);
   for (const EmbeddingChoice& embedding : request.embeddings)
     json["embeddings"].push_back({{"file", embedding.file.string()}, {"word", embedding.word}});

@@ -93,6 +93,11 @@ void read_device(JsonFields& fields, pipeline::LoadOptions& load, nn::Work work)
   load.precision = nn::select_precision(precision, load.device, work);
 }
 
+void write_device(Json& json, const pipeline::LoadOptions& load) {
+  json["device"] = load.device.str();
+  json["precision"] = nn::precision_name(load.precision);
+}
+
 void read_adapters(JsonFields& fields, std::vector<pipeline::AdapterChoice>& adapters) {
   fields.read_list("adapters", read_adapter_choice, adapters);
 }

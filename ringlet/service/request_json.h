@@ -24,6 +24,7 @@ Json set_values(const OptionList& list);
 /// "device" and "precision", the device first: it says which precision is usual. Throws as
 /// nn::select_device and nn::select_precision.
 void read_device(JsonFields& fields, pipeline::LoadOptions& load, nn::Work work);
+void write_device(Json& json, const pipeline::LoadOptions& load);
 
 /// "adapters": [{"file", "strength", "blocks": {PATTERN: FACTOR}}], of which "file" is needed.
 void read_adapters(JsonFields& fields, std::vector<pipeline::AdapterChoice>& adapters);

@@ -22,7 +22,6 @@ void wait_for(c10::Device device) {
 
 StepProfile::StepProfile(c10::Device device)
     : device_(device),
-      allocations_(device),
       callback_(at::addGlobalCallback(at::RecordFunctionCallback(node_begins, node_ends)
                                           .scopes({at::RecordScope::BACKWARD_FUNCTION}))),
       start_(Clock::now()),
@@ -44,7 +43,7 @@ void StepProfile::lap() {
   const Clock::time_point now = Clock::now();
   const nn::LayerKind kind = open_.empty() ? nn::LayerKind::other : open_.back().kind;
   kinds_[number_of(kind)].seconds += std::chrono::duration<double>(now - last_).count();
-  memory_.push_back({std::chrono::duration<double>(now - start_).count(), allocations_.bytes()});
+  memory_.push_back({std::chrono::duration<double>(now - start_).count(), allocated_.now()});
   last_ = Clock::now();
 }
 
@@ -95,7 +94,7 @@ bool StepProfile::counts(const nn::LayerWork& work) {
 void StepProfile::forward_ends() {
   const std::scoped_lock lock(mutex_);
   lap();
-  kept_bytes_ = allocations_.bytes();
+  kept_bytes_ = allocated_.now();
 }
 
 nn::LayerKind StepProfile::kind_of(const at::RecordFunction& node) const {

@@ -15,7 +15,7 @@
 #include <ATen/record_function.h>
 #include <c10/core/Device.h>
 
-#include "ringlet/nn/allocation_count.h"
+#include "ringlet/nn/byte_count.h"
 #include "ringlet/nn/layer_scope.h"
 
 namespace ringlet::service {
@@ -68,7 +68,7 @@ class StepProfile final : public nn::LayerObserver {
   void lap();
 
   c10::Device device_;
-  nn::AllocationCount allocations_;
+  nn::ByteCount allocated_;
   at::CallbackHandle callback_;
   std::recursive_mutex mutex_;
   std::vector<Frame> open_;

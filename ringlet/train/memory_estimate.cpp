@@ -11,8 +11,6 @@
 namespace ringlet::train {
 namespace {
 
-constexpr std::uint64_t kMebi = std::uint64_t{1} << 20;
-
 std::uint64_t whole(double bytes) { return static_cast<std::uint64_t>(bytes); }
 
 std::set<const nn::Layer*> adapted_layers(const adapt::AdapterSet* adapters) {
@@ -140,9 +138,8 @@ std::uint64_t TrainingMemory::sum(const nn::RecomputedBlocks& recomputed) const 
 
 TrainingMemory training_memory(const pipeline::TextToImageModel& model,
                                const MemoryRequest& request) {
-  constexpr std::uint64_t kProgram = 60 * kMebi;
   const std::uint64_t copies = 1 + (request.average ? 1 : 0);  // the gradient, a moving average
-  return {kProgram,
+  return {kProgramBytes,
           weight_bytes(model, request),
           (copies * sizeof(float) + request.optimizer_bytes) *
               static_cast<std::uint64_t>(request.parameters),

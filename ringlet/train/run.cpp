@@ -46,6 +46,13 @@ Json without_later_ones(Json settings, const Json& own) {
   return settings;
 }
 
+MemorySavings stored_as(nn::WeightStorage storage, std::int64_t offloaded = 0) {
+  MemorySavings savings;
+  savings.storage = storage;
+  savings.offloaded = offloaded;
+  return savings;
+}
+
 }  // namespace
 
 void check_options(const RunOptions& o) {
@@ -140,17 +147,6 @@ bool Run::take_plan(const MemorySavings& base) {
 }
 
 /// Opens the task with the base stored so, where a run may fit then; whether it does.
-namespace {
-
-MemorySavings stored_as(nn::WeightStorage storage, std::int64_t offloaded = 0) {
-  MemorySavings savings;
-  savings.storage = storage;
-  savings.offloaded = offloaded;
-  return savings;
-}
-
-}  // namespace
-
 bool Run::try_storage(const OpenTask& open, nn::WeightStorage storage) {
   if (storage != options_.savings.storage) {
     // What is open says about how much the other way of storing takes.

@@ -10,7 +10,7 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/core/read_file.h"
-#include "ringlet/nn/allocation_count.h"
+#include "ringlet/nn/byte_count.h"
 #include "ringlet/nn/layer_scope.h"
 #include "ringlet/service/benchmark_report.h"
 #include "tests/expect_error.h"
@@ -150,26 +150,26 @@ TEST(LayerWork, IsThatOfTheShapes) {
   EXPECT_EQ(nn::attention_work(q, k, k).operations, 2.0 * 2 * 2 * 7 * 9 * 8);
 }
 
-TEST(AllocationCount, CountsWhatIsGivenOutAndComesBack) {
+TEST(ByteCount, CountsWhatIsGivenOutAndComesBack) {
   at::Tensor before = at::ones({1000});
   at::Tensor after;
   {
-    const nn::AllocationCount count(at::kCPU);
-    EXPECT_EQ(count.bytes(), 0);
+    const nn::ByteCount count;
+    EXPECT_EQ(count.now(), 0);
     const at::Tensor a = at::ones({100});
-    EXPECT_EQ(count.bytes(), 400);
+    EXPECT_EQ(count.now(), 400);
     EXPECT_EQ(count.blocks().at(a.storage().data()), 400u);
     {
       const at::Tensor b = at::ones({50});
-      EXPECT_EQ(count.bytes(), 600);
+      EXPECT_EQ(count.now(), 600);
     }
     before.reset();
-    EXPECT_EQ(count.bytes(), 400);
+    EXPECT_EQ(count.now(), 400);
     after = at::ones({10});
   }
-  const nn::AllocationCount count(at::kCPU);
+  const nn::ByteCount count;
   after.reset();
-  EXPECT_EQ(count.bytes(), 0);
+  EXPECT_EQ(count.now(), 0);
 }
 
 }  // namespace

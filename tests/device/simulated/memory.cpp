@@ -58,6 +58,7 @@ class Arena {
     std::memset(kernel_ + offset, kNotANumber, bytes);  // what is read before it is written shows
     use_.current += static_cast<std::int64_t>(bytes);
     use_.peak = std::max(use_.peak, use_.current);
+    report(offset, static_cast<std::int64_t>(bytes));
     return new Allocation{device_, offset, bytes};
   }
 
@@ -65,6 +66,7 @@ class Arena {
     const std::lock_guard lock(mutex_);
     std::memset(kernel_ + allocation->offset, kNotANumber, allocation->bytes);
     use_.current -= static_cast<std::int64_t>(allocation->bytes);
+    report(allocation->offset, -static_cast<std::int64_t>(allocation->bytes));
     auto place = free_.emplace(allocation->offset, allocation->bytes).first;
     delete allocation;
     const auto join_with_next = [&](auto at) {
@@ -100,6 +102,12 @@ class Arena {
     void* address = mmap(nullptr, kReserved, rights, MAP_SHARED | MAP_NORESERVE, file, 0);
     if (address == MAP_FAILED) std::abort();
     return static_cast<char*>(address);
+  }
+  /// To whoever counts bytes, as CUDA's allocator does.
+  void report(std::size_t offset, std::int64_t change) const {
+    c10::reportMemoryUsageToProfiler(shown(offset), change, static_cast<std::size_t>(use_.current),
+                                     kReserved,
+                                     c10::Device(kType, static_cast<c10::DeviceIndex>(device_)));
   }
 
   int device_;
