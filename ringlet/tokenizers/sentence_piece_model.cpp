@@ -98,7 +98,7 @@ SentencePieceModel::SentencePieceModel(std::string_view model, const std::string
   const auto library = std::make_shared<Library>();
   const auto status = library->processor.LoadFromSerializedProto(model);
   if (!status.ok() || library->processor.GetPieceSize() == 0)
-    throw Error(ErrorCode::bad_format, where, "is no model of SentencePiece",
+    throw Error(ErrorCode::bad_format, where, "is not a model of SentencePiece",
                 "download the file again; a page about Git LFS is often in its place");
   library_ = library;
 }

@@ -98,7 +98,7 @@ TEST(T5Tokenizer, FilesThatAreNotItsOwnAreRefused) {
   write([](Json& json) { json["model"]["vocab"][5] = "a"; });
   expect(ErrorCode::bad_format, "not a text with a score");
   write([](Json& json) { json["model"]["vocab"][5] = json["model"]["vocab"][6]; });
-  expect(ErrorCode::bad_format, "no model of SentencePiece");  // one piece twice
+  expect(ErrorCode::bad_format, "not a model of SentencePiece");  // one piece twice
   write([](Json& json) { json["normalizer"]["precompiled_charsmap"] = "?"; });
   expect(ErrorCode::bad_format, "base64");
   write([](Json& json) { json["model"]["vocab"][0][0] = "<padding>"; });
@@ -107,7 +107,7 @@ TEST(T5Tokenizer, FilesThatAreNotItsOwnAreRefused) {
   for (const std::string& damaged : {std::string("version https://git-lfs.github.com/spec/v1\n"),
                                      std::string(), model.substr(0, model.size() / 2)}) {
     write_file_atomically(folder.path() / "spiece.model", damaged);
-    expect(ErrorCode::bad_format, "no model of SentencePiece");
+    expect(ErrorCode::bad_format, "not a model of SentencePiece");
   }
 }
 
