@@ -30,7 +30,8 @@ struct TimeDensity {
   double mode_scale = 1.29;
 };
 
-/// The sigmoid of mean + deviation * normal, a standard normal number.
+/// The sigmoid of mean + deviation * normal, a standard normal number. diffusers' scripts count the
+/// time of a draw from the noisy end: their mean is this one's negative.
 double logit_normal_time(double normal, double mean, double deviation);
 
 /// Of a uniform number u in [0, 1): more of both ends or, with a larger scale, of the middle.

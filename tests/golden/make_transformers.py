@@ -7,6 +7,7 @@ diffusers 0.42.1, transformers 5.23.0.
 """
 import json
 import pathlib
+import zlib
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel, SD3Transformer2DModel
@@ -68,12 +69,16 @@ def leaf(name, shape):
     return formula.uniform(name, shape).requires_grad_()
 
 
+NAMES = {}  # how many parameters each network has, and a checksum of their sorted names
+
+
 def keep_gradients(out, key, result, leaves, model, weights):
     (result * formula.uniform(key + ".cotangent", tuple(result.shape))).sum().backward()
     out[key + ".out"] = result.detach()
     for name, tensor in leaves.items():
         out[f"{key}.gradient.{name}"] = tensor.grad
     parameters = dict(model.named_parameters())
+    NAMES[key] = [len(parameters), zlib.crc32("\n".join(sorted(parameters)).encode())]
     for name in weights:
         out[f"{key}.gradient.{name}"] = parameters[name].grad
 
@@ -150,7 +155,7 @@ def main():
     t5_outputs(out)
     vae_outputs(out)
     save_file({k: v.contiguous() for k, v in out.items()}, DATA / "transformers.safetensors")
-    (DATA / "transformers.json").write_text(json.dumps({**SD3, **FLUX, **T5, **VAE}, indent=1) + "\n")
+    (DATA / "transformers.json").write_text(json.dumps({**SD3, **FLUX, **T5, **VAE, "names": NAMES}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

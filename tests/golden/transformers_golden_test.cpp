@@ -40,6 +40,7 @@ class TransformersGolden : public testing::TestWithParam<std::string>, protected
   /// weight that the file has.
   void expect_passes(const at::Tensor& out, const std::map<std::string, at::Tensor>& leaves) {
     const nn::ModuleIndex index = source_.finish();
+    expect_names(index);
     expect_near(".out", out.detach());
     (out * input(".cotangent", out.sizes().vec())).sum().backward();
     for (const auto& [name, tensor] : leaves) expect_near(".gradient." + name, tensor.grad());
@@ -53,6 +54,17 @@ class TransformersGolden : public testing::TestWithParam<std::string>, protected
       expect_near(name.substr(key().size()), found->second.grad());
     }
     EXPECT_GE(weights, 2U);
+  }
+
+  void expect_names(const nn::ModuleIndex& index) const {
+    std::string names;
+    for (const auto& [name, tensor] : index.tensors) names += (names.empty() ? "" : "\n") + name;
+    const Json& want = configs_.at("names").at(key());
+    EXPECT_EQ(index.tensors.size(), want[0].get<std::size_t>());
+    EXPECT_EQ(
+        crc32(0, reinterpret_cast<const Bytef*>(names.data()), static_cast<uInt>(names.size())),
+        want[1].get<uLong>())
+        << names;
   }
 
   nn::WeightSource source_;
