@@ -91,8 +91,8 @@ TEST(TransformerConfigs, NullsAreTheDefaults) {
   EXPECT_EQ(FluxConfig::from_json(flux, "").out_channels, 16);
 }
 
-nn::WeightSource formula_source() {
-  return nn::WeightSource(std::make_shared<golden::FormulaStore>());
+nn::WeightSource formula_source(at::ScalarType type = at::kFloat) {
+  return nn::WeightSource(std::make_shared<golden::FormulaStore>(), {.dtype = type});
 }
 
 Sd3Conditions sd3_conditions() {
@@ -209,6 +209,32 @@ TEST(TransformerNetworks, CheckpointedPassesAreThePlainOnes) {
     return x.grad();
   };
   EXPECT_TRUE(gradient(true).equal(gradient(false)));
+}
+
+/// What the three networks compute in a type.
+std::vector<at::Tensor> outputs(at::ScalarType type) {
+  at::NoGradGuard no_grad;
+  const Sd3Transformer2DModel sd3(formula_source(type), Sd3Config::from_json(sd3_json(), ""));
+  const FluxTransformer2DModel flux(formula_source(type), FluxConfig::from_json(flux_json(), ""));
+  const T5Encoder t5(formula_source(type), T5Config::from_json(t5_json(), ""));
+  const FluxConditions conditions = {.timesteps = at::full({1}, 500.0),
+                                     .text = uniform("text", {1, 3, 12}),
+                                     .pooled = uniform("pooled", {1, 6}),
+                                     .positions = packed_positions(4, 4, at::kCPU),
+                                     .guidance = at::full({1}, 3.5)};
+  return {sd3.forward(uniform("x", {1, 4, 8, 8}).to(type), sd3_conditions()),
+          flux.forward(uniform("x", {1, 4, 16}).to(type), conditions),
+          t5.forward(at::arange(6).unsqueeze(0))};
+}
+
+TEST(TransformerNetworks, ComputeInTheTypeThatIsAskedFor) {
+  const auto wide = outputs(at::kFloat), narrow = outputs(at::kBFloat16);
+  for (std::size_t i = 0; i < wide.size(); ++i) {
+    EXPECT_EQ(narrow[i].scalar_type(), at::kBFloat16) << i;
+    const double distance = (narrow[i].to(at::kFloat) - wide[i]).norm().item<double>();
+    EXPECT_LE(distance, 0.03 * wide[i].norm().item<double>()) << i;
+    EXPECT_GT(distance, 0.0) << i;
+  }
 }
 
 TEST(T5Encoder, FilesMayHaveTheTableOfWordsTwiceOrUnderTheOtherName) {
