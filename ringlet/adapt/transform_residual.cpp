@@ -114,15 +114,22 @@ at::Tensor TransformResidual::transformed(const at::Tensor& x, Side side) const 
   return channels_back(y);
 }
 
+/// Input dropout's mask for x. It counts elements in the order in which a picture's channels lie in
+/// memory.
+at::Tensor TransformResidual::kept_inputs(const at::Tensor& x) const {
+  std::vector<std::int64_t> sizes = channels_last(x).sizes().vec();
+  const bool some = rows_.numbers.defined() && sizes.front() == rows_.numbers.size(0);
+  if (some) sizes.front() = rows_.of;
+  const at::Tensor kept = nn::keep_mask(input_key_, sizes, input_dropout_, x.device());
+  return channels_back(some ? kept.index_select(0, rows_.numbers) : kept);
+}
+
 at::Tensor TransformResidual::add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
                                            const at::Tensor& x) const {
   if (!parts_.residual) return y;
   if (input_dropout_ == 0.0) return parts_.residual->add_to(y, s, layer, x);
-  // The mask counts elements in the order in which a picture's channels lie in memory. What is kept
-  // is scaled behind D: a number instead of a tensor.
-  const at::Tensor kept = channels_back(
-      nn::keep_mask(input_key_, channels_last(x).sizes(), input_dropout_, x.device()));
-  return parts_.residual->add_to(y, s / nn::kept_share(input_dropout_), layer, x * kept);
+  // What is kept is scaled behind D: a number instead of a tensor.
+  return parts_.residual->add_to(y, s / nn::kept_share(input_dropout_), layer, x * kept_inputs(x));
 }
 
 bool TransformResidual::trainable() const {

@@ -1,6 +1,9 @@
 #include "ringlet/nn/attention.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/function.h>
 
 namespace ringlet::nn {
 
@@ -13,6 +16,14 @@ at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const 
   return at::scaled_dot_product_attention(split(q), split(k), split(v), mask, 0.0, causal)
       .transpose(1, 2)
       .flatten(2);
+}
+
+bool attention_is_fused(std::int64_t head_width, const at::TensorOptions& options) {
+  constexpr std::int64_t kTokens = 16;
+  const at::AutoGradMode recording(true);
+  const at::Tensor x = at::zeros({1, 1, kTokens, head_width}, options.requires_grad(true));
+  const at::Tensor y = at::scaled_dot_product_attention(x, x, x);
+  return y.grad_fn() && y.grad_fn()->name().starts_with("ScaledDotProduct");
 }
 
 Attention::Attention(const WeightSource& source, const AttentionConfig& c)

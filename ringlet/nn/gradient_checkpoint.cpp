@@ -10,7 +10,7 @@
 namespace ringlet::nn {
 namespace {
 
-thread_local bool checkpointing = false;
+thread_local const RecomputedBlocks* recomputed_blocks = nullptr;
 
 struct FunctionHolder final : torch::CustomClassHolder {
   explicit FunctionHolder(TensorFunction f) : function(std::move(f)) {}
@@ -57,14 +57,18 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 }  // namespace
 
-GradientCheckpointing::GradientCheckpointing(bool on) : before_(checkpointing) {
-  checkpointing = on;
-}
+GradientCheckpointing::GradientCheckpointing(bool on)
+    : GradientCheckpointing(RecomputedBlocks{.all = on}) {}
 
-GradientCheckpointing::~GradientCheckpointing() { checkpointing = before_; }
+GradientCheckpointing::GradientCheckpointing(RecomputedBlocks blocks)
+    : blocks_(std::move(blocks)), before_(std::exchange(recomputed_blocks, &blocks_)) {}
 
-at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
-  return checkpointing ? recomputed(function, inputs) : function(inputs);
+GradientCheckpointing::~GradientCheckpointing() { recomputed_blocks = before_; }
+
+at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs,
+                        const std::string& block) {
+  const bool again = recomputed_blocks != nullptr && recomputed_blocks->contains(block);
+  return again ? recomputed(function, inputs) : function(inputs);
 }
 
 at::Tensor recomputed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {

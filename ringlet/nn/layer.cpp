@@ -38,7 +38,7 @@ void Conv2dLayer::pack(WeightUse use) {
   const at::ScalarType type = bias_.defined()   ? bias_.scalar_type()
                               : weight_.coded() ? at::kFloat
                                                 : weight_.plain().scalar_type();
-  prepared_ = kernels_for(weight_.device(), type).prepare_conv2d(weight_, options_, use);
+  prepared_ = kernels_for(device(), type).prepare_conv2d(weight_, options_, use);
 }
 
 at::Tensor EmbeddingLayer::operate(const StoredWeight& weight, const at::Tensor& /*bias*/,

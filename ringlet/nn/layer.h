@@ -55,14 +55,16 @@ class Layer {
   /// The weight as it is in memory.
   const StoredWeight& stored_weight() const { return weight_; }
   at::IntArrayRef shape() const { return weight_.sizes(); }  ///< of the weight
-  at::Device device() const { return weight_.device(); }
+  /// Where it computes; the weight may rest in host memory meanwhile (nn/network_memory.h).
+  at::Device device() const { return device_; }
+  void compute_on(at::Device device) { device_ = device; }
   const at::Tensor& bias() const { return bias_; }  ///< undefined when the layer has none
 
   std::shared_ptr<Adapter> adapter;
 
  protected:
   Layer(StoredWeight weight, at::Tensor bias)
-      : weight_(std::move(weight)), bias_(std::move(bias)) {}
+      : weight_(std::move(weight)), bias_(std::move(bias)), device_(weight_.device()) {}
 
   /// The operation with the layer's own weight, in the layout that pack() has made.
   virtual at::Tensor own(const at::Tensor& x, const at::Tensor& bias) const {
@@ -71,6 +73,9 @@ class Layer {
 
   StoredWeight weight_;
   at::Tensor bias_;
+
+ private:
+  at::Device device_;
 };
 
 /// y = x W^T + b, x [..., in], W [out, in].

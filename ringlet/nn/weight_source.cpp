@@ -20,6 +20,13 @@ std::string shape_text(at::IntArrayRef shape) {
 /// Buffers that older exporters wrote beside the parameters; they carry no information.
 bool is_known_buffer(std::string_view name) { return name.ends_with("position_ids"); }
 
+/// The type that a tensor of the store has in a network where WeightOptions::storage does not say.
+at::ScalarType type_in(const WeightOptions& options, const at::Tensor& stored) {
+  if (options.keep_storage_type && stored.dim() >= 2 && stored.is_floating_point())
+    return stored.scalar_type();
+  return options.trainable ? at::kFloat : options.dtype;
+}
+
 /// How much of a file is read before its pages are given back.
 constexpr std::size_t kHeldBytes = std::size_t{128} << 20;
 
@@ -68,6 +75,10 @@ std::string WeightSource::full_name(std::string_view name) const {
 
 const WeightOptions& WeightSource::options() const { return state_->options; }
 
+std::string WeightSource::name() const {
+  return prefix_.empty() ? "" : prefix_.substr(0, prefix_.size() - 1);
+}
+
 at::Tensor WeightSource::find(const std::string& full, const Shape& shape, const Init& init) const {
   std::optional<at::Tensor> found = state_->store->find(full, shape, init);
   if (!found) {
@@ -89,9 +100,13 @@ at::Tensor WeightSource::get(std::string_view name, const Shape& shape, const In
   const std::string full = full_name(name);
   const at::Tensor found = find(full, shape, init);
   const WeightOptions& options = state_->options;
-  const bool keep = options.keep_storage_type && shape.size() >= 2 && found.is_floating_point();
-  const at::ScalarType dtype = options.trainable ? at::kFloat : options.dtype;
-  at::Tensor tensor = found.to(options.device, keep ? found.scalar_type() : dtype);
+  const at::ScalarType type = type_in(options, found);
+  // Small tensors have their type at home, too: adapters may add to them there.
+  const bool as_it_is = options.at_home && shape.size() >= 2;
+  at::Tensor tensor =
+      as_it_is ? found.detach() : found.to(options.at_home ? at::kCPU : options.device, type);
+  if (options.at_home && tensor.is_same(found)) tensor = found.detach();
+  if (options.at_home) state_->index.device_types.emplace(full, type);
   if (options.trainable)
     tensor = (tensor.is_same(found) ? tensor.clone() : tensor).set_requires_grad(true);
   state_->index.tensors.emplace(full, tensor);
@@ -114,10 +129,17 @@ StoredWeight WeightSource::narrowed(const Shape& shape, const Init& init, bool t
   if (!is_narrowed(full, shape)) return as_used(get("weight", shape, init));
   const at::Tensor found = find(full, shape, init);
   if (state_->store->has_invented(full)) return as_used(get("weight", shape, init));
-  const at::Tensor there = found.to(state_->options.device);
+  const WeightOptions& options = state_->options;
+  if (options.at_home && !is_coded(options.storage)) {  // narrowed when it comes to the device
+    const at::Tensor home = state_->index.tensors.emplace(full, found.detach()).first->second;
+    state_->index.device_types.emplace(
+        full, options.storage == WeightStorage::fp32 ? at::kFloat : at::kBFloat16);
+    return as_used(home);
+  }
+  const at::Tensor there = found.to(options.at_home ? at::kCPU : options.device);
   StoredWeight made;
   try {
-    made = StoredWeight::narrowed(as_used(there), state_->options.storage);
+    made = StoredWeight::narrowed(as_used(there), options.storage);
   } catch (const Error& error) {
     throw Error(error.code(), state_->store->description(),
                 "tensor \"" + full + "\" " + error.message(), error.hint());
@@ -153,7 +175,13 @@ bool WeightSource::has(std::string_view name) const {
 }
 
 void WeightSource::add_layer(std::shared_ptr<Layer> layer) const {
-  state_->index.layers.emplace(prefix_.substr(0, prefix_.size() - 1), std::move(layer));
+  layer->compute_on(state_->options.device);
+  state_->index.layers.emplace(name(), std::move(layer));
+}
+
+void WeightSource::add_block(const std::shared_ptr<BlockState>& block) const {
+  block->name = name();
+  state_->index.blocks.emplace(block->name, block);
 }
 
 ModuleIndex WeightSource::finish() const {

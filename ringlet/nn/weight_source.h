@@ -13,6 +13,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/nn/block.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/stored_weight.h"
 #include "ringlet/nn/tensor_slots.h"
@@ -63,6 +64,9 @@ struct WeightOptions {
   /// Tensors of the network's own that record gradients. They are kept in fp32 whatever the compute
   /// type, in which an update smaller than a rounding step would be lost.
   bool trainable = false;
+  /// Tensors stay as their store has them, in host memory, until NetworkMemory brings them to the
+  /// device in their type.
+  bool at_home = false;
   /// How the weights of linear layers and convolutions that stay frozen are kept; where it is
   /// as_stored, the type follows from the options above.
   WeightStorage storage = WeightStorage::as_stored;
@@ -75,6 +79,8 @@ struct ModuleIndex {
   std::map<std::string, std::shared_ptr<Layer>> layers;  ///< linear and convolution layers
   /// Every parameter that is a tensor: weights in codes are in their layers only.
   std::map<std::string, at::Tensor> tensors;
+  std::map<std::string, at::ScalarType> device_types;  ///< of those at home, where they compute
+  std::map<std::string, std::shared_ptr<BlockState>> blocks;  ///< parts that are computed as one
   std::shared_ptr<TensorSlots> slots = std::make_shared<TensorSlots>();  ///< their changes
 
   /// Lays all layers out for speed (Layer::pack). `source`, where they came from, gives its memory
@@ -108,7 +114,9 @@ class WeightSource {
 
   bool has(std::string_view name) const;               ///< a tensor of exactly this name
   void add_layer(std::shared_ptr<Layer> layer) const;  ///< registers under this scope's name
+  void add_block(const std::shared_ptr<BlockState>& block) const;  ///< the same, and names it so
   const WeightOptions& options() const;
+  std::string name() const;  ///< of this scope, dotted; "" = the whole network
 
   /// Closes loading: throws Error(mismatch) that names tensors of the store which no layer asked
   /// for (a checkpoint of another model), and returns the index.

@@ -45,7 +45,8 @@ struct ModelRequest {
 void describe(OptionList& list, ModelRequest& request);
 
 /// Reads {"model", "variant", "tokenizer", "prediction", "device", "precision", "low_memory",
-/// "base_storage", "adapters": [{"file", "strength", "blocks": {PATTERN: FACTOR}}], "embeddings":
+/// "base_storage", "offload_layers", "adapters": [{"file", "strength", "blocks": {PATTERN:
+/// FACTOR}}], "embeddings":
 /// [{"file", "word"}], "controlnet"}, of which "model" alone is needed. Throws
 /// Error(invalid_argument) for unknown fields, with the nearest name, and for values of another
 /// type, and as nn::select_device and nn::select_precision.

@@ -2,6 +2,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/service/generator.h"
 #include "ringlet/service/json_fields.h"
 #include "ringlet/service/request_json.h"
@@ -38,6 +39,7 @@ void describe(OptionList& list, ModelRequest& r) {
            "Read convolutions from the file in every step, and encode and decode large images in "
            "tiles; slower");
   nn::describe(list, r.load.storage);
+  pipeline::describe_offload(list, r.load);
   list.add("controlnet", r.controlnet, "ControlNet folder (diffusers) that sees `control_image`");
 }
 

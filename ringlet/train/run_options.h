@@ -9,6 +9,7 @@
 
 #include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/adapter_training.h"
+#include "ringlet/train/memory_plan.h"
 #include "ringlet/train/trainer.h"
 
 namespace ringlet::train {
@@ -21,6 +22,10 @@ struct RunOptions : AdapterTrainingOptions {
   std::int64_t batch_size = 1;     ///< examples at a time
   std::int64_t observe_every = 0;  ///< steps between samples or scores; 0 = before and after only
   TrainerOptions trainer;          ///< checkpoint_folder and settings are the run's own
+  /// The most bytes that the run may take at a time, of the process on the CPU and otherwise of the
+  /// device; 0 = no limit. With one, `savings` are chosen.
+  std::uint64_t memory_limit = 0;
+  MemorySavings savings;  ///< those of the run that is resumed, where it has some
   at::ScalarType save_precision = at::kFloat;  ///< of what is written
 
   bool adapts() const { return method() != nullptr; }

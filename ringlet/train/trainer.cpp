@@ -178,8 +178,10 @@ std::vector<at::Tensor> Trainer::accumulate_gradients() {
   const DataParallel& ranks = options_.data_parallel;
   const auto count = static_cast<double>(own * ranks.count);
   std::vector<at::Tensor> losses;
-  for (std::int64_t i = 0; i < own; ++i) {
-    const at::Tensor loss = loss_((step_ * own + i) * ranks.count + ranks.rank);
+  const std::int64_t parts = options_.micro_batch_parts;
+  for (std::int64_t i = 0; i < own * parts; ++i) {
+    const std::int64_t micro_batch = (step_ * own + i / parts) * ranks.count + ranks.rank;
+    const at::Tensor loss = loss_(micro_batch * parts + i % parts);
     losses.push_back(loss.detach());
     (loss / (count / loss_scale_.factor())).backward();
   }
@@ -333,7 +335,8 @@ void Trainer::choose_threads() {
   }
   constexpr auto kLook = std::chrono::milliseconds(150);
   const DataParallel& ranks = options_.data_parallel;
-  const std::int64_t next = step_ * options_.gradient_accumulation * ranks.count + ranks.rank;
+  const std::int64_t next = (step_ * options_.gradient_accumulation * ranks.count + ranks.rank) *
+                            options_.micro_batch_parts;
   const ThreadChoice choice =
       train::choose_threads(most, busy_processors(kLook), [&] { loss_(next).backward(); });
   for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();

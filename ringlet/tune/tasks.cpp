@@ -77,6 +77,8 @@ train::OpenTask task(const TaskOptions& options) {
     OptionList list;
     describe(list, resolved);
     list.check();
+    if (run.savings.storage != nn::WeightStorage::as_stored)
+      resolved.weights.storage = run.savings.storage;
     const TaskEntry& entry = entry_of(options);
     check(run);
     train::check_base_storage(options.weights.storage, run);

@@ -85,6 +85,26 @@ TEST_F(Train, TakesTheMemoryThatThePlanSays) {
   }
 }
 
+TEST_F(Train, StaysWithinALimitAndSaysHow) {
+  const Arguments big = {"--resolution", "64", "--batch-size", "4", "--sample-images", "1"};
+  const auto with = [&](const Arguments& more) {
+    Arguments all = big;
+    all.insert(all.end(), more.begin(), more.end());
+    fs::remove_all(folder_ / "out");
+    return train(all).err;
+  };
+  const double all = mebibytes_after(with({"--dry-run"}), "about "),
+               least = mebibytes_after(with({"--dry-run", "--gradient-checkpointing"}), "about ");
+  ASSERT_GT(all, least + 4.0);
+  const double limit = (all + least) / 2.0;
+  const std::string said = with({"--memory-limit", std::to_string(static_cast<int>(limit)) + "M"});
+  expect_words(said, {"to save memory"});
+  const double plan = mebibytes_after(said, "about "),
+               taken = mebibytes_after(said, "peak memory ");
+  EXPECT_LE(plan, limit + 1.0);
+  EXPECT_NEAR(plan / taken, 1.0, 0.10) << said;
+}
+
 TEST_F(Train, MakesAnAdapterAndAReport) {
   const ProgramResult result = train();
   EXPECT_EQ(result.out, path("out/adapter.safetensors") + "\n" + path("out/report.html") + "\n");
