@@ -57,6 +57,10 @@ void check_options(const RunOptions& o) {
   list.check();
   check_positive("batch_size", static_cast<double>(o.batch_size));
   check_positive("learning_rate", o.trainer.learning_rate.peak);
+  if (o.savings.parts < 1 || o.savings.parts > o.batch_size)
+    throw Error(ErrorCode::invalid_argument, kWhere,
+                "a batch of " + std::to_string(o.batch_size) + " has no " +
+                    std::to_string(o.savings.parts) + " parts");
   check_adapter_options(o);
   refuse_other_run(o.out, o.resume);
 }
@@ -92,10 +96,14 @@ Run::Run(RunOptions options, const OpenTask& open, const RunObserver& observer)
 void Run::open_task(const OpenTask& open) {
   adapters_.reset();
   task_.reset();  // never two in memory
+  return_free_memory();
   plan_ = {};
   task_ = open(options_);
   if (options_.adapts()) build_adapters();
   for (const Trainable& one : trainables()) plan_.parameters += one.value.numel();
+  if (options_.savings.parts > 1 && !task_->divisible())
+    throw Error(ErrorCode::invalid_argument, kWhere,
+                "the loss of these batches cannot be computed in parts");
 }
 
 MemoryChoices Run::memory_choices() const {
@@ -165,9 +173,12 @@ void Run::open_within_limit(const OpenTask& open) {
   open_task(open);
   const std::vector<nn::WeightStorage> storages = task_->storages();
   options_.savings = {.storage = storages.front()};
-  for (const nn::WeightStorage storage : storages)
-    if (try_storage(open, storage)) return;
   std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
+  for (const nn::WeightStorage storage : storages) {
+    if (try_storage(open, storage)) return;
+    smallest =
+        std::min(smallest, smallest_peak(memory_choices(), {.storage = storage}, memory_need()));
+  }
   for (const nn::WeightStorage storage : storages) {
     if (offload(open, storage)) return;
     smallest =

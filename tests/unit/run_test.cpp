@@ -267,6 +267,11 @@ TEST_F(RunTest, ALimitDividesBatchesAndAResumedRunRepeatsIt) {
     EXPECT_NE(error.hint().find("memory_limit=1M"), std::string::npos) << error.hint();
   }
   EXPECT_FALSE(fs::exists(tight.out));
+  for (const std::int64_t wrong : {std::int64_t{0}, std::int64_t{5}}) {
+    RunOptions odd = options("odd");
+    odd.savings.parts = wrong;
+    expect_error(ErrorCode::invalid_argument, "has no", [&] { Run(odd, toy()); });
+  }
 }
 
 TEST_F(RunTest, AResumedRunRepeatsItsSettings) {

@@ -41,6 +41,12 @@ class PackedKernelsStore final : public nn::TensorStore {
   std::shared_ptr<const nn::TensorStore> store_;
 };
 
+/// Layers of the U-Net that are never narrowed. They are less than half a percent of its weights,
+/// and an error in them reaches every pixel of every block: the time, and latents on their way in
+/// and out.
+const std::vector<std::string> kWideLayers = {"conv_in.", "conv_out.", "time_embedding.",
+                                              "add_embedding."};
+
 nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& options) {
   const bool trainable = options.trainable.contains(part.role);
   // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
