@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -10,7 +11,11 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/flip.h>
+#include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -59,7 +64,12 @@ constexpr std::string_view kNoActivation = "none";
 
 Bias optional_bias(const at::Tensor& bias) { return bias.defined() ? Bias(bias) : std::nullopt; }
 
+/// x W^T + b of matrices. oneDNN takes ten microseconds and more to find its kernel and to lay a
+/// matrix out, in which others do small products.
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Bias& bias = std::nullopt) {
+  constexpr std::int64_t kFewMultiplyAdds = 1 << 21;
+  if (x.numel() * weight.size(0) <= kFewMultiplyAdds)
+    return bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
   return operators().linear->call(x, weight, bias, kNoActivation, Scalars(), "");
 }
 
@@ -164,12 +174,53 @@ void give_back(const StoredWeight& weight) {
     io::give_back_pages(plain.const_data_ptr(), plain.nbytes());
 }
 
+/// A small kernel in the layout of the backward pass, which is a convolution, too: of the output's
+/// gradient with the taps in reverse, from outputs to inputs. It is laid out for the pictures that
+/// come: oneDNN takes another layout for others, and would lay this one out anew in every call.
+class FlippedKernel final : public torch::CustomClassHolder {
+ public:
+  FlippedKernel(StoredWeight weight, Conv2dOptions options)
+      : weight_(std::move(weight)),
+        options_{.stride = 1, .padding = weight_.size(2) - 1 - options.padding} {}
+
+  /// Large kernels would be in memory twice.
+  static bool serves(const StoredWeight& weight, Conv2dOptions options, WeightUse use) {
+    constexpr std::int64_t kSmall = 1 << 19;
+    return use == WeightUse::training && !weight.coded() && weight.numel() <= kSmall &&
+           options.stride == 1 && options.padding < weight.size(2) &&
+           weight.size(2) == weight.size(3);
+  }
+
+  at::Tensor gradient(const at::Tensor& dy) {
+    return convolution(dy, layout(dy.sizes()), std::nullopt, options_);
+  }
+
+ private:
+  at::Tensor layout(at::IntArrayRef shape) {
+    const std::lock_guard lock(mutex_);
+    if (shape != shape_) {
+      layout_ = packed(weight_.widened(at::kFloat).flip({2, 3}).transpose(0, 1).contiguous(),
+                       options_, shape);
+      shape_ = shape.vec();
+      give_back(weight_);
+    }
+    return layout_;
+  }
+
+  StoredWeight weight_;  ///< [out, in, k, k] as it is
+  Conv2dOptions options_;
+  std::mutex mutex_;
+  std::vector<std::int64_t> shape_;  ///< of the gradients that the layout is for
+  at::Tensor layout_;
+};
+
 /// A frozen convolution kernel in oneDNN's layout for the forward pass.
 struct PackedKernel {
   StoredWeight weight;  ///< [out, in, k, k] as it is
   at::Tensor layout;    ///< of the forward pass; undefined: made in every call
   Conv2dOptions options;
-  bool stays = false;  ///< the weight's pages stay in memory
+  c10::intrusive_ptr<FlippedKernel> flipped;  ///< of small kernels
+  bool stays = false;                         ///< the weight's pages stay in memory
 
   at::Tensor forward(const at::Tensor& x, const Bias& bias) const {
     if (layout.defined()) return convolution(x, layout, bias, options);
@@ -179,15 +230,17 @@ struct PackedKernel {
   }
 };
 
-/// Only the forward pass has its layout kept: two would be the weight twice. The backward pass lays
-/// the kernel out in every call, from its file, whose pages it gives back.
+/// Only small kernels have a layout for the backward pass: it would be the weight twice. Others are
+/// laid out in every call, from their file, whose pages are given back.
 struct PackedConvFunction : torch::autograd::Function<PackedConvFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const PackedKernel& kernel, const Bias& bias) {
-    context->saved_data["shape"] = x.sizes().vec();
-    context->saved_data["stride"] = kernel.options.stride;
-    context->saved_data["padding"] = kernel.options.padding;
-    context->saved_data["stays"] = kernel.stays;
+    auto& saved = context->saved_data;
+    saved["shape"] = x.sizes().vec();
+    saved["stride"] = kernel.options.stride;
+    saved["padding"] = kernel.options.padding;
+    saved["stays"] = kernel.stays;
+    if (kernel.flipped) saved["flipped"] = at::IValue::make_capsule(kernel.flipped);
     save_weight(*context, kernel.weight);
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
@@ -197,6 +250,8 @@ struct PackedConvFunction : torch::autograd::Function<PackedConvFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     auto& saved = context->saved_data;
     const at::Tensor dy = gradients.front().contiguous(at::MemoryFormat::ChannelsLast);
+    if (const auto flipped = saved.find("flipped"); flipped != saved.end())
+      return {static_cast<FlippedKernel&>(*flipped->second.toCapsule()).gradient(dy), {}, {}};
     const StoredWeight& weight = saved_weight(*context);
     const at::Tensor dx =
         input_gradient(dy, weight.widened(dy.scalar_type()), saved["shape"].toIntVector(),
@@ -371,10 +426,7 @@ class OneDnnKernels final : public KernelSet {
   }
 
   at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) const override {
-    // Twice as fast as MKL on some processors, but takes some microseconds to start.
-    constexpr std::int64_t kLarge = 1 << 20;
-    const bool large = a.size(0) * a.size(1) * b.size(0) > kLarge;
-    return large ? linear(a, b, {}) : KernelSet::matrix_product(a, b);
+    return product(a, b);
   }
 
   void add_product(at::Tensor& sum, double s, const at::Tensor& a,
@@ -395,12 +447,14 @@ class OneDnnKernels final : public KernelSet {
     if (as_matrix(weight, options, use))
       return std::make_shared<ProductConv2d>(*this, weight, options, use);
     const bool narrow = use == WeightUse::narrow || weight.coded();
-    PackedKernel kernel{weight, {}, options, narrow};
+    PackedKernel kernel{weight, {}, options, {}, narrow};
     // Any size will do: that of the pictures has not been seen to change the layout of this pass.
     constexpr std::int64_t kAnySide = 32;
     if (use != WeightUse::streamed && !narrow)
       kernel.layout =
           packed(weight.widened(at::kFloat), options, {1, weight.size(1), kAnySide, kAnySide});
+    if (FlippedKernel::serves(weight, options, use))
+      kernel.flipped = c10::make_intrusive<FlippedKernel>(weight, options);
     return std::make_shared<PackedConv2d>(*this, std::move(kernel));
   }
 };

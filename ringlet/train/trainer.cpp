@@ -22,6 +22,7 @@
 #include "ringlet/core/log.h"
 #include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/reused_memory.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/option_list.h"
@@ -345,6 +346,7 @@ void Trainer::choose_threads() {
 
 bool Trainer::run(const StepObserver& observe,
                   const std::function<void(std::int64_t step)>& afterwards) {
+  const nn::ReusedMemory memory;
   return nn::with_ringlet_errors("training", [&] { return run_steps(observe, afterwards); });
 }
 
