@@ -7,6 +7,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
 #include "ringlet/nn/gradient_checkpoint.h"
+#include "ringlet/nn/layer_scope.h"
 #include "ringlet/nn/random_tensor.h"
 
 namespace ringlet::adapt {
@@ -208,6 +209,7 @@ at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::T
 
 at::Tensor TransformResidual::forward(const nn::Layer& layer, const at::Tensor& x) const {
   if (strength == 0.0 || left_out_) return layer.base(x);
+  const nn::LayerScope scope(nn::LayerKind::adapter);
   if (!parts_.magnitude && !has(Side::output))
     return without_magnitude(layer, x, strength, choose(x), true);
   if (strength != 1.0)  // no way to interpolate inside: the weight of this strength

@@ -5,10 +5,14 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/function.h>
 
+#include "ringlet/nn/layer_scope.h"
+
 namespace ringlet::nn {
 
 at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                 std::int64_t heads, bool causal, const at::Tensor& seen) {
+  LayerScope scope(LayerKind::attention);
+  if (scope.observed()) scope.set_work(attention_work(q, k, v));
   const auto split = [heads](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
     return x.unflatten(-1, {heads, -1}).transpose(1, 2);
   };

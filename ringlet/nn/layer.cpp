@@ -5,6 +5,7 @@
 #include <ATen/ops/embedding.h>
 
 #include "ringlet/nn/kernels.h"
+#include "ringlet/nn/layer_scope.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::nn {
@@ -14,21 +15,38 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
   return tensor.defined() ? tensor.to(x.scalar_type()) : tensor;
 }
 
+/// What `compute` computes of x with `weight`, for those who look. Weights of another form than the
+/// layer's `own` are an adapter's factors. One of its form stands for it: what the network itself
+/// has to compute does not depend on the adapter.
+template <class Compute>
+at::Tensor observed(LayerKind kind, const at::Tensor& x, const StoredWeight& weight,
+                    const StoredWeight& own, const Compute& compute) {
+  const bool of_its_form = weight.sizes() == own.sizes();
+  LayerScope scope(of_its_form ? kind : LayerKind::adapter);
+  at::Tensor y = compute();
+  if (scope.observed() && of_its_form) scope.set_work(product_work(x, own, y));
+  return y;
+}
+
 }  // namespace
 
 at::Tensor LinearLayer::operate(const StoredWeight& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).linear(x, weight, widened(bias, x));
+  return observed(LayerKind::linear, x, weight, weight_,
+                  [&] { return kernels_for(x).linear(x, weight, widened(bias, x)); });
 }
 
 at::Tensor Conv2dLayer::operate(const StoredWeight& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).conv2d(x, weight, widened(bias, x), options_);
+  return observed(LayerKind::convolution, x, weight, weight_,
+                  [&] { return kernels_for(x).conv2d(x, weight, widened(bias, x), options_); });
 }
 
 at::Tensor Conv2dLayer::own(const at::Tensor& x, const at::Tensor& bias) const {
   const bool ready = prepared_ && &prepared_->kernels() == &kernels_for(x);
-  return ready ? prepared_->conv2d(x, bias) : operate(weight_, bias, x);
+  if (!ready) return operate(weight_, bias, x);
+  return observed(LayerKind::convolution, x, weight_, weight_,
+                  [&] { return prepared_->conv2d(x, bias); });
 }
 
 void Conv2dLayer::pack(WeightUse use) {

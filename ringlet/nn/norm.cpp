@@ -18,6 +18,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/nn/layer_scope.h"
 
 namespace ringlet::nn {
 
@@ -105,6 +106,7 @@ GroupNorm::GroupNorm(const WeightSource& source, std::int64_t groups, std::int64
       epsilon_(epsilon) {}
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
+  const LayerScope scope(LayerKind::norm);
   return at::group_norm(x, groups_, like_input(weight_, x), like_input(bias_, x), epsilon_);
 }
 
@@ -120,6 +122,7 @@ LayerNorm::LayerNorm(const WeightSource& source, std::int64_t channels, double e
       epsilon_(epsilon) {}
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  const LayerScope scope(LayerKind::norm);
   return at::layer_norm(x, weight_.sizes(), like_input(weight_, x), like_input(bias_, x), epsilon_);
 }
 
@@ -142,12 +145,16 @@ at::Tensor BatchNorm::operator()(const at::Tensor& x, Statistics statistics) con
   if (of_batch && x.numel() <= x.size(1))
     throw Error(ErrorCode::invalid_argument, "batch normalisation",
                 "a batch with one number per channel has no variance", "use larger batches");
+  const LayerScope scope(LayerKind::norm);
   constexpr double kMomentum = 0.1;
   return at::batch_norm(x, weight_, bias_, mean_, variance_, of_batch, kMomentum, epsilon_,
                         /*cudnn_enabled=*/true);
 }
 
-at::Tensor silu(at::Tensor x) { return c10::GradMode::is_enabled() ? at::silu(x) : at::silu_(x); }
+at::Tensor silu(at::Tensor x) {
+  const LayerScope scope(LayerKind::activation);
+  return c10::GradMode::is_enabled() ? at::silu(x) : at::silu_(x);
+}
 
 Embedding::Embedding(const WeightSource& source, std::int64_t count, std::int64_t width)
     : weight_(source.get("weight", {count, width}, Init::normal(0.02))),

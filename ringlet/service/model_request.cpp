@@ -19,15 +19,6 @@ EmbeddingChoice read_embedding(const Json& json, const std::string& path) {
   return embedding;
 }
 
-/// The device first: it says which precision is usual.
-void read_numbers(JsonFields& fields, pipeline::LoadOptions& load) {
-  std::string device = "auto", precision;
-  fields.read("device", device);
-  fields.read("precision", precision);
-  load.device = nn::select_device(device);
-  load.precision = nn::select_precision(precision, load.device);
-}
-
 }  // namespace
 
 void describe(OptionList& list, ModelRequest& r) {
@@ -49,7 +40,7 @@ ModelRequest model_request_from_json(const Json& json) {
   describe(list, request);
   JsonFields fields(json);
   read_options(fields, list);
-  read_numbers(fields, request.load);
+  read_device(fields, request.load, nn::Work::inference);
   read_adapters(fields, request.adapters);
   fields.read_list("embeddings", read_embedding, request.embeddings);
   fields.finish();

@@ -22,6 +22,7 @@
 #include "ringlet/core/log.h"
 #include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/layer_scope.h"
 #include "ringlet/nn/reused_memory.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_storage.h"
@@ -243,6 +244,7 @@ StepResult Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
   StepResult result = measure(accumulate_gradients());
   const at::NoGradGuard no_grad;
+  const nn::LayerScope scope(nn::LayerKind::optimizer);
   const double factor =
       clip_factor(result.gradient_norm, options_.clip_norm) / loss_scale_.factor();
   result.scaled_down = loss_scale_.update(!result.skipped) && std::isfinite(result.loss);
