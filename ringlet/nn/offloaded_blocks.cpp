@@ -11,15 +11,15 @@
 namespace ringlet::nn {
 namespace {
 
-constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
-constexpr std::int64_t kAligned = 16;  // every type can be viewed at such a place
+constexpr std::size_t kNoBlock = std::numeric_limits<std::size_t>::max();
+constexpr std::int64_t kAlignment = 16;  // every type can be viewed at such a place
 
 c10::Stream computing(at::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
 }
 
 /// The part of `bytes` that holds numbers like these.
-at::Tensor part(const at::Tensor& bytes, std::int64_t place, const at::Tensor& like) {
+at::Tensor numbers_at(const at::Tensor& bytes, std::int64_t place, const at::Tensor& like) {
   return bytes.narrow(0, place, static_cast<std::int64_t>(like.nbytes()))
       .view(like.scalar_type())
       .view(like.sizes());
@@ -30,8 +30,8 @@ at::Tensor part(const at::Tensor& bytes, std::int64_t place, const at::Tensor& l
 OffloadedBlocks::OffloadedBlocks(at::Device device)
     : device_(device),
       copies_(c10::impl::VirtualGuardImpl(device.type()).getNewStream(device)),
-      before_(kNone),
-      current_(kNone) {}
+      before_(kNoBlock),
+      current_(kNoBlock) {}
 
 OffloadedBlocks::~OffloadedBlocks() {
   try {
@@ -47,11 +47,11 @@ void OffloadedBlocks::add(const BlockState& block, std::vector<at::Tensor> handl
   std::int64_t bytes = 0;
   for (const at::Tensor& home : homes) {
     entry.places.push_back(bytes);
-    bytes += (static_cast<std::int64_t>(home.nbytes()) + kAligned - 1) / kAligned * kAligned;
+    bytes += (static_cast<std::int64_t>(home.nbytes()) + kAlignment - 1) / kAlignment * kAlignment;
   }
   entry.pinned = at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
   for (std::size_t i = 0; i < homes.size(); ++i) {
-    entry.homes.push_back(part(entry.pinned, entry.places[i], homes[i]).copy_(homes[i]));
+    entry.homes.push_back(numbers_at(entry.pinned, entry.places[i], homes[i]).copy_(homes[i]));
     entry.handles[i].set_data(entry.homes[i]);
   }
   numbers_.emplace(&block, entries_.size());
@@ -78,7 +78,7 @@ void OffloadedBlocks::finish(Entry& entry) {
   if (entry.here->seen) return;
   entry.here->done.block(computing(device_));
   for (std::size_t i = 0; i < entry.handles.size(); ++i)
-    entry.handles[i].set_data(part(entry.here->bytes, entry.places[i], entry.homes[i]));
+    entry.handles[i].set_data(numbers_at(entry.here->bytes, entry.places[i], entry.homes[i]));
   entry.here->seen = true;
 }
 
@@ -97,14 +97,14 @@ void OffloadedBlocks::leave() {
 /// Passes go through the blocks in the same orders again and again: forward, backward, forward.
 std::size_t OffloadedBlocks::expected_after(std::size_t current) const {
   const auto known = next_.find({before_, current});
-  return known == next_.end() ? kNone : known->second;
+  return known == next_.end() ? kNoBlock : known->second;
 }
 
 void OffloadedBlocks::bring(const BlockState& block) {
   const at::NoGradGuard no_grad;
   const std::size_t number = numbers_.at(&block);
   if (number != current_) {
-    if (current_ != kNone) next_[{before_, current_}] = number;
+    if (current_ != kNoBlock) next_[{before_, current_}] = number;
     before_ = current_;
     current_ = number;
   }
@@ -113,7 +113,7 @@ void OffloadedBlocks::bring(const BlockState& block) {
     if (i != number && i != next) leave(entries_[i]);
   if (!entries_[number].here) start(entries_[number]);
   finish(entries_[number]);
-  if (next != kNone && !entries_[next].here) start(entries_[next]);
+  if (next != kNoBlock && !entries_[next].here) start(entries_[next]);
 }
 
 }  // namespace ringlet::nn

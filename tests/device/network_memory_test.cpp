@@ -159,6 +159,38 @@ TEST_F(OnTheDevice, WhatRestsBetweenPicturesChangesThePeakAndNoPicture) {
   }
 }
 
+// What a plan chooses tiles by.
+TEST_F(OnTheDevice, TilesBoundTheAutoencodersPeak) {
+  if (!device::present()) GTEST_SKIP() << "a real device counts nothing";
+  const at::NoGradGuard no_grad;
+  auto model = open({.idle = IdleNetworks::coders_leave});
+  const PictureSize size = {256, 192};
+  const double weights = pipeline::weight_bytes(model, NetworkRole::autoencoder);
+  const auto peak_of = [&](const auto& code) {
+    const std::int64_t before = bytes();
+    device::reset();
+    code();
+    return static_cast<double>(device::counters().peak_bytes - before);
+  };
+  double before = 0.0;
+  for (const std::int64_t side : {0, 96, 64, 32}) {
+    SCOPED_TRACE(side);
+    model.code_in_tiles(side);
+    const double decoding = peak_of([&] {
+      model.decode(at::zeros({1, 4, 96, 128}));
+    }),
+                 encoding = peak_of([&] {
+                   model.encode(at::zeros({1, 3, 192, 256}));
+                 });
+    const double expected = weights + model.decoding_bytes(size);
+    EXPECT_LE(decoding, 1.15 * expected);
+    EXPECT_GE(decoding, 0.6 * expected);
+    EXPECT_LE(encoding, 1.15 * (weights + model.encoding_bytes(size)));
+    if (side > 0) EXPECT_LT(decoding, before);
+    before = decoding;
+  }
+}
+
 // Adapters of layers that rest are made where the layers are going to compute.
 TEST_F(OnTheDevice, NetworksThatRestTakeAdaptersAndWords) {
   pipeline::LoadOptions load;

@@ -141,7 +141,7 @@ TEST_F(WorkPerStep, ALimitIsKept) {
         << share << ": " << text_of(run.options().savings);
   }
   o.memory_limit = 1 << 20;
-  EXPECT_THROW(FineTune refused(o), Error);
+  EXPECT_THROW(FineTune{o}, Error);
 }
 
 // However many tensors there are: the whole optimiser is these launches.
