@@ -88,9 +88,7 @@ int main(int argc, char** argv) {
   }
   try {
     nn::WeightStorage storage = nn::WeightStorage::as_stored;
-    OptionList list;
-    nn::describe(list, storage);
-    std::get<WrittenValue>(list.at("base_storage").target).read({argv[2]});
+    choice("STORAGE", storage, nn::kWeightStorageNames).read({argv[2]});
     const auto number = [&](int index, int fallback) {
       return argc > index ? std::atoi(argv[index]) : fallback;
     };

@@ -5,8 +5,8 @@
 // UNET_FOLDER is a diffusers "unet" folder, METHOD as for ringlet train; the adapters go onto all
 // attention projections. A step is noise, forward, error, backward, clipping and AdamW. Prints one
 // JSON object: seconds per step (the first, which warms up, left out) and peak memory, of the
-// process or the device. RINGLET_BENCH_DEVICE (cpu) and RINGLET_BENCH_PRECISION (fp32) say where
-// and in what.
+// process or the device. RINGLET_BENCH_DEVICE (cpu), RINGLET_BENCH_PRECISION (fp32) and
+// RINGLET_BENCH_STORAGE (as-stored) say where, in what, and how the base is kept.
 
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +18,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/option.h"
 #include "ringlet/diffusion/schedule.h"
 #include "ringlet/models/diffusion/unet.h"
 #include "ringlet/nn/device.h"
@@ -34,18 +35,27 @@ std::string variable(const char* name, const char* otherwise) {
   return value != nullptr ? value : otherwise;
 }
 
+nn::WeightStorage base_storage() {
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;
+  choice("RINGLET_BENCH_STORAGE", storage, nn::kWeightStorageNames)
+      .read({variable("RINGLET_BENCH_STORAGE", "as-stored")});
+  return storage;
+}
+
 Json measure(const std::filesystem::path& folder, const std::string& method, std::int64_t side,
              std::int64_t steps, bool checkpointing) {
   const auto store = nn::FileStore::open(folder / "diffusion_pytorch_model.safetensors");
   const at::Device device = nn::select_device(variable("RINGLET_BENCH_DEVICE", "cpu"));
   const at::ScalarType precision =
       nn::select_precision(variable("RINGLET_BENCH_PRECISION", "fp32"), device);
-  const nn::WeightSource source(store, {.dtype = precision, .device = device});
+  const nn::WeightStorage storage = base_storage();
+  const bool narrow = storage == nn::WeightStorage::bf16 || nn::is_coded(storage);
+  const nn::WeightSource source(store, {.dtype = precision, .device = device, .storage = storage});
   const auto config = models::UNetConfig::from_json(read_json_file(folder / "config.json"),
                                                     (folder / "config.json").string());
   const models::UNet unet(source, config);
   const nn::ModuleIndex index = source.finish();
-  index.pack(*store, nn::WeightUse::training);
+  index.pack(*store, narrow ? nn::WeightUse::narrow : nn::WeightUse::training);
 
   const auto targets = adapt::select_targets({{"unet", &index}}, {});
   auto adapters = adapt::AdapterSet::create(adapt::parse_method(method), targets,

@@ -1,7 +1,6 @@
 #include "ringlet/nn/stored_weight.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include <ATen/Parallel.h>
@@ -12,6 +11,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
+#include <c10/util/Float8_e4m3fn.h>
 #include <c10/util/accumulate.h>
 
 #include "ringlet/core/error.h"
@@ -83,16 +83,19 @@ std::pair<at::Tensor, at::Tensor> nf4_codes(const at::Tensor& weight) {
   return {(codes.select(2, 0) * 16 + codes.select(2, 1)).to(at::kByte), scales};
 }
 
-/// The bits of e4m3 as fp32: four bits of exponent biased by 7, three of mantissa. Branches are
-/// computed both, so that compilers vectorise the loop.
-float fp8_value(std::uint8_t code) {
-  constexpr std::uint32_t kRebias = (127U - 7U) << 23U;
-  constexpr float kSubnormal = 1.0F / 512.0F;
-  const std::uint32_t size = code & 127U, sign = (code & 128U) << 24U;
-  const float normal = std::bit_cast<float>((size << 20U) + kRebias);
-  const float small = static_cast<float>(static_cast<std::int32_t>(size)) * kSubnormal;
-  const float value = size < 8U ? small : normal;
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) | sign);
+/// The values of e4m3: a sign, four bits of exponent biased by 7, three of mantissa. A look into
+/// this table is as fast as the arithmetic is slow, which compilers do not vectorise.
+using Fp8Values = std::array<float, 256>;
+
+const Fp8Values& fp8_values() {
+  static const Fp8Values values = [] {
+    Fp8Values made{};
+    for (std::size_t code = 0; code < made.size(); ++code)
+      made[code] = static_cast<float>(
+          c10::Float8_e4m3fn(static_cast<std::uint8_t>(code), c10::Float8_e4m3fn::from_bits()));
+    return made;
+  }();
+  return values;
 }
 
 void widen_int8(const std::int8_t* from, float scale, std::int64_t count, float* to) {
@@ -100,7 +103,8 @@ void widen_int8(const std::int8_t* from, float scale, std::int64_t count, float*
 }
 
 void widen_fp8(const std::uint8_t* from, float scale, std::int64_t count, float* to) {
-  for (std::int64_t i = 0; i < count; ++i) to[i] = fp8_value(from[i]) * scale;
+  const Fp8Values& values = fp8_values();
+  for (std::int64_t i = 0; i < count; ++i) to[i] = values[from[i]] * scale;
 }
 
 /// Numbers `first` to `first + count` in the order of memory.

@@ -23,13 +23,17 @@ std::set<const nn::Layer*> adapted_layers(const adapt::AdapterSet* adapters) {
 }
 
 /// The widest copy of a denoiser's weight that is made for a call, with the one that it is rounded
-/// from; on the CPU weights are widened in pieces, but for what a kernel reads as a whole.
+/// to or laid out from.
 double widening_bytes(const pipeline::TextToImageModel& model) {
   std::int64_t most = 0;
   for (const auto& [component, network] : model.networks())
     if (network.role == pipeline::NetworkRole::denoiser)
       for (const auto& [name, layer] : network.index.layers)
         if (layer->stored_weight().coded()) most = std::max(most, layer->stored_weight().numel());
+  // For fp32 on the CPU larger ones are widened in pieces.
+  constexpr std::int64_t kWhole = std::int64_t{8} << 20;
+  const pipeline::LoadOptions& load = model.options();
+  if (load.device.is_cpu() && load.precision == at::kFloat) most = std::min(most, kWhole);
   return 2.0 * sizeof(float) * static_cast<double>(most);
 }
 

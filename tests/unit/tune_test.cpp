@@ -273,6 +273,7 @@ TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
                                      .at("ringlet.training");
     EXPECT_NE(training.find(nn::weight_storage_name(storage)), std::string::npos) << training;
     narrow.learning = train::AllWeights{};
+    narrow.targets = {};
     narrow.out = folder_ / "full";
     expect_error(ErrorCode::invalid_argument, "base_storage: `method=full`",
                  [&] { Tune refused(narrow); });

@@ -41,12 +41,6 @@ class PackedKernelsStore final : public nn::TensorStore {
   std::shared_ptr<const nn::TensorStore> store_;
 };
 
-/// Layers of the U-Net that are never narrowed. They are less than half a percent of its weights,
-/// and an error in them reaches every pixel of every block: the time, and latents on their way in
-/// and out.
-const std::vector<std::string> kWideLayers = {"conv_in.", "conv_out.", "time_embedding.",
-                                              "add_embedding."};
-
 nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& options) {
   const bool trainable = options.trainable.contains(part.role);
   // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
@@ -61,14 +55,17 @@ nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& option
   const bool for_step = options.for_training && !options.low_memory && denoiser;
   const bool wraps = narrow && (storage == WeightStorage::fp32 ||
                                 (storage == WeightStorage::as_stored && for_step));
-  return nn::WeightSource(wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
-                          {.dtype = type,
-                           .device = options.device,
-                           .keep_storage_type = narrow,
-                           .trainable = trainable,
-                           .at_home = !options.device.is_cpu() && !trainable,
-                           .storage = wraps ? WeightStorage::as_stored : storage,
-                           .wide_layers = kWideLayers});
+  return nn::WeightSource(
+      wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
+      {.dtype = type,
+       .device = options.device,
+       .keep_storage_type = narrow,
+       .trainable = trainable,
+       .at_home = !options.device.is_cpu() && !trainable,
+       .storage = wraps ? WeightStorage::as_stored : storage,
+       // Less than half a percent of the weights, where an error reaches every
+       // pixel of every block: the time, and latents on their way in and out.
+       .wide_layers = {"conv_in.", "conv_out.", "time_embedding.", "add_embedding."}});
 }
 
 /// All that has been read of a network, when it is complete.
