@@ -93,6 +93,7 @@ void NetworkMemory::come(const std::vector<MovingTensor*>& tensors) const {
   std::vector<MovingTensor*> coming;
   std::vector<at::Tensor> homes;
   std::size_t bytes = 0;
+  bool came = false;
   const auto copy = [&] {
     const std::vector<at::Tensor> there = to_device(homes, device_);
     for (std::size_t i = 0; i < there.size(); ++i) {
@@ -102,17 +103,21 @@ void NetworkMemory::come(const std::vector<MovingTensor*>& tensors) const {
       if (!io::is_mapped(homes[i].const_data_ptr())) coming[i]->home = at::Tensor();
     }
     coming.clear(), homes.clear(), bytes = 0;
+    came = true;
   };
-  for (MovingTensor* tensor : tensors) {
-    if (!tensor->handle.is_cpu()) continue;
-    follow(*tensor);
-    coming.push_back(tensor);
-    homes.push_back(tensor->home);
-    if ((bytes += tensor->home.nbytes()) >= kAtATime) copy();
+  // Small ones apart: somebody may keep one that has been changed (TensorSlots), and with it the
+  // memory that it came in.
+  for (const bool small : {true, false}) {
+    for (MovingTensor* tensor : tensors) {
+      if (!tensor->handle.is_cpu() || (tensor->handle.dim() < 2) != small) continue;
+      follow(*tensor);
+      coming.push_back(tensor);
+      homes.push_back(tensor->home);
+      if ((bytes += tensor->home.nbytes()) >= kAtATime) copy();
+    }
+    if (!homes.empty()) copy();
   }
-  if (homes.empty()) return;
-  copy();
-  store_->release();
+  if (came) store_->release();
 }
 
 void NetworkMemory::enter() {
@@ -175,6 +180,8 @@ void NetworkMemory::offload(std::int64_t blocks) {
                 device_.is_cpu() ? "to read them from their file in every step, use `low_memory`"
                                  : "leave it out");
   const at::NoGradGuard no_grad;
+  // All of them: those that came together share their memory.
+  for (MovingTensor& tensor : rest_.tensors) go_home(tensor);
   for (Part& block : blocks_) {
     if (block.state->offloaded) block.state->offloaded->leave();
     for (MovingTensor& tensor : block.tensors)
