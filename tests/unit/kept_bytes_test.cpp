@@ -125,11 +125,6 @@ TEST_F(KeptBytes, PartsOfAdaptersKeepWhatTheTableSays) {
   const std::int64_t n = kKeptRows * kKeptTokens, x = n * kKeptWidth;
   EXPECT_EQ(kept_with("lora(rank=4)"), x + 4 * n);
   EXPECT_EQ(kept_with("ia3"), x);
-  for (const char* method :
-       {"tr(rank=2)", "trm(rank=2)", "trm(rank=2)+lora(rank=2)", "oft(block=4)", "hra(rank=2)",
-        "loha(rank=2)", "lokr", "tt(rank=2)", "lora(rank=2)+magnitude"})
-    std::printf("%s: %lld = x %lld + %lld\n", method, static_cast<long long>(kept_with(method)),
-                static_cast<long long>(x), static_cast<long long>(kept_with(method) - x));
 }
 
 }  // namespace
