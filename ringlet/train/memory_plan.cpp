@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kParts = "micro-batch parts";
 constexpr const char* kRecomputed = "recomputed blocks";
-constexpr const char* kStorage = "base storage";
+constexpr const char* kBaseStorage = "base storage";
 constexpr const char* kTile = "autoencoder tile";
 constexpr const char* kOffloaded = "offloaded blocks";
 constexpr const char* kAll = "all";
@@ -113,7 +113,7 @@ Json to_json(const MemorySavings& savings) {
     json[kRecomputed] = savings.recomputed.names;
   if (savings.parts > 1) json[kParts] = savings.parts;
   if (savings.storage != nn::WeightStorage::as_stored)
-    json[kStorage] = nn::weight_storage_name(savings.storage);
+    json[kBaseStorage] = nn::weight_storage_name(savings.storage);
   if (savings.tile > 0) json[kTile] = savings.tile;
   if (savings.offloaded > 0) json[kOffloaded] = savings.offloaded;
   return json;
@@ -132,7 +132,7 @@ MemorySavings savings_from_json(const Json& json, const std::string& where) {
   if (savings.parts < 1 || savings.tile < 0 || savings.offloaded < 0)
     wrong("a number below its range");
   const auto storage = json_value<std::string>(
-      json, kStorage, nn::weight_storage_name(nn::WeightStorage::as_stored), where);
+      json, kBaseStorage, nn::weight_storage_name(nn::WeightStorage::as_stored), where);
   const auto* const known = std::ranges::find(
       nn::kWeightStorageNames, storage, [](const auto& row) { return std::string(row.first); });
   if (known == nn::kWeightStorageNames.end()) wrong("unknown storage \"" + storage + "\"");
@@ -243,8 +243,8 @@ std::string text_of(const MemorySavings& savings) {
 }
 
 std::string limit_text(std::uint64_t bytes) {
-  constexpr std::uint64_t kMebi = std::uint64_t{1} << 20;
-  return std::to_string((bytes + kMebi - 1) / kMebi) + "M";
+  constexpr std::uint64_t kUnit = std::uint64_t{1} << 20;
+  return std::to_string((bytes + kUnit - 1) / kUnit) + "M";
 }
 
 }  // namespace ringlet::train

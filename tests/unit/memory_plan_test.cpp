@@ -188,7 +188,7 @@ TEST(MemorySavings, AreReadAsTheyAreWritten) {
             "256 pixels, 5 blocks in host memory");
 }
 
-TEST(MemoryLimit, SizesTakeUnitsOf1024) {
+TEST(MemorySize, TakesUnitsOf1024) {
   std::uint64_t bytes = 7;
   const WrittenValue option = byte_size("memory_limit", bytes);
   for (const auto& [text, expected] :
