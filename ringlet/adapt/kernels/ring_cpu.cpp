@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/kernels/ring_kernel.h"
+#include "ringlet/adapt/kernels/row_chunks.h"
 #include "ringlet/nn/small_products.h"
 
 namespace ringlet::adapt {
@@ -104,28 +105,6 @@ std::vector<at::Tensor> unpacked(const RingChain& ring, const at::Tensor& sums,
   return all;
 }
 
-/// How the rows are divided, by their number alone: results do not depend on the threads.
-struct Chunks {
-  std::int64_t rows, length;
-
-  explicit Chunks(std::int64_t all) : rows(all) {
-    constexpr std::int64_t kMost = 64;
-    const std::int64_t tiles = (all + kTile - 1) / kTile;
-    length = std::max<std::int64_t>(1, (tiles + kMost - 1) / kMost) * kTile;
-  }
-  std::int64_t count() const { return (rows + length - 1) / length; }
-
-  /// function(chunk, first row, rows) for the tiles of chunks [begin, end).
-  template <class Function>
-  void tiles(std::int64_t begin, std::int64_t end, Function function) const {
-    for (std::int64_t chunk = begin; chunk < end; ++chunk) {
-      const std::int64_t last = std::min(rows, (chunk + 1) * length);
-      for (std::int64_t first = chunk * length; first < last; first += kTile)
-        function(chunk, first, std::min(kTile, last - first));
-    }
-  }
-};
-
 class CpuRingKernel final : public RingKernel {
  public:
   at::Tensor product(const at::Tensor& x, const std::vector<at::Tensor>& cores,
@@ -133,7 +112,7 @@ class CpuRingKernel final : public RingKernel {
     const RingChain ring = tiled(cores);
     const at::Tensor numbers = packed(ring, cores, transposed);
     const std::int64_t width = x.size(1);
-    const Chunks chunks(x.size(0));
+    const RowChunks chunks(x.size(0), kTile);
     at::Tensor y = at::empty_like(x);
     const float *const from = x.const_data_ptr<float>(), *const packed_cores =
                                                              numbers.const_data_ptr<float>();
@@ -144,7 +123,7 @@ class CpuRingKernel final : public RingKernel {
       Scratch scratch(2 * (tile + ring.scratch()));
       float *const in = scratch.take(tile), *const out = scratch.take(tile),
                    *const z = scratch.take(ring.scratch()), *const w = scratch.take(ring.scratch());
-      chunks.tiles(begin, end, [&](std::int64_t, std::int64_t first, std::int64_t count) {
+      chunks.each_tile(begin, end, [&](std::int64_t, std::int64_t first, std::int64_t count) {
         run.products.load_tile(from + first * width, width, count, width, ring.width(), in);
         ring_chain::forward(ring, packed_cores, in, out, z, w, run);
         run.products.store_tile(out, width, count, width, to + first * width);
@@ -158,7 +137,7 @@ class CpuRingKernel final : public RingKernel {
                       bool of_cores) const override {
     const RingChain ring = tiled(cores);
     const at::Tensor numbers = packed(ring, cores, transposed);
-    const Chunks chunks(dy.size(0));
+    const RowChunks chunks(dy.size(0), kTile);
     Gradients found;
     if (of_x) found.dx = at::empty_like(dy);
     // The sums of each chunk, which are added in the order of the chunks.
@@ -173,7 +152,7 @@ class CpuRingKernel final : public RingKernel {
   }
 
  private:
-  static void tiles_of(const RingChain& ring, const at::Tensor& numbers, const Chunks& chunks,
+  static void tiles_of(const RingChain& ring, const at::Tensor& numbers, const RowChunks& chunks,
                        std::int64_t begin, std::int64_t end, const at::Tensor& x,
                        const at::Tensor& dy, const at::Tensor& dx, at::Tensor* sums) {
     const OneThread run = {nn::small_products()};
@@ -188,7 +167,7 @@ class CpuRingKernel final : public RingKernel {
       run.products.load_tile(rows.const_data_ptr<float>() + first * width, width, count, width,
                              ring.width(), to);
     };
-    chunks.tiles(begin, end, [&](std::int64_t chunk, std::int64_t first, std::int64_t count) {
+    chunks.each_tile(begin, end, [&](std::int64_t chunk, std::int64_t first, std::int64_t count) {
       if (sums != nullptr) load(x, first, count, in);
       load(dy, first, count, out);
       const ring_chain::Gradients gradients = {

@@ -15,6 +15,11 @@ class RingKernel {
  public:
   virtual ~RingKernel() = default;
 
+  /// Whether it has room for a ring of these cores.
+  virtual bool takes(const std::vector<at::Tensor>& cores) const {
+    return static_cast<void>(cores), true;
+  }
+
   /// T x, or T^t x, for rows x [n, width] of its device and type, contiguous; cores [f, f, R, R] of
   /// three modes whose product is at least `width` (numbers beyond it are zeros, and are cut off
   /// again). No gradient is recorded.

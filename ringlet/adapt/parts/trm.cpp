@@ -125,9 +125,11 @@ at::Tensor TensorRingMatrix::apply(const Derived& factors, const at::Tensor& x) 
 }
 
 const RingKernel* TensorRingMatrix::kernel_for(const at::Tensor& x) const {
-  const bool same =
-      x.device() == cores_.front().device() && x.scalar_type() == cores_.front().scalar_type();
-  return fused_ && same ? ring_kernel_for(x.device(), x.scalar_type()) : nullptr;
+  const at::Tensor& core = cores_.front();
+  if (!fused_ || x.device() != core.device() || x.scalar_type() != core.scalar_type())
+    return nullptr;
+  const RingKernel* kernel = ring_kernel_for(x.device(), x.scalar_type());
+  return kernel != nullptr && kernel->takes(cores_) ? kernel : nullptr;
 }
 
 at::Tensor TensorRingMatrix::forward(const at::Tensor& x) const {
