@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ringlet beside diffusers on this machine, in one run.
 
-    bench/compare.py [--rounds N] [--work FOLDER]
+    bench/compare.py [--rounds N] [--keep NAME] [--work FOLDER]
 
 Measures, turn by turn (ringlet, peer, ringlet, peer, …) so that drift of a shared machine hits both:
   - one forward pass of a U-Net of Stable Diffusion 1.5's size with random weights: 64x64 latents,
@@ -16,11 +16,12 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import struct
 import subprocess
 import sys
 import time
+
+from results import add_keep, keep, markdown_table, median, seconds_of_runs, spread
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("RINGLET_BENCH_BIN", ROOT / "build/release/bin"))
@@ -64,44 +65,54 @@ def seconds_of(*command):
     return time.perf_counter() - begin
 
 
-def unet_rows(python, unet, rounds):
-    ours, peers = [], []
+def unet_runs(python, unet, rounds):
+    runs = {"ringlet": [], "diffusers": []}
     for _ in range(rounds):
-        ours.append(json.loads(run(BIN / "ringlet_bench_unet", unet)))
-        peers.append(json.loads(run(python, ROOT / "bench/peer_unet.py", unet)))
-
-    def median(runs):
-        return statistics.median(s for one in runs for s in one["seconds"])
-
-    def peak(runs):
-        return statistics.median(one["peak_mib"] for one in runs)
-
-    yield "U-Net forward, seconds", median(ours), median(peers)
-    yield "U-Net forward, peak MiB", peak(ours), peak(peers)
-    print("matrix product: " + ", ".join(f"{one['matmul_gflops']:.0f}" for one in ours) + " GFLOP/s",
-          file=sys.stderr)
+        runs["ringlet"].append(json.loads(run(BIN / "ringlet_bench_unet", unet)))
+        runs["diffusers"].append(json.loads(run(python, ROOT / "bench/peer_unet.py", unet)))
+    return runs
 
 
-def start_rows(python, rounds):
+def start_times(python, rounds):
+    """Seconds of programs that begin and end."""
     commands = {"bare": [BIN / "ringlet_bench_load_libtorch"],
                 "ringlet --help": [BIN / "ringlet", "--help"],
                 "ringlet doctor --json --no-probes": [BIN / "ringlet", "doctor", "--json", "--no-probes"]}
-    times = {name: [] for name in commands}
-    for _ in range(5 * rounds):
+    times = {name: [] for name in [*commands, "import diffusers"]}
+    for turn in range(5 * rounds):
         for name, command in commands.items():
             times[name].append(seconds_of(*command))
-    bare = statistics.median(times.pop("bare"))
-    for name, values in times.items():
-        yield f"`{name}` compared with loading libtorch_cpu, seconds", statistics.median(values), bare
-    imports = [seconds_of(python, "-c", "import diffusers; diffusers.StableDiffusionPipeline") for _ in range(rounds)]
-    yield "`ringlet --help` compared with the import of diffusers, seconds", statistics.median(times["ringlet --help"]), \
-        statistics.median(imports)
+        if turn % 5 == 0:
+            times["import diffusers"].append(
+                seconds_of(python, "-c", "import diffusers; diffusers.StableDiffusionPipeline"))
+    return times
+
+
+def table(result):
+    measured = result["measured"]
+    ours, peers = measured["unet"]["ringlet"], measured["unet"]["diffusers"]
+    times = measured["start"]
+
+    def row(name, own, other):
+        return [name, spread(own), spread(other), f"{median(own) / median(other):.2f}"]
+
+    rows = [row("U-Net forward, seconds", seconds_of_runs(ours), seconds_of_runs(peers)),
+            row("U-Net forward, peak MiB", *([one["peak_mib"] for one in runs] for runs in (ours, peers)))]
+    rows += [row(f"`{name}` compared with loading libtorch_cpu, seconds", times[name], times["bare"])
+             for name in ("ringlet --help", "ringlet doctor --json --no-probes")]
+    rows += [row("`ringlet --help` compared with the import of diffusers, seconds", times["ringlet --help"],
+                 times["import diffusers"]),
+             ["`ringlet inspect` of a 2 GB fp16 checkpoint, seconds", spread(measured["inspect"]), "", ""]]
+    products = median([one["matmul_gflops"] for one in ours])
+    return (markdown_table(["", "ringlet", "other", "ratio"], rows)
+            + f"\n\nLibTorch's matrix product ran at {products:.0f} GFLOP/s meanwhile.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
+    add_keep(parser)
     options = parser.parse_args()
     options.work = options.work.resolve()
     os.makedirs(options.work, exist_ok=True)
@@ -110,12 +121,9 @@ def main():
     run(python, ROOT / "bench/peer_unet.py", "--make", unet)
     make_big_checkpoint(big)
 
-    print("| | ringlet | other | ratio |\n|---|---|---|---|")
-    for rows in (unet_rows(python, unet, options.rounds), start_rows(python, options.rounds)):
-        for name, ours, other in rows:
-            print(f"| {name} | {ours:.2f} | {other:.2f} | {ours / other:.2f} |")
-    opening = statistics.median(seconds_of(BIN / "ringlet", "inspect", big) for _ in range(3))
-    print(f"| `ringlet inspect` of a 2 GB fp16 checkpoint, seconds | {opening:.2f} | | |")
+    measured = {"unet": unet_runs(python, unet, options.rounds), "start": start_times(python, options.rounds),
+                "inspect": [seconds_of(BIN / "ringlet", "inspect", big) for _ in range(3)]}
+    print(table(keep(parser, options, measured)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training steps of every method beside the same method of PEFT and LyCORIS, in one run.
 
-    bench/compare_methods.py [--rounds N] [--side LATENTS] [--only NAME …] [--no-peers] [--json FILE]
+    bench/compare_methods.py [--rounds N] [--side LATENTS] [--only NAME …] [--no-peers] [--json FILE] [--keep NAME]
 
 A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all 128 attention projections,
 batch 1, fp32; one process per method, which take turns. Prints medians as a Markdown table; the ratios
@@ -10,10 +10,10 @@ are to ringlet's own lora(rank=4) of the same run.
 import argparse
 import json
 import pathlib
-import statistics
 import sys
 
 from compare import BIN, ROOT, peer_python, run
+from results import add_keep, keep, markdown_table, median, seconds_of_runs, spread
 
 METHODS = {
     "lora(rank=4)": ["peft-lora", "lycoris-locon"],
@@ -36,6 +36,19 @@ METHODS = {
     "diff": [],
 }
 
+OWN = "lora(rank=4)"
+
+
+def table(result):
+    runs = result["measured"]
+    seconds = {name: seconds_of_runs(measured) for name, measured in runs.items()}
+    peaks = {name: median([one["peak_mib"] for one in measured]) for name, measured in runs.items()}
+    rows = [[f"`{name}`" if name in METHODS else name, f"{measured[0]['parameters']:,}", spread(seconds[name]),
+             f"{median(seconds[name]) / median(seconds[OWN]):.2f}", f"{peaks[name]:.0f}",
+             f"{peaks[name] / peaks[OWN]:.2f}"] for name, measured in runs.items()]
+    return markdown_table(["method", "parameters", "seconds per step (least..most)", "relative to lora", "peak MiB",
+                           "relative to lora"], rows)
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,6 +59,7 @@ def main():
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=pathlib.Path, help="where all measured seconds go")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
+    add_keep(parser)
     options = parser.parse_args()
     work = options.work.resolve()
     python = peer_python(work)
@@ -53,7 +67,7 @@ def main():
     run(python, ROOT / "bench/peer_unet.py", "--make", unet)
     commands = {}
     for method, peers in METHODS.items():
-        if options.only and method != "lora(rank=4)" and not any(method.startswith(word) for word in options.only):
+        if options.only and method != OWN and not any(method.startswith(word) for word in options.only):
             continue
         commands[method] = [BIN / "ringlet_bench_train", unet, method, options.side, options.steps]
         for peer in [] if options.no_peers else peers:
@@ -65,19 +79,7 @@ def main():
             runs[name].append(json.loads(run(*command)))
             if options.json:
                 options.json.write_text(json.dumps(runs, indent=1))
-
-    def seconds(name):
-        return statistics.median(s for one in runs[name] for s in one["seconds"])
-
-    def peak(name):
-        return statistics.median(one["peak_mib"] for one in runs[name])
-
-    own = "lora(rank=4)"
-    print("| method | parameters | seconds per step | relative to lora | peak MiB | relative to lora |")
-    print("|---|---|---|---|---|---|")
-    for name in runs:
-        print(f"| {name} | {runs[name][0]['parameters']:,} | {seconds(name):.2f} | {seconds(name) / seconds(own):.2f} "
-              f"| {peak(name):.0f} | {peak(name) / peak(own):.2f} |")
+    print(table(keep(parser, options, runs)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training steps of ringlet's adapters beside a LoRA with diffusers and PEFT, in one run.
 
-    bench/compare_train.py [--rounds N] [--side LATENTS] [--checkpointing] [--work FOLDER]
+    bench/compare_train.py [--rounds N] [--side LATENTS] [--checkpointing] [--keep NAME] [--work FOLDER]
                            [--device cuda] [--precision bf16] [--unet FOLDER] [--no-peer]
 
 A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all 128 attention projections,
@@ -12,11 +12,24 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 
 from compare import BIN, ROOT, peer_python, run
+from results import add_keep, keep, markdown_table, median, seconds_of_runs, spread
 
 METHODS = ["lora(rank=4)", "trm(rank=2)+lora(rank=4)", "trm(rank=2)+tr(rank=6)"]
+
+PEER = "PEFT LoRA r=4"
+
+
+def table(result):
+    runs = result["measured"]
+    seconds = {name: seconds_of_runs(measured) for name, measured in runs.items()}
+    rows = [[name if name == PEER else f"`{name}`", f"{measured[0]['parameters']:,}", spread(seconds[name]),
+             f"{median([one['peak_mib'] for one in measured]):.0f}",
+             f"{median(seconds[name]) / median(seconds[PEER]):.2f}" if PEER in runs else "",
+             f"{median(seconds[name]) / median(seconds[METHODS[0]]):.2f}"] for name, measured in runs.items()]
+    return markdown_table(["method", "parameters", "seconds per step (least..most)", "peak MiB", "relative to PEFT",
+                           "relative to lora"], rows)
 
 
 def main():
@@ -30,6 +43,7 @@ def main():
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--unet", type=pathlib.Path, help="another network's folder")
     parser.add_argument("--no-peer", action="store_true", help="ringlet alone")
+    add_keep(parser)
     options = parser.parse_args()
     os.environ |= {"RINGLET_BENCH_DEVICE": options.device, "RINGLET_BENCH_PRECISION": options.precision}
     work = options.work.resolve()
@@ -39,23 +53,13 @@ def main():
         run(python, ROOT / "bench/peer_unet.py", "--make", unet)
     tail = [options.side, options.steps] + (["checkpointing"] if options.checkpointing else [])
     commands = {} if options.no_peer else {
-        "PEFT LoRA r=4": [python, ROOT / "bench/peer_train.py", unet, options.side, options.steps, "peft-lora", *tail[2:]]}
+        PEER: [python, ROOT / "bench/peer_train.py", unet, options.side, options.steps, "peft-lora", *tail[2:]]}
     commands |= {method: [BIN / "ringlet_bench_train", unet, method, *tail] for method in METHODS}
     runs = {name: [] for name in commands}
     for _ in range(options.rounds):
         for name, command in commands.items():
             runs[name].append(json.loads(run(*command)))
-
-    def seconds(name):
-        return statistics.median(s for one in runs[name] for s in one["seconds"])
-
-    print("| method | parameters | seconds per step | peak MiB | relative to PEFT | relative to lora |")
-    print("|---|---|---|---|---|---|")
-    for name, measured in runs.items():
-        peak = statistics.median(one["peak_mib"] for one in measured)
-        beside = "" if options.no_peer else f"{seconds(name) / seconds('PEFT LoRA r=4'):.2f}"
-        print(f"| {name} | {measured[0]['parameters']:,} | {seconds(name):.3g} | {peak:.0f} "
-              f"| {beside} | {seconds(name) / seconds(METHODS[0]):.2f} |")
+    print(table(keep(parser, options, runs)))
 
 
 if __name__ == "__main__":

@@ -54,44 +54,64 @@ def adapt(unet, method):
     return list(network.parameters())
 
 
+class Step:
+    """The network, what is trained, and the loss of a training step."""
+
+    def __init__(self, folder, side, method, checkpointing):
+        import torch
+        from diffusers import DDPMScheduler, UNet2DConditionModel
+
+        self.device = os.environ.get("RINGLET_BENCH_DEVICE", "cpu")
+        self.kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            os.environ.get("RINGLET_BENCH_PRECISION", "fp32")]
+        self.unet = UNet2DConditionModel.from_pretrained(folder).to(self.device, self.kind)
+        self.unet.requires_grad_(False)
+        self.parameters = adapt(self.unet, method)
+        for parameter in self.parameters:
+            parameter.data = parameter.data.float()
+        self.unet.train()
+        if checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        self.latents = torch.randn(1, 4, side, side).to(self.device)
+        self.text = torch.randn(1, 77, self.unet.config.cross_attention_dim).to(self.device, self.kind)
+        self.timesteps = torch.tensor([500], device=self.device)
+
+    def loss(self):
+        import torch
+
+        noise = torch.randn_like(self.latents)
+        noisy = self.scheduler.add_noise(self.latents, noise, self.timesteps)
+        with torch.autocast(self.device.split(":")[0], self.kind, enabled=self.kind != torch.float32):
+            said = self.unet(noisy, self.timesteps, self.text).sample
+        return torch.nn.functional.mse_loss(said.float(), noise)
+
+    def tensors(self):
+        """What is there before a step: parameters, buffers and inputs."""
+        return [*self.parameters, *self.unet.parameters(), *self.unet.buffers(), self.latents, self.text,
+                self.timesteps]
+
+
 def measure(folder, side=64, steps=3, method="peft-lora", checkpointing=False):
     import torch
-    from diffusers import DDPMScheduler, UNet2DConditionModel
 
-    device = os.environ.get("RINGLET_BENCH_DEVICE", "cpu")
-    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
-        os.environ.get("RINGLET_BENCH_PRECISION", "fp32")]
-    unet = UNet2DConditionModel.from_pretrained(folder).to(device, kind)
-    unet.requires_grad_(False)
-    parameters = adapt(unet, method)
-    for parameter in parameters:
-        parameter.data = parameter.data.float()
-    unet.train()
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
-    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    latents = torch.randn(1, 4, side, side).to(device)
-    text = torch.randn(1, 77, unet.config.cross_attention_dim).to(device, kind)
-    timesteps = torch.tensor([500], device=device)
-    scaler = torch.amp.GradScaler(device.split(":")[0], enabled=kind == torch.float16)
+    step = Step(folder, side, method, checkpointing)
+    optimizer = torch.optim.AdamW(step.parameters, lr=1e-4)
+    scaler = torch.amp.GradScaler(step.device.split(":")[0], enabled=step.kind == torch.float16)
     seconds = []
     for _ in range(steps + 1):
         begin = time.perf_counter()
-        noise = torch.randn_like(latents)
-        with torch.autocast(device.split(":")[0], kind, enabled=kind != torch.float32):
-            said = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, text).sample
-        scaler.scale(torch.nn.functional.mse_loss(said.float(), noise)).backward()
+        scaler.scale(step.loss()).backward()
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(step.parameters, 1.0)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        if device != "cpu":
+        if step.device != "cpu":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
-    peak = peak_mib() if device == "cpu" else torch.cuda.max_memory_reserved() >> 20
-    return dict(seconds=seconds[1:], parameters=sum(p.numel() for p in parameters), peak_mib=peak)
+    peak = peak_mib() if step.device == "cpu" else torch.cuda.max_memory_reserved() >> 20
+    return dict(seconds=seconds[1:], parameters=sum(p.numel() for p in step.parameters), peak_mib=peak)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 - No sentence of prose has more than 30 words. A code span counts as one word, and what stands in
   brackets is not counted.
 - Words that the field does not use are refused (BANNED, with what to write instead).
+- The tables of docs/performance.md are those of bench/results (bench/render.py).
 - Both rules on words also hold for the string literals of ringlet/ and apps/: messages, help, pages.
 
 Exits 1 with one line per offence.
@@ -226,6 +227,11 @@ def main():
         for number, what in check_source(path.read_text(encoding="utf-8")):
             print(f"{path.relative_to(root)}:{number}: {what}")
             offences += 1
+    tables = subprocess.run([sys.executable, "bench/render.py", "--check"], cwd=root, text=True,
+                            stderr=subprocess.PIPE)
+    if tables.returncode != 0:
+        print(tables.stderr.strip())
+        offences += 1
     if offences:
         return 1
     print(f"documents: {len(files)} files and the texts of {len(sources)} sources as they should be")

@@ -28,6 +28,7 @@ METHOD_TEXT_USERS = (
     "ringlet/formats/adapter_reader.cpp",     # messages
     "ringlet/pipeline/extract.cpp",           # the table of a comparison
     "ringlet/service/adapters.cpp",           # the log of what is loaded
+    "ringlet/service/benchmark.cpp",          # requests
     "ringlet/service/extract.cpp",            # requests, and the log of a budget
     "ringlet/service/extraction_report.cpp",  # JSON for people
     "ringlet/train/adapter_training.cpp",     # plans and settings of runs

@@ -6,6 +6,7 @@
 #   scripts/gpu-check.sh --no-peer        without diffusers and PEFT, whose packages are then not fetched
 #   scripts/gpu-check.sh --simulated      the same on the simulated device of the tests, with a small network
 #   RINGLET_PRESET=dev scripts/gpu-check.sh    another CMake preset than release
+#   RINGLET_BUILD=build/dev scripts/gpu-check.sh    another build folder than build/gpu-check, to build less
 #
 # The tests are those of the label device: the ones that run on a simulated device everywhere else. What
 # fails is in the report with its output; the exit status is 1 then.
@@ -19,13 +20,13 @@ while [ $# -gt 0 ]; do
     --out) out=${2:?--out needs a file}; shift ;;
     --no-peer) peer=no ;;
     --simulated) simulated=yes peer=no ;;
-    --help|-h) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --help|-h) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "gpu-check: unknown option '$1'; see --help" >&2; exit 2 ;;
   esac
   shift
 done
 # Its own folder: another build keeps its tests on the simulated device.
-build=build/gpu-check jobs=$(nproc) failed=0 started=$SECONDS
+build=${RINGLET_BUILD:-build/gpu-check} failed=0 started=$SECONDS
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -53,9 +54,10 @@ section() {
 }
 
 build_all() {
-  local cuda=(--cuda) real=ON
-  [ "$simulated" = no ] || { cuda=() real=OFF; }
-  scripts/bootstrap.sh "${cuda[@]}" &&
+  local needs=(--cuda) real=ON
+  [ "$simulated" = no ] || { needs=() real=OFF; }
+  case $preset in release|debug) ;; *) needs+=(--clang) ;; esac
+  scripts/bootstrap.sh "${needs[@]}" &&
     cmake --preset "$preset" -B "$build" -DRINGLET_REAL_DEVICE=$real &&
     cmake --build "$build" --target ringlet_cli ringlet_device_tests ringlet_law_tests \
       ringlet_unit_tests ringlet_e2e_tests ringlet_bench_train &&

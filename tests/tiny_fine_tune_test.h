@@ -31,6 +31,7 @@ class FineTune {
   explicit FineTune(const FineTuneOptions& options, const RunObserver& observer = {})
       : run_(options, text_to_image(options), observer) {}
 
+  const RunOptions& options() const { return run_.options(); }
   FineTunePlan plan() const {
     return {run_.plan(), dynamic_cast<const TextToImageTask&>(run_.task()).plan()};
   }

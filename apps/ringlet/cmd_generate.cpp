@@ -10,8 +10,11 @@
 #include "adapter_options.h"
 #include "canny_options.h"
 #include "options.h"
+#include "ringlet/core/log.h"
 #include "ringlet/core/read_file.h"
+#include "ringlet/core/text.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/service/generation_memory.h"
 #include "ringlet/service/generator.h"
 #include "ringlet/service/picture_output.h"
 #include "ringlet/service/picture_request.h"
@@ -31,6 +34,8 @@ struct GenerateOptions {
   std::string prompts_file;
   AdapterOptions adapters;
   std::vector<std::string> embeddings;
+  std::uint64_t memory_limit = 0;
+  std::uint64_t expected_bytes = 0;  ///< with a limit
 };
 
 constexpr std::array<std::pair<const char*, bool>, 2> kOutputTypes = {
@@ -42,6 +47,13 @@ void add_options(OptionList& list, GenerateOptions& o) {
   list.add("embedding", o.embeddings,
            "Textual-inversion file, or FILE:word to call it otherwise; may be given several times");
   service::describe(list, o.request);
+  list.add(
+          "memory_limit", byte_size("memory_limit", o.memory_limit),
+          "The most memory that the pictures may take, for example 4G: of this process on the CPU, "
+          "otherwise of the device. The batch, tiles of the autoencoder and `low_memory` are "
+          "chosen "
+          "so that it fits")
+      .or_else("no limit");
   list.add("prompts", o.prompts_file, "Text file with one prompt per line");
   list.add("out", o.output.out, "File (one image), or folder");
   list.add("output_type", choice("output_type", o.output.latents, kOutputTypes),
@@ -82,6 +94,9 @@ void translate(GenerateOptions& o) {
   service::check_files(o.request);
   o.opened.adapters = parse_adapters(o.adapters);
   for (const std::string& text : o.embeddings) o.opened.embeddings.push_back(parse_embedding(text));
+  // Without a second batch nothing is going to ask for text encoders again.
+  const bool one_batch = o.request.prompts.size() == 1 && o.request.images <= o.request.batch_size;
+  if (one_batch) o.opened.load.idle = pipeline::IdleNetworks::coders_leave;
   o.opened.load.device = o.common.select_device();
   o.opened.load.precision = o.common.select_precision(o.opened.load.device);
 }
@@ -102,8 +117,30 @@ class BatchProgress {
   std::optional<Progress> bar_;
 };
 
+/// Brings the requests below the limit, and says how.
+void keep_limit(GenerateOptions& o) {
+  if (o.memory_limit == 0) return;
+  const service::GenerationPlan plan =
+      service::plan_generation(o.opened, o.request, o.memory_limit);
+  const std::string savings = service::text_of(plan, o.opened, o.request);
+  log(LogLevel::info, "memory: about " + human_bytes(plan.expected) + " at the peak, of " +
+                          human_bytes(o.memory_limit) + (savings.empty() ? "" : ": " + savings));
+  o.opened = plan.model;
+  o.request = plan.pictures;
+  o.expected_bytes = plan.expected;
+}
+
+nlohmann::json result_of(const GenerateOptions& o, nlohmann::json result) {
+  if (o.memory_limit > 0) {
+    result["expected_bytes"] = o.expected_bytes;
+    result["peak_bytes"] = nn::peak_memory(o.opened.load.device);
+  }
+  return result;
+}
+
 int generate(GenerateOptions& o) {
   translate(o);
+  keep_limit(o);
   service::PictureOutput output(
       o.output, o.request.prompts.size() * static_cast<std::size_t>(o.request.images));
   const auto begin = std::chrono::steady_clock::now();
@@ -118,7 +155,7 @@ int generate(GenerateOptions& o) {
   output.finish();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   if (o.common.json)
-    print_json(service::generation_json(generator, output, seconds.count()));
+    print_json(result_of(o, service::generation_json(generator, output, seconds.count())));
   else
     for (const fs::path& file : output.files()) std::printf("%s\n", file.c_str());
   return 0;

@@ -3,6 +3,7 @@
 #include "canny_options.h"
 #include "options.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/service/control_metric.h"
 #include "ringlet/train/text_to_image/text_to_image_task.h"
 #include "training_options.h"
@@ -33,6 +34,7 @@ void add_options(OptionList& list, TrainOptions& o) {
       "several times",
       "attention");
   train::describe(list, o.task);
+  pipeline::describe_offload(list, o.task.load);
   o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Batch size");
   o.training.add_output(list, o.run);
   list.add("sample_every", o.run.observe_every,

@@ -10,8 +10,12 @@ std::string installed_model(const std::string& model) {
   std::error_code failed;
   if (model != "starter" || fs::exists(model, failed)) return model;
   const fs::path program = fs::read_symlink("/proc/self/exe", failed);
-  const fs::path folder = program.parent_path().parent_path() / "share/ringlet" / model;
-  return fs::is_directory(folder, failed) ? folder.string() : model;
+  const fs::path prefix = program.parent_path().parent_path();
+  // Installed, or built in a folder of the sources: build/release/bin.
+  for (const fs::path& folder :
+       {prefix / "share/ringlet" / model, prefix.parent_path().parent_path() / "assets" / model})
+    if (fs::is_directory(folder, failed)) return folder.string();
+  return model;
 }
 
 }  // namespace ringlet::app

@@ -36,6 +36,7 @@ constexpr std::array kVerbs = {
          cmd_convert},
     Verb{"extract", "Extract an adapter from the difference of two models", cmd_extract},
     Verb{"inspect", "Show what a model, adapter or tokenizer contains", cmd_inspect},
+    Verb{"bench", "Measure training and generation on this machine", cmd_bench},
     Verb{"doctor", "Check this machine and print what to fix", cmd_doctor},
 };
 

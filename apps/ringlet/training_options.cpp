@@ -37,6 +37,12 @@ void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
       .or_else("1e-4; 1e-5 for --method full")
       .repeated();
   train::describe(list, optimizer, numbers);
+  list.add(
+          "memory_limit", byte_size("memory_limit", memory_limit),
+          "The most memory that the run may take, for example 8G: of this process on the CPU, "
+          "otherwise of the device. What is computed again in the backward pass, parts of batches, "
+          "tiles, and last the base's storage and blocks in host memory are chosen so that it fits")
+      .or_else("no limit");
   list.add("seed", seed, "Random seed").or_else("random").repeated();
 }
 
@@ -52,6 +58,7 @@ void TrainingOptions::translate(train::RunOptions& run) const {
   run.learning = parse_learning(method);
   run.trainer.learning_rate.peak = learning_rate.value_or(run.full() ? 1e-5 : 1e-4);
   run.trainer.optimizer = chosen_optimizer();
+  run.memory_limit = memory_limit;
   std::optional<std::uint64_t> chosen = seed;
   if (!chosen && run.resume) chosen = train::recorded_seed(run.out);
   run.seed = chosen.value_or(std::random_device{}());
@@ -79,8 +86,17 @@ void show_method(const std::string& method, std::size_t layers,
   plan_line("parameters", human_count(parameters) + " (" + std::to_string(parameters) + ")");
 }
 
-void show_memory(std::uint64_t expected_bytes) {
-  plan_line("memory", "about " + human_bytes(expected_bytes) + " at the peak");
+void show_memory(std::uint64_t expected_bytes, std::uint64_t limit) {
+  plan_line("memory", "about " + human_bytes(expected_bytes) + " at the peak" +
+                          (limit == 0 ? "" : ", of " + human_bytes(limit)));
+}
+
+void show_savings(const train::MemorySavings& savings, double extra_work) {
+  if (!savings.any()) return;
+  char work[60] = "";
+  if (extra_work > 0.0)
+    std::snprintf(work, sizeof work, "; about %.0f %% more work", 100.0 * extra_work);
+  plan_line("to save memory", train::text_of(savings) + work);
 }
 
 void show_optimizer(const train::OptimizerSpec& optimizer) {

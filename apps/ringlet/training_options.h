@@ -22,6 +22,7 @@ struct TrainingOptions {
   train::OptimizerNumbers numbers;
   std::optional<double> learning_rate;
   std::optional<std::uint64_t> seed;
+  std::uint64_t memory_limit = 0;
   bool dry_run = false;
 
   void add_method(OptionList& list, train::AdapterTrainingOptions& adapters,
@@ -45,7 +46,9 @@ void plan_line(const char* what, const std::string& text);
 void show_method(const std::string& method, std::size_t layers,
                  const std::vector<adapt::BudgetRow>& budget, std::int64_t parameters);
 /// The most memory that the run is expected to take, as TrainProgress shows it.
-void show_memory(std::uint64_t expected_bytes);
+void show_memory(std::uint64_t expected_bytes, std::uint64_t limit);
+/// What is done to stay within a limit, and what it costs; nothing where nothing is.
+void show_savings(const train::MemorySavings& savings, double extra_work);
 void show_optimizer(const train::OptimizerSpec& optimizer);
 void show_learning_rate(const train::LearningRate& rate, std::int64_t steps);
 

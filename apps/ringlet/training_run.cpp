@@ -34,7 +34,8 @@ void show_plan(const train::Run& run) {
   plan_line("steps", steps_text(run));
   show_optimizer(run.options().trainer.optimizer);
   show_learning_rate(run.options().trainer.learning_rate, plan.steps);
-  if (plan.expected_bytes > 0) show_memory(plan.expected_bytes);
+  if (plan.expected_bytes > 0) show_memory(plan.expected_bytes, run.options().memory_limit);
+  show_savings(run.options().savings, plan.extra_work);
   plan_line("seed", std::to_string(run.options().seed));
 }
 
@@ -50,6 +51,10 @@ nlohmann::json plan_json(const train::Run& run) {
                {"first_step", plan.first_step},
                {"epochs", plan.epochs}});
   if (plan.expected_bytes > 0) json["expected_bytes"] = plan.expected_bytes;
+  if (run.options().savings.any()) {
+    json["memory_savings"] = train::to_json(run.options().savings);
+    json["extra_work"] = plan.extra_work;
+  }
   return json;
 }
 

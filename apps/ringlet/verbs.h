@@ -4,6 +4,7 @@
 
 namespace ringlet::app {
 
+int cmd_bench(int argc, char** argv);
 int cmd_control(int argc, char** argv);
 int cmd_convert(int argc, char** argv);
 int cmd_doctor(int argc, char** argv);

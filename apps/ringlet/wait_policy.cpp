@@ -23,8 +23,8 @@ namespace {
 
 constexpr char kShortSpin[] = "GOMP_SPINCOUNT=100000";
 
-constexpr std::array<std::string_view, 5> kComputing = {"generate", "train", "tune", "eval",
-                                                        "extract"};
+constexpr std::array<std::string_view, 6> kComputing = {"generate", "train",   "tune",
+                                                        "eval",     "extract", "bench"};
 
 bool chosen_by_user(std::string_view variable) {
   return variable.starts_with("GOMP_SPINCOUNT=") || variable.starts_with("OMP_WAIT_POLICY=") ||

@@ -17,14 +17,14 @@ void SharedContext::include(const LayerShape& shape) {
 std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn::Layer& layer,
                                                  FactorTable& factors, const Random& random,
                                                  const std::string& name, SharedContext& shared) {
-  const LayerShape shape = LayerShape::of(layer.weight());
+  const LayerShape shape = LayerShape::of(layer.shape());
   Parts parts;
   std::map<std::string, int> repeats;
   for (const PartSpec& part : method.parts) {
     const int before = repeats[part.name]++;
     const std::string stream = name + "." + part.name + (before > 0 ? std::to_string(before) : "");
     const BuildContext context{shape,
-                               layer.weight(),
+                               layer,
                                layer.bias().defined(),
                                factors,
                                random.stream(stream),
@@ -44,7 +44,7 @@ std::shared_ptr<TransformResidual> build_adapter(const Method& method, const nn:
                                                  FactorTable& factors, const Random& random,
                                                  const std::string& name) {
   SharedContext alone;
-  alone.include(LayerShape::of(layer.weight()));
+  alone.include(LayerShape::of(layer.shape()));
   return build_adapter(method, layer, factors, random, name, alone);
 }
 

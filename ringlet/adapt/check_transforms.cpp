@@ -24,7 +24,7 @@ void check_transforms(const AdapterSet& set, const std::string& where) {
   };
   for (const AdapterSet::Entry& entry : set.entries())
     for (const auto& transform : entry.adapter->parts().transforms)
-      if (!is_usable(*transform, entry.target.layer->weight().device()))
+      if (!is_usable(*transform, entry.target.layer->device()))
         throw Error(ErrorCode::non_finite, where,
                     "the transform of " + entry.target.full_name() + ", " + entry.adapter->spec() +
                         ", has values that give no finite weight",

@@ -9,6 +9,7 @@
 #include <c10/util/accumulate.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ringlet/adapt/kernels/low_rank_kernel.h"
 #include "ringlet/core/error.h"
 #include "ringlet/nn/kernels.h"
 
@@ -70,9 +71,9 @@ struct AddProduct : torch::autograd::Function<AddProduct> {
 
 }  // namespace
 
-LayerShape LayerShape::of(const at::Tensor& weight) {
-  if (weight.dim() == 2) return {weight.size(0), weight.size(1)};
-  return {weight.size(0), weight.size(1), weight.size(2), weight.size(3), true};
+LayerShape LayerShape::of(at::IntArrayRef weight) {
+  if (weight.size() == 2) return {weight[0], weight[1]};
+  return {weight[0], weight[1], weight[2], weight[3], true};
 }
 
 std::vector<std::int64_t> LayerShape::sizes() const { return with_rows(out); }
@@ -115,6 +116,8 @@ at::Tensor FactoredResidual::forward(const nn::Layer& layer, const at::Tensor& x
 at::Tensor FactoredResidual::add_to(const at::Tensor& y, double s, const nn::Layer& layer,
                                     const at::Tensor& x) const {
   const Pair pair = this->pair();
+  if (has_low_rank_kernel(y, x, pair.down, pair.up))
+    return low_rank_add(y, s * pair.scale, x, pair.down, pair.up);
   const at::Tensor narrow = layer.operate(pair.down.to(x.scalar_type()), {}, x);
   const at::Tensor up = pair.up.to(x.scalar_type());
   if (c10::GradMode::is_enabled()) return AddProduct::apply(y, s * pair.scale, narrow, up);

@@ -34,7 +34,8 @@ struct LayerShape {
   std::int64_t kernel_width = 1;
   bool convolution = false;
 
-  static LayerShape of(const at::Tensor& weight);
+  static LayerShape of(at::IntArrayRef weight);
+  static LayerShape of(const at::Tensor& weight) { return of(weight.sizes()); }
   std::int64_t positions() const { return kernel_height * kernel_width; }
   std::int64_t patch() const { return in * positions(); }  ///< numbers that make one output
   std::vector<std::int64_t> sizes() const;                 ///< of the weight

@@ -242,7 +242,8 @@ PartEntry lora_entry() {
             options.start = low_rank_start(spec.word("init"));
             options.tucker = spec.yes("tucker") && context.shape.positions() > 1;
             options.load = context.load;
-            parts.residual = std::make_unique<LowRank>(context.weight, options, context.random);
+            parts.residual =
+                std::make_unique<LowRank>(context.layer.weight(), options, context.random);
           },
           [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
             const std::int64_t rank = spec.integer("rank");
@@ -396,8 +397,8 @@ PartEntry magnitude_entry() {
           {word_option("axis", {"output", "input"}), word_option("norm", {"detached", "exact"})},
           [](const PartSpec& spec, const BuildContext& context, Parts& parts) {
             const Side side = spec.word("axis") == "input" ? Side::input : Side::output;
-            parts.magnitude =
-                std::make_unique<Magnitude>(context.weight, side, spec.word("norm") == "detached");
+            parts.magnitude = std::make_unique<Magnitude>(context.layer.weight(), side,
+                                                          spec.word("norm") == "detached");
           },
           [](const PartSpec& spec, const LayerShape& shape, FactorTable&) {
             return spec.word("axis") == "input" ? shape.in : shape.out;

@@ -20,7 +20,7 @@ namespace ringlet::adapt {
 /// What a part is built from.
 struct BuildContext {
   LayerShape shape;
-  const at::Tensor& weight;  ///< W0, which some starts read
+  const nn::Layer& layer;  ///< some starts read its weight
   bool has_bias;
   FactorTable& factors;
   RandomStream random;  ///< the part's own stream

@@ -6,6 +6,8 @@
 
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
+#include "ringlet/nn/gradient_checkpoint.h"
+#include "ringlet/nn/layer_scope.h"
 #include "ringlet/nn/random_tensor.h"
 
 namespace ringlet::adapt {
@@ -26,11 +28,14 @@ at::Tensor per_channel(const at::Tensor& vector, const at::Tensor& x) {
   return x.dim() == 4 ? vector.view({1, -1, 1, 1}) : vector;
 }
 
-at::Tensor without_bias(const nn::Layer& layer, const at::Tensor& x) {
-  // A convolution's own way of computing is faster, so that its bias is taken off again.
-  if (layer.weight().dim() == 2) return layer.operate(layer.weight(), {}, x);
-  const at::Tensor y = layer.base(x);
-  return layer.bias().defined() ? y - per_channel(layer.bias().to(x.scalar_type()), y) : y;
+/// compute(inputs), which reads the layer's whole weight in a type. Where that is a copy, neither
+/// it nor what is made of it is kept for the backward pass, which computes them again: a narrow
+/// base stays narrow.
+at::Tensor with_wide_weight(const nn::Layer& layer, at::ScalarType type,
+                            const nn::TensorFunction& compute,
+                            const std::vector<at::Tensor>& inputs = {}) {
+  return layer.stored_weight().needs_widening(type) ? nn::recomputed(compute, inputs)
+                                                    : compute(inputs);
 }
 
 at::Tensor plus(const at::Tensor& y, const at::Tensor& bias) {
@@ -110,15 +115,22 @@ at::Tensor TransformResidual::transformed(const at::Tensor& x, Side side) const 
   return channels_back(y);
 }
 
+/// Input dropout's mask for x. It counts elements in the order in which a picture's channels lie in
+/// memory.
+at::Tensor TransformResidual::kept_inputs(const at::Tensor& x) const {
+  std::vector<std::int64_t> sizes = channels_last(x).sizes().vec();
+  const bool some = rows_.numbers.defined() && sizes.front() == rows_.numbers.size(0);
+  if (some) sizes.front() = rows_.of;
+  const at::Tensor kept = nn::keep_mask(input_key_, sizes, input_dropout_, x.device());
+  return channels_back(some ? kept.index_select(0, rows_.numbers) : kept);
+}
+
 at::Tensor TransformResidual::add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
                                            const at::Tensor& x) const {
   if (!parts_.residual) return y;
   if (input_dropout_ == 0.0) return parts_.residual->add_to(y, s, layer, x);
-  // The mask counts elements in the order in which a picture's channels lie in memory. What is kept
-  // is scaled behind D: a number instead of a tensor.
-  const at::Tensor kept = channels_back(
-      nn::keep_mask(input_key_, channels_last(x).sizes(), input_dropout_, x.device()));
-  return parts_.residual->add_to(y, s / nn::kept_share(input_dropout_), layer, x * kept);
+  // What is kept is scaled behind D: a number instead of a tensor.
+  return parts_.residual->add_to(y, s / nn::kept_share(input_dropout_), layer, x * kept_inputs(x));
 }
 
 bool TransformResidual::trainable() const {
@@ -153,15 +165,19 @@ at::Tensor TransformResidual::without_magnitude(const nn::Layer& layer, const at
                                                 bool with_bias) const {
   if (chosen != Contraction::through_input) {
     const bool everything = chosen == Contraction::everything_folded;
-    const at::Tensor w0 = layer.weight().to(x.scalar_type());
-    const at::Tensor w = interpolate(w0, changed_weight(w0, everything), s).contiguous();
-    const at::Tensor y = layer.operate(w, with_bias ? bias(layer.bias()) : at::Tensor(), x);
+    const at::ScalarType type = x.scalar_type();
+    const auto folded = [this, &layer, type, s, everything, with_bias](const auto& in) {
+      const at::Tensor w0 = layer.stored_weight().widened(type);
+      const at::Tensor w = interpolate(w0, changed_weight(w0, everything), s).contiguous();
+      return layer.operate(w, with_bias ? bias(layer.bias()) : at::Tensor(), in.front());
+    };
+    const at::Tensor y = with_wide_weight(layer, type, folded, {x});
     return everything ? y : add_residual(y, s, layer, x);
   }
   const at::Tensor in = has(Side::input) ? interpolate(x, transformed(x, Side::input), s) : x;
   if (with_bias && !has(Side::output) && !changes_bias())
     return add_residual(layer.base(in), s, layer, x);
-  at::Tensor y = without_bias(layer, in);
+  at::Tensor y = layer.without_bias(in);
   if (has(Side::output)) y = transformed(y, Side::output);
   if (with_bias) y = plus(y, bias(layer.bias()));
   return add_residual(y, s, layer, x);
@@ -171,14 +187,19 @@ at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::T
   const Magnitude& magnitude = *parts_.magnitude;
   const auto type = x.scalar_type();
   if (choose(x) == Contraction::everything_folded) {
-    const at::Tensor w = changed_weight(layer.weight().to(type), true);
-    return layer.operate(magnitude.scale(w, magnitude.gain(w).to(type)).contiguous(),
-                         bias(layer.bias()), x);
+    const auto folded = [this, &magnitude, &layer, type](const auto& in) {
+      const at::Tensor w = changed_weight(layer.stored_weight().widened(type), true);
+      return layer.operate(magnitude.scale(w, magnitude.gain(w).to(type)).contiguous(),
+                           bias(layer.bias()), in.front());
+    };
+    return with_wide_weight(layer, type, folded, {x});
   }
   const auto* residual = dynamic_cast<const FactoredResidual*>(parts_.residual.get());
-  const at::Tensor gain = (residual != nullptr ? magnitude.gain(layer.weight(), residual->pair())
-                                               : magnitude.gain(layer.weight().to(type)))
-                              .to(type);
+  const auto gain_of = [&magnitude, &layer, residual, type](const auto&) {
+    return residual != nullptr ? magnitude.gain(layer.weight(), residual->pair())
+                               : magnitude.gain(layer.stored_weight().widened(type));
+  };
+  const at::Tensor gain = with_wide_weight(layer, first_parameter_.scalar_type(), gain_of).to(type);
   if (magnitude.side() == Side::input)
     return without_magnitude(layer, x * per_channel(gain, x), 1.0, Contraction::through_input,
                              true);
@@ -188,10 +209,12 @@ at::Tensor TransformResidual::with_magnitude(const nn::Layer& layer, const at::T
 
 at::Tensor TransformResidual::forward(const nn::Layer& layer, const at::Tensor& x) const {
   if (strength == 0.0 || left_out_) return layer.base(x);
+  const nn::LayerScope scope(nn::LayerKind::adapter);
   if (!parts_.magnitude && !has(Side::output))
     return without_magnitude(layer, x, strength, choose(x), true);
   if (strength != 1.0)  // no way to interpolate inside: the weight of this strength
-    return layer.operate(weight(layer.weight().to(x.scalar_type())), bias(layer.bias()), x);
+    return layer.operate(weight(layer.stored_weight().widened(x.scalar_type())), bias(layer.bias()),
+                         x);
   return parts_.magnitude ? with_magnitude(layer, x)
                           : without_magnitude(layer, x, 1.0, choose(x), true);
 }

@@ -34,6 +34,13 @@ struct Dropout {
   bool any() const { return input > 0.0 || rank > 0.0 || module > 0.0; }
 };
 
+/// The rows of a batch that a pass sees, where it sees some: what is drawn for each of them is what
+/// the whole batch would draw.
+struct BatchRows {
+  at::Tensor numbers = {};  ///< [n] in int64; undefined = the whole batch
+  std::int64_t of = 0;      ///< rows of the whole
+};
+
 /// The transforms, residual, magnitude and bias of one layer:
 ///     W' = N(T_n … T_1 W0 T_1 … T_m + D),  b' = b + d
 /// with output-side transforms on the left, input-side ones on the right, and N the rescaling of
@@ -85,6 +92,7 @@ class TransformResidual final : public nn::Adapter {
   /// `rank_factors`: the caller, who brings those of all layers to the device at once, hands them
   /// to scale_ranks().
   void begin_step(const Dropout& rates, RandomStream random, std::span<float> rank_factors);
+  void see_rows(BatchRows rows) { rows_ = std::move(rows); }  ///< on the layer's device
   void scale_ranks(const at::Tensor& factors);
 
   double strength = 1.0;
@@ -96,6 +104,7 @@ class TransformResidual final : public nn::Adapter {
   Contraction choose(const at::Tensor& x) const;
   at::Tensor changed_weight(const at::Tensor& w0, bool with_residual) const;
   at::Tensor transformed(const at::Tensor& x, Side side) const;
+  at::Tensor kept_inputs(const at::Tensor& x) const;
   at::Tensor add_residual(const at::Tensor& y, double s, const nn::Layer& layer,
                           const at::Tensor& x) const;
   at::Tensor without_magnitude(const nn::Layer& layer, const at::Tensor& x, double s,
@@ -112,6 +121,7 @@ class TransformResidual final : public nn::Adapter {
   bool left_out_ = false;        ///< by module dropout
   double input_dropout_ = 0.0;   ///< in this step
   std::uint64_t input_key_ = 0;  ///< of this step's input dropout
+  BatchRows rows_;               ///< of this step
 };
 
 }  // namespace ringlet::adapt

@@ -1,6 +1,7 @@
 #include "ringlet/core/option.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <span>
@@ -167,6 +168,31 @@ Json OptionList::values() const {
   Json values = Json::object();
   for (const Option& option : options_) values[option.field] = option.value();
   return values;
+}
+
+WrittenValue byte_size(std::string field, std::uint64_t& bytes) {
+  constexpr std::array<std::pair<const char*, int>, 4> kUnits = {
+      {{"T", 40}, {"G", 30}, {"M", 20}, {"K", 10}}};
+  const auto shown = [&bytes, kUnits]() -> std::string {
+    if (bytes == 0) return "";
+    for (const auto& [unit, power] : kUnits)
+      if (bytes % (std::uint64_t{1} << power) == 0) return std::to_string(bytes >> power) + unit;
+    return exact_number(std::ldexp(static_cast<double>(bytes), -10)) + "K";
+  };
+  const auto read = [field = std::move(field), &bytes](const std::vector<std::string>& texts) {
+    bytes = 0;
+    if (texts.back().empty()) return;
+    const std::optional<std::uint64_t> given = read_bytes(texts.back());
+    if (!given)
+      throw Error(ErrorCode::invalid_argument, Field(field),
+                  "\"" + texts.back() + "\" is not an amount of memory above 0",
+                  "give a number with K, M, G or T, in units of 1024: 8G, 512M");
+    bytes = *given;
+  };
+  return {.read = read,
+          .value = [&bytes, shown] { return bytes == 0 ? Json() : Json(shown()); },
+          .shown = shown,
+          .placeholder = "SIZE"};
 }
 
 WrittenValue word_choice(std::string field, std::string& value, std::vector<std::string> words) {

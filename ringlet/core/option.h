@@ -122,6 +122,10 @@ WrittenValue choice(const std::string& field, Value& value, const Names& names);
 template <class Value, class Names>
 WrittenValue choice(const std::string& field, std::optional<Value>& value, const Names& names);
 
+/// Bytes, written as "8G" (read_bytes); "" stands for 0, which is no limit. Other texts are
+/// Error(invalid_argument).
+WrittenValue byte_size(std::string field, std::uint64_t& bytes);
+
 /// A choice whose value is the word itself; "" stays allowed.
 WrittenValue word_choice(std::string field, std::string& value, std::vector<std::string> words);
 

@@ -67,6 +67,27 @@ std::string human_bytes(std::uint64_t bytes) {
   return with_unit(value, units[unit]);
 }
 
+std::optional<std::uint64_t> read_bytes(std::string_view text) {
+  constexpr std::string_view kUnits = "KMGT";
+  constexpr double kMost = 9e18;  // of 2^63
+  for (const std::string_view ending : {"iB", "B"})
+    if (text.ends_with(ending)) {
+      text.remove_suffix(ending.size());
+      break;
+    }
+  const auto unit =
+      text.empty()
+          ? std::string_view::npos
+          : kUnits.find(static_cast<char>(std::toupper(static_cast<unsigned char>(text.back()))));
+  if (unit == std::string_view::npos) return std::nullopt;
+  text.remove_suffix(1);
+  const std::optional<double> number = read_number(text);
+  if (!number) return std::nullopt;
+  const double bytes = std::ldexp(*number, 10 * (static_cast<int>(unit) + 1));
+  if (!(bytes >= 1.0 && bytes < kMost)) return std::nullopt;
+  return static_cast<std::uint64_t>(bytes);
+}
+
 std::string human_count(std::int64_t count) {
   const double value = static_cast<double>(count);
   // What rounds to 1000 goes to the next unit.

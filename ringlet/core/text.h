@@ -15,7 +15,10 @@ namespace ringlet {
 std::string nearest_name(std::string_view word, std::span<const std::string> candidates);
 
 std::string human_bytes(std::uint64_t bytes);  ///< "1.6 GiB"
-std::string human_count(std::int64_t count);   ///< "860 M", "797 k", "12"
+/// "512M", "8G", "1.5GiB", "1T": units of 1024; nothing for other texts, 0 and below among them.
+std::optional<std::uint64_t> read_bytes(std::string_view text);
+
+std::string human_count(std::int64_t count);  ///< "860 M", "797 k", "12"
 
 /// The shortest text that reads as exactly this number again.
 std::string exact_number(double value);

@@ -167,26 +167,34 @@ struct Frame {
   int left, right, top, bottom;
 };
 
-void draw_axes(cv::Mat& canvas, const Plot& plot, const Frame& frame, const Axis& x,
-               const Axis& y) {
-  constexpr int kGap = 14;
+constexpr int kGap = 14;
+
+void draw_x_axis(cv::Mat& canvas, const Axis& x, const std::string& label, const Frame& frame) {
   for (const double tick : x.ticks()) {
     const int at = pixel(x.place(tick), 0).x;
     cv::line(canvas, {at, frame.top}, {at, frame.bottom}, kGrid);
     write_text(canvas, tick_text(tick), {at, frame.bottom + kGap}, 0.5);
   }
+  write_text(canvas, label, {(frame.left + frame.right) / 2, frame.bottom + 2 * kGap + 6}, 0.5);
+}
+
+void draw_frame(cv::Mat& canvas, const std::string& title, const Frame& frame) {
+  cv::rectangle(canvas, {frame.left, frame.top}, {frame.right, frame.bottom}, kInk);
+  constexpr double kTitle = 0.6;
+  write_text(canvas, title, {(frame.left + frame.right) / 2, frame.top - 2 * kGap - kGap / 2}, 0.5,
+             kTitle);
+}
+
+void draw_axes(cv::Mat& canvas, const Plot& plot, const Frame& frame, const Axis& x,
+               const Axis& y) {
+  draw_x_axis(canvas, x, plot.x_label, frame);
   for (const double tick : y.ticks()) {
     const int at = pixel(0, y.place(tick)).y;
     cv::line(canvas, {frame.left, at}, {frame.right, at}, kGrid);
     write_text(canvas, tick_text(tick), {frame.left - kGap / 2, at}, 1.0);
   }
-  cv::rectangle(canvas, {frame.left, frame.top}, {frame.right, frame.bottom}, kInk);
-  constexpr double kTitle = 0.6;
-  write_text(canvas, plot.title, {(frame.left + frame.right) / 2, frame.top - 2 * kGap - kGap / 2},
-             0.5, kTitle);
+  draw_frame(canvas, plot.title, frame);
   write_text(canvas, plot.y_label, {kGap, frame.top - kGap}, 0.0);
-  write_text(canvas, plot.x_label, {(frame.left + frame.right) / 2, frame.bottom + 2 * kGap + 6},
-             0.5);
 }
 
 void draw_interval(cv::Mat& canvas, int x, const Axis& y, const std::pair<double, double>& interval,
@@ -198,24 +206,65 @@ void draw_interval(cv::Mat& canvas, int x, const Axis& y, const std::pair<double
     cv::line(canvas, {x - kHalf, end}, {x + kHalf, end}, colour, 1, cv::LINE_AA);
 }
 
-void draw_legend(cv::Mat& canvas, const Plot& plot, const Frame& frame) {
-  constexpr int kRow = 22, kSwatch = 28, kGap = 12;
-  for (std::size_t i = 0; i < plot.curves.size(); ++i) {
-    const cv::Point at(frame.right + kGap, frame.top + kRow / 2 + static_cast<int>(i) * kRow);
-    cv::line(canvas, at, at + cv::Point(kSwatch, 0), kColours[i % kColours.size()], 2, cv::LINE_AA);
-    draw_marker(canvas, at + cv::Point(kSwatch / 2, 0), i);
-    write_text(canvas, plot.curves[i].name, at + cv::Point(kSwatch + kGap / 2, 0), 0.0);
+struct LegendRow {
+  std::string name;
+  bool marker = true;  ///< else a patch of colour
+};
+
+std::vector<LegendRow> legend_of(const Plot& plot) {
+  std::vector<LegendRow> rows;
+  for (const Curve& curve : plot.curves) rows.push_back({curve.name, curve.markers});
+  return rows;
+}
+
+void draw_legend(cv::Mat& canvas, const std::vector<LegendRow>& rows, const Frame& frame) {
+  constexpr int kRow = 22, kSwatch = 28, kSpace = 12;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const cv::Point at(frame.right + kSpace, frame.top + kRow / 2 + static_cast<int>(i) * kRow);
+    cv::line(canvas, at, at + cv::Point(kSwatch, 0), kColours[i % kColours.size()],
+             rows[i].marker ? 2 : kSpace / 2, cv::LINE_AA);
+    if (rows[i].marker) draw_marker(canvas, at + cv::Point(kSwatch / 2, 0), i);
+    write_text(canvas, rows[i].name, at + cv::Point(kSwatch + kSpace / 2, 0), 0.0);
   }
 }
 
-/// Room for the legend's texts.
-int legend_width(const Plot& plot) {
+/// Room for the texts.
+int legend_width(const std::vector<LegendRow>& rows, std::int64_t most) {
   constexpr double kSize = 0.45;
   constexpr int kAround = 60;
   int widest = 0, below = 0;
-  for (const Curve& curve : plot.curves)
-    widest = std::max(widest, cv::getTextSize(curve.name, kFont, kSize, 1, &below).width);
-  return std::min(widest + kAround, static_cast<int>(plot.width) / 2);
+  for (const LegendRow& row : rows)
+    widest = std::max(widest, cv::getTextSize(row.name, kFont, kSize, 1, &below).width);
+  return std::min(widest + kAround, static_cast<int>(most));
+}
+
+cv::Mat white_canvas(io::Image& image) {
+  image.pixels.assign(static_cast<std::size_t>(image.width * image.height * 3), 255);
+  return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC3,
+          image.pixels.data()};
+}
+
+/// The sum of the longest bar's parts, above 0.
+double longest_bar(const BarPlot& plot) {
+  const auto fail = [](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "bars", what);
+  };
+  constexpr std::int64_t kLeastWidth = 320;
+  if (plot.width < kLeastWidth) fail("must have at least 320 pixels");
+  double longest = 0.0;
+  for (const Bar& bar : plot.bars) {
+    if (bar.parts.size() != plot.parts.size())
+      fail("\"" + bar.name + "\" has another number of parts");
+    double sum = 0.0;
+    for (const double part : bar.parts) {
+      if (!std::isfinite(part) || part < 0.0)
+        fail("\"" + bar.name + "\" has a part that cannot be drawn");
+      sum += part;
+    }
+    longest = std::max(longest, sum);
+  }
+  if (!(longest > 0.0)) fail("are all empty");
+  return longest;
 }
 
 }  // namespace
@@ -223,12 +272,11 @@ int legend_width(const Plot& plot) {
 io::Image draw_plot(const Plot& plot) {
   check(plot);
   io::Image image{plot.width, plot.height, {}};
-  image.pixels.assign(static_cast<std::size_t>(plot.width * plot.height * 3), 255);
-  cv::Mat canvas(static_cast<int>(plot.height), static_cast<int>(plot.width), CV_8UC3,
-                 image.pixels.data());
+  cv::Mat canvas = white_canvas(image);
   constexpr int kLeft = 70, kTop = 64, kBottom = 56;
-  const Frame frame = {kLeft, static_cast<int>(plot.width) - legend_width(plot), kTop,
-                       static_cast<int>(plot.height) - kBottom};
+  const Frame frame = {kLeft,
+                       static_cast<int>(plot.width) - legend_width(legend_of(plot), plot.width / 2),
+                       kTop, static_cast<int>(plot.height) - kBottom};
   Range xs, ys;
   for (const Curve& curve : plot.curves)
     for (const auto& [x, y] : curve.points) {
@@ -249,9 +297,42 @@ io::Image draw_plot(const Plot& plot) {
     for (std::size_t n = 0; n < plot.curves[i].intervals.size(); ++n)
       draw_interval(canvas, places[n].x, y, plot.curves[i].intervals[n],
                     kColours[i % kColours.size()]);
-    for (const cv::Point& place : places) draw_marker(canvas, place, i);
+    if (plot.curves[i].markers)
+      for (const cv::Point& place : places) draw_marker(canvas, place, i);
   }
-  draw_legend(canvas, plot, frame);
+  draw_legend(canvas, legend_of(plot), frame);
+  return image;
+}
+
+io::Image draw_bars(const BarPlot& plot) {
+  constexpr int kRow = 44, kThickness = 26, kTop = 64, kBottom = 56;
+  const double longest = longest_bar(plot);
+  std::vector<LegendRow> legend;
+  for (const std::string& part : plot.parts) legend.push_back({part, false});
+  std::vector<LegendRow> names;
+  for (const Bar& bar : plot.bars) names.push_back({bar.name, false});
+  const int rows = kRow * static_cast<int>(std::max(plot.bars.size(), (plot.parts.size() + 1) / 2));
+  io::Image image{plot.width, kTop + rows + kBottom, {}};
+  cv::Mat canvas = white_canvas(image);
+  const Frame frame = {legend_width(names, plot.width / 3) - kGap,
+                       static_cast<int>(plot.width) - legend_width(legend, plot.width / 3), kTop,
+                       kTop + rows};
+  const Axis x(0.0, longest, false, frame.left, frame.right);
+  draw_x_axis(canvas, x, plot.x_label, frame);
+  draw_frame(canvas, plot.title, frame);
+  for (std::size_t i = 0; i < plot.bars.size(); ++i) {
+    const int middle = frame.top + kRow / 2 + static_cast<int>(i) * kRow;
+    write_text(canvas, plot.bars[i].name, {frame.left - kGap, middle}, 1.0);
+    double end = 0.0;
+    for (std::size_t part = 0; part < plot.parts.size(); ++part) {
+      const double begin = end;
+      end += plot.bars[i].parts[part];
+      cv::rectangle(canvas, pixel(x.place(begin), middle - kThickness / 2.0),
+                    pixel(x.place(end), middle + kThickness / 2.0),
+                    kColours[part % kColours.size()], cv::FILLED);
+    }
+  }
+  draw_legend(canvas, legend, frame);
   return image;
 }
 

@@ -1,4 +1,4 @@
-// Line plots as pictures.
+// Line plots and bars as pictures.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@ struct Curve {
   std::string name;
   std::vector<std::pair<double, double>> points;          ///< x, y, in drawing order
   std::vector<std::pair<double, double>> intervals = {};  ///< of each point's y, or none at all
+  bool markers = true;                                    ///< at every point
 };
 
 struct Plot {
@@ -31,5 +32,23 @@ struct Plot {
 /// less than 320 x 240 pixels, for numbers that are not finite, and for those not above zero on a
 /// logarithmic axis.
 io::Image draw_plot(const Plot& plot);
+
+/// A bar of parts that follow each other.
+struct Bar {
+  std::string name;
+  std::vector<double> parts;  ///< 0 or above, one for each of BarPlot::parts
+};
+
+struct BarPlot {
+  std::string title, x_label;
+  std::vector<std::string> parts;  ///< what a colour stands for
+  std::vector<Bar> bars;           ///< from the top
+  std::int64_t width = 960;
+};
+
+/// Draws bars below each other, and a legend that names their parts. Throws
+/// Error(invalid_argument) without bars, for another number of parts, for numbers that are not
+/// finite and 0 or above, and where all are 0.
+io::Image draw_bars(const BarPlot& plot);
 
 }  // namespace ringlet::draw

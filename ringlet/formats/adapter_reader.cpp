@@ -215,7 +215,7 @@ class ForeignReader {
         continue;
       options.rank = part.integer("rank");
       options.seed = static_cast<std::uint64_t>(part.integer("seed"));
-      const auto shape = adapt::LayerShape::of(one.target.layer->weight());
+      const auto shape = adapt::LayerShape::of(one.target.layer->shape());
       options.widest_in = std::max(options.widest_in, shape.patch());
       options.widest_out = std::max(options.widest_out, shape.out);
     }

@@ -320,7 +320,7 @@ class AdapterWriter {
     const auto unet = components_.find("unet");
     if (unet == components_.end()) return false;
     for (const auto& [name, layer] : unet->second->layers)
-      if (name.ends_with("attn2.to_k")) return layer->weight().size(1) == 1024;
+      if (name.ends_with("attn2.to_k")) return layer->stored_weight().size(1) == 1024;
     return false;
   }
 

@@ -47,7 +47,7 @@ class LayerReader {
       : file_(file),
         context_(context),
         decisions_(decisions),
-        shape_(adapt::LayerShape::of(context.layer->weight())) {}
+        shape_(adapt::LayerShape::of(context.layer->shape())) {}
 
   LayerReading read();
 

@@ -13,7 +13,7 @@ namespace {
 
 /// Whether the checkpoint stores the weight as [in, out], as GPT-2's Conv1D does.
 bool is_stored_transposed(const nn::Layer& layer) {
-  if (layer.weight().dim() != 2) return false;
+  if (layer.shape().size() != 2) return false;
   return layer.stored(at::zeros({1, 2})).size(0) == 2;
 }
 
@@ -23,7 +23,7 @@ LayerWriter::LayerWriter(AdapterFormat format, const nn::Layer& layer,
                          const adapt::TransformResidual& adapter)
     : format_(format),
       layer_(layer),
-      shape_(adapt::LayerShape::of(layer.weight())),
+      shape_(adapt::LayerShape::of(layer.shape())),
       adapter_(adapter) {
   for (const adapt::Parameters& some : {adapter.parameters(), adapter.constants()})
     for (const auto& [name, tensor] : some) numbers_[name] = tensor.detach().cpu();

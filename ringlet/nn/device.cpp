@@ -141,6 +141,16 @@ std::uint64_t peak_memory(c10::Device device) {
   return static_cast<std::uint64_t>(stats.reserved_bytes[aggregate].peak);
 }
 
+std::uint64_t free_memory(c10::Device device) {
+  const auto aggregate = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto index = static_cast<c10::DeviceIndex>(std::max<int>(device.index(), 0));
+  auto* const allocator = c10::getDeviceAllocator(c10::kCUDA);
+  const auto stats = allocator->getDeviceStats(index);
+  const std::int64_t kept =
+      stats.reserved_bytes[aggregate].current - stats.allocated_bytes[aggregate].current;
+  return allocator->getMemoryInfo(index).first + static_cast<std::uint64_t>(kept);
+}
+
 void allow_tf32(bool allow) {
   cuda_state();  // whose first look at the devices turns it off
   set_tf32(allow);

@@ -37,6 +37,9 @@ int compute_capability(c10::Device device);
 /// reserved there, otherwise the process's resident memory.
 std::uint64_t peak_memory(c10::Device device);
 
+/// Bytes of a CUDA device that nobody uses, with what LibTorch has reserved there and does not use.
+std::uint64_t free_memory(c10::Device device);
+
 /// Whether fp32 products and convolutions on CUDA may round their inputs to TF32's ten bits of
 /// mantissa, which is several times as fast. Off unless asked for.
 void allow_tf32(bool allow);

@@ -9,6 +9,8 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ringlet/nn/layer_scope.h"
+
 namespace ringlet::nn {
 namespace {
 
@@ -45,6 +47,7 @@ struct GegluFunction : torch::autograd::Function<GegluFunction> {
 }  // namespace
 
 at::Tensor geglu(const at::Tensor& value_and_gate) {
+  const LayerScope scope(LayerKind::activation);
   return c10::GradMode::is_enabled() && value_and_gate.requires_grad()
              ? GegluFunction::apply(value_and_gate)
              : product_of_halves(value_and_gate);

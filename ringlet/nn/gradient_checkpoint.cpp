@@ -10,7 +10,7 @@
 namespace ringlet::nn {
 namespace {
 
-thread_local bool checkpointing = false;
+thread_local const RecomputedBlocks* recomputed_blocks = nullptr;
 
 struct FunctionHolder final : torch::CustomClassHolder {
   explicit FunctionHolder(TensorListFunction f) : function(std::move(f)) {}
@@ -85,14 +85,18 @@ std::vector<at::Tensor> recomputed_list(const TensorListFunction& function,
 
 }  // namespace
 
-GradientCheckpointing::GradientCheckpointing(bool on) : before_(checkpointing) {
-  checkpointing = on;
-}
+GradientCheckpointing::GradientCheckpointing(bool on)
+    : GradientCheckpointing(RecomputedBlocks{.all = on}) {}
 
-GradientCheckpointing::~GradientCheckpointing() { checkpointing = before_; }
+GradientCheckpointing::GradientCheckpointing(RecomputedBlocks blocks)
+    : blocks_(std::move(blocks)), before_(std::exchange(recomputed_blocks, &blocks_)) {}
 
-at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
-  return checkpointing ? recomputed(function, inputs) : function(inputs);
+GradientCheckpointing::~GradientCheckpointing() { recomputed_blocks = before_; }
+
+at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs,
+                        const std::string& block) {
+  const bool again = recomputed_blocks != nullptr && recomputed_blocks->contains(block);
+  return again ? recomputed(function, inputs) : function(inputs);
 }
 
 std::vector<at::Tensor> checkpointed_list(const TensorListFunction& function,

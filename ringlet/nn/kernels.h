@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/layer_options.h"
+#include "ringlet/nn/stored_weight.h"
 
 namespace ringlet::nn {
 
@@ -43,10 +44,10 @@ class KernelSet {
   /// For logs and tests: "libtorch", "onednn".
   virtual std::string_view name() const;
 
-  /// x [..., in] W [out, in]^T + b; `bias` may be undefined. W may be of a narrower type (fp16,
-  /// bf16): it is widened for the duration of the call. For the backward pass of a frozen weight
-  /// nothing but the weight is kept.
-  virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
+  /// x [..., in] W [out, in]^T + b; `bias` may be undefined. W may be of a narrower type, or codes:
+  /// it is widened for the duration of the call. For the backward pass of a frozen weight nothing
+  /// but the weight is kept, as it is stored.
+  virtual at::Tensor linear(const at::Tensor& x, const StoredWeight& weight,
                             const at::Tensor& bias) const;
 
   /// a b^T of matrices [rows, width] and [columns, width], where no gradient is recorded.
@@ -58,13 +59,13 @@ class KernelSet {
                            const at::Tensor& b) const;
 
   /// Cross-correlation of x [B, in, h, w] with a kernel [out, in, k, k]; `bias` may be undefined.
-  /// For the backward pass of a frozen weight nothing but the weight is kept.
-  virtual at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+  /// Widened and kept as for linear().
+  virtual at::Tensor conv2d(const at::Tensor& x, const StoredWeight& weight, const at::Tensor& bias,
                             Conv2dOptions options) const;
 
-  /// Lays a frozen kernel out for its use. `weight` may be narrower than the set's type. Null where
-  /// the set has nothing better than conv2d above.
-  virtual std::shared_ptr<const PreparedConv2d> prepare_conv2d(const at::Tensor& weight,
+  /// Lays a frozen kernel out for its use; one in codes stays so. `weight` may be narrower than the
+  /// set's type. Null where the set has nothing better than conv2d above.
+  virtual std::shared_ptr<const PreparedConv2d> prepare_conv2d(const StoredWeight& weight,
                                                                Conv2dOptions options,
                                                                WeightUse use) const;
 };

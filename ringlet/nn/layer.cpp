@@ -5,6 +5,7 @@
 #include <ATen/ops/embedding.h>
 
 #include "ringlet/nn/kernels.h"
+#include "ringlet/nn/layer_scope.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::nn {
@@ -14,33 +15,53 @@ at::Tensor widened(const at::Tensor& tensor, const at::Tensor& x) {
   return tensor.defined() ? tensor.to(x.scalar_type()) : tensor;
 }
 
+/// What `compute` computes of x with `weight`, for those who look. Weights of another form than the
+/// layer's `own` are an adapter's factors. One of its form stands for it: what the network itself
+/// has to compute does not depend on the adapter.
+template <class Compute>
+at::Tensor observed(LayerKind kind, const at::Tensor& x, const StoredWeight& weight,
+                    const StoredWeight& own, const Compute& compute) {
+  const bool of_its_form = weight.sizes() == own.sizes();
+  LayerScope scope(of_its_form ? kind : LayerKind::adapter);
+  at::Tensor y = compute();
+  if (scope.observed() && of_its_form) scope.set_work(product_work(x, own, y));
+  return y;
+}
+
 }  // namespace
 
-at::Tensor LinearLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor LinearLayer::operate(const StoredWeight& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).linear(x, weight, widened(bias, x));
+  return observed(LayerKind::linear, x, weight, weight_,
+                  [&] { return kernels_for(x).linear(x, weight, widened(bias, x)); });
 }
 
-at::Tensor Conv2dLayer::operate(const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor Conv2dLayer::operate(const StoredWeight& weight, const at::Tensor& bias,
                                 const at::Tensor& x) const {
-  return kernels_for(x).conv2d(x, widened(weight, x), widened(bias, x), options_);
+  return observed(LayerKind::convolution, x, weight, weight_,
+                  [&] { return kernels_for(x).conv2d(x, weight, widened(bias, x), options_); });
 }
 
-at::Tensor Conv2dLayer::base(const at::Tensor& x) const {
+at::Tensor Conv2dLayer::own(const at::Tensor& x, const at::Tensor& bias) const {
   const bool ready = prepared_ && &prepared_->kernels() == &kernels_for(x);
-  return ready ? prepared_->conv2d(x, bias_) : apply(weight_, x);
+  if (!ready) return operate(weight_, bias, x);
+  return observed(LayerKind::convolution, x, weight_, weight_,
+                  [&] { return prepared_->conv2d(x, bias); });
 }
 
 void Conv2dLayer::pack(WeightUse use) {
   // The bias has the type of the computation. A narrower weight is widened into the layout, and
-  // stays as it is for those who ask for it.
-  const at::ScalarType type = (bias_.defined() ? bias_ : weight_).scalar_type();
-  prepared_ = kernels_for(weight_.device(), type).prepare_conv2d(weight_, options_, use);
+  // stays as it is for those who ask for it. A kernel in codes tells no type: without a bias the
+  // set of fp32 prepares it, and others compute without.
+  const at::ScalarType type = bias_.defined()   ? bias_.scalar_type()
+                              : weight_.coded() ? at::kFloat
+                                                : weight_.plain().scalar_type();
+  prepared_ = kernels_for(device(), type).prepare_conv2d(weight_, options_, use);
 }
 
-at::Tensor EmbeddingLayer::operate(const at::Tensor& weight, const at::Tensor& /*bias*/,
+at::Tensor EmbeddingLayer::operate(const StoredWeight& weight, const at::Tensor& /*bias*/,
                                    const at::Tensor& x) const {
-  return at::embedding(weight, x);
+  return at::embedding(weight.plain(), x);
 }
 
 std::shared_ptr<Layer> layer_of_tensor(const at::Tensor& weight, const at::Tensor& bias,
@@ -52,13 +73,13 @@ std::shared_ptr<Layer> layer_of_tensor(const at::Tensor& weight, const at::Tenso
 
 Linear::Linear(const WeightSource& source, std::int64_t in, std::int64_t out, bool bias) {
   const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in)));
-  layer_ = std::make_shared<LinearLayer>(source.get("weight", {out, in}, init),
+  layer_ = std::make_shared<LinearLayer>(source.weight({out, in}, init),
                                          bias ? source.get("bias", {out}, init) : at::Tensor());
   source.add_layer(layer_);
 }
 
 TransposedLinear::TransposedLinear(const WeightSource& source, std::int64_t in, std::int64_t out) {
-  layer_ = std::make_shared<LinearLayer>(source.get("weight", {in, out}, Init::normal(0.02)).t(),
+  layer_ = std::make_shared<LinearLayer>(source.transposed_weight({in, out}, Init::normal(0.02)),
                                          source.get("bias", {out}, Init::constant(0.0)),
                                          /*transposed=*/true);
   source.add_layer(layer_);
@@ -68,7 +89,7 @@ Conv2d::Conv2d(const WeightSource& source, std::int64_t in, std::int64_t out, st
                Conv2dOptions options, bool bias) {
   const Init init = Init::uniform(1.0 / std::sqrt(static_cast<double>(in * kernel * kernel)));
   layer_ =
-      std::make_shared<Conv2dLayer>(source.get("weight", {out, in, kernel, kernel}, init),
+      std::make_shared<Conv2dLayer>(source.weight({out, in, kernel, kernel}, init),
                                     bias ? source.get("bias", {out}, init) : at::Tensor(), options);
   source.add_layer(layer_);
 }

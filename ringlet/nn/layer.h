@@ -10,6 +10,7 @@
 
 #include "ringlet/nn/adapter.h"
 #include "ringlet/nn/layer_options.h"
+#include "ringlet/nn/stored_weight.h"
 
 namespace ringlet::nn {
 
@@ -17,22 +18,24 @@ class PreparedConv2d;
 class WeightSource;
 
 /// A weight, an optional bias and the operation that applies them. The weight may be stored in a
-/// narrower type (fp16, bf16) than the input's: it is widened for the duration of one call.
+/// narrower type (fp16, bf16) than the input's, or as codes: it is widened for the duration of one
+/// call.
 class Layer {
  public:
   virtual ~Layer() = default;
 
   /// The layer's kind of operation with any weight of its form; `bias` may be undefined.
-  virtual at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+  virtual at::Tensor operate(const StoredWeight& weight, const at::Tensor& bias,
                              const at::Tensor& x) const = 0;
 
   /// The base operation with `weight` in place of the layer's own; the bias is included.
-  at::Tensor apply(const at::Tensor& weight, const at::Tensor& x) const {
+  at::Tensor apply(const StoredWeight& weight, const at::Tensor& x) const {
     return operate(weight, bias_, x);
   }
 
-  /// The base operation with the layer's own weight.
-  virtual at::Tensor base(const at::Tensor& x) const { return apply(weight_, x); }
+  /// The base operation with the layer's own weight, and without its bias.
+  at::Tensor base(const at::Tensor& x) const { return own(x, bias_); }
+  at::Tensor without_bias(const at::Tensor& x) const { return own(x, {}); }
 
   /// The adapter's result when the slot is filled, else exactly the base operation.
   virtual at::Tensor forward(const at::Tensor& x) const {
@@ -45,24 +48,42 @@ class Layer {
   /// A weight of this layer as its checkpoint stores it.
   virtual at::Tensor stored(const at::Tensor& weight) const { return weight; }
 
-  const at::Tensor& weight() const { return weight_; }
+  /// The weight's numbers: of codes a new tensor in fp32 for every call.
+  at::Tensor weight() const {
+    return weight_.coded() ? weight_.widened(at::kFloat) : weight_.plain();
+  }
+  /// The weight as it is in memory.
+  const StoredWeight& stored_weight() const { return weight_; }
+  at::IntArrayRef shape() const { return weight_.sizes(); }  ///< of the weight
+  /// Where it computes; the weight may rest in host memory meanwhile (nn/network_memory.h).
+  at::Device device() const { return device_; }
+  void compute_on(at::Device device) { device_ = device; }
   const at::Tensor& bias() const { return bias_; }  ///< undefined when the layer has none
 
   std::shared_ptr<Adapter> adapter;
 
  protected:
-  Layer(at::Tensor weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
+  Layer(StoredWeight weight, at::Tensor bias)
+      : weight_(std::move(weight)), bias_(std::move(bias)), device_(weight_.device()) {}
 
-  at::Tensor weight_;
+  /// The operation with the layer's own weight, in the layout that pack() has made.
+  virtual at::Tensor own(const at::Tensor& x, const at::Tensor& bias) const {
+    return operate(weight_, bias, x);
+  }
+
+  StoredWeight weight_;
   at::Tensor bias_;
+
+ private:
+  at::Device device_;
 };
 
 /// y = x W^T + b, x [..., in], W [out, in].
 class LinearLayer final : public Layer {
  public:
-  LinearLayer(at::Tensor weight, at::Tensor bias, bool transposed = false)
+  LinearLayer(StoredWeight weight, at::Tensor bias, bool transposed = false)
       : Layer(std::move(weight), std::move(bias)), transposed_(transposed) {}
-  at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+  at::Tensor operate(const StoredWeight& weight, const at::Tensor& bias,
                      const at::Tensor& x) const override;
   at::Tensor stored(const at::Tensor& weight) const override {
     return transposed_ ? weight.t().contiguous() : weight;
@@ -75,17 +96,18 @@ class LinearLayer final : public Layer {
 /// Cross-correlation, x [B, in, h, w], W [out, in, k, k].
 class Conv2dLayer final : public Layer {
  public:
-  Conv2dLayer(at::Tensor weight, at::Tensor bias, Conv2dOptions options)
+  Conv2dLayer(StoredWeight weight, at::Tensor bias, Conv2dOptions options)
       : Layer(std::move(weight), std::move(bias)), options_(options) {}
-  at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+  at::Tensor operate(const StoredWeight& weight, const at::Tensor& bias,
                      const at::Tensor& x) const override;
-  at::Tensor base(const at::Tensor& x) const override;
   void pack(WeightUse use) override;
   const Conv2dOptions& options() const { return options_; }
   /// The weight as pack() has laid it out; null where it has not.
   const PreparedConv2d* prepared() const { return prepared_.get(); }
 
  private:
+  at::Tensor own(const at::Tensor& x, const at::Tensor& bias) const override;
+
   Conv2dOptions options_;
   std::shared_ptr<const PreparedConv2d> prepared_;
 };
@@ -95,11 +117,11 @@ class Conv2dLayer final : public Layer {
 class EmbeddingLayer final : public Layer {
  public:
   explicit EmbeddingLayer(at::Tensor weight) : Layer(std::move(weight), {}) {}
-  at::Tensor operate(const at::Tensor& weight, const at::Tensor& bias,
+  at::Tensor operate(const StoredWeight& weight, const at::Tensor& bias,
                      const at::Tensor& x) const override;
   at::Tensor forward(const at::Tensor& x) const override { return operate(table(), {}, x); }
   /// The whole table, with the adapter.
-  at::Tensor table() const { return adapter ? adapter->weight(weight_) : weight_; }
+  at::Tensor table() const { return adapter ? adapter->weight(weight()) : weight(); }
 };
 
 /// The layer of a checkpoint's weight whose network is not known: a matrix as a linear layer

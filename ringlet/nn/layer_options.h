@@ -14,6 +14,7 @@ struct Conv2dOptions {
 enum class WeightUse {
   inference,  ///< forward passes, in the fastest layout
   training,   ///< both passes, with the weight in memory once
+  narrow,     ///< the same in the type that it is stored in: widened in every pass
   streamed,   ///< the least memory: read from its file in every pass, and out of memory after it
 };
 

@@ -6,12 +6,14 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/nn/input_gradient.h"
 #include "ringlet/nn/kernels.h"
+#include "ringlet/nn/saved_weight.h"
 
 namespace ringlet::nn {
 namespace {
@@ -19,44 +21,80 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+/// The product with a frozen weight that has to be widened. LibTorch's own would keep the wide
+/// copy; this widens once more in the backward pass. Gradients of gradients go through LibTorch's
+/// functions.
+struct WideningLinear : torch::autograd::Function<WideningLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const StoredWeight& weight, const std::optional<at::Tensor>& bias) {
+    save_weight(*context, weight);
+    // Below autograd and view tracking: callers may add to the result in place.
+    at::AutoDispatchBelowADInplaceOrView below;
+    return at::linear(x, weight.widened(x.scalar_type()), bias);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor& dy = gradients.front();
+    return {at::matmul(dy, saved_weight(*context).widened(dy.scalar_type())), {}, {}};
+  }
+};
+
 /// The convolution with a frozen kernel. LibTorch's own keeps its input for the gradient of the
 /// weight, whether or not there will be one. This keeps the weight alone, and computes both passes
 /// by LibTorch's functions; gradients of gradients go through theirs.
 struct FrozenConvolution : torch::autograd::Function<FrozenConvolution> {
   static constexpr std::array<std::int64_t, 2> kDilation = {1, 1}, kNoOutputPadding = {0, 0};
 
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, Conv2dOptions options) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const StoredWeight& weight, const std::optional<at::Tensor>& bias,
+                            Conv2dOptions options) {
     auto& saved = context->saved_data;
     saved["shape"] = x.sizes().vec();
     saved["format"] = static_cast<std::int64_t>(x.suggest_memory_format());
     saved["stride"] = options.stride;
     saved["padding"] = options.padding;
-    context->save_for_backward({weight});
+    save_weight(*context, weight);
     // Below autograd and view tracking: callers may add to the result in place.
     at::AutoDispatchBelowADInplaceOrView below;
-    return at::convolution(x, weight, bias, std::array{options.stride, options.stride},
+    return at::convolution(x, weight.widened(x.scalar_type()), bias,
+                           std::array{options.stride, options.stride},
                            std::array{options.padding, options.padding}, kDilation,
                            /*transposed=*/false, kNoOutputPadding, /*groups=*/1);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     auto& saved = context->saved_data;
+    const at::Tensor& dy = gradients.front();
     const at::Tensor dx = input_gradient(
-        gradients.front(), context->get_saved_variables().front(), saved["shape"].toIntVector(),
+        dy, saved_weight(*context).widened(dy.scalar_type()), saved["shape"].toIntVector(),
         static_cast<at::MemoryFormat>(saved["format"].toInt()),
         {.stride = saved["stride"].toInt(), .padding = saved["padding"].toInt()});
     return {dx, {}, {}, {}};
   }
 };
 
+/// Whether a gradient of x alone is recorded. The bias of a frozen weight may learn all the same:
+/// its gradient is a sum that needs nothing kept.
+bool only_input_learns(const at::Tensor& x, const StoredWeight& weight) {
+  return c10::GradMode::is_enabled() && x.requires_grad() && !weight.learns();
+}
+
+std::optional<at::Tensor> if_defined(const at::Tensor& bias) {
+  return bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+}
+
+bool bias_learns(const at::Tensor& bias) { return bias.defined() && bias.requires_grad(); }
+
 }  // namespace
 
 std::string_view KernelSet::name() const { return "libtorch"; }
 
-at::Tensor KernelSet::linear(const at::Tensor& x, const at::Tensor& weight,
+at::Tensor KernelSet::linear(const at::Tensor& x, const StoredWeight& weight,
                              const at::Tensor& bias) const {
-  return at::linear(x, weight.to(x.scalar_type()), bias);
+  if (!only_input_learns(x, weight) || !weight.needs_widening(x.scalar_type()))
+    return at::linear(x, weight.widened(x.scalar_type()), if_defined(bias));
+  if (bias_learns(bias)) return WideningLinear::apply(x, weight, std::nullopt) + bias;
+  return WideningLinear::apply(x, weight, if_defined(bias));
 }
 
 at::Tensor KernelSet::matrix_product(const at::Tensor& a, const at::Tensor& b) const {
@@ -68,16 +106,17 @@ void KernelSet::add_product(at::Tensor& sum, double s, const at::Tensor& a,
   sum.addmm_(a, b.t(), 1, s);
 }
 
-at::Tensor KernelSet::conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                             Conv2dOptions options) const {
-  const bool learns = weight.requires_grad() || (bias.defined() && bias.requires_grad());
-  if (!c10::GradMode::is_enabled() || !x.requires_grad() || learns)
-    return at::conv2d(x, weight, bias, options.stride, options.padding);
-  return FrozenConvolution::apply(
-      x, weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt, options);
+at::Tensor KernelSet::conv2d(const at::Tensor& x, const StoredWeight& weight,
+                             const at::Tensor& bias, Conv2dOptions options) const {
+  if (!only_input_learns(x, weight))
+    return at::conv2d(x, weight.widened(x.scalar_type()), if_defined(bias), options.stride,
+                      options.padding);
+  if (bias_learns(bias))
+    return FrozenConvolution::apply(x, weight, std::nullopt, options) + bias.view({-1, 1, 1});
+  return FrozenConvolution::apply(x, weight, if_defined(bias), options);
 }
 
-std::shared_ptr<const PreparedConv2d> KernelSet::prepare_conv2d(const at::Tensor& weight,
+std::shared_ptr<const PreparedConv2d> KernelSet::prepare_conv2d(const StoredWeight& weight,
                                                                 Conv2dOptions options,
                                                                 WeightUse use) const {
   static_cast<void>(weight);

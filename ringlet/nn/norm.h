@@ -15,6 +15,9 @@ class GroupNorm {
   GroupNorm(const WeightSource& source, std::int64_t groups, std::int64_t channels, double epsilon);
   at::Tensor operator()(const at::Tensor& x) const;
 
+  /// silu() of the normalised x. For the backward pass x alone is kept, and normalised again there.
+  at::Tensor with_silu(const at::Tensor& x) const;
+
  private:
   at::Tensor weight_, bias_;
   std::int64_t groups_;

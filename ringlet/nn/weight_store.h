@@ -83,6 +83,7 @@ class CompletedStore final : public TensorStore {
   std::vector<std::string> names() const override;
   std::string description() const override { return checkpoint_->description(); }
   void release() const override { checkpoint_->release(); }
+  bool has_invented(const std::string& name) const override { return made_.contains(name); }
 
   /// The names of what it has invented so far.
   const std::set<std::string>& made() const { return made_; }

@@ -1,5 +1,6 @@
 #include "ringlet/pipeline/text_to_image_model.h"
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <utility>
@@ -21,6 +22,16 @@ namespace {
 
 at::Tensor LatentPosterior::sample(const at::Tensor& noise) const {
   return mean + deviation * noise;
+}
+
+double step_peak(std::span<const StepBlock> blocks, const nn::RecomputedBlocks& recomputed) {
+  double kept = 0.0, peak = 0.0;
+  for (const StepBlock& block : blocks) {
+    kept += block.before;
+    peak = std::max(peak, kept + block.inside + block.passing);
+    if (block.name.empty() || !recomputed.contains(block.name)) kept += block.inside;
+  }
+  return peak;
 }
 
 struct TextToImageModel::ToldPrompts {

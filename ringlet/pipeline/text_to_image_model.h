@@ -2,6 +2,7 @@
 // are. A new family implements TextToImageModel and adds a row to model_families.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -20,13 +21,24 @@
 #include "ringlet/core/picture_size.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/diffusion/sampler_table.h"
+#include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/nn/layer_options.h"
+#include "ringlet/nn/network_memory.h"
 #include "ringlet/nn/weight_source.h"
+#include "ringlet/nn/weight_storage.h"
 #include "ringlet/pipeline/conditions.h"
 #include "ringlet/pipeline/control.h"
 #include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::pipeline {
+
+/// Which frozen networks leave a device while others compute. On the CPU all of them give the pages
+/// of their files back.
+enum class IdleNetworks : std::uint8_t {
+  stay,          ///< picture after picture is made without copies
+  coders_leave,  ///< text encoders and autoencoder
+  all_leave,     ///< the denoiser, too, while pictures are decoded
+};
 
 struct LoadOptions {
   ModelFileOptions files;
@@ -34,13 +46,27 @@ struct LoadOptions {
   at::ScalarType precision = at::kFloat;  ///< compute type of denoiser and text encoders
   bool low_memory = false;  ///< keep 16-bit weights as stored on any device, read kernels from the
                             ///< file in every pass; encode and decode images in tiles
+  std::int64_t tile = 0;  ///< side of the tiles that images are encoded and decoded in, in pixels,
+                          ///< a multiple of the size unit; 0 = whole, or with low_memory the
+                          ///< autoencoder's own
+  /// Of the frozen denoiser's linear layers and convolutions.
+  nn::WeightStorage storage = nn::WeightStorage::as_stored;
+  IdleNetworks idle = IdleNetworks::stay;  ///< at least; see idle_networks()
+  /// Blocks of the frozen denoiser that stay in host memory (nn::NetworkMemory::offload); none:
+  /// whoever knows what else is needed calls offload_denoiser (pipeline/offload.h).
+  std::optional<std::int64_t> offload_layers = 0;
   bool for_training = false;        ///< lay frozen weights out for both passes
   std::set<NetworkRole> trainable;  ///< the networks whose own weights learn
 
   /// What the frozen kernels are laid out for.
   nn::WeightUse weight_use() const {
     if (low_memory) return nn::WeightUse::streamed;
+    if (storage == nn::WeightStorage::bf16 || nn::is_coded(storage)) return nn::WeightUse::narrow;
     return for_training ? nn::WeightUse::training : nn::WeightUse::inference;
+  }
+  /// Training uses text encoders and autoencoder before its steps, and for samples.
+  IdleNetworks idle_networks() const {
+    return for_training || low_memory ? std::max(idle, IdleNetworks::coders_leave) : idle;
   }
   /// Whether frozen 16-bit weights stay so where `type` is computed in. On the CPU they are widened
   /// in the call, which takes little beside an fp32 product.
@@ -54,6 +80,7 @@ struct ModelNetwork {
   NetworkRole role = NetworkRole::denoiser;
   nn::ModuleIndex index;  ///< its layers and tensors by dotted name
   Json config;            ///< its configuration, which its results depend on
+  std::shared_ptr<nn::NetworkMemory> memory = nullptr;  ///< null: it stays where it is
 };
 
 /// By the name that adapters and files call them ("unet", "text_encoder", …).
@@ -106,8 +133,22 @@ struct TrainingStepShape {
   bool full = false;        ///< the denoiser's own weights learn
   bool text = false;        ///< text encoders run in every step
   bool controlnet = false;  ///< a ControlNet learns
-  bool gradient_checkpointing = false;
 };
+
+/// A part of a training step that gradient checkpointing can compute again, in the order of the
+/// forward pass. Bytes, but for the work.
+struct StepBlock {
+  std::string name = {};  ///< as nn::checkpointed knows it; "" = never computed again
+  double before = 0.0;    ///< kept since the block before, whatever is computed again: its input
+  double inside = 0.0;    ///< kept of what it computes, unless it is computed again
+  double passing = 0.0;   ///< the most that is there besides while it is computed, or its gradient
+  double work = 0.0;      ///< operations of its forward pass
+};
+
+/// The most bytes that a step with these blocks holds at a time. While the gradient of a block is
+/// computed, what the blocks behind it have kept is gone, and what it keeps itself is there: from
+/// the forward pass, or computed again.
+double step_peak(std::span<const StepBlock> blocks, const nn::RecomputedBlocks& recomputed);
 
 /// Tensors that take the place of a model's own, by network and dotted name.
 using Replacements = std::map<std::string, std::map<std::string, at::Tensor>>;
@@ -217,15 +258,20 @@ class TextToImageModel {
   /// kind of model.
   virtual std::unique_ptr<ControlNetwork> open_control(const std::filesystem::path& path) const;
 
-  // Memory: the most bytes that are held at a time.
+  // Memory: the bytes that are held at a time.
 
-  /// Activations of a training step.
-  virtual double training_step_bytes(const TrainingStepShape& shape) const = 0;
+  /// Activations of a training step, block by block.
+  virtual std::vector<StepBlock> training_step(const TrainingStepShape& shape) const = 0;
 
-  /// Encoding one picture, and decoding one; and a denoising step of `rows` rows without gradients.
+  /// Encoding one picture, and decoding one, in tiles where the options say so; and a denoising
+  /// step of `rows` rows without gradients.
   virtual double encoding_bytes(PictureSize size) const = 0;
   virtual double decoding_bytes(PictureSize size) const = 0;
   virtual double denoising_bytes(PictureSize size, std::int64_t rows) const = 0;
+
+  /// From now on pictures are encoded and decoded one by one, in tiles of this side: LoadOptions::
+  /// tile. Does nothing in models without tiles.
+  virtual void code_in_tiles(std::int64_t) {}
 
   // Saving.
 

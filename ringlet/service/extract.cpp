@@ -13,28 +13,12 @@
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/service/extraction_report.h"
 #include "ringlet/service/request_json.h"
+#include "ringlet/service/split_list.h"
 
 namespace ringlet::service {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The texts between commas that no bracket encloses.
-std::vector<std::string> split_list(const std::string& text, const Field& option) {
-  std::vector<std::string> items(1);
-  int depth = 0;
-  for (const char c : text) {
-    depth += c == '(' ? 1 : c == ')' ? -1 : 0;
-    if (c == ',' && depth == 0)
-      items.emplace_back();
-    else if (c != ' ')
-      items.back() += c;
-  }
-  if (std::ranges::find(items, "") != items.end())
-    throw Error(ErrorCode::invalid_argument, option, "\"" + text + "\" has an empty entry",
-                "write a,b,c");
-  return items;
-}
 
 void refuse(const Field& option, bool given, const std::string& why, const std::string& hint) {
   if (given) throw Error(ErrorCode::invalid_argument, option, why, hint);

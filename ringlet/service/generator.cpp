@@ -9,6 +9,7 @@
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/model_families.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/picture_text.h"
 
 namespace ringlet::service {
@@ -124,6 +125,8 @@ void Generator::generate_now(const PictureRequest& r, const BatchSink& sink,
   texts.push_back(r.negative_prompt.value_or(""));
   model_->check_embedding_words(texts);
   pipeline::GenerateRequest request = first_request(r);
+  pipeline::offload_for(
+      *model_, pipeline::generation_bytes(*model_, request.size, std::min(r.images, r.batch_size)));
   const at::Tensor latents = request.latents;
   const std::uint64_t seed = first_seed(r);
   std::size_t batch = 0;

@@ -45,10 +45,10 @@ struct ModelRequest {
 void describe(OptionList& list, ModelRequest& request);
 
 /// Reads {"model", "variant", "tokenizer", "prediction", "device", "precision", "low_memory",
-/// "adapters": [{"file", "strength", "blocks": {PATTERN: FACTOR}}], "embeddings": [{"file",
-/// "word"}], "controlnet"}, of which "model" alone is needed. Throws Error(invalid_argument) for
-/// unknown fields, with the nearest name, and for values of another type, and as nn::select_device
-/// and nn::select_precision.
+/// "base_storage", "offload_layers", "adapters": [{"file", "strength", "blocks": {PATTERN:
+/// FACTOR}}], "embeddings": [{"file", "word"}], "controlnet"}, of which "model" alone is needed.
+/// Throws Error(invalid_argument) for unknown fields, with the nearest name, and for values of
+/// another type, and as nn::select_device and nn::select_precision.
 ModelRequest model_request_from_json(const Json& json);
 Json to_json(const ModelRequest& request);
 

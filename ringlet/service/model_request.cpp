@@ -2,6 +2,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/service/generator.h"
 #include "ringlet/service/json_fields.h"
 #include "ringlet/service/request_json.h"
@@ -18,15 +19,6 @@ EmbeddingChoice read_embedding(const Json& json, const std::string& path) {
   return embedding;
 }
 
-/// The device first: it says which precision is usual.
-void read_numbers(JsonFields& fields, pipeline::LoadOptions& load) {
-  std::string device = "auto", precision;
-  fields.read("device", device);
-  fields.read("precision", precision);
-  load.device = nn::select_device(device);
-  load.precision = nn::select_precision(precision, load.device);
-}
-
 }  // namespace
 
 void describe(OptionList& list, ModelRequest& r) {
@@ -37,6 +29,8 @@ void describe(OptionList& list, ModelRequest& r) {
   list.add("low_memory", r.load.low_memory,
            "Read convolutions from the file in every step, and encode and decode large images in "
            "tiles; slower");
+  nn::describe(list, r.load.storage);
+  pipeline::describe_offload(list, r.load);
   list.add("controlnet", r.controlnet, "ControlNet folder (diffusers) that sees `control_image`");
 }
 
@@ -46,7 +40,7 @@ ModelRequest model_request_from_json(const Json& json) {
   describe(list, request);
   JsonFields fields(json);
   read_options(fields, list);
-  read_numbers(fields, request.load);
+  read_device(fields, request.load, nn::Work::inference);
   read_adapters(fields, request.adapters);
   fields.read_list("embeddings", read_embedding, request.embeddings);
   fields.finish();

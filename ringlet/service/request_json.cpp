@@ -85,6 +85,14 @@ Json set_values(const OptionList& list) {
   return values;
 }
 
+void read_device(JsonFields& fields, pipeline::LoadOptions& load, nn::Work work) {
+  std::string device = "auto", precision;
+  fields.read("device", device);
+  fields.read("precision", precision);
+  load.device = nn::select_device(device);
+  load.precision = nn::select_precision(precision, load.device, work);
+}
+
 void read_adapters(JsonFields& fields, std::vector<pipeline::AdapterChoice>& adapters) {
   fields.read_list("adapters", read_adapter_choice, adapters);
 }

@@ -5,7 +5,9 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/core/option.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/service/json_fields.h"
 
 namespace ringlet::service {
@@ -18,6 +20,10 @@ void read_options(JsonFields& fields, const OptionList& list);
 
 /// All values but those that are not set: null and "".
 Json set_values(const OptionList& list);
+
+/// "device" and "precision", the device first: it says which precision is usual. Throws as
+/// nn::select_device and nn::select_precision.
+void read_device(JsonFields& fields, pipeline::LoadOptions& load, nn::Work work);
 
 /// "adapters": [{"file", "strength", "blocks": {PATTERN: FACTOR}}], of which "file" is needed.
 void read_adapters(JsonFields& fields, std::vector<pipeline::AdapterChoice>& adapters);

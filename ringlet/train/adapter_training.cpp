@@ -56,7 +56,7 @@ void check_factors(const AdapterTrainingOptions& options, const adapt::Method& m
                    std::span<const adapt::Target> targets) {
   adapt::FactorTable asked;
   for (const adapt::Target& target : targets)
-    adapt::parameter_count(method, adapt::LayerShape::of(target.layer->weight()), asked);
+    adapt::parameter_count(method, adapt::LayerShape::of(target.layer->shape()), asked);
   std::vector<std::string> sizes;
   for (const auto& [size, split] : asked.entries()) sizes.push_back(std::to_string(size));
   for (const auto& [size, split] : options.factors)
@@ -137,17 +137,17 @@ void AdapterTraining::check_penalties() const {
                 "penalties apply to tensor-ring transforms: trm");
 }
 
-void AdapterTraining::begin_step(std::int64_t micro_batch) const {
+void AdapterTraining::begin_step(std::int64_t micro_batch, const adapt::BatchRows& rows) const {
   if (options_.dropout.any())
-    set_.begin_step(options_.dropout, Random(seed_), static_cast<std::uint64_t>(micro_batch));
+    set_.begin_step(options_.dropout, Random(seed_), static_cast<std::uint64_t>(micro_batch), rows);
 }
 
 void AdapterTraining::end_steps() const { set_.begin_step({}, Random(seed_), 0); }
 
-at::Tensor AdapterTraining::penalised(at::Tensor loss) const {
+at::Tensor AdapterTraining::penalised(at::Tensor loss, double share) const {
   if (options_.identity_penalty <= 0.0 && options_.orthogonal_penalty <= 0.0) return loss;
-  const auto add = [&loss](double weight, const at::Tensor& penalty) {
-    if (weight > 0.0 && penalty.defined()) loss = loss + weight * penalty;
+  const auto add = [&loss, share](double weight, const at::Tensor& penalty) {
+    if (weight > 0.0 && penalty.defined()) loss = loss + weight * share * penalty;
   };
   for (const auto& entry : set_.entries()) {
     for (const auto& transform : entry.adapter->parts().transforms) {

@@ -60,13 +60,13 @@ class AdapterTraining {
   const adapt::Method& method() const { return method_; }  ///< with the sizes of the budget
   const std::vector<adapt::BudgetRow>& budget() const { return budget_; }
 
-  /// Draws what a micro-batch leaves out.
-  void begin_step(std::int64_t micro_batch) const;
+  /// Draws what a micro-batch leaves out; `rows` of it are seen.
+  void begin_step(std::int64_t micro_batch, const adapt::BatchRows& rows = {}) const;
   /// Ends dropout: for evaluation and samples.
   void end_steps() const;
 
-  /// The loss with the penalties on top.
-  at::Tensor penalised(at::Tensor loss) const;
+  /// The loss with the penalties on top, or with a share of them.
+  at::Tensor penalised(at::Tensor loss, double share = 1.0) const;
 
  private:
   void check_penalties() const;

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
@@ -21,10 +23,20 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kWhere = "training";
+constexpr const char* kSavings = "memory savings";
 
 void check_positive(const char* field, double value) {
   if (!(value > 0.0 && value <= std::numeric_limits<double>::max()))
     throw Error(ErrorCode::invalid_argument, Field(field), "must be larger than 0");
+}
+
+/// The rows of a part among those that the network sees of the whole; none for the whole.
+adapt::BatchRows rows_of(const BatchPart& part, std::int64_t rows_per_example) {
+  if (part.end - part.begin == part.of) return {};
+  std::vector<at::Tensor> numbers;
+  for (std::int64_t i = 0; i < rows_per_example; ++i)
+    numbers.push_back(at::arange(i * part.of + part.begin, i * part.of + part.end, at::kLong));
+  return {at::cat(numbers), rows_per_example * part.of};
 }
 
 /// The settings but for those that Task::prepare finds.
@@ -45,21 +57,147 @@ void check_options(const RunOptions& o) {
   list.check();
   check_positive("batch_size", static_cast<double>(o.batch_size));
   check_positive("learning_rate", o.trainer.learning_rate.peak);
+  if (o.savings.parts < 1 || o.savings.parts > o.batch_size)
+    throw Error(ErrorCode::invalid_argument, kWhere,
+                "a batch of " + std::to_string(o.batch_size) + " has no " +
+                    std::to_string(o.savings.parts) + " parts");
   check_adapter_options(o);
   refuse_other_run(o.out, o.resume);
+}
+
+void check_base_storage(nn::WeightStorage storage, const RunOptions& options) {
+  if (options.full() && storage != nn::WeightStorage::as_stored)
+    throw Error(ErrorCode::invalid_argument, Field("base_storage"),
+                "`method=full` trains the weights themselves, which are kept in fp32",
+                "leave it out, or train an adapter, for example `method=lora(rank=4)`");
+}
+
+std::string base_storage_text(nn::WeightStorage storage) {
+  if (storage == nn::WeightStorage::as_stored) return "";
+  return ", base in " + nn::weight_storage_name(storage);
 }
 
 Run::Run(RunOptions options, const OpenTask& open, const RunObserver& observer)
     : options_(std::move(options)) {
   nn::with_ringlet_errors(kWhere, [&] {
     check_options(options_);
-    task_ = open(options_);
-    if (options_.adapts()) build_adapters();
+    take_recorded_savings();
+    if (options_.memory_limit > 0 && !checkpoint())
+      open_within_limit(open);
+    else
+      open_task(open);
     make_plan();
     task_->check(observer.progress);  // after all that takes less time
     settings_ = settings();
     check_resume();
   });
+}
+
+void Run::open_task(const OpenTask& open) {
+  adapters_.reset();
+  task_.reset();  // never two in memory
+  return_free_memory();
+  plan_ = {};
+  task_ = open(options_);
+  if (options_.adapts()) build_adapters();
+  for (const Trainable& one : trainables()) plan_.parameters += one.value.numel();
+  if (options_.savings.parts > 1 && !task_->divisible())
+    throw Error(ErrorCode::invalid_argument, kWhere,
+                "the loss of these batches cannot be computed in parts");
+}
+
+MemoryChoices Run::memory_choices() const {
+  return {.limit = options_.memory_limit,
+          .batch_size = options_.batch_size,
+          .divisible = task_->divisible(),
+          .tiles = task_->tiles()};
+}
+
+/// A task that measures its need sees the network as training does.
+std::optional<MemoryNeed> Run::known_need(const MemorySavings& savings) {
+  if (adapters_) adapters_->set().attach();
+  std::optional<MemoryNeed> need = task_->memory(learners(), savings);
+  if (adapters_) adapters_->set().detach();
+  return need;
+}
+
+NeedOf Run::memory_need() {
+  return [this](const MemorySavings& savings) {
+    std::optional<MemoryNeed> need = known_need(savings);
+    if (!need)
+      throw Error(ErrorCode::unsupported, Field("memory_limit"),
+                  "how much memory this training needs is not known", "leave it out");
+    return *std::move(need);
+  };
+}
+
+bool Run::take_plan(const MemorySavings& base) {
+  const std::optional<PlannedMemory> plan = plan_memory(memory_choices(), base, memory_need());
+  if (!plan) return false;
+  options_.savings = plan->savings;
+  plan_.extra_work = plan->extra_work;
+  return true;
+}
+
+/// Opens the task with the base stored so, where a run may fit then; whether it does.
+bool Run::try_storage(const OpenTask& open, nn::WeightStorage storage) {
+  if (storage != options_.savings.storage) {
+    // What is open says about how much the other way of storing takes.
+    constexpr double kCertain = 1.1;
+    const std::uint64_t least =
+        smallest_peak(memory_choices(), {.storage = storage}, memory_need());
+    if (static_cast<double>(least) > kCertain * static_cast<double>(options_.memory_limit))
+      return false;
+    options_.savings = {.storage = storage};
+    open_task(open);
+  }
+  return take_plan({.storage = storage});
+}
+
+/// With the base stored so, as few blocks in host memory as are needed.
+bool Run::offload(const OpenTask& open, nn::WeightStorage storage) {
+  MemorySavings base{.storage = storage, .offloaded = task_->offloadable()};
+  if (base.offloaded == 0 || !plan_memory(memory_choices(), base, memory_need())) return false;
+  if (storage != options_.savings.storage) {
+    options_.savings = {.storage = storage};
+    open_task(open);
+  }
+  const std::int64_t all = task_->offloadable();
+  for (base.offloaded = 1; base.offloaded <= all; ++base.offloaded)
+    if (take_plan(base)) return true;
+  return false;
+}
+
+/// Takes the first that fits: the base as little narrowed as possible, and host memory last.
+void Run::open_within_limit(const OpenTask& open) {
+  open_task(open);
+  const std::vector<nn::WeightStorage> storages = task_->storages();
+  options_.savings = {.storage = storages.front()};
+  std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
+  for (const nn::WeightStorage storage : storages) {
+    if (try_storage(open, storage)) return;
+    smallest =
+        std::min(smallest, smallest_peak(memory_choices(), {.storage = storage}, memory_need()));
+  }
+  for (const nn::WeightStorage storage : storages) {
+    if (offload(open, storage)) return;
+    smallest =
+        std::min(smallest, smallest_peak(memory_choices(),
+                                         {.storage = storage, .offloaded = task_->offloadable()},
+                                         memory_need()));
+  }
+  throw Error(ErrorCode::out_of_memory, Field("memory_limit"),
+              "nothing fits into " + human_bytes(options_.memory_limit),
+              "the smallest limit that is enough is `memory_limit=" + limit_text(smallest) +
+                  "`; smaller pictures or a smaller batch need less");
+}
+
+/// A run goes on with what it began with, whatever the limit is now.
+void Run::take_recorded_savings() {
+  const auto latest = checkpoint();
+  if (!latest) return;
+  const Json settings = CheckpointFolder::load(*latest).settings;
+  options_.savings = savings_from_json(settings.value(kSavings, Json()), latest->string());
 }
 
 void Run::build_adapters() {
@@ -92,15 +230,19 @@ Learners Run::learners() const {
 
 void Run::make_plan() {
   plan_.method = learning_text(adapters_ ? Learning(adapters_->method()) : options_.learning);
-  for (const Trainable& one :
-       with_rate_factors(trainables(), options_.trainer.rate_factors))  // refuses wrong ones early
-    plan_.parameters += one.value.numel();
+  with_rate_factors(trainables(), options_.trainer.rate_factors);  // refuses wrong ones early
   plan_.steps = options_.trainer.steps;
   plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
                                      options_.batch_size) /
                  static_cast<double>(task_->epoch_size());
   if (const auto latest = checkpoint()) plan_.first_step = CheckpointFolder::load(*latest).step;
-  plan_.expected_bytes = task_->expected_bytes(learners());
+  if (options_.memory_limit == 0) task_->fit(learners());
+  const std::optional<MemoryNeed> need = known_need(options_.savings);
+  if (!need) return;
+  plan_.expected_bytes = need->peak(options_.savings.recomputed);
+  if (options_.memory_limit > 0 && plan_.expected_bytes > options_.memory_limit)
+    log(LogLevel::warning, "the run resumes as it began: about " +
+                               human_bytes(plan_.expected_bytes) + " of memory, above the limit");
 }
 
 std::optional<fs::path> Run::checkpoint() const {
@@ -116,6 +258,7 @@ Json Run::settings() const {
   settings.update(settings_of(options_));
   settings.update(settings_of(options_.trainer));
   settings.update(task_->settings());
+  if (options_.savings.any()) settings[kSavings] = to_json(options_.savings);
   return settings;
 }
 
@@ -129,10 +272,13 @@ void Run::check_resume() const {
 }
 
 LossFunction Run::loss_function() const {
-  return [this](std::int64_t micro_batch) {
-    if (!adapters_) return task_->loss(micro_batch);
-    adapters_->begin_step(micro_batch);
-    return adapters_->set().pass([&] { return adapters_->penalised(task_->loss(micro_batch)); });
+  return [this](std::int64_t number) {
+    const std::int64_t parts = options_.savings.parts, micro_batch = number / parts;
+    const BatchPart part = BatchPart::of_batch(options_.batch_size, number % parts, parts);
+    if (!adapters_) return task_->loss(micro_batch, part);
+    adapters_->begin_step(micro_batch, rows_of(part, task_->rows_per_example()));
+    return adapters_->set().pass(
+        [&] { return adapters_->penalised(task_->loss(micro_batch, part), part.share()); });
   };
 }
 
@@ -250,6 +396,7 @@ bool Run::run(const RunObserver& observer) {
     loop.checkpoint_folder = options_.out / kCheckpoints;
     loop.settings = settings;
     loop.loss_scaling = task_->precision() == at::kHalf;
+    loop.micro_batch_parts = options_.savings.parts;
     Trainer trainer(trainables(), loss_function(), std::move(loop));
     if (const auto latest = checkpoint()) trainer.resume(*latest);
     RunLog log(options_.out, trainer.steps_done(), writes());

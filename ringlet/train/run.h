@@ -29,6 +29,7 @@ struct RunPlan {
   std::int64_t first_step = 0;  ///< steps done before, when the run is resumed
   double epochs = 0.0;
   std::uint64_t expected_bytes = 0;  ///< at the peak; 0 = not known
+  double extra_work = 0.0;  ///< that RunOptions::savings cost, relative to a step; estimated
 };
 
 /// How a program follows a run. Any of them may be empty; returning false stops the run.
@@ -44,12 +45,13 @@ class Run {
   /// Checks the options, opens the task, builds the adapters, states the plan, checks the examples
   /// and compares the settings with those of the run to resume; writes nothing. Throws
   /// Error(invalid_argument | not_found | mismatch | …) for everything that can be known to be
-  /// wrong, and Error(cancelled) when `observer.progress` stops it.
+  /// wrong, Error(out_of_memory) with the smallest limit that would do where nothing fits into
+  /// `memory_limit`, and Error(cancelled) when `observer.progress` stops it.
   Run(RunOptions options, const OpenTask& open, const RunObserver& observer = {});
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
 
-  const RunOptions& options() const { return options_; }
+  const RunOptions& options() const { return options_; }  ///< with the savings that were chosen
   const RunPlan& plan() const { return plan_; }
   const Task& task() const { return *task_; }
 
@@ -74,6 +76,15 @@ class Run {
 
  private:
   bool writes() const { return options_.trainer.data_parallel.writes(); }
+  void open_task(const OpenTask& open);
+  void open_within_limit(const OpenTask& open);
+  bool try_storage(const OpenTask& open, nn::WeightStorage storage);
+  bool take_plan(const MemorySavings& base);
+  bool offload(const OpenTask& open, nn::WeightStorage storage);
+  MemoryChoices memory_choices() const;
+  std::optional<MemoryNeed> known_need(const MemorySavings& savings);
+  NeedOf memory_need();
+  void take_recorded_savings();
   void build_adapters();
   void make_plan();
   void check_resume() const;
@@ -88,7 +99,7 @@ class Run {
   void save_adapters(std::int64_t steps, const Json& settings) const;
   Report report(const Trainer& trainer, const Json& settings) const;
 
-  const RunOptions options_;
+  RunOptions options_;  ///< `savings` are chosen here, the others stay as they are
   std::unique_ptr<Task> task_;
   std::optional<AdapterTraining> adapters_;
   RunPlan plan_;

@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 #include <c10/core/ScalarType.h>
 
+#include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/adapter_training.h"
+#include "ringlet/train/memory_plan.h"
 #include "ringlet/train/trainer.h"
 
 namespace ringlet::train {
@@ -19,6 +22,10 @@ struct RunOptions : AdapterTrainingOptions {
   std::int64_t batch_size = 1;     ///< examples at a time
   std::int64_t observe_every = 0;  ///< steps between samples or scores; 0 = before and after only
   TrainerOptions trainer;          ///< checkpoint_folder and settings are the run's own
+  /// The most bytes that the run may take at a time, of the process on the CPU and otherwise of the
+  /// device; 0 = no limit. With one, `savings` are chosen.
+  std::uint64_t memory_limit = 0;
+  MemorySavings savings;  ///< those of the run that is resumed, where it has some
   at::ScalarType save_precision = at::kFloat;  ///< of what is written
 
   bool adapts() const { return method() != nullptr; }
@@ -26,5 +33,11 @@ struct RunOptions : AdapterTrainingOptions {
 
 /// Everything about the options that is wrong whatever the task. Throws Error(invalid_argument).
 void check_options(const RunOptions& options);
+
+/// Refuses a storage of the frozen base where nothing is frozen. Throws Error(invalid_argument).
+void check_base_storage(nn::WeightStorage storage, const RunOptions& options);
+
+/// For a plan: ", base in nf4"; "" where it is kept as it is stored.
+std::string base_storage_text(nn::WeightStorage storage);
 
 }  // namespace ringlet::train

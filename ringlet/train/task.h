@@ -18,6 +18,7 @@
 #include "ringlet/adapt/set/targets.h"
 #include "ringlet/core/json.h"
 #include "ringlet/io/image.h"
+#include "ringlet/train/memory_plan.h"
 #include "ringlet/train/report.h"
 #include "ringlet/train/run_options.h"
 #include "ringlet/train/score.h"
@@ -50,6 +51,17 @@ using Lines = std::vector<std::pair<std::string, std::string>>;
 
 /// How a program spells a field of the options ("class_prompt"): "--class-prompt".
 using Spelling = std::function<std::string(const std::string& field)>;
+
+/// The examples of a micro-batch from `begin` to `end`, of `of`.
+struct BatchPart {
+  std::int64_t begin = 0, end = 0, of = 0;
+
+  /// The part-th of some of about one size.
+  static BatchPart of_batch(std::int64_t batch_size, std::int64_t part, std::int64_t parts) {
+    return {part * batch_size / parts, (part + 1) * batch_size / parts, batch_size};
+  }
+  double share() const { return static_cast<double>(end - begin) / static_cast<double>(of); }
+};
 
 /// What learns in a run.
 struct Learners {
@@ -90,8 +102,32 @@ class Task {
   /// The size of an example, where there is one: "512 pixels".
   virtual std::string example_size() const { return {}; }
 
-  /// The most memory that the run is expected to take, in bytes; 0 = not known.
-  virtual std::uint64_t expected_bytes(const Learners&) const { return 0; }
+  /// All that learns is known: chooses what of the network stays in host memory, without a limit.
+  virtual void fit(const Learners&) {}
+
+  // Memory, as train/memory_plan.h plans it.
+
+  /// What the run needs with these savings; nothing = not known, so that no limit can be kept.
+  virtual std::optional<MemoryNeed> memory(const Learners&, const MemorySavings&) const {
+    return std::nullopt;
+  }
+
+  /// Whether the loss of a micro-batch is a sum over its examples.
+  virtual bool divisible() const { return false; }
+
+  /// Of every example, how many rows the network sees: 2 where each stands beside another one, in
+  /// a second half of the batch.
+  virtual std::int64_t rows_per_example() const { return 1; }
+
+  /// How the frozen base can be stored, in the order of growing harm; the first as it was asked
+  /// for.
+  virtual std::vector<nn::WeightStorage> storages() const { return {nn::WeightStorage::as_stored}; }
+
+  /// How many blocks can stay in host memory, where the user has not said how many.
+  virtual std::int64_t offloadable() const { return 0; }
+
+  /// Sides of the autoencoder's tiles, from large to small; 0 = no tiles.
+  virtual std::vector<std::int64_t> tiles() const { return {0}; }
 
   /// The network and its examples, for people.
   virtual Lines plan_lines(const Spelling& option) const = 0;
@@ -111,8 +147,9 @@ class Task {
   /// Makes and encodes what the run needs. Returns the settings that were null.
   virtual Json prepare(const Learners&, const StageProgress&) { return Json::object(); }
 
-  /// The loss of a micro-batch (LossFunction), without penalties.
-  virtual at::Tensor loss(std::int64_t micro_batch) const = 0;
+  /// The loss of a micro-batch (LossFunction), without penalties: the share that the examples of a
+  /// part have in it. The part is the whole unless the task is divisible().
+  virtual at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const = 0;
 
   virtual ObservationRules observation_rules() const { return {}; }
 

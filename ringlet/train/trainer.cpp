@@ -22,7 +22,10 @@
 #include "ringlet/core/log.h"
 #include "ringlet/core/processors.h"
 #include "ringlet/core/text.h"
+#include "ringlet/nn/layer_scope.h"
+#include "ringlet/nn/reused_memory.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/option_list.h"
 #include "ringlet/train/thread_choice.h"
 
@@ -113,7 +116,11 @@ Json in_todays_words(Json settings) {
 }  // namespace
 
 void check_settings(const Json& before, const Json& now, const std::string& where) {
-  const Json known = in_todays_words(before);
+  Json known = in_todays_words(before);
+  // Before there was a choice.
+  constexpr const char* kStorage = "base storage";
+  if (now.contains(kStorage) && !known.contains(kStorage))
+    known[kStorage] = nn::weight_storage_name(nn::WeightStorage::as_stored);
   std::vector<std::string> changed, unknown;
   for (const auto& [key, value] : known.items()) {
     const auto found = now.find(key);
@@ -173,8 +180,10 @@ std::vector<at::Tensor> Trainer::accumulate_gradients() {
   const DataParallel& ranks = options_.data_parallel;
   const auto count = static_cast<double>(own * ranks.count);
   std::vector<at::Tensor> losses;
-  for (std::int64_t i = 0; i < own; ++i) {
-    const at::Tensor loss = loss_((step_ * own + i) * ranks.count + ranks.rank);
+  const std::int64_t parts = options_.micro_batch_parts;
+  for (std::int64_t i = 0; i < own * parts; ++i) {
+    const std::int64_t micro_batch = (step_ * own + i / parts) * ranks.count + ranks.rank;
+    const at::Tensor loss = loss_(micro_batch * parts + i % parts);
     losses.push_back(loss.detach());
     (loss / (count / loss_scale_.factor())).backward();
   }
@@ -235,6 +244,7 @@ StepResult Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
   StepResult result = measure(accumulate_gradients());
   const at::NoGradGuard no_grad;
+  const nn::LayerScope scope(nn::LayerKind::optimizer);
   const double factor =
       clip_factor(result.gradient_norm, options_.clip_norm) / loss_scale_.factor();
   result.scaled_down = loss_scale_.update(!result.skipped) && std::isfinite(result.loss);
@@ -328,7 +338,8 @@ void Trainer::choose_threads() {
   }
   constexpr auto kLook = std::chrono::milliseconds(150);
   const DataParallel& ranks = options_.data_parallel;
-  const std::int64_t next = step_ * options_.gradient_accumulation * ranks.count + ranks.rank;
+  const std::int64_t next = (step_ * options_.gradient_accumulation * ranks.count + ranks.rank) *
+                            options_.micro_batch_parts;
   const ThreadChoice choice =
       train::choose_threads(most, busy_processors(kLook), [&] { loss_(next).backward(); });
   for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();
@@ -337,6 +348,7 @@ void Trainer::choose_threads() {
 
 bool Trainer::run(const StepObserver& observe,
                   const std::function<void(std::int64_t step)>& afterwards) {
+  const nn::ReusedMemory memory;
   return nn::with_ringlet_errors("training", [&] { return run_steps(observe, afterwards); });
 }
 

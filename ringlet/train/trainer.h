@@ -24,7 +24,8 @@ namespace ringlet::train {
 
 /// The loss of one micro-batch, a scalar that knows its gradient. The number of the micro-batch,
 /// counted from the start of the run, is all that its data and noise may depend on: that makes a
-/// resumed run equal to an uninterrupted one.
+/// resumed run equal to an uninterrupted one. Where micro-batches have parts it is the number of
+/// the part, and the result that part's share: shares of a micro-batch add up to its loss.
 using LossFunction = std::function<at::Tensor(std::int64_t micro_batch)>;
 
 /// Factors on the learning rate, of the parameters whose full names a pattern matches (see
@@ -34,6 +35,7 @@ using RateFactors = std::vector<std::pair<std::string, double>>;
 struct TrainerOptions {
   std::int64_t steps = 1000;
   std::int64_t gradient_accumulation = 1;  ///< micro-batches per step, on each rank
+  std::int64_t micro_batch_parts = 1;      ///< see LossFunction; changes results by rounding alone
   double clip_norm = 1.0;                  ///< largest norm of the whole gradient; 0 = no limit
   LearningRate learning_rate = {};
   RateFactors rate_factors = {};

@@ -79,9 +79,11 @@ class CausalLanguageModel final : public ExampleTask {
   std::vector<Score> evaluate() const override {
     constexpr std::size_t kBatch = 16;
     double sum = 0.0;
-    in_batches(examples_.held_out.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
-      sum += mean_loss(examples_.held_out, rows).item<double>() * static_cast<double>(rows.size());
-    });
+    in_batches(
+        examples_.held_out.size(), at_a_time(kBatch), [&](const std::vector<std::size_t>& rows) {
+          sum +=
+              mean_loss(examples_.held_out, rows).item<double>() * static_cast<double>(rows.size());
+        });
     return {{"perplexity", false, std::exp(sum / static_cast<double>(examples_.held_out.size()))}};
   }
 

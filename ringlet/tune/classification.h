@@ -43,7 +43,7 @@ class Classification : public ExampleTask {
   std::vector<Score> evaluate() const final {
     constexpr std::size_t kBatch = 64;
     double right = 0.0, loss = 0.0;
-    in_batches(held_out(), kBatch, [&](const std::vector<std::size_t>& rows) {
+    in_batches(held_out(), at_a_time(kBatch), [&](const std::vector<std::size_t>& rows) {
       const Batch batch = batch_of(examples_.held_out, rows);
       const at::Tensor said = scores(batch.examples).to(at::kFloat);
       right += said.argmax(1).eq(batch.classes).sum().template item<double>();

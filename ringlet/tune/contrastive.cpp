@@ -73,12 +73,15 @@ class Contrastive final : public ExampleTask {
     return clip_->loss(pixels(examples_.train, rows), ids(examples_.train, rows));
   }
 
+  /// Every picture is compared with all texts of its batch.
+  bool is_mean() const override { return false; }
+
   /// Pictures with one caption count as one: any of them is a hit.
   std::vector<Score> evaluate() const override {
     constexpr std::size_t kBatch = 64;
     const std::vector<data::Picture>& all = examples_.held_out;
     std::vector<at::Tensor> pictures, texts;
-    in_batches(all.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
+    in_batches(all.size(), at_a_time(kBatch), [&](const std::vector<std::size_t>& rows) {
       pictures.push_back(clip_->pictures(pixels(all, rows)));
       texts.push_back(clip_->texts(ids(all, rows)));
     });

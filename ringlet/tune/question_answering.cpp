@@ -79,6 +79,9 @@ class QuestionAnswering final : public ExampleTask {
   }
 
   std::string description() const override { return std::string(bert_.name()) + ", spans"; }
+  std::size_t size_of(std::size_t row) const override {
+    return examples_.train[row].encoded.ids.size();
+  }
   std::vector<std::string> usual_targets() const override { return {"model.*encoder.layer.*"}; }
   std::vector<std::string> heads() const override {
     return has_head_ ? std::vector<std::string>{} : std::vector<std::string>{"qa_outputs"};

@@ -87,25 +87,30 @@ class Recommendation final : public ExampleTask {
     return -sum / static_cast<double>(parts.size());
   }
 
+  /// What is held back of an example depends on its place in the batch.
+  bool is_mean() const override { return false; }
+
   std::vector<Score> evaluate() const override {
     constexpr std::size_t kBatch = 64;
     constexpr std::int64_t kPlaces = 10;
     eval::RankingScore sum;
-    in_batches(examples_.held_out.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
-      std::vector<Parts> parts;
-      for (const std::size_t row : rows) parts.push_back(split(examples_.held_out[row], 0));
-      const at::Tensor all = recommender_->scores(recommender_->users(known(parts))).to(at::kCPU);
-      for (std::size_t i = 0; i < parts.size(); ++i) {
-        at::Tensor scores = all[static_cast<std::int64_t>(i)].clone();
-        for (const std::int64_t item : parts[i].known) scores[item] = -1e30;
-        const at::Tensor best = std::get<1>(scores.topk(std::min(kPlaces, scores.size(0))));
-        const std::span ranked(best.const_data_ptr<std::int64_t>(),
-                               static_cast<std::size_t>(best.numel()));
-        const eval::RankingScore score = eval::ranking_score(ranked, parts[i].wanted, kPlaces);
-        sum.recall += score.recall;
-        sum.ndcg += score.ndcg;
-      }
-    });
+    in_batches(
+        examples_.held_out.size(), at_a_time(kBatch), [&](const std::vector<std::size_t>& rows) {
+          std::vector<Parts> parts;
+          for (const std::size_t row : rows) parts.push_back(split(examples_.held_out[row], 0));
+          const at::Tensor all =
+              recommender_->scores(recommender_->users(known(parts))).to(at::kCPU);
+          for (std::size_t i = 0; i < parts.size(); ++i) {
+            at::Tensor scores = all[static_cast<std::int64_t>(i)].clone();
+            for (const std::int64_t item : parts[i].known) scores[item] = -1e30;
+            const at::Tensor best = std::get<1>(scores.topk(std::min(kPlaces, scores.size(0))));
+            const std::span ranked(best.const_data_ptr<std::int64_t>(),
+                                   static_cast<std::size_t>(best.numel()));
+            const eval::RankingScore score = eval::ranking_score(ranked, parts[i].wanted, kPlaces);
+            sum.recall += score.recall;
+            sum.ndcg += score.ndcg;
+          }
+        });
     const auto count = static_cast<double>(examples_.held_out.size());
     return {{"recall@10", true, sum.recall / count}, {"NDCG@10", true, sum.ndcg / count}};
   }

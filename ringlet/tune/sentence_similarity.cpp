@@ -66,6 +66,10 @@ class SentenceSimilarity final : public ExampleTask {
     return std::string(network_of_texts_.config().name()) + ", sentences, " +
            (regression_ ? "regression" : "contrastive");
   }
+  std::size_t size_of(std::size_t row) const override {
+    return std::max(pairs_.train[row].encoded_first.ids.size(),
+                    pairs_.train[row].encoded_second.ids.size());
+  }
   std::vector<std::string> usual_targets() const override { return {"model.encoder.layer.*"}; }
   std::size_t examples() const override { return pairs_.train.size(); }
   std::size_t held_out() const override { return pairs_.held_out.size(); }
@@ -80,11 +84,14 @@ class SentenceSimilarity final : public ExampleTask {
     return at::mse_loss(cosines, at::tensor(scores).to(cosines.options()));
   }
 
+  /// The ranking loss compares with all texts of the batch.
+  bool is_mean() const override { return regression_; }
+
   /// Correlations of cosine and score, or how well each first text finds its second one among all.
   std::vector<Score> evaluate() const override {
     constexpr std::size_t kBatch = 64;
     std::vector<at::Tensor> first, second;
-    in_batches(held_out(), kBatch, [&](const std::vector<std::size_t>& rows) {
+    in_batches(held_out(), at_a_time(kBatch), [&](const std::vector<std::size_t>& rows) {
       const auto [a, b] = vectors(pairs_.held_out, rows);
       first.push_back(a);
       second.push_back(b);

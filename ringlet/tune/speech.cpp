@@ -126,6 +126,9 @@ class Speech final : public ExampleTask {
   }
 
   std::string description() const override { return "wav2vec2"; }
+  std::size_t size_of(std::size_t row) const override {
+    return examples_.train[row].samples.size();
+  }
   std::vector<std::string> usual_targets() const override {
     return {"model.wav2vec2.encoder.layers.*"};
   }
@@ -146,19 +149,24 @@ class Speech final : public ExampleTask {
     return models::ctc_loss(scores(examples_.train, rows), frames, letters, config_.blank);
   }
 
+  /// Norms count the silence behind sounds that are shorter than their batch's longest.
+  bool is_mean() const override { return false; }
+
   std::vector<Score> evaluate() const override {
     constexpr std::size_t kBatch = 16;
     std::vector<std::string> said, truth;
-    in_batches(examples_.held_out.size(), kBatch, [&](const std::vector<std::size_t>& rows) {
-      const at::Tensor all = scores(examples_.held_out, rows);
-      for (std::size_t i = 0; i < rows.size(); ++i) {
-        const Utterance& one = examples_.held_out[rows[i]];
-        const std::int64_t frames = config_.frames(static_cast<std::int64_t>(one.samples.size()));
-        said.push_back(letters_.text(models::ctc_decode(
-            all[static_cast<std::int64_t>(i)].slice(0, 0, frames), config_.blank)));
-        truth.push_back(lowered(one.text));
-      }
-    });
+    in_batches(examples_.held_out.size(), at_a_time(kBatch),
+               [&](const std::vector<std::size_t>& rows) {
+                 const at::Tensor all = scores(examples_.held_out, rows);
+                 for (std::size_t i = 0; i < rows.size(); ++i) {
+                   const Utterance& one = examples_.held_out[rows[i]];
+                   const std::int64_t frames =
+                       config_.frames(static_cast<std::int64_t>(one.samples.size()));
+                   said.push_back(letters_.text(models::ctc_decode(
+                       all[static_cast<std::int64_t>(i)].slice(0, 0, frames), config_.blank)));
+                   truth.push_back(lowered(one.text));
+                 }
+               });
     return {{"word error rate", false, eval::word_error_rate(said, truth)},
             {"character error rate", false, eval::character_error_rate(said, truth)}};
   }

@@ -28,9 +28,10 @@ struct TaskOptions {
   std::filesystem::path data;       ///< what to learn from; the form is the task's
   std::filesystem::path eval_data;  ///< what to measure on; empty = every tenth example of `data`
   std::optional<std::uint64_t> random_seed;  ///< weights that the folder lacks start at random
-  nn::WeightOptions weights;                 ///< whether they learn follows from the method
-  std::int64_t length = 128;                 ///< tokens of a text
-  std::string loss;  ///< where a task has several; "" = what the data are for
+  /// Whether they learn follows from the method. A storage is for the frozen layers.
+  nn::WeightOptions weights;
+  std::int64_t length = 128;  ///< tokens of a text
+  std::string loss;           ///< where a task has several; "" = what the data are for
 };
 
 /// The task, its data, and what it does with them. The network's folder, and how it is opened, are
@@ -61,6 +62,12 @@ class ExampleTask : public train::Task {
   /// The mean loss of some examples, with its gradient.
   virtual at::Tensor loss_of(std::span<const std::size_t> rows) const = 0;
 
+  /// How large an example is beside others: tokens, samples of sound.
+  virtual std::size_t size_of(std::size_t) const { return 1; }
+
+  /// Whether loss_of is a mean of what each example has alone, in whatever company.
+  virtual bool is_mean() const { return true; }
+
   /// On the held-out examples; the first score is the main one.
   virtual std::vector<Score> evaluate() const = 0;
 
@@ -79,7 +86,11 @@ class ExampleTask : public train::Task {
   void check(const train::StageProgress& progress) final;
   Json settings() const final;
   Json prepare(const train::Learners& learners, const train::StageProgress& progress) final;
-  at::Tensor loss(std::int64_t micro_batch) const final;
+  at::Tensor loss(std::int64_t micro_batch, const train::BatchPart& part) const final;
+  bool divisible() const final;
+  std::vector<nn::WeightStorage> storages() const final;
+  std::optional<train::MemoryNeed> memory(const train::Learners& learners,
+                                          const train::MemorySavings& savings) const final;
   train::Observation observe(std::int64_t step) const final;
   void save_model(const std::filesystem::path& folder, at::ScalarType precision) const final;
   void complete(adapt::AdapterFileInfo& info) const final;
@@ -87,6 +98,10 @@ class ExampleTask : public train::Task {
 
  protected:
   ExampleTask(const TaskOptions& options, const train::RunOptions& run);
+
+  /// How many examples are computed at a time where no gradient is asked for: no more than in a
+  /// part of a micro-batch.
+  std::size_t at_a_time(std::size_t usual) const;
 
   const TaskOptions options_;
   const train::RunOptions& run_;
@@ -97,7 +112,15 @@ class ExampleTask : public train::Task {
   nn::ModuleIndex network_;
 
  private:
+  /// Bytes of a step with one of the largest example, and of each one more.
+  struct StepBytes {
+    double one = 0.0, more = 0.0;
+  };
+  StepBytes measure_step() const;
+  double storage_change(nn::WeightStorage storage) const;
+
   std::string picture_contents_;  ///< a hash; "" without pictures
+  mutable std::optional<StepBytes> measured_;
 };
 
 /// The names of the tasks.

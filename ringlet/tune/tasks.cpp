@@ -63,6 +63,7 @@ void describe(OptionList& list, TaskOptions& o) {
       .within(Range::at_least(1))
       .or_else("128, or the max_seq_length of a folder of sentences")
       .repeated();
+  nn::describe(list, o.weights.storage).repeated();
   list.add("loss", word_choice("loss", o.loss, {"contrastive", "regression"}),
            "Of sentence-similarity: contrastive for pairs that belong together, regression for "
            "pairs with scores")
@@ -76,8 +77,11 @@ train::OpenTask task(const TaskOptions& options) {
     OptionList list;
     describe(list, resolved);
     list.check();
+    if (run.savings.storage != nn::WeightStorage::as_stored)
+      resolved.weights.storage = run.savings.storage;
     const TaskEntry& entry = entry_of(options);
     check(run);
+    train::check_base_storage(options.weights.storage, run);
     resolved.weights.trainable = run.full();
     return nn::with_ringlet_errors(options.model.string(),
                                    [&] { return entry.open(resolved, run); });

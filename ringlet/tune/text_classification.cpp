@@ -56,6 +56,9 @@ class TextClassification final : public Classification<LabelledText> {
   std::string description() const override {
     return std::string(bert_.name()) + ", " + std::to_string(labels_.count()) + " classes";
   }
+  std::size_t size_of(std::size_t row) const override {
+    return examples_.train[row].encoded.ids.size();
+  }
   std::vector<std::string> usual_targets() const override { return {"model.*encoder.layer.*"}; }
   std::vector<std::string> heads() const override {
     return has_head_ ? std::vector<std::string>{} : models::TextClassifier::head_layers(bert_);

@@ -58,6 +58,16 @@ TEST_F(OnDevice, AdaptersLearnTheCpusNumbers) {
     expect_same_numbers(with_method(method), method);
 }
 
+TEST_F(OnDevice, ANarrowBaseGivesTheCpusNumbers) {
+  for (const nn::WeightStorage storage : {nn::WeightStorage::bf16, nn::WeightStorage::fp8,
+                                          nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
+    FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)+magnitude");
+    o.targets.presets = {"all"};
+    o.load.storage = storage;
+    expect_same_numbers(o, nn::weight_storage_name(storage));
+  }
+}
+
 TEST_F(OnDevice, EverythingThatDrawsOrHasAStateLearnsTheCpusNumbers) {
   FineTuneOptions o = all_options("all");
   o.trainer.steps = 3;

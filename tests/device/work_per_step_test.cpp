@@ -92,6 +92,58 @@ TEST_F(WorkPerStep, LaunchesAndBytesAreNoMoreThanThese) {
   }
 }
 
+// What is planned is what is measured, whatever is computed again and in however many parts.
+TEST_F(WorkPerStep, ThePlanIsThePeak) {
+  struct Case {
+    const char* name;
+    MemorySavings savings;
+  };
+  const Case cases[] = {
+      {"all kept", {}},
+      {"all again", {.recomputed = {.all = true}}},
+      {"parts", {.parts = 4}},
+      {"some again",
+       {.recomputed = {.names = {"up_blocks.0.resnets.0", "up_blocks.1.resnets.0"}}, .parts = 2}}};
+  for (const char* method : {"lora(rank=2)", "trm(rank=2)+lora(rank=2)"})
+    for (const Case& one : cases) {
+      FineTuneOptions o = with_method(method);
+      o.batch_size = 4;
+      o.crop.size = {64, 64};
+      o.savings = one.savings;
+      o.out = folder_ / ("plan" + std::to_string(runs_++));
+      FineTune run(o);
+      device::reset();
+      EXPECT_TRUE(run.run({}));
+      const auto peak = static_cast<double>(device::counters().peak_bytes);
+      EXPECT_NEAR(static_cast<double>(run.plan().expected_bytes) / peak, 1.0, 0.05)
+          << method << ", " << one.name << ": " << peak;
+    }
+}
+
+// What is chosen for a limit keeps it, down to the narrowest base and blocks in host memory.
+TEST_F(WorkPerStep, ALimitIsKept) {
+  FineTuneOptions o = with_method("lora(rank=2)");
+  o.batch_size = 4;
+  o.crop.size = {64, 64};
+  o.memory_limit = std::uint64_t{1} << 40;
+  o.out = folder_ / "free";
+  const std::uint64_t all = FineTune(o).plan().expected_bytes;
+  for (const double share : {0.8, 0.6, 0.45}) {
+    o.memory_limit = static_cast<std::uint64_t>(share * static_cast<double>(all));
+    o.out = folder_ / ("limit" + std::to_string(runs_++));
+    FineTune run(o);
+    EXPECT_TRUE(run.options().savings.any());
+    device::reset();
+    EXPECT_TRUE(run.run({}));
+    const auto peak = static_cast<double>(device::counters().peak_bytes);
+    EXPECT_LE(peak, 1.05 * static_cast<double>(o.memory_limit)) << share;
+    EXPECT_NEAR(static_cast<double>(run.plan().expected_bytes) / peak, 1.0, 0.05)
+        << share << ": " << text_of(run.options().savings);
+  }
+  o.memory_limit = 1 << 20;
+  EXPECT_THROW(FineTune{o}, Error);
+}
+
 // However many tensors there are: the whole optimiser is these launches.
 TEST_F(WorkPerStep, TheOptimiserIsAFewLaunches) {
   FineTuneOptions o = with_method("trm(rank=2)+lora(rank=2)");

@@ -41,6 +41,22 @@ class Generate : public TinyProgram {
   }
 };
 
+TEST_F(Generate, StaysWithinALimit) {
+  const Json free = parse_json(
+      generate({"--memory-limit", "100G", "--json", "--out", path("free.png")}).out, "free");
+  const auto expected = free.at("expected_bytes").get<double>();
+  EXPECT_NEAR(expected / free.at("peak_bytes").get<double>(), 1.0, 0.15);
+  // The same picture as without a limit.
+  generate({"--out", path("plain.png")});
+  EXPECT_EQ(pixels("free.png"), pixels("plain.png"));
+  const ProgramResult refused =
+      run_program(arguments({"--memory-limit", "1M", "--out", path("none.png")}));
+  EXPECT_EQ(refused.status, 9);
+  EXPECT_NE(refused.err.find("the smallest limit that is enough is --memory-limit"),
+            std::string::npos)
+      << refused.err;
+}
+
 class GenerateWith : public TinyProgram, public testing::WithParamInterface<const char*> {};
 
 TEST_P(GenerateWith, APictureThatSaysHowItWasMade) {

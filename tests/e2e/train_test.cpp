@@ -72,14 +72,37 @@ double mebibytes_after(const std::string& text, const std::string& words) {
 
 // bench/memory.py measures larger models.
 TEST_F(Train, TakesTheMemoryThatThePlanSays) {
-  for (const Arguments& more : std::vector<Arguments>{
-           {}, {"--method", "full"}, {"--gradient-checkpointing"}, {"--resolution", "64"}}) {
+  for (const Arguments& more : std::vector<Arguments>{{},
+                                                      {"--method", "full"},
+                                                      {"--gradient-checkpointing"},
+                                                      {"--resolution", "64"},
+                                                      {"--base-storage", "nf4"}}) {
     fs::remove_all(folder_ / "out");
     const std::string said = train(more).err;
     const double plan = mebibytes_after(said, "about "),
                  taken = mebibytes_after(said, "peak memory ");
     EXPECT_NEAR(plan / taken, 1.0, 0.15) << said;
   }
+}
+
+TEST_F(Train, StaysWithinALimitAndSaysHow) {
+  const Arguments big = {"--resolution", "64", "--batch-size", "4", "--sample-images", "1"};
+  const auto with = [&](const Arguments& more) {
+    Arguments all = big;
+    all.insert(all.end(), more.begin(), more.end());
+    fs::remove_all(folder_ / "out");
+    return train(all).err;
+  };
+  const double all = mebibytes_after(with({"--dry-run"}), "about "),
+               least = mebibytes_after(with({"--dry-run", "--gradient-checkpointing"}), "about ");
+  ASSERT_GT(all, least + 4.0);
+  const double limit = (all + least) / 2.0;
+  const std::string said = with({"--memory-limit", std::to_string(static_cast<int>(limit)) + "M"});
+  expect_words(said, {"to save memory"});
+  const double plan = mebibytes_after(said, "about "),
+               taken = mebibytes_after(said, "peak memory ");
+  EXPECT_LE(plan, limit + 1.0);
+  EXPECT_NEAR(plan / taken, 1.0, 0.10) << said;
 }
 
 TEST_F(Train, MakesAnAdapterAndAReport) {
@@ -101,6 +124,25 @@ TEST_F(Train, MakesAnAdapterAndAReport) {
   expect_words(result.err, {"The plan:", "3 of ", "16 pixels", "seed"});
   // Other verbs open it.
   expect_words(expect_success({"inspect", path("out/adapter.safetensors")}).out, {"lora"});
+}
+
+TEST_F(Train, TheBaseCanBeKeptNarrow) {
+  const ProgramResult result = train({"--base-storage", "nf4", "--method", "trm(rank=2)+lora"});
+  expect_words(result.err, {"base in nf4"});
+  expect_words(read_bytes(folder_ / "out/report.html"), {"base storage", "nf4"});
+  const Arguments again = arguments({"--resume", "--steps", "3", "--method", "trm(rank=2)+lora"});
+  const ProgramResult other = run_program(again);
+  EXPECT_NE(other.status, 0);
+  expect_words(other.err, {"base storage was \"nf4\", now \"as-stored\""});
+  const ProgramResult unknown = run_program(arguments({"--base-storage", "nf5"}));
+  EXPECT_NE(unknown.status, 0);
+  expect_words(unknown.err, {"--base-storage", "nf4"});
+  for (const char* storage : {"nf4", "int8"})
+    expect_success({"generate", "--model", path("model"), "--adapter",
+                    path("out/adapter.safetensors"), "--prompt", "a dog", "--steps", "1", "--width",
+                    "16", "--height", "16", "--seed", "1", "--base-storage", storage, "--out",
+                    path(std::string(storage) + ".png")});
+  EXPECT_NE(read_bytes(folder_ / "nf4.png"), read_bytes(folder_ / "int8.png"));
 }
 
 TEST_F(Train, TheSameSeedGivesTheSameBytes) {

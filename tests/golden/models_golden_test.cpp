@@ -63,9 +63,9 @@ TEST_P(VaeGolden, TilingEqualsDiffusers) {
   const std::int64_t latent_side = side / vae.config().downscale();
   const at::Tensor big =
       input(".big", {1, vae.config().latent_channels, 2 * latent_side, 2 * latent_side + 1});
-  expect_near(".tiled_decoded", vae.decode(big, {.tiling = true}));
+  expect_near(".tiled_decoded", vae.decode(big, {.tile = side}));
   const at::Tensor image = input(".big_image", {1, 3, 2 * side, side + 8});
-  expect_near(".tiled_mean", vae.encode(image, {.tiling = true}).mean);
+  expect_near(".tiled_mean", vae.encode(image, {.tile = side}).mean);
 }
 INSTANTIATE_TEST_SUITE_P(Configs, VaeGolden, testing::Values("vae_sd", "vae_small"));
 

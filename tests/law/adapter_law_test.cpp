@@ -2,6 +2,7 @@
 // and sizes of layers, and number types. A new method is tested here without an edit.
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -107,14 +108,22 @@ std::vector<std::string> combinations() {
   return all;
 }
 
-std::unique_ptr<nn::Layer> make_layer(const Size& size, at::ScalarType type) {
+at::Tensor make_weight(const Size& size) {
   nn::Shape weight = {size.out, size.in};
   if (size.kernel > 0) weight.insert(weight.end(), {size.kernel, size.kernel});
-  const at::Tensor w0 = golden::uniform("w0", weight).to(type);
+  return golden::uniform("w0", weight);
+}
+
+std::unique_ptr<nn::Layer> make_layer(const Size& size, at::ScalarType type,
+                                      const nn::StoredWeight& w0) {
   const at::Tensor bias = golden::uniform("bias", {size.out}).to(type);
   if (size.kernel == 0) return std::make_unique<nn::LinearLayer>(w0, bias);
   return std::make_unique<nn::Conv2dLayer>(
       w0, bias, nn::Conv2dOptions{.stride = size.stride, .padding = size.kernel / 2});
+}
+
+std::unique_ptr<nn::Layer> make_layer(const Size& size, at::ScalarType type) {
+  return make_layer(size, type, make_weight(size).to(type));
 }
 
 std::shared_ptr<TransformResidual> make_adapter(const std::string& method, const nn::Layer& layer) {
@@ -284,6 +293,75 @@ std::string case_name(const testing::TestParamInfo<Case>& info) {
   if (c.size.kernel > 0)
     name += "_k" + std::to_string(c.size.kernel) + "s" + std::to_string(c.size.stride);
   return name + "_" + at::toString(c.type);
+}
+
+/// A layer with an adapter, and what a pass through both gives.
+struct AdaptedLayer {
+  AdaptedLayer(const std::string& method, const Size& size, const nn::StoredWeight& weight)
+      : layer(make_layer(size, at::kFloat, weight)), adapter(make_adapter(method, *layer)) {
+    for (const at::Tensor& tensor : adapter->tensors()) tensor.set_data(tensor.to(test_device()));
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : adapter->parameters())
+      tensor.add_(golden::uniform("disturb " + name, tensor.sizes().vec()), 0.3);
+  }
+
+  /// The output, then the gradients of the input and the parameters.
+  std::vector<at::Tensor> pass(const at::Tensor& input, std::optional<Contraction> way) {
+    adapter->contraction = way;
+    const at::Tensor x = input.clone().set_requires_grad(true);
+    const at::Tensor y = adapter->forward(*layer, x);
+    (y * golden::uniform("probe", y.sizes().vec())).sum().backward();
+    std::vector<at::Tensor> all = {y.detach(), x.grad()};
+    for (const auto& [name, tensor] : adapter->parameters()) {
+      all.push_back(tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor));
+      tensor.mutable_grad() = at::Tensor();
+    }
+    return all;
+  }
+
+  std::unique_ptr<nn::Layer> layer;
+  std::shared_ptr<TransformResidual> adapter;
+};
+
+/// Over a base in narrow storage a method is what it is over that base widened to fp32.
+void expect_same_over_narrow(const std::string& method, const Size& size, nn::WeightStorage storage,
+                             const std::vector<std::optional<Contraction>>& ways) {
+  SCOPED_TRACE(method + " over " + nn::weight_storage_name(storage));
+  const auto stored = nn::StoredWeight::narrowed(make_weight(size), storage);
+  AdaptedLayer narrow(method, size, stored), wide(method, size, stored.widened(at::kFloat));
+  const nn::Shape input = size.kernel > 0 ? nn::Shape{2, size.in, 5, 6} : nn::Shape{2, 3, size.in};
+  const at::Tensor x = golden::uniform("x", input);
+  for (const auto& way : ways) {
+    const auto actual = narrow.pass(x, way), expected = wide.pass(x, way);
+    ASSERT_EQ(actual.size(), expected.size());
+    for (std::size_t i = 0; i < actual.size(); ++i) expect_close(actual[i], expected[i], 1e-5);
+    const at::NoGradGuard no_grad;
+    const at::Tensor w = narrow.adapter->weight(stored.widened(at::kFloat));
+    const at::Tensor merged =
+        narrow.layer->operate(w, narrow.adapter->bias(narrow.layer->bias()), x);
+    expect_close(narrow.adapter->forward(*narrow.layer, x), merged, tolerance(at::kFloat));
+    narrow.adapter->strength = 0.5;
+    wide.adapter->strength = 0.5;
+    expect_close(narrow.adapter->forward(*narrow.layer, x), wide.adapter->forward(*wide.layer, x),
+                 1e-5);
+    narrow.adapter->strength = wide.adapter->strength = 1.0;
+  }
+}
+
+TEST(AdapterOverNarrowBase, EveryMethodIsWhatItIsOverTheWidenedBase) {
+  const std::vector<std::optional<Contraction>> all(std::begin(kContractions),
+                                                    std::end(kContractions));
+  for (const Size& size : {Size{48, 40}, Size{24, 16, 3, 2}}) {
+    for (const std::string& method : methods())
+      if (exists(method, size))
+        for (const nn::WeightStorage storage :
+             {nn::WeightStorage::bf16, nn::WeightStorage::fp8, nn::WeightStorage::int8})
+          expect_same_over_narrow(method, size, storage, {std::nullopt});
+    for (const auto& some : {methods(), combinations()})
+      for (const std::string& method : some)
+        if (exists(method, size))
+          expect_same_over_narrow(method, size, nn::WeightStorage::nf4, all);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, AdapterLaw, testing::ValuesIn(cases()), case_name);

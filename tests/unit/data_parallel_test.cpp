@@ -36,7 +36,8 @@ struct RankRun {
     options.settings = settings_of(options);
   }
   Trainer make() const {
-    return {parameters, [this](std::int64_t n) { return loss(n); }, options};
+    const std::int64_t parts = options.micro_batch_parts;
+    return {parameters, [this, parts](std::int64_t n) { return loss(n / parts) / parts; }, options};
   }
   /// "some" has a gradient on every third micro-batch only; micro-batch 5 is not finite.
   at::Tensor loss(std::int64_t n) const {
@@ -93,6 +94,30 @@ TEST(DataParallel, TwoRanksAreOneWithTwiceTheAccumulation) {
     EXPECT_EQ(entry_count(folder / "rank0"), 2u);
     EXPECT_FALSE(std::filesystem::exists(folder / "rank1"));
   }
+}
+
+// Micro-batches in parts, beside accumulation and ranks.
+TEST(DataParallel, PartsAddUpToTheirMicroBatches) {
+  const TemporaryFolder folder;
+  const RankRun whole(folder / "whole", 4);
+  const std::vector<StepResult> expected = whole.run();
+  TwoRanks ranks;
+  std::vector<std::unique_ptr<RankRun>> runs;
+  for (std::int64_t rank = 0; rank < 2; ++rank) {
+    runs.push_back(std::make_unique<RankRun>(
+        folder / ("rank" + std::to_string(rank)), 2,
+        DataParallel{rank, 2, ranks.reduction(static_cast<std::size_t>(rank))}));
+    runs.back()->options.micro_batch_parts = 3;
+  }
+  std::array<std::vector<StepResult>, 2> reports;
+  as_two_ranks([&](std::size_t rank) { reports[rank] = runs[rank]->run(); });
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(reports[0][i].skipped, expected[i].skipped) << i;
+    if (!expected[i].skipped) EXPECT_NEAR(reports[0][i].loss, expected[i].loss, 1e-5) << i;
+  }
+  const auto values = values_of(runs[1]->parameters), all = values_of(whole.parameters);
+  for (std::size_t i = 0; i < all.size(); ++i)
+    EXPECT_TRUE(at::allclose(values[i], all[i], 0.0, 1e-5)) << whole.parameters[i].name;
 }
 
 // The checkpoint of one run is also that of two ranks which share its accumulation, and back.

@@ -109,6 +109,7 @@ TEST(DiffusionLoss, IsTheMeanErrorOfTheDrawnNoise) {
   const std::vector<std::string> captions = {"a dog"};
   const at::NoGradGuard no_grad;
   const at::Tensor text = model.encode_prompts(captions, 1).get("text");
+  model.networks().at("unet").memory->enter();  // called directly
   const auto error_of = [&](std::uint64_t n, std::uint64_t row) {
     const auto normal = [&](const char* stream, const nn::Shape& shape) {
       at::Tensor out = at::empty(shape, at::kFloat);
@@ -165,6 +166,7 @@ TEST(DiffusionLoss, RectifiedFlowLearnsTheVelocity) {
   const double sigma = 3.0 * time / (1.0 + 2.0 * time);
   const std::vector<std::string> captions = {"a dog"};
   const at::Tensor text = model.encode_prompts(captions, 1).get("text");
+  model.networks().at("unet").memory->enter();  // called directly
   const at::Tensor said =
       model.unet().forward(((1.0 - sigma) * latents + sigma * noise).unsqueeze(0),
                            at::full({1}, 1000.0 * sigma).to(test_device()), text);

@@ -240,6 +240,8 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
       {"text encoder was", [](auto& o) { o.train_text_encoder = true; }},
       {"identity penalty was", [](auto& o) { o.identity_penalty = 0.1; }},
       {"orthogonal penalty was", [](auto& o) { o.orthogonal_penalty = 0.1; }},
+      {"base storage was \"as-stored\", now \"nf4\"",
+       [](auto& o) { o.load.storage = nn::WeightStorage::nf4; }},
       {"precision was \"fp32\", now \"bf16\"", [](auto& o) { o.load.precision = at::kBFloat16; }},
       {"prediction was", [](auto& o) { o.load.files.prediction = diffusion::Prediction::v; }},
   };
@@ -400,6 +402,8 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
          o.learning = AllWeights{};
          o.identity_penalty = 1.0;
        }},
+      {"base_storage: `method=full` trains the weights themselves",
+       [](auto& o) { all_weights(o).load.storage = nn::WeightStorage::nf4; }},
       {"budget: ", [](auto& o) { all_weights(o).budget = "10k"; }},
       {"targets: ", [](auto& o) { all_weights(o).targets.presets = {"attention"}; }},
       {"include: ", [](auto& o) { all_weights(o).targets.include = {"*"}; }},

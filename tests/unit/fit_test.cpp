@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include <ATen/ATen.h>
+
 #include "ringlet/adapt/build.h"
 #include "ringlet/adapt/fit/coordinates.h"
 #include "ringlet/adapt/fit/fit_closed_form.h"
@@ -238,6 +240,36 @@ TEST(Fit, CoordinatesMakeTheErrorOfASingleCoreRound) {
   const double difference = (value(kStep) - value(-kStep)) / (2.0 * kStep);
   EXPECT_NEAR(slope, difference, 1e-2 * std::abs(slope));
   EXPECT_FALSE(tensors.front().grad().defined());
+}
+
+// Large matrices take products with a few columns; spectra that fall, that are flat, and that end.
+TEST(BestLowRank, OfAFewRanksIsAsNearAsTheWholeDecomposition) {
+  const auto random = [](const char* name, std::int64_t rows, std::int64_t columns) {
+    return golden::uniform(name, {rows, columns});
+  };
+  const at::Tensor fall = at::exp(-0.2 * at::arange(30));
+  const at::Tensor falling = at::matmul(random("a", 250, 30) * fall, random("b", 30, 300));
+  const at::Tensor flat = random("c", 250, 300);
+  const at::Tensor exact = at::matmul(random("d", 250, 2), random("e", 2, 300));
+  for (const at::Tensor& wide : {falling + 0.01 * flat, flat, exact, at::zeros_like(flat)})
+    for (const at::Tensor& matrix : {wide, wide.t().contiguous(), wide.to(at::kDouble)})
+      for (const std::int64_t rank : {1, 2}) {
+        const LowRankProduct found = best_low_rank(matrix, rank);
+        ASSERT_EQ(found.left.sizes(), (at::IntArrayRef{matrix.size(0), rank}));
+        ASSERT_EQ(found.right.sizes(), (at::IntArrayRef{rank, matrix.size(1)}));
+        const at::Tensor values = at::linalg_svdvals(matrix.to(at::kDouble)).square();
+        const double total = values.sum().item<double>();
+        const double least = values.narrow(0, rank, values.size(0) - rank).sum().item<double>();
+        const double missed = (matrix - at::matmul(found.left, found.right))
+                                  .to(at::kDouble)
+                                  .square()
+                                  .sum()
+                                  .item<double>();
+        EXPECT_LE(missed, least * (1.0 + 2e-6) + 1e-11 * total);
+        // Shared between both.
+        EXPECT_NEAR(found.left.norm().item<double>(), found.right.norm().item<double>(),
+                    1e-4 * std::sqrt(total) + 1e-12);
+      }
 }
 
 TEST(Fit, ALowRankIsTrackedAsTheSingularValuesHaveIt) {

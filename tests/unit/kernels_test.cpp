@@ -1,11 +1,10 @@
 #include "ringlet/nn/kernels.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/Allocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "ringlet/nn/byte_count.h"
 #include "ringlet/nn/onednn.h"
 #include "tests/golden/formula.h"
 
@@ -14,29 +13,17 @@ namespace {
 
 using golden::uniform;
 
-/// Bytes of tensors on the CPU that came and have not gone since the start of this counter.
-class LiveBytes final : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void* /*where*/, std::int64_t bytes, std::size_t /*allocated*/,
-                         std::size_t /*reserved*/, c10::Device /*device*/) override {
-    now += bytes;
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  std::int64_t now = 0;
-};
-
 /// Whether the backward pass of `operation` keeps neither x, a result of others, nor any copy.
 template <class Operation>
 bool keeps_nothing_of(const at::Tensor& x, const Operation& operation) {
   const auto users = x.use_count(), storage_users = x.storage().use_count();
-  const auto counter = std::make_shared<LiveBytes>();
-  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
+  const ByteCount bytes;
   const at::Tensor y = operation();
   EXPECT_TRUE(y.requires_grad());
-  EXPECT_EQ(counter->now, static_cast<std::int64_t>(y.nbytes()));
+  EXPECT_EQ(bytes.now(), static_cast<std::int64_t>(y.nbytes()));
   EXPECT_EQ(x.use_count(), users);
   EXPECT_EQ(x.storage().use_count(), storage_users);
-  return counter->now == static_cast<std::int64_t>(y.nbytes()) && x.use_count() == users &&
+  return bytes.now() == static_cast<std::int64_t>(y.nbytes()) && x.use_count() == users &&
          x.storage().use_count() == storage_users;
 }
 

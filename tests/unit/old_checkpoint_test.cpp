@@ -25,6 +25,7 @@ class OldCheckpoint : public FineTuning {
     settings["learning rate decay"] = 2;
     settings["prediction"] = 0;
     settings.erase("optimizer");
+    settings.erase("base storage");
   }
   FineTuneOptions cosine(const std::string& out) const {
     FineTuneOptions o = options(out);

@@ -134,6 +134,7 @@ TEST(ModelRequest, EveryFieldSurvivesJson) {
       {"device", "cpu"},
       {"precision", "bf16"},
       {"low_memory", true},
+      {"base_storage", "nf4"},
       {"adapters",
        {{{"file", "a.safetensors"}, {"strength", 0.5}},
         {{"file", "b.safetensors"}, {"strength", 1.0}, {"blocks", {{"unet.up_blocks.*", 0.25}}}}}},

@@ -95,5 +95,55 @@ TEST(Plot, WrongDataIsExplained) {
   fails(plot, "320 x 240");
 }
 
+/// How many pixels of a row have a colour.
+std::int64_t count_in_row(const io::Image& image, std::int64_t y, std::uint32_t colour) {
+  std::int64_t count = 0;
+  for (std::int64_t x = 0; x < image.width; ++x) {
+    const auto* pixel = &image.pixels[static_cast<std::size_t>((y * image.width + x) * 3)];
+    const std::uint32_t found = (pixel[0] << 16U) | (pixel[1] << 8U) | pixel[2];
+    count += found == colour ? 1 : 0;
+  }
+  return count;
+}
+
+TEST(Plot, BarsAreAsLongAsTheirParts) {
+  const io::Image image = draw_bars({.title = "title",
+                                     .x_label = "seconds",
+                                     .parts = {"a", "b"},
+                                     .bars = {{"one", {1.0, 3.0}}, {"two", {2.0, 0.0}}}});
+  constexpr std::int64_t kFirst = 64 + 22, kSecond = kFirst + 44;
+  const auto a = count_in_row(image, kFirst, 0x0072B2U), b = count_in_row(image, kFirst, 0xD55E00U);
+  EXPECT_GT(a, 50);
+  EXPECT_NEAR(static_cast<double>(b) / static_cast<double>(a), 3.0, 0.1);
+  EXPECT_NEAR(static_cast<double>(count_in_row(image, kSecond, 0x0072B2U)),
+              2.0 * static_cast<double>(a), 4.0);
+}
+
+TEST(Plot, RefusesBarsThatCannotBeDrawn) {
+  const auto refused = [](const std::string& what, std::vector<Bar> bars) {
+    expect_error(ErrorCode::invalid_argument, what, [&] {
+      draw_bars({.title = "", .x_label = "", .parts = {"a", "b"}, .bars = std::move(bars)});
+    });
+  };
+  refused("empty", {});
+  refused("empty", {{"one", {0.0, 0.0}}});
+  refused("another number of parts", {{"one", {1.0}}});
+  refused("cannot be drawn", {{"one", {1.0, -1.0}}});
+  refused("cannot be drawn", {{"one", {1.0, std::nan("")}}});
+}
+
+TEST(Plot, ACurveMayHaveNoMarkers) {
+  Plot plot = plot_of({{{0.0, 0.0}, {1.0, 0.0}}});
+  plot.zero_y = true;
+  const auto blue = [](const io::Image& image) {
+    std::int64_t count = 0;
+    for (std::int64_t y = 0; y < image.height; ++y) count += count_in_row(image, y, 0x0072B2U);
+    return count;
+  };
+  const std::int64_t with = blue(draw_plot(plot));
+  plot.curves.front().markers = false;
+  EXPECT_LT(blue(draw_plot(plot)), with);
+}
+
 }  // namespace
 }  // namespace ringlet::draw

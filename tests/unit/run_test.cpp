@@ -34,6 +34,7 @@ struct ToyOptions {
   std::int64_t examples = 20;
   bool sheet = false;                 ///< observations have pictures
   bool fails = false;                 ///< observations fail
+  double row_bytes = 0.0;             ///< what a row is said to need
   std::string seasoning = "thyme";    ///< a setting that is known at once
   std::string found = "at the shop";  ///< one that takes time to find
   std::function<void()> damage = [] {};
@@ -55,9 +56,13 @@ class ToyTask final : public Task {
   std::vector<Trainable> trainables() const override { return train::trainables(network_); }
   std::int64_t epoch_size() const override { return toy_.examples; }
   std::string example_size() const override { return std::to_string(kToyWidth) + " numbers"; }
-  std::uint64_t expected_bytes(const Learners& learners) const override {
-    return static_cast<std::uint64_t>(4 * learners.parameters);
+  std::optional<MemoryNeed> memory(const Learners& learners,
+                                   const MemorySavings& savings) const override {
+    const auto rows = static_cast<double>((run_.batch_size + savings.parts - 1) / savings.parts);
+    return MemoryNeed{.beside = static_cast<std::uint64_t>(4 * learners.parameters),
+                      .blocks = {{.before = toy_.row_bytes * rows}}};
   }
+  bool divisible() const override { return true; }
   Lines plan_lines(const Spelling& option) const override {
     return {{"network", "a layer, see " + option("toy")}};
   }
@@ -72,8 +77,9 @@ class ToyTask final : public Task {
       throw Error(ErrorCode::cancelled, "training", "stopped");
     return {{"found", toy_.found}, {"model", "a hash"}};
   }
-  at::Tensor loss(std::int64_t micro_batch) const override {
-    return error_of(static_cast<std::uint64_t>(micro_batch));
+  at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const override {
+    const at::Tensor errors = row_errors(static_cast<std::uint64_t>(micro_batch));
+    return errors.narrow(0, part.begin, part.end - part.begin).sum() / part.of;
   }
   ObservationRules observation_rules() const override {
     return {.what = "toy pictures", .pictures = toy_.sheet, .needed = !toy_.sheet};
@@ -101,12 +107,13 @@ class ToyTask final : public Task {
   }
 
  private:
-  at::Tensor error_of(std::uint64_t number) const {
+  at::Tensor error_of(std::uint64_t number) const { return row_errors(number).mean(); }
+  at::Tensor row_errors(std::uint64_t number) const {
     const at::Tensor x = at::empty({run_.batch_size, kToyWidth});
     Random(run_.seed)
         .stream("toy", number)
         .fill_normal({x.data_ptr<float>(), static_cast<std::size_t>(x.numel())});
-    return (layer_(x) - x.flip(1)).pow(2).mean();
+    return (layer_(x) - x.flip(1)).pow(2).mean(1);
   }
 
   const ToyOptions toy_;
@@ -208,6 +215,63 @@ TEST_F(RunTest, WhereverItIsStoppedAResumedRunIsTheUninterruptedOne) {
   other.seed = 4;
   ASSERT_TRUE(Run(other, toy()).run());
   EXPECT_FALSE(file_content(other.out / "adapter.safetensors") == expected);
+}
+
+TEST_F(RunTest, ALimitDividesBatchesAndAResumedRunRepeatsIt) {
+  const RunOptions whole = options("whole");
+  ASSERT_TRUE(Run(whole, toy()).run());
+  const auto tensors_of = [](const RunOptions& o) {
+    return io::load_tensors(o.out / "adapter.safetensors");
+  };
+  const ToyOptions hungry{.row_bytes = 1e6};
+  RunOptions parts = options("parts");
+  parts.memory_limit = 2'500'000;  // two of four rows
+  {
+    Run run(parts, toy(hungry));
+    EXPECT_EQ(run.options().savings.parts, 2);
+    EXPECT_GT(run.plan().extra_work, 0.0);
+    EXPECT_LE(run.plan().expected_bytes, parts.memory_limit);
+    EXPECT_GT(run.plan().expected_bytes, 2'000'000u);
+    EXPECT_TRUE(run.run());
+    EXPECT_NE(file_content(run.report_file()).find("memory savings"), std::string::npos);
+  }
+  const auto expected = tensors_of(whole);
+  for (const auto& [name, tensor] : tensors_of(parts))
+    EXPECT_TRUE(at::allclose(tensor, expected.at(name), 1e-4, 1e-6)) << name;
+
+  // The machine to go on has another limit, or none: the run is the same bit for bit.
+  for (const std::uint64_t later : {std::uint64_t{0}, std::uint64_t{1'200'000}}) {
+    RunOptions some = options("some" + std::to_string(later));
+    some.memory_limit = parts.memory_limit;
+    EXPECT_FALSE(Run(some, toy(hungry)).run(stop_after(3)));
+    some.resume = true;
+    some.memory_limit = later;
+    const LogCapture log;
+    Run again(some, toy(hungry));
+    EXPECT_EQ(again.options().savings.parts, 2);
+    EXPECT_EQ(log.warnings().find("above the limit") != std::string::npos, later > 0);
+    EXPECT_TRUE(again.run());
+    EXPECT_EQ(tensors_of(some).size(), expected.size());
+    for (const auto& [name, tensor] : tensors_of(parts))
+      EXPECT_TRUE(same_bits(tensors_of(some).at(name), tensor)) << name;
+  }
+
+  RunOptions tight = options("tight");
+  tight.memory_limit = 1000;
+  try {
+    Run(tight, toy(hungry));
+    ADD_FAILURE() << "it fits";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::out_of_memory);
+    EXPECT_NE(std::string(error.what()).find("nothing fits"), std::string::npos);
+    EXPECT_NE(error.hint().find("memory_limit=1M"), std::string::npos) << error.hint();
+  }
+  EXPECT_FALSE(fs::exists(tight.out));
+  for (const std::int64_t wrong : {std::int64_t{0}, std::int64_t{5}}) {
+    RunOptions odd = options("odd");
+    odd.savings.parts = wrong;
+    expect_error(ErrorCode::invalid_argument, "has no", [&] { Run(odd, toy()); });
+  }
 }
 
 TEST_F(RunTest, AResumedRunRepeatsItsSettings) {

@@ -121,8 +121,9 @@ class ThreeLayers final : public pipeline::TextToImageModel {
     return (*mix_)(at::cat({x, text.expand_as(x)}, 1));
   }
 
-  double training_step_bytes(const pipeline::TrainingStepShape& shape) const override {
-    return static_cast<double>(shape.rows * shape.size.width * shape.size.height);
+  std::vector<pipeline::StepBlock> training_step(
+      const pipeline::TrainingStepShape& shape) const override {
+    return {{.before = static_cast<double>(shape.rows * shape.size.width * shape.size.height)}};
   }
   double encoding_bytes(PictureSize size) const override {
     return static_cast<double>(size.width * size.height);
@@ -347,7 +348,7 @@ TEST_F(StubTextToImageModel, IsPlannedFor) {
   const train::TrainingMemory memory =
       train::training_memory(*model, {.parameters = 1000, .rows = 2, .size = {16, 24}});
   EXPECT_EQ(memory.learning, 12000u);
-  EXPECT_EQ(memory.step, static_cast<std::uint64_t>(1.15 * 2 * 16 * 24));
+  EXPECT_EQ(memory.step({}), static_cast<std::uint64_t>(1.15 * 2 * 16 * 24));
   EXPECT_EQ(model->newly_cut(std::array<std::string, 2>{"short", std::string(30, 'x')}).size(), 1u);
   EXPECT_TRUE(model->newly_cut(std::array<std::string, 1>{std::string(30, 'x')}).empty());  // told
 }

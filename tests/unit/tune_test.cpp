@@ -147,6 +147,34 @@ TEST_F(TuneTest, AResumedRunIsTheUninterruptedOne) {
 }
 
 // As many examples as before, but others: what would follow were no longer the same run.
+// A measured need; parts of a batch give the whole batch's gradients, and contrastive losses, which
+// compare the texts of a batch, have none.
+TEST_F(TuneTest, ALimitDividesTheBatchesOfMeans) {
+  if (!test_device().is_cpu()) GTEST_SKIP() << "measured on the CPU";
+  network(bert(), "wordpiece");
+  sections(30);
+  const auto limited = [this](const std::string& out, std::uint64_t limit, std::int64_t parts) {
+    TuneOptions o = options("text-classification", "texts.jsonl", out);
+    o.memory_limit = limit;
+    o.savings.parts = parts;
+    return o;
+  };
+  constexpr std::uint64_t kPlenty = std::uint64_t{1} << 40;
+  const Tune plenty(limited("plenty", kPlenty, 1));
+  EXPECT_GT(plenty.plan().expected_bytes, 0u);
+  EXPECT_EQ(plenty.plan().extra_work, 0.0);
+  EXPECT_EQ(Tune(limited("none", 0, 1)).plan().expected_bytes, 0u);  // nothing is measured
+  expect_error(ErrorCode::out_of_memory, "nothing fits",
+               [&] { Tune refused(limited("tight", 1 << 20, 1)); });
+
+  Tune whole(limited("whole", 0, 1)), halves(limited("halves", 0, 2));
+  EXPECT_TRUE(whole.run());
+  EXPECT_TRUE(halves.run());
+  const auto expected = io::load_tensors(whole.result());
+  for (const auto& [name, tensor] : io::load_tensors(halves.result()))
+    EXPECT_TRUE(at::allclose(tensor, expected.at(name), 1e-3, 1e-5)) << name;
+}
+
 TEST_F(TuneTest, AResumedRunFindsItsExamplesUnchanged) {
   network(bert("roberta"), "byte_bpe");
   sections(20);
@@ -229,6 +257,27 @@ TEST_F(TuneTest, TextsAreContinuedAndGpt2sMatricesAreMergedAsTheyAreStored) {
   Tune run(o);
   ASSERT_TRUE(run.run());
   EXPECT_LT(last(run), run.scores().front().scores.front().value);
+
+  // Over a base in narrow storage it learns, too; its matrices are those of the transposed layers.
+  for (const nn::WeightStorage storage : {nn::WeightStorage::int8, nn::WeightStorage::nf4}) {
+    TuneOptions narrow = o;
+    narrow.out = folder_ / nn::weight_storage_name(storage);
+    narrow.examples.weights.storage = storage;
+    Tune over(narrow);
+    ASSERT_TRUE(over.run());
+    EXPECT_NE(over.scores().front().scores.front().value,
+              run.scores().front().scores.front().value);
+    EXPECT_LT(last(over), over.scores().front().scores.front().value);
+    const std::string training = io::SafetensorsFile::open(narrow.out / "adapter.safetensors")
+                                     ->metadata()
+                                     .at("ringlet.training");
+    EXPECT_NE(training.find(nn::weight_storage_name(storage)), std::string::npos) << training;
+    narrow.learning = train::AllWeights{};
+    narrow.targets = {};
+    narrow.out = folder_ / "full";
+    expect_error(ErrorCode::invalid_argument, "base_storage: `method=full`",
+                 [&] { Tune refused(narrow); });
+  }
 
   // The merged file alone does what the adapter does.
   const fs::path merged = folder_ / "merged";

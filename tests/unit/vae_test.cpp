@@ -98,7 +98,8 @@ TEST(Vae, TilingOfASmallPictureChangesNothing) {
   at::NoGradGuard no_grad;
   const AutoencoderKL vae = tiny_vae();
   const at::Tensor latents = uniform("z", {1, 4, 16, 16});
-  EXPECT_TRUE(at::equal(vae.decode(latents, {.tiling = true}), vae.decode(latents)));
+  EXPECT_TRUE(
+      at::equal(vae.decode(latents, {.tile = vae.config().sample_size}), vae.decode(latents)));
 }
 
 double correlation(const at::Tensor& a, const at::Tensor& b) {
@@ -116,12 +117,15 @@ void expect_in_place(const at::Tensor& tiles, const at::Tensor& whole) {
       EXPECT_LT(correlation(tiles.roll(shift, axis), whole), correlation(tiles, whole) - 0.2);
 }
 
-TEST(Vae, TilingOfALargePictureIsClose) {
+TEST(Vae, TilesOfAnySideAreClose) {
   at::NoGradGuard no_grad;
   const AutoencoderKL vae = tiny_vae();
   const at::Tensor latents = uniform("z", {1, 4, 37, 30}), images = uniform("x", {1, 3, 74, 60});
-  expect_in_place(vae.decode(latents, {.tiling = true}), vae.decode(latents));
-  expect_in_place(vae.encode(images, {.tiling = true}).mean, vae.encode(images).mean);
+  for (const std::int64_t side : {std::int64_t{24}, vae.config().sample_size, std::int64_t{50}}) {
+    SCOPED_TRACE(side);
+    expect_in_place(vae.decode(latents, {.tile = side}), vae.decode(latents));
+    expect_in_place(vae.encode(images, {.tile = side}).mean, vae.encode(images).mean);
+  }
 }
 
 TEST(Vae, ScaleAndUnscaleAreInverse) {

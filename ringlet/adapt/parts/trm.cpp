@@ -98,6 +98,7 @@ TensorRingMatrix::TensorRingMatrix(std::int64_t width, const Factors& factors, s
   const auto wide = static_cast<double>(width);
   formed_ = width <= kMostFormed && wide * wide + kWriteCost * wide <=
                                         kSmall * ring_multiply_adds() + kWriteCost * ring_written();
+  fused_ = cores_.size() == 3 && chain_multiply_adds() <= ring_multiply_adds();
   if (formed_) {
     matrix_ = {"ring matrix " + std::to_string(width), cores_,
                [width](const Tensors& cores) -> Tensors {
@@ -123,12 +124,22 @@ at::Tensor TensorRingMatrix::apply(const Derived& factors, const at::Tensor& x) 
   return apply_ring(ring, at::constant_pad_nd(x, {0, padded - width_})).narrow(-1, 0, width_);
 }
 
+const RingKernel* TensorRingMatrix::kernel_for(const at::Tensor& x) const {
+  const at::Tensor& core = cores_.front();
+  if (!fused_ || x.device() != core.device() || x.scalar_type() != core.scalar_type())
+    return nullptr;
+  const RingKernel* kernel = ring_kernel_for(x.device(), x.scalar_type());
+  return kernel != nullptr && kernel->takes(cores_) ? kernel : nullptr;
+}
+
 at::Tensor TensorRingMatrix::forward(const at::Tensor& x) const {
+  if (const RingKernel* kernel = kernel_for(x)) return fused_ring(*kernel, x, cores_, false);
   return formed_ ? times_transposed(x, matrix_.values(x.scalar_type()).front())
                  : apply(factors_, x);
 }
 
 at::Tensor TensorRingMatrix::right_multiply(const at::Tensor& w) const {
+  if (const RingKernel* kernel = kernel_for(w)) return fused_ring(*kernel, w, cores_, true);
   return formed_ ? times_transposed(w, matrix_.values(w.scalar_type()).front().t())
                  : apply(transposed_, w);
 }
@@ -186,6 +197,12 @@ double TensorRingMatrix::ring_multiply_adds() const {
 double TensorRingMatrix::ring_written() const {
   const auto bonds = static_cast<double>(cores_.front().size(2) * cores_.front().size(3));
   return 2.0 * static_cast<double>(width_) * (bonds + 1.0);
+}
+
+double TensorRingMatrix::chain_multiply_adds() const {
+  const RingChain ring = chain_of(cores_);
+  const std::int64_t bonds = ring.bonds(), middle = ring.f2 * ring.rank;
+  return static_cast<double>(ring.width() * bonds * (ring.f1 + middle + ring.f3));
 }
 
 double TensorRingMatrix::multiply_adds() const {

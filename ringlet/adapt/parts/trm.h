@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ringlet/adapt/derived.h"
+#include "ringlet/adapt/kernels/ring_kernel.h"
 #include "ringlet/adapt/part.h"
 #include "ringlet/adapt/parts/factors.h"
 #include "ringlet/adapt/parts/ring.h"
@@ -23,8 +24,9 @@ enum class TrmStart {
 /// T[i, j] = tr(A^1[i1, j1] … A^D[iD, jD]), cores A^d [f_d, f_d, R, R] over the factors of `width`
 /// (their product may be larger: vectors are padded with zeros and cut).
 ///
-/// T acts through the ring's two factors. Where it is narrow it is formed, since a product of its
-/// own width costs less than two smaller ones then.
+/// T acts core by core in one kernel, on devices and in types that have it (kernels/ring_kernel.h)
+/// and for ranks for which that is cheaper. Else it acts through the ring's two factors, or is
+/// formed where it is narrow, since a product of its own width costs less than two smaller ones.
 class TensorRingMatrix final : public Transform {
  public:
   TensorRingMatrix(std::int64_t width, const Factors& factors, std::int64_t rank, TrmStart start,
@@ -48,11 +50,14 @@ class TensorRingMatrix final : public Transform {
   static Parameters named(const std::vector<at::Tensor>& cores);
   double ring_multiply_adds() const;
   double ring_written() const;
+  double chain_multiply_adds() const;
+  const RingKernel* kernel_for(const at::Tensor& x) const;
   at::Tensor apply(const Derived& factors, const at::Tensor& x) const;
 
   std::int64_t width_;
   std::vector<at::Tensor> cores_;
   std::vector<at::Tensor> start_;
+  bool fused_;  ///< by the kernel, where there is one
   bool formed_;
   Derived matrix_;                ///< T, where it is formed
   Derived factors_, transposed_;  ///< else the factors of its ring, and those of T transposed

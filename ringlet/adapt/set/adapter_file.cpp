@@ -277,7 +277,7 @@ class Reader {
     const auto found = index->second->layers.find(name);
     if (found == index->second->layers.end())
       throw wrong_base(changes + ", which the model does not have");
-    const at::IntArrayRef in_model = found->second->weight().sizes();
+    const at::IntArrayRef in_model = found->second->shape();
     if (in_model != shape)
       throw wrong_base("layer \"" + layer + "\" has shape " + c10::str(shape) + " in the file, " +
                        c10::str(in_model) + " in the model");
@@ -299,7 +299,7 @@ class Reader {
     std::int64_t available = 0, needed = 0;
     for (const io::TensorInfo& info : file_->tensors()) available += info.elements();
     for (const auto& [target, method] : assignments) {
-      const LayerShape shape = LayerShape::of(target.layer->weight());
+      const LayerShape shape = LayerShape::of(target.layer->shape());
       check_ranks(method, shape);
       needed += parameter_count(method, shape, factors);
       if (needed > available)

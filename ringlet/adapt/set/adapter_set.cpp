@@ -170,7 +170,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
   std::vector<std::pair<const Method*, std::int64_t>> counts;
   std::int64_t most = 0;
   for (const auto& [target, method] : sorted) {
-    shared[target.component].include(LayerShape::of(target.layer->weight()));
+    shared[target.component].include(LayerShape::of(target.layer->shape()));
     shared[target.component].load = load;
     const auto same = [&method = method](const auto& one) { return *one.first == method; };
     auto count = std::ranges::find_if(counts, same);
@@ -184,7 +184,7 @@ AdapterSet AdapterSet::create(std::span<const Assignment> assignments, FactorTab
       auto adapter = build_adapter(method, *target.layer, set.factors_, random, target.full_name(),
                                    shared.at(target.component));
       for (const at::Tensor& tensor : adapter->tensors())
-        mover.move(tensor, target.layer->weight().device());
+        mover.move(tensor, target.layer->device());
       set.entries_.push_back({std::move(target), std::move(adapter)});
     }
     for (const TensorTarget& target : tensors)
@@ -274,7 +274,28 @@ void AdapterSet::set_trainable(bool trainable) {
   for (const auto& [name, tensor] : parameters()) tensor.set_requires_grad(trainable);
 }
 
-void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const {
+namespace {
+
+/// A tensor of the CPU, with one copy for each device that asks.
+class OnDevices {
+ public:
+  explicit OnDevices(at::Tensor tensor) : tensor_(std::move(tensor)) {}
+  at::Tensor on(at::Device device) {
+    if (!tensor_.defined()) return tensor_;
+    for (const at::Tensor& copy : copies_)
+      if (copy.device() == device) return copy;
+    return copies_.emplace_back(nn::to_device(tensor_, device));
+  }
+
+ private:
+  at::Tensor tensor_;
+  std::vector<at::Tensor> copies_;
+};
+
+}  // namespace
+
+void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uint64_t step,
+                            const BatchRows& rows) const {
   std::int64_t ranks = 0;
   for (const Entry& entry : entries_) ranks += entry.adapter->dropped_ranks(rates.rank);
   at::Tensor factors = at::empty({ranks}, at::kFloat);
@@ -285,18 +306,16 @@ void AdapterSet::begin_step(const Dropout& rates, const Random& random, std::uin
                               left.first(own));
     left = left.subspan(own);
   }
-  std::vector<at::Tensor> copies;  // one of all factors for each device that has layers
-  const auto factors_on = [&](at::Device device) {
-    for (const at::Tensor& copy : copies)
-      if (copy.device() == device) return copy;
-    return copies.emplace_back(nn::to_device(factors, device));
-  };
+  OnDevices all_factors(factors), all_rows(rows.numbers);
   std::int64_t first = 0;
   for (const Entry& entry : entries_) {
     const std::int64_t own = entry.adapter->dropped_ranks(rates.rank);
-    entry.adapter->scale_ranks(
-        own > 0 ? factors_on(entry.target.layer->weight().device()).narrow(0, first, own)
-                : at::Tensor());
+    const at::Device device = entry.target.layer->device();
+    entry.adapter->scale_ranks(own > 0 ? all_factors.on(device).narrow(0, first, own)
+                                       : at::Tensor());
+    // Nothing but input dropout draws for rows.
+    entry.adapter->see_rows(rates.input > 0.0 ? BatchRows{all_rows.on(device), rows.of}
+                                              : BatchRows());
     first += own;
   }
 }

@@ -83,7 +83,9 @@ class AdapterSet {
 
   /// Draws what one training step leaves out, a function of `random`, the step and each layer's
   /// name; rates of zero end it. Throws as TransformResidual::dropped_ranks.
-  void begin_step(const Dropout& rates, const Random& random, std::uint64_t step) const;
+  /// `rows`: those of the batch that are seen, on the CPU.
+  void begin_step(const Dropout& rates, const Random& random, std::uint64_t step,
+                  const BatchRows& rows = {}) const;
 
   /// loss(), the forward pass of one training step (or micro-batch), with what the parts compute
   /// from their parameters computed once for all layers that are alike: see DerivedPass. Its

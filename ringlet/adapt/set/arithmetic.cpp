@@ -170,7 +170,7 @@ class Sum {
       }
     if (rings.empty()) return std::nullopt;
     FactorTable table = factors_;
-    const Factors& factors = table.at(LayerShape::of(stack_.target.layer->weight()).in);
+    const Factors& factors = table.at(LayerShape::of(stack_.target.layer->shape()).in);
     const std::vector<at::Tensor> identity =
         identity_cores(factors, 1, TrmStart::paper, Random(0).stream("identity"));
     if (left != 0.0) rings.emplace_back(left, &identity);

@@ -42,7 +42,7 @@ std::vector<BudgetRow> count_shapes(std::span<const Target> targets, FactorTable
   std::vector<BudgetRow> rows;
   std::map<std::vector<std::int64_t>, std::size_t> places;
   for (const Target& target : targets) {
-    const LayerShape shape = LayerShape::of(target.layer->weight());
+    const LayerShape shape = LayerShape::of(target.layer->shape());
     const auto [place, is_new] = places.emplace(shape.sizes(), rows.size());
     if (is_new) rows.push_back({shape, 0, factors.at(shape.out), factors.at(shape.in), 0});
     ++rows[place->second].layers;
@@ -57,11 +57,11 @@ std::vector<const Target*> examples_of(std::span<const Target> targets) {
   std::vector<const Target*> examples;
   for (const Target& target : targets) {
     const nn::Layer& layer = *target.layer;
-    if (seen.emplace(target.component, layer.weight().sizes().vec(), layer.bias().defined()).second)
+    if (seen.emplace(target.component, layer.shape().vec(), layer.bias().defined()).second)
       examples.push_back(&target);
   }
-  std::ranges::stable_sort(examples, {},
-                           [](const Target* target) { return target->layer->weight().numel(); });
+  std::ranges::stable_sort(
+      examples, {}, [](const Target* target) { return target->layer->stored_weight().numel(); });
   return examples;
 }
 
@@ -230,7 +230,7 @@ class Search {
   void build(const Method& method) const {
     std::map<std::string, SharedContext> shared;
     for (const Target* each : examples_)
-      shared[each->component].include(LayerShape::of(each->layer->weight()));
+      shared[each->component].include(LayerShape::of(each->layer->shape()));
     for (const Target* each : examples_)
       build_adapter(method, *each->layer, factors_, Random(0), each->full_name(),
                     shared.at(each->component));

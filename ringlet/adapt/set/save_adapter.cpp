@@ -33,7 +33,7 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
   for (const auto& [n, split] : set.factors().entries())
     factors[std::to_string(n)] = to_string(split);
   for (const AdapterSet::Entry& entry : set.entries())
-    shapes[entry.target.full_name()] = entry.target.layer->weight().sizes().vec();
+    shapes[entry.target.full_name()] = entry.target.layer->shape().vec();
   for (const auto& [target, difference] : set.tensor_changes())
     shapes[target.full_name()] = difference.sizes().vec();
   metadata["ringlet.format"] = std::to_string(kFormat);

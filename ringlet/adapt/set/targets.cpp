@@ -98,7 +98,7 @@ const std::vector<Preset>& presets() {
       {"attention", is_attention},
       {"attention+ff", [](const Target& t) { return is_attention(t) || is_feed_forward(t); }},
       {"all-linear",
-       [](const Target& t) { return is_layer_of_main_network(t) && t.layer->weight().dim() == 2; }},
+       [](const Target& t) { return is_layer_of_main_network(t) && t.layer->shape().size() == 2; }},
       {"all", is_layer_of_main_network},
       {"embedding", is_embedding},
       {"text-encoder", is_text_encoder_block}};

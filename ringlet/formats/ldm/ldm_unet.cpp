@@ -178,7 +178,7 @@ std::optional<LdmUNet> structure(const nn::ModuleIndex& index) {
       unet.input_blocks.push_back({level, count, false});
     if (level > 0 && count != unet.layers_per_block) return std::nullopt;
     unet.layers_per_block = count;
-    unet.channels.push_back(convolution(0)->second->weight().size(0));
+    unet.channels.push_back(convolution(0)->second->stored_weight().size(0));
     if (index.layers.contains(block + "downsamplers.0.conv"))
       unet.input_blocks.push_back({level, 0, true});
   }

@@ -4,12 +4,11 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
-#include "ringlet/nn/gradient_checkpoint.h"
-
 namespace ringlet::models {
 
 ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
-    : norm1_(s.at("norm1"), c.groups, c.in_channels, c.epsilon),
+    : block_(s),
+      norm1_(s.at("norm1"), c.groups, c.in_channels, c.epsilon),
       conv1_(s.at("conv1"), c.in_channels, c.out_channels, 3, {.padding = 1}),
       norm2_(s.at("norm2"), c.groups, c.out_channels, c.epsilon),
       conv2_(s.at("conv2"), c.out_channels, c.out_channels, 3, {.padding = 1}) {
@@ -20,15 +19,14 @@ ResnetBlock2D::ResnetBlock2D(const nn::WeightSource& s, const ResnetConfig& c)
 }
 
 at::Tensor ResnetBlock2D::forward(const at::Tensor& x, const at::Tensor& time_embedding) const {
-  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); },
-                          {x, time_embedding});
+  return block_.run([this](const auto& in) { return compute(in[0], in[1]); }, {x, time_embedding});
 }
 
 at::Tensor ResnetBlock2D::compute(const at::Tensor& x, const at::Tensor& time_embedding) const {
-  at::Tensor h = conv1_(nn::silu(norm1_(x)));
+  at::Tensor h = conv1_(norm1_.with_silu(x));
   if (time_emb_proj_)
     h = h + (*time_emb_proj_)(at::silu(time_embedding)).unsqueeze(-1).unsqueeze(-1);
-  h = conv2_(nn::silu(norm2_(h)));
+  h = conv2_(norm2_.with_silu(h));
   return (conv_shortcut_ ? (*conv_shortcut_)(x) : x) + h;
 }
 

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ringlet/nn/block.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/norm.h"
 #include "ringlet/nn/weight_source.h"
@@ -31,6 +32,7 @@ class ResnetBlock2D {
  private:
   at::Tensor compute(const at::Tensor& x, const at::Tensor& time_embedding) const;
 
+  nn::Block block_;
   nn::GroupNorm norm1_;
   nn::Conv2d conv1_;
   std::optional<nn::Linear> time_emb_proj_;

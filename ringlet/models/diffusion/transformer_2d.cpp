@@ -1,13 +1,13 @@
 #include "ringlet/models/diffusion/transformer_2d.h"
 
 #include "ringlet/nn/geglu.h"
-#include "ringlet/nn/gradient_checkpoint.h"
 
 namespace ringlet::models {
 
 BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
                                              const Transformer2DConfig& c)
-    : only_cross_attention_(c.only_cross_attention),
+    : block_(s),
+      only_cross_attention_(c.only_cross_attention),
       norm1_(s.at("norm1"), c.channels),
       attn1_(s.at("attn1"), {.query_width = c.channels,
                              .context_width = c.only_cross_attention ? c.context_width : c.channels,
@@ -29,7 +29,7 @@ at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
 }
 
 at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {
-  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1]); }, {x, context});
+  return block_.run([this](const auto& in) { return compute(in[0], in[1]); }, {x, context});
 }
 
 at::Tensor BasicTransformerBlock::compute(const at::Tensor& input,

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/nn/attention.h"
+#include "ringlet/nn/block.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/norm.h"
 #include "ringlet/nn/weight_source.h"
@@ -37,6 +38,7 @@ class BasicTransformerBlock {
   at::Tensor compute(const at::Tensor& x, const at::Tensor& context) const;
   at::Tensor feed_forward(const at::Tensor& x) const;
 
+  nn::Block block_;
   bool only_cross_attention_;
   nn::LayerNorm norm1_;
   nn::Attention attn1_;

@@ -180,7 +180,7 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& timesteps,
   x = mid_block_.forward(x, context);
   if (residuals) add_to_skips(*residuals, skips, x);
   for (const UNetUpBlock& block : up_blocks_) x = block.forward(x, context, skips);
-  return conv_out_(nn::silu(conv_norm_out_(x)));
+  return conv_out_(conv_norm_out_.with_silu(x));
 }
 
 }  // namespace ringlet::models

@@ -121,7 +121,7 @@ at::Tensor VaeEncoder::forward(const at::Tensor& images) const {
     for (const ResnetBlock2D& resnet : block.resnets) x = resnet.forward(x);
     if (block.downsampler) x = block.downsampler->forward(x);
   }
-  return conv_out_(nn::silu(conv_norm_out_(mid_block_.forward(x))));
+  return conv_out_(conv_norm_out_.with_silu(mid_block_.forward(x)));
 }
 
 VaeDecoder::VaeDecoder(const nn::WeightSource& s, const VaeConfig& c)
@@ -148,7 +148,7 @@ at::Tensor VaeDecoder::forward(const at::Tensor& z) const {
     for (const ResnetBlock2D& resnet : block.resnets) x = resnet.forward(x);
     if (block.upsampler) x = block.upsampler->forward(x);
   }
-  return conv_out_(nn::silu(conv_norm_out_(x)));
+  return conv_out_(conv_norm_out_.with_silu(x));
 }
 
 AutoencoderKL::AutoencoderKL(const nn::WeightSource& s, const VaeConfig& c)
@@ -173,7 +173,7 @@ LatentDistribution AutoencoderKL::encode(const at::Tensor& images,
                                          const VaeOptions& options) const {
   const auto code = [this](const at::Tensor& x) { return moments(x); };
   const at::Tensor both = sliced(images, options.slicing, [&](const at::Tensor& x) {
-    return options.tiling ? tiled(x, config_.sample_size, 1, config_.downscale(), code) : code(x);
+    return options.tile > 0 ? tiled(x, options.tile, 1, config_.downscale(), code) : code(x);
   });
   const std::vector<at::Tensor> halves = both.chunk(2, 1);
   return {halves[0], at::clamp(halves[1], -30.0, 20.0)};
@@ -181,9 +181,9 @@ LatentDistribution AutoencoderKL::encode(const at::Tensor& images,
 
 at::Tensor AutoencoderKL::decode(const at::Tensor& latents, const VaeOptions& options) const {
   const auto code = [this](const at::Tensor& z) { return pixels(z); };
-  const std::int64_t tile = config_.sample_size / config_.downscale();
+  const std::int64_t tile = options.tile / config_.downscale();
   return sliced(latents, options.slicing, [&](const at::Tensor& z) {
-    return options.tiling ? tiled(z, tile, config_.downscale(), 1, code) : code(z);
+    return tile > 0 ? tiled(z, tile, config_.downscale(), 1, code) : code(z);
   });
 }
 

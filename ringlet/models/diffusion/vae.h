@@ -24,7 +24,7 @@ struct VaeConfig {
   std::vector<std::int64_t> block_out_channels = {128, 256, 512, 512};
   std::int64_t layers_per_block = 2;
   std::int64_t groups = 32;
-  std::int64_t sample_size = 512;  ///< pixels; the tile size of tiled encoding and decoding
+  std::int64_t sample_size = 512;  ///< pixels; the usual side of tiles
   double scaling_factor = 0.18215;
   double shift_factor = 0.0;
   bool use_quant_conv = true;
@@ -106,7 +106,9 @@ class VaeDecoder {
 /// How to bound the memory of large images and batches.
 struct VaeOptions {
   bool slicing = false;  ///< one image of the batch at a time; the result is the same
-  bool tiling = false;   ///< overlapping tiles of sample_size, blended; the result differs slightly
+  /// Side of overlapping tiles, in pixels, that are blended; the result differs slightly. 0 =
+  /// whole.
+  std::int64_t tile = 0;
 };
 
 class AutoencoderKL {

@@ -1,13 +1,15 @@
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion.h"
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
 #include <ATen/ops/cat.h>
-#include <c10/core/GradMode.h>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/nn/attention.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_control.h"
@@ -39,6 +41,12 @@ class PackedKernelsStore final : public nn::TensorStore {
   std::shared_ptr<const nn::TensorStore> store_;
 };
 
+/// Layers of the U-Net that are never narrowed. They are less than half a percent of its weights,
+/// and an error in them reaches every pixel of every block: the time, and latents on their way in
+/// and out.
+const std::vector<std::string> kWideLayers = {"conv_in.", "conv_out.", "time_embedding.",
+                                              "add_embedding."};
+
 nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& options) {
   const bool trainable = options.trainable.contains(part.role);
   // The autoencoder always in fp32: those of Stable Diffusion overflow in fp16, and they run once
@@ -46,19 +54,30 @@ nn::WeightSource source_of(const ModelComponent& part, const LoadOptions& option
   const bool wide = part.role == NetworkRole::autoencoder || trainable;
   const at::ScalarType type = wide ? at::kFloat : options.precision;
   const bool narrow = options.keeps_storage_type(type) && !trainable;
+  using nn::WeightStorage;
+  const bool denoiser = part.role == NetworkRole::denoiser;
+  const WeightStorage storage = denoiser ? options.storage : WeightStorage::as_stored;
   // A training step reads the denoiser's matrices twice, and has less to compute with them.
-  const bool wraps =
-      narrow && options.for_training && !options.low_memory && part.role == NetworkRole::denoiser;
+  const bool for_step = options.for_training && !options.low_memory && denoiser;
+  const bool wraps = narrow && (storage == WeightStorage::fp32 ||
+                                (storage == WeightStorage::as_stored && for_step));
   return nn::WeightSource(wraps ? std::make_shared<PackedKernelsStore>(part.weights) : part.weights,
                           {.dtype = type,
                            .device = options.device,
                            .keep_storage_type = narrow,
-                           .trainable = trainable});
+                           .trainable = trainable,
+                           .at_home = !options.device.is_cpu() && !trainable,
+                           .storage = wraps ? WeightStorage::as_stored : storage,
+                           .wide_layers = kWideLayers});
 }
 
-/// Lets a file's pages go where no backward pass is going to read them.
-void let_go(const ModelComponent& part) {
-  if (!c10::GradMode::is_enabled()) part.weights->release();
+/// All that has been read of a network, when it is complete.
+ModelNetwork network_of(const ModelComponent& part, const nn::WeightSource& source) {
+  const nn::WeightOptions options = source.options();
+  ModelNetwork network{part.role, source.finish(), part.config};
+  network.memory = std::make_shared<nn::NetworkMemory>(part.weights, options, network.index);
+  part.weights->release();  // what was widened is not read again
+  return network;
 }
 
 std::shared_ptr<const diffusion::NoiseProcess> load_noise_process(const ModelFiles& files) {
@@ -75,8 +94,7 @@ TextStage load_text(const ModelComponent& part, const TokenizerFiles& tokenizer,
   TextStage stage{std::make_shared<tokenizers::ClipTokenizer>(
                       tokenizers::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token)),
                   models::ClipTextModel(source, config)};
-  network = {part.role, source.finish(), part.config};
-  part.weights->release();  // what was widened is not read again
+  network = network_of(part, source);
   return stage;
 }
 
@@ -132,21 +150,29 @@ StableDiffusion::StableDiffusion(StableDiffusionFiles files, const LoadOptions& 
   const nn::WeightSource unet = source_of(unet_part, options);
   unet_ = std::make_unique<models::UNet>(
       unet, models::UNetConfig::from_json(unet_part.config, unet_part.where));
-  networks_["unet"] = {unet_part.role, unet.finish(), unet_part.config};
-  unet_part.weights->release();
+  networks_["unet"] = network_of(unet_part, unet);
 
   const ModelComponent& vae_part = files_.parts.at("vae");
   const auto vae_config = models::VaeConfig::from_json(vae_part.config, vae_part.where);
   const nn::WeightSource vae = source_of(vae_part, options);
   vae_ = std::make_unique<models::AutoencoderKL>(vae, vae_config);
-  networks_["vae"] = {vae_part.role, vae.finish(), vae_part.config};
-  vae_part.weights->release();
+  networks_["vae"] = network_of(vae_part, vae);
   check_parts_fit(files_, unet_->config(), text_, vae_config);
 
   // The autoencoder computes as much with a kernel as its layout takes to make, and rests most of
   // the time: it stays in its file.
   if (!options.trainable.contains(NetworkRole::denoiser))
     networks_["unet"].index.pack(*unet_part.weights, options.weight_use());
+  networks_["unet"].memory->offload(options.offload_layers.value_or(0));
+}
+
+nn::NetworkMemory& StableDiffusion::memory_of(const std::string& network) const {
+  return *networks_.at(network).memory;
+}
+
+/// A network that rests gives its memory back: always on the CPU, where that costs little.
+void StableDiffusion::rest(const std::string& network, IdleNetworks from) const {
+  if (options_.device.is_cpu() || options_.idle_networks() >= from) memory_of(network).leave();
 }
 
 ModelDefaults StableDiffusion::defaults() const {
@@ -167,21 +193,26 @@ PictureSize StableDiffusion::picture_size(at::IntArrayRef latents) const {
   return {latents[latents.size() - 1] * size_unit(), latents[latents.size() - 2] * size_unit()};
 }
 
+models::VaeOptions StableDiffusion::coding() const {
+  const std::int64_t usual = options_.low_memory ? vae_->config().sample_size : 0;
+  const std::int64_t tile = options_.tile > 0 ? options_.tile : usual;
+  return {.slicing = tile > 0, .tile = tile};
+}
+
 LatentPosterior StableDiffusion::encode(const at::Tensor& pictures) const {
-  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
-  const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding);
-  let_go(files_.parts.at("vae"));
+  memory_of("vae").enter();
+  const models::LatentDistribution posterior = vae_->encode(pictures.to(options_.device), coding());
+  rest("vae", IdleNetworks::coders_leave);
   const at::Tensor deviation = (0.5 * posterior.log_variance).exp();
   return {vae_->scale(posterior.mean), deviation * vae_->config().scaling_factor};
 }
 
 at::Tensor StableDiffusion::decode(const at::Tensor& latents) const {
-  const models::VaeOptions coding{.slicing = options_.low_memory, .tiling = options_.low_memory};
-  // The denoiser's pages come back with its next step.
-  let_go(files_.parts.at("unet"));
+  rest("unet", IdleNetworks::all_leave);  // it comes back with its next step
+  memory_of("vae").enter();
   at::Tensor pictures =
-      vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding);
-  let_go(files_.parts.at("vae"));
+      vae_->decode(vae_->unscale(latents.to(options_.device, at::kFloat)), coding());
+  rest("vae", IdleNetworks::coders_leave);
   return pictures;
 }
 
@@ -204,9 +235,13 @@ std::int64_t StableDiffusion::text_layers() const {
 
 Conditions StableDiffusion::encode_prompts(std::span<const std::string> prompts,
                                            std::int64_t clip_skip) const {
+  const auto each_encoder = [this](const auto& act) {
+    for (const auto& [name, part] : files_.parts)
+      if (part.role == NetworkRole::text_encoder) act(name);
+  };
+  each_encoder([this](const std::string& name) { memory_of(name).enter(); });
   TextConditions text = pipeline::encode_prompts(text_, prompts, clip_skip, options_.device);
-  for (const auto& [name, part] : files_.parts)
-    if (part.role == NetworkRole::text_encoder) let_go(part);
+  each_encoder([this](const std::string& name) { rest(name, IdleNetworks::coders_leave); });
   Conditions conditions;
   // Text encoders that learn compute in fp32.
   conditions.set("text", text.embeddings.to(options_.precision));
@@ -232,6 +267,7 @@ void StableDiffusion::add_sizes(Conditions& conditions,
 at::Tensor StableDiffusion::predict(const at::Tensor& x, const at::Tensor& timesteps,
                                     const Conditions& conditions,
                                     const ControlInput* control) const {
+  memory_of("unet").enter();
   const at::Tensor masked = conditions.get("masked");
   const at::Tensor latents =
       (masked.defined() ? at::cat({x, masked}, 1) : x).to(options_.precision);
@@ -273,30 +309,51 @@ std::unique_ptr<ControlNetwork> StableDiffusion::open_control(
   return UNetControl::open(path, *this);
 }
 
-double StableDiffusion::training_step_bytes(const TrainingStepShape& shape) const {
-  const PassShape pass_shape{.rows = shape.rows,
-                             .latents = shape.size.divided_by(size_unit()),
-                             .text_length = text_.front().encoder.config().max_position_embeddings,
-                             .trained = shape.full,
-                             .gradient_checkpointing = shape.gradient_checkpointing};
-  PassMemory pass = unet_pass(unet_->config(), pass_shape, shape.adapters);
-  const auto add = [&pass](const PassMemory& more) {
-    pass.kept += more.kept;
-    pass.passing = std::max(pass.passing, more.passing);
-  };
-  if (shape.controlnet) add(controlnet_pass(unet_->config(), pass_shape));
+std::vector<StepBlock> StableDiffusion::training_step(const TrainingStepShape& shape) const {
+  const models::UNetConfig& config = unet_->config();
+  const models::UNetLevel& first = config.levels.front();
+  const PassShape pass{
+      .rows = shape.rows,
+      .latents = shape.size.divided_by(size_unit()),
+      .text_length = text_.front().encoder.config().max_position_embeddings,
+      .trained = shape.full,
+      .precision = options_.precision,
+      .fused_attention = nn::attention_is_fused(
+          first.channels / first.heads,
+          at::TensorOptions(config.upcast_attention ? at::kFloat : options_.precision)
+              .device(options_.device))};
+  PassBlocks blocks;
   if (shape.text)
-    for (const TextStage& stage : text_) add(text_pass(stage.encoder.config(), pass_shape));
-  return bytes_of(pass.kept + pass.passing, options_.precision);
+    for (const TextStage& stage : text_)
+      std::ranges::copy(text_pass(stage.encoder.config(), pass), std::back_inserter(blocks));
+  if (shape.controlnet)
+    std::ranges::copy(controlnet_pass(config, pass), std::back_inserter(blocks));
+  std::ranges::copy(unet_pass(config, pass, shape.adapters), std::back_inserter(blocks));
+  for (StepBlock& block : blocks)
+    for (double* numbers : {&block.before, &block.inside, &block.passing})
+      *numbers = bytes_of(*numbers, options_.precision);
+  return blocks;
 }
 
 // The autoencoder always computes in fp32.
+/// The part of a picture that the autoencoder sees at a time.
+PictureSize StableDiffusion::coded_at_once(PictureSize size) const {
+  const std::int64_t side = coding().tile;
+  if (side == 0) return size;
+  return {std::min(size.width, side), std::min(size.height, side)};
+}
+
 double StableDiffusion::encoding_bytes(PictureSize size) const {
-  return bytes_of(vae_encoding(vae_->config(), size), at::kFloat);
+  return bytes_of(vae_encoding(vae_->config(), coded_at_once(size)), at::kFloat);
 }
 
 double StableDiffusion::decoding_bytes(PictureSize size) const {
-  return bytes_of(vae_decoding(vae_->config(), 1, size), at::kFloat);
+  // Tiles' results lie beside each other, in rows, and in the picture.
+  constexpr double kColours = 3.0, kCopies = 3.0;
+  const double joined = coding().tile == 0 ? 0.0
+                                           : kColours * kCopies * static_cast<double>(size.width) *
+                                                 static_cast<double>(size.height);
+  return bytes_of(vae_decoding(vae_->config(), 1, coded_at_once(size)) + joined, at::kFloat);
 }
 
 double StableDiffusion::denoising_bytes(PictureSize size, std::int64_t rows) const {

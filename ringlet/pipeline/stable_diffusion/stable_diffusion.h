@@ -64,10 +64,11 @@ class StableDiffusion final : public TextToImageModel {
       const std::map<std::string, at::Tensor>& tensors, const std::string& where) const override;
   std::unique_ptr<ControlNetwork> open_control(const std::filesystem::path& path) const override;
 
-  double training_step_bytes(const TrainingStepShape& shape) const override;
+  std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
   double encoding_bytes(PictureSize size) const override;
   double decoding_bytes(PictureSize size) const override;
   double denoising_bytes(PictureSize size, std::int64_t rows) const override;
+  void code_in_tiles(std::int64_t side) override { options_.tile = side; }
 
   void save(const std::filesystem::path& folder, const SaveModelOptions& options) const override;
   void save_file(const std::filesystem::path& file,
@@ -77,6 +78,7 @@ class StableDiffusion final : public TextToImageModel {
   std::map<std::string, std::string> class_names() const override;
 
   const StableDiffusionFiles& files() const { return files_; }
+  /// Whoever calls their forward passes has their memory in networks() enter() first.
   const models::UNet& unet() const { return *unet_; }
   const models::AutoencoderKL& vae() const { return *vae_; }
   const std::vector<TextStage>& text() const { return text_; }
@@ -84,7 +86,11 @@ class StableDiffusion final : public TextToImageModel {
  private:
   StableDiffusion(StableDiffusionFiles files, const LoadOptions& options);
 
+  models::VaeOptions coding() const;
+  PictureSize coded_at_once(PictureSize size) const;
   void add_embedding(const std::filesystem::path& file, const TextEmbedding& embedding);
+  nn::NetworkMemory& memory_of(const std::string& network) const;
+  void rest(const std::string& network, IdleNetworks from) const;
 
   StableDiffusionFiles files_;
   LoadOptions options_;

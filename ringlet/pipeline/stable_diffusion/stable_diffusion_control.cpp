@@ -93,12 +93,19 @@ Json controlnet_config(const Json& unet, const std::vector<std::int64_t>& channe
   return config;
 }
 
-std::map<std::string, at::Tensor> way_down(const std::map<std::string, at::Tensor>& unet) {
+/// Copies of what a ControlNet starts from; weights in codes as the U-Net computes with them.
+std::map<std::string, at::Tensor> way_down(const nn::ModuleIndex& unet) {
+  static constexpr std::array kParts = {"conv_in.", "time_embedding.", "add_embedding.",
+                                        "down_blocks.", "mid_block."};
+  const auto copied = [](const std::string& name) {
+    return std::ranges::any_of(kParts, [&](const char* part) { return name.starts_with(part); });
+  };
   std::map<std::string, at::Tensor> tensors;
-  for (const auto& [name, tensor] : unet)
-    for (const char* part :
-         {"conv_in.", "time_embedding.", "add_embedding.", "down_blocks.", "mid_block."})
-      if (name.starts_with(part)) tensors.emplace(name, tensor);
+  for (const auto& [name, tensor] : unet.tensors)
+    if (copied(name)) tensors.emplace(name, tensor);
+  for (const auto& [name, layer] : unet.layers)
+    if (copied(name) && layer->stored_weight().coded())
+      tensors.emplace(name + ".weight", layer->stored(layer->weight()));
   return tensors;
 }
 
@@ -140,8 +147,7 @@ std::unique_ptr<UNetControl> UNetControl::create(ControlKind kind, const StableD
   }
   Json config = controlnet_config(model.files().parts.at("unet").config, channels);
   const nn::WeightSource source(
-      std::make_shared<StartStore>(way_down(model.networks().at("unet").index.tensors), seed),
-      options);
+      std::make_shared<StartStore>(way_down(model.networks().at("unet").index), seed), options);
   auto network = std::make_unique<Network>(
       models::ControlNet(source, models::ControlNetConfig::from_json(config, where)));
   return made(std::move(network), source, std::move(config));

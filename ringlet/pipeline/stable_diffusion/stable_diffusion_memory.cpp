@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ringlet/adapt/contraction.h"
@@ -22,21 +23,23 @@ double pixels_of(PictureSize latents, std::size_t level) {
   return side(latents.width) * side(latents.height);
 }
 
-/// Adapters of a component by the name of their layer.
-using Adapters = std::map<std::string, const adapt::TransformResidual*>;
+/// Adapters of a component with their layers, by the layers' names.
+using Adapters = std::map<std::string, const adapt::AdapterSet::Entry*>;
 
 Adapters adapters_of(const adapt::AdapterSet* set, const std::string& component) {
   Adapters found;
   if (set != nullptr)
     for (const adapt::AdapterSet::Entry& entry : set->entries())
-      if (entry.target.component == component) found[entry.target.name] = entry.adapter.get();
+      if (entry.target.component == component) found[entry.target.name] = &entry;
   return found;
 }
 
 /// What an adapter keeps besides its layer's input: a weight that it has formed, with what led to
-/// it, or intermediate results of its tokens.
-double kept_by(const adapt::TransformResidual& adapter, double tokens) {
+/// it, or intermediate results of its tokens. Weights that are formed of a narrow one are not kept.
+double kept_by(const adapt::AdapterSet::Entry& entry, double tokens, at::ScalarType precision) {
+  const adapt::TransformResidual& adapter = *entry.adapter;
   const adapt::Parts& parts = adapter.parts();
+  const bool narrow = entry.target.layer->stored_weight().needs_widening(precision);
   const adapt::LayerShape& shape = adapter.shape();
   const bool factored =
       dynamic_cast<const adapt::FactoredResidual*>(parts.residual.get()) != nullptr;
@@ -48,10 +51,11 @@ double kept_by(const adapt::TransformResidual& adapter, double tokens) {
   const double weight = number(shape.out * shape.patch());
   const double transforms = static_cast<double>(parts.transforms.size());
   double formed = 0.0;
-  if (contraction != adapt::Contraction::through_input) formed = weight * (1.0 + transforms);
-  if (parts.residual && (contraction == adapt::Contraction::everything_folded || !factored))
-    formed += weight;
-  if (parts.magnitude) formed += weight;
+  const bool folds_all = contraction == adapt::Contraction::everything_folded;
+  if (contraction != adapt::Contraction::through_input && !narrow)
+    formed = weight * (1.0 + transforms);
+  if (parts.residual && (folds_all ? !narrow : !factored)) formed += weight;
+  if (parts.magnitude && !narrow) formed += weight;
   double through = 0.0;
   if (contraction == adapt::Contraction::through_input) through = transforms * number(shape.in);
   return formed + through * tokens;
@@ -61,23 +65,30 @@ double kept_by(const adapt::TransformResidual& adapter, double tokens) {
 class UNetWalk {
  public:
   UNetWalk(const models::UNetConfig& config, const PassShape& shape, Adapters adapters)
-      : c_(config), s_(shape), adapters_(std::move(adapters)) {}
+      : c_(config), s_(shape), adapters_(std::move(adapters)) {
+    for (std::size_t level = c_.levels.size(); level-- > 0;)
+      for (std::int64_t i = 0; i <= c_.levels[level].layers; ++i)
+        joined_.push_back(pixels(level) * joined_channels(level, i));
+  }
 
-  PassMemory down_and_middle() {
+  PassBlocks down_and_middle() {
     keep(pixels(0) * channels(0));  // the first features
+    skip();
     for (std::size_t level = 0; level < c_.levels.size(); ++level) down(level);
     const std::size_t last = c_.levels.size() - 1;
     resnet("mid_block.resnets.0", last, channels(last), false);
     transformer("mid_block.attentions.0", last);
     resnet("mid_block.resnets.1", last, channels(last), false);
-    return total_;
+    return ended();
   }
 
-  PassMemory all() {
+  PassBlocks all() {
     down_and_middle();
     for (std::size_t i = 0; i < c_.levels.size(); ++i) up(i, c_.levels.size() - 1 - i);
-    keep(2.0 * pixels(0) * channels(0));  // norm and activation at the end
-    return total_;
+    // The last norm's input stays. Its result, and the gradients of both.
+    blocks_.push_back({.before = std::exchange(before_, 0.0) + pixels(0) * channels(0),
+                       .passing = 3.0 * pixels(0) * channels(0)});
+    return ended();
   }
 
  private:
@@ -85,14 +96,31 @@ class UNetWalk {
   double pixels(std::size_t level) const { return number(s_.rows) * pixels_of(s_.latents, level); }
   double channels(std::size_t level) const { return number(c_.levels[level].channels); }
 
-  void keep(double numbers) { total_.kept += numbers; }
+  /// Of the i-th residual block on the way up: what comes from below beside a skip.
+  double joined_channels(std::size_t level, std::int64_t i) const {
+    const double above = channels(std::min(level + 1, c_.levels.size() - 1));
+    const double below = channels(level == 0 ? 0 : level - 1);
+    return (i == 0 ? above : channels(level)) +
+           (i == c_.levels[level].layers ? below : channels(level));
+  }
 
-  /// A part that gradient checkpointing computes again: of `inside` only one at a time is there.
-  void block(double inside, double passing) {
-    if (s_.gradient_checkpointing)
-      total_.passing = std::max(total_.passing, inside + passing);
-    else
-      keep(inside), total_.passing = std::max(total_.passing, passing);
+  void keep(double numbers) { before_ += numbers; }
+
+  /// What was made last stands beside what comes up later. Its gradient waits from there until the
+  /// backward pass comes here, as a part of the gradient of both.
+  void skip() { waiting_ += joined_[joined_.size() - ++skips_]; }
+
+  PassBlocks ended() {
+    if (before_ != 0.0) blocks_.push_back({.before = std::exchange(before_, 0.0)});
+    return blocks_;
+  }
+
+  void block(const std::string& name, double inside, double passing, double work) {
+    blocks_.push_back({.name = name,
+                       .before = std::exchange(before_, 0.0),
+                       .inside = inside,
+                       .passing = passing + waiting_,
+                       .work = work});
   }
 
   /// What adapters, or learning itself, make layers with a common input keep.
@@ -104,7 +132,7 @@ class UNetWalk {
       const auto found = adapters_.find(prefix + layer);
       if (found == adapters_.end()) continue;
       any = true;
-      kept += kept_by(*found->second, tokens);
+      kept += kept_by(*found->second, tokens, s_.precision);
     }
     return any ? kept + tokens * input : kept;
   }
@@ -113,10 +141,16 @@ class UNetWalk {
   void resnet(const std::string& name, std::size_t level, double in, bool joined) {
     const double out = channels(level), p = pixels(level);
     if (joined) keep(p * in);
-    const double inside = p * (in + 2.0 * out) + adapted(name, {".conv1"}, p, in) +
+    // The first convolution's result, which the second norm normalises again.
+    const double inside = p * out + adapted(name, {".conv1"}, p, in) +
                           adapted(name, {".conv2"}, p, out) +
                           (in == out ? 0.0 : adapted(name, {".conv_shortcut"}, p, 0.0));
-    block(inside, p * (in + 2.0 * out));
+    // The block's gradient, and in a norm that of SiLU's result and that of its own, with the
+    // norm's result or the gradient of its input.
+    const double passing = p * (out + 3.0 * std::max(in, out));
+    constexpr double kKernel = 9.0, kOperations = 2.0;  // a product and a sum
+    const double work = kKernel * (in + out) * out + (in == out ? 0.0 : in * out);
+    block(name, inside, passing, kOperations * p * work);
     keep(p * out);  // the next norm's input
   }
 
@@ -124,21 +158,39 @@ class UNetWalk {
     const models::UNetLevel& here = c_.levels[level];
     const double width = channels(level), p = pixels(level);
     keep(p * width + adapted(name, {".proj_in", ".proj_out"}, p, width));
-    const double context = number(s_.rows * s_.text_length);
     for (std::int64_t i = 0; i < here.transformer_layers; ++i) {
-      const std::string prefix = name + ".transformer_blocks." + std::to_string(i);
-      // Three norms' inputs but the block's own, both attentions' query and result, the first one's
-      // key and value, the feed-forward's 8.
-      double inside = p * width * (2.0 + 6.0 + 8.0) + 2.0 * context * width;
-      inside += adapted(prefix, {".attn1.to_q", ".attn1.to_k", ".attn1.to_v"}, p, width);
-      inside += adapted(prefix, {".attn2.to_q"}, p, width);
-      inside += adapted(prefix, {".attn2.to_k", ".attn2.to_v"}, context, 0.0);
-      inside += adapted(prefix, {".attn1.to_out.0", ".attn2.to_out.0"}, p, 0.0);
-      inside += adapted(prefix, {".ff.net.0.proj"}, p, width);
-      inside += adapted(prefix, {".ff.net.2"}, p, 4.0 * width);
-      block(inside, p * width * 16.0);
+      transformer_block(name + ".transformer_blocks." + std::to_string(i), here, width, p);
       keep(p * width);  // the next norm's input
     }
+  }
+
+  void transformer_block(const std::string& name, const models::UNetLevel& level, double width,
+                         double p) {
+    const double context = number(s_.rows * s_.text_length);
+    const double self_tokens =
+        level.only_cross_attention ? number(s_.text_length) : p / number(s_.rows);
+    const double cross_tokens = number(s_.text_length);
+    const double scores = number(level.heads) * p * (self_tokens + cross_tokens);
+    // Three norms' inputs but the block's own, both attentions' query, the first one's key and
+    // value, the feed-forward's 8. Attention keeps its result, or the scores.
+    double inside = p * width * (2.0 + 4.0 + 8.0) + 2.0 * context * width;
+    inside += s_.fused_attention ? 2.0 * p * width : scores;
+    inside += adapted(name, {".attn1.to_q", ".attn1.to_k", ".attn1.to_v"}, p, width);
+    inside += adapted(name, {".attn2.to_q"}, p, width);
+    inside += adapted(name, {".attn2.to_k", ".attn2.to_v"}, context, 0.0);
+    inside += adapted(name, {".attn1.to_out.0", ".attn2.to_out.0"}, p,
+                      s_.fused_attention ? 0.0 : 2.0 * width);
+    inside += adapted(name, {".ff.net.0.proj"}, p, width);
+    inside += adapted(name, {".ff.net.2"}, p, 4.0 * width);
+    // GEGLU's gradients, or those of the scores.
+    const double feed_forward = 16.0 * p * width;
+    const double attention =
+        s_.fused_attention ? 0.0 : 2.0 * p * width + 2.0 * number(level.heads) * p * self_tokens;
+    constexpr double kOperations = 2.0;
+    const double work = p * width * width * (4.0 + 2.0 + 12.0) +
+                        2.0 * context * number(level.context_width) * width +
+                        2.0 * p * width * (self_tokens + cross_tokens);
+    block(name, inside, std::max(feed_forward, attention), kOperations * work);
   }
 
   void down(std::size_t level) {
@@ -149,19 +201,19 @@ class UNetWalk {
       resnet(name + ".resnets." + std::to_string(i), level, channels(first ? level - 1 : level),
              false);
       if (here.down_attention) transformer(name + ".attentions." + std::to_string(i), level);
+      skip();
     }
-    if (level + 1 < c_.levels.size()) keep(pixels(level + 1) * channels(level));
+    if (level + 1 == c_.levels.size()) return;
+    keep(pixels(level + 1) * channels(level));
+    skip();
   }
 
   void up(std::size_t index, std::size_t level) {
     const models::UNetLevel& here = c_.levels[level];
     const std::string name = "up_blocks." + std::to_string(index);
-    const double above = channels(std::min(level + 1, c_.levels.size() - 1));
-    const double below = channels(level == 0 ? 0 : level - 1);
     for (std::int64_t i = 0; i <= here.layers; ++i) {
-      const double in =
-          (i == 0 ? above : channels(level)) + (i == here.layers ? below : channels(level));
-      resnet(name + ".resnets." + std::to_string(i), level, in, true);
+      waiting_ -= joined_[joined_.size() - skips_--];
+      resnet(name + ".resnets." + std::to_string(i), level, joined_channels(level, i), true);
       if (here.up_attention) transformer(name + ".attentions." + std::to_string(i), level);
       // The last result is copied to stand beside a skip, and not kept itself.
       keep(-pixels(level) * channels(level));
@@ -171,7 +223,11 @@ class UNetWalk {
   const models::UNetConfig& c_;
   PassShape s_;
   Adapters adapters_;
-  PassMemory total_;
+  PassBlocks blocks_;
+  double before_ = 0.0;         ///< kept since the last block
+  std::vector<double> joined_;  ///< inputs of the residual blocks on the way up
+  std::size_t skips_ = 0;       ///< that have been made and not been used
+  double waiting_ = 0.0;        ///< their gradients, while that of an earlier block is computed
 };
 
 /// The most that a residual block without gradients holds, per pixel: input, norm and convolution,
@@ -182,23 +238,23 @@ double resnet_inference(double in, double out) {
 
 }  // namespace
 
-PassMemory unet_pass(const models::UNetConfig& config, const PassShape& shape,
+PassBlocks unet_pass(const models::UNetConfig& config, const PassShape& shape,
                      const adapt::AdapterSet* adapters) {
   return UNetWalk(config, shape, adapters_of(adapters, "unet")).all();
 }
 
-PassMemory controlnet_pass(const models::UNetConfig& config, const PassShape& shape) {
+PassBlocks controlnet_pass(const models::UNetConfig& config, const PassShape& shape) {
   PassShape trained = shape;
   trained.trained = true;
   return UNetWalk(config, trained, {}).down_and_middle();
 }
 
-PassMemory text_pass(const models::ClipTextConfig& config, const PassShape& shape) {
+PassBlocks text_pass(const models::ClipTextConfig& config, const PassShape& shape) {
   const double tokens = number(shape.rows * shape.text_length);
   const double width = number(config.hidden_size), inner = number(config.intermediate_size);
   // Both norms' inputs and results, query, key, value, result; the activation's three.
   const double layer = tokens * (8.0 * width + 3.0 * inner);
-  return {number(config.num_hidden_layers) * layer, tokens * inner};
+  return {{.before = number(config.num_hidden_layers) * layer, .passing = tokens * inner}};
 }
 
 double unet_inference(const models::UNetConfig& config, const PassShape& shape) {

@@ -1,14 +1,16 @@
 // What a pass of Stable Diffusion's networks holds in memory, block by block. Counts are of
-// numbers (activations), for one batch.
+// numbers (activations), for one batch; docs/performance.md has the formulas.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/models/diffusion/unet_config.h"
 #include "ringlet/models/diffusion/vae.h"
 #include "ringlet/models/text/clip_text.h"
+#include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::pipeline {
 
@@ -18,23 +20,23 @@ struct PassShape {
   std::int64_t text_length = 77;  ///< tokens of a prompt
   /// What learns beside adapters: then a layer keeps its input, too.
   bool trained = false;
-  bool gradient_checkpointing = false;
+  at::ScalarType precision = at::kFloat;  ///< of the computation
+  /// Whether attention keeps no scores (nn::attention_is_fused).
+  bool fused_attention = true;
 };
 
-struct PassMemory {
-  double kept = 0.0;     ///< until the backward pass has used it
-  double passing = 0.0;  ///< the most that is there besides for a moment
-};
+/// Blocks of a pass in the order of the forward pass.
+using PassBlocks = std::vector<StepBlock>;
 
 /// A training pass of the U-Net. `adapters` may be null; those of other components do not count.
-PassMemory unet_pass(const models::UNetConfig& config, const PassShape& shape,
+PassBlocks unet_pass(const models::UNetConfig& config, const PassShape& shape,
                      const adapt::AdapterSet* adapters);
 
 /// Its way down and its middle alone, all trained: a ControlNet.
-PassMemory controlnet_pass(const models::UNetConfig& config, const PassShape& shape);
+PassBlocks controlnet_pass(const models::UNetConfig& config, const PassShape& shape);
 
 /// A training pass of a text encoder.
-PassMemory text_pass(const models::ClipTextConfig& config, const PassShape& shape);
+PassBlocks text_pass(const models::ClipTextConfig& config, const PassShape& shape);
 
 /// The most that a pass of the U-Net without gradients holds.
 double unet_inference(const models::UNetConfig& config, const PassShape& shape);

@@ -112,13 +112,15 @@ DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSe
     for (const EncodedPicture& picture : set->pictures) encode(picture.caption);
 }
 
+/// The part's rows of a set, whose numbers within the micro-batch begin at `first`.
 void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
-                         std::vector<Row>& rows) const {
+                         const BatchPart& part, std::uint64_t first, std::vector<Row>& rows) const {
   const Random random(options_.seed);
-  for (const std::size_t index :
-       batch_rows(set.order, random, name, micro_batch, options_.batch_size)) {
-    const EncodedPicture& picture = set.pictures[index];
-    const auto number = static_cast<std::uint64_t>(rows.size());
+  const std::vector<std::size_t> all =
+      batch_rows(set.order, random, name, micro_batch, options_.batch_size);
+  for (std::int64_t i = part.begin; i < part.end; ++i) {
+    const EncodedPicture& picture = set.pictures[all[static_cast<std::size_t>(i)]];
+    const std::uint64_t number = first + static_cast<std::uint64_t>(i);
     RandomStream choice =
         random.stream("crop and caption", static_cast<std::uint64_t>(micro_batch), number);
     const EncodedCrop& crop = picture.crops[choice.uniform_int(picture.crops.size())];
@@ -141,14 +143,14 @@ std::vector<diffusion::NoiseLevel> DiffusionLoss::levels(const std::vector<Row>&
 }
 
 /// In the order in which add_noise takes them.
-std::vector<RandomStream> DiffusionLoss::noise_streams(std::size_t rows,
+std::vector<RandomStream> DiffusionLoss::noise_streams(const std::vector<Row>& rows,
                                                        std::int64_t micro_batch) const {
   const Random random(options_.seed);
   std::vector<RandomStream> streams;
   for (const char* name : {"posterior", "noise", "noise offset"})
     if (options_.noise_offset > 0.0 || name != std::string_view("noise offset"))
-      for (std::size_t row = 0; row < rows; ++row)
-        streams.push_back(random.stream(name, static_cast<std::uint64_t>(micro_batch), row));
+      for (const Row& row : rows)
+        streams.push_back(random.stream(name, static_cast<std::uint64_t>(micro_batch), row.number));
   return streams;
 }
 
@@ -196,18 +198,23 @@ pipeline::Conditions DiffusionLoss::conditions(const std::vector<Row>& rows,
 }
 
 at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch) const {
-  return nn::with_ringlet_errors("training", [&] { return compute(micro_batch); });
+  return (*this)(micro_batch, BatchPart::of_batch(options_.batch_size, 0, 1));
 }
 
-at::Tensor DiffusionLoss::compute(std::int64_t micro_batch) const {
+at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch, const BatchPart& part) const {
+  return nn::with_ringlet_errors("training", [&] { return compute(micro_batch, part); });
+}
+
+at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& part) const {
   std::vector<Row> rows;
-  draw(instance_, "instance order", micro_batch, rows);
-  if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, rows);
+  const auto behind = static_cast<std::uint64_t>(options_.batch_size);
+  draw(instance_, "instance order", micro_batch, part, 0, rows);
+  if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, part, behind, rows);
   NoisyBatch batch;
   batch.levels = levels(rows, micro_batch);
   const auto& process = *model_.noise_process();
   LevelNumbers numbers = level_numbers(process, batch.levels, options_.min_snr_gamma);
-  const std::vector<RandomStream> streams = noise_streams(rows.size(), micro_batch);
+  const std::vector<RandomStream> streams = noise_streams(rows, micro_batch);
   const at::Tensor& some = rows.front().crop->mean;
 
   // All that a step brings to the device.
@@ -223,9 +230,10 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch) const {
 
   add_noise(batch, rows, streams, there[0]);
   batch.conditions = conditions(rows, batch.latents.sizes());
-  return combine_errors(
-      errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),
-      options_.batch_size, options_.prior_weight);
+  const at::Tensor loss =
+      combine_errors(errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),
+                     part.end - part.begin, options_.prior_weight);
+  return part.end - part.begin == part.of ? loss : loss * part.share();
 }
 
 }  // namespace ringlet::train

@@ -14,6 +14,7 @@
 #include "ringlet/diffusion/denoiser.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/pipeline/text_to_image_model.h"
+#include "ringlet/train/task.h"
 #include "ringlet/train/text_to_image/training_set.h"
 
 namespace ringlet::train {
@@ -66,8 +67,12 @@ class DiffusionLoss {
   DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSet instance, TrainingSet prior,
                 DiffusionLossOptions options);
 
-  /// Whatever goes wrong leaves as an Error.
+  /// Of the whole micro-batch. Whatever goes wrong leaves as an Error.
   at::Tensor operator()(std::int64_t micro_batch) const;
+
+  /// The share of some of its pictures: shares of all parts add up to the loss. They see the same
+  /// crops, captions, timesteps and noise as in the whole.
+  at::Tensor operator()(std::int64_t micro_batch, const BatchPart& part) const;
 
  private:
   struct Row {
@@ -77,11 +82,12 @@ class DiffusionLoss {
     std::uint64_t number;  ///< of the row within the micro-batch
   };
   void draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
-            std::vector<Row>& rows) const;
-  at::Tensor compute(std::int64_t micro_batch) const;
+            const BatchPart& part, std::uint64_t first, std::vector<Row>& rows) const;
+  at::Tensor compute(std::int64_t micro_batch, const BatchPart& part) const;
   std::vector<diffusion::NoiseLevel> levels(const std::vector<Row>& rows,
                                             std::int64_t micro_batch) const;
-  std::vector<RandomStream> noise_streams(std::size_t rows, std::int64_t micro_batch) const;
+  std::vector<RandomStream> noise_streams(const std::vector<Row>& rows,
+                                          std::int64_t micro_batch) const;
   void add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
                  std::span<const RandomStream> streams, const at::Tensor& table) const;
   pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;

@@ -87,6 +87,7 @@ void describe_loss(OptionList& list, TextToImageOptions& o) {
   DiffusionLossOptions& l = o.loss;
   list.add("gradient_checkpointing", o.gradient_checkpointing,
            "Gradient checkpointing: less memory, more time");
+  nn::describe(list, o.load.storage).repeated();
   list.add("min_snr_gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
       .within(Range::at_least(0))
       .repeated("min-SNR gamma");
@@ -180,6 +181,7 @@ void check_options(const TextToImageOptions& o, const RunOptions& run) {
   OptionList list;
   describe(list, described);
   list.check();
+  check_base_storage(o.load.storage, run);
   check_control(o, run);
   if (o.instance_images.empty())
     throw Error(ErrorCode::invalid_argument, Field("instance_images"),

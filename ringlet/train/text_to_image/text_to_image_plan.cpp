@@ -92,7 +92,8 @@ Lines lines_of(const TextToImagePlan& plan, const TextToImageOptions& options,
                const Spelling& option) {
   Lines lines = {
       {"model", plan.model_kind + " on " + options.load.device.str() + " in " +
-                    nn::precision_name(options.load.precision)},
+                    nn::precision_name(options.load.precision) +
+                    base_storage_text(options.load.storage)},
       {"pictures", std::to_string(plan.pictures) + " of " + options.instance_images.string() +
                        " (" + plan.folder_rule + "), " + std::to_string(plan.captions) +
                        " with their own captions"}};

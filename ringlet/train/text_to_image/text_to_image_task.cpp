@@ -14,8 +14,8 @@
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/model_families.h"
+#include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/picture_text.h"
-#include "ringlet/train/memory_estimate.h"
 
 namespace ringlet::train {
 namespace {
@@ -37,6 +37,7 @@ std::unique_ptr<pipeline::TextToImageModel> open_model(const TextToImageOptions&
                                                        const RunOptions& run) {
   pipeline::LoadOptions load = options.load;
   load.for_training = true;
+  if (run.savings.storage != nn::WeightStorage::as_stored) load.storage = run.savings.storage;
   if (run.full()) {
     load.trainable = {pipeline::NetworkRole::denoiser};
     if (options.train_text_encoder) load.trainable.insert(pipeline::NetworkRole::text_encoder);
@@ -146,21 +147,67 @@ DiffusionLossOptions TextToImageTask::loss_options(const Learners& learners) con
   return options;
 }
 
-std::uint64_t TextToImageTask::expected_bytes(const Learners& learners) const {
-  return expected_peak_bytes(
-      *model_,
-      {.adapters = learners.adapters,
-       .parameters = learners.parameters,
-       .optimizer_bytes = run_.trainer.optimizer.bytes_per_parameter,
-       .average = run_.trainer.ema_decay > 0.0,
-       .full = run_.full(),
-       .controlnet = control_ && control_->is_controlnet(),
-       .text = loss_options(learners).train_text,
-       .rows = run_.batch_size * (options_.class_prompt.empty() ? 1 : 2),
-       .size = crop_.size,
-       .sampled = control_ ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
-                           : samples_.images,
-       .gradient_checkpointing = options_.gradient_checkpointing});
+MemoryRequest TextToImageTask::memory_request(const Learners& learners,
+                                              const MemorySavings& savings) const {
+  const std::int64_t largest = (run_.batch_size + savings.parts - 1) / savings.parts;
+  return {.adapters = learners.adapters,
+          .parameters = learners.parameters,
+          .optimizer_bytes = run_.trainer.optimizer.bytes_per_parameter,
+          .average = run_.trainer.ema_decay > 0.0,
+          .full = run_.full(),
+          .controlnet = control_ && control_->is_controlnet(),
+          .text = loss_options(learners).train_text,
+          .rows = largest * rows_per_example(),
+          .size = crop_.size,
+          .sampled = control_
+                         ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
+                         : samples_.images,
+          .storage = savings.storage == nn::WeightStorage::as_stored ? model_->options().storage
+                                                                     : savings.storage,
+          .offloaded = savings.offloaded};
+}
+
+void TextToImageTask::fit(const Learners& learners) {
+  const std::optional<MemoryNeed> need = memory(learners, run_.savings);
+  const auto all = static_cast<double>(need->peak(run_.savings.recomputed));
+  pipeline::offload_for(*model_,
+                        all - pipeline::weight_bytes(*model_, pipeline::NetworkRole::denoiser));
+}
+
+std::optional<MemoryNeed> TextToImageTask::memory(const Learners& learners,
+                                                  const MemorySavings& savings) const {
+  model_->code_in_tiles(savings.tile);
+  MemoryNeed need = memory_need(*model_, memory_request(learners, savings));
+  // What is computed again anyway is not open any more.
+  const std::int64_t offloaded = std::max(savings.offloaded, pipeline::offloaded_blocks(*model_));
+  const std::set<std::string> again = pipeline::offload_effect(*model_, offloaded).names;
+  for (pipeline::StepBlock& block : need.blocks)
+    if (options_.gradient_checkpointing || again.contains(block.name))
+      if (!std::exchange(block.name, {}).empty()) block.passing += std::exchange(block.inside, 0.0);
+  return need;
+}
+
+std::vector<nn::WeightStorage> TextToImageTask::storages() const {
+  using nn::WeightStorage;
+  const WeightStorage given = options_.load.storage;
+  if (run_.full() || given != WeightStorage::as_stored) return {given};
+  return {WeightStorage::as_stored, WeightStorage::bf16, WeightStorage::fp8, WeightStorage::int8,
+          WeightStorage::nf4};
+}
+
+std::int64_t TextToImageTask::offloadable() const {
+  const bool open = options_.load.offload_layers.value_or(0) == 0;
+  return open ? pipeline::offloadable_blocks(*model_) : 0;
+}
+
+std::vector<std::int64_t> TextToImageTask::tiles() const {
+  std::vector<std::int64_t> sides = {0};
+  // Smaller ones show: their norms see little of the picture.
+  constexpr std::int64_t kLeast = 128, kMost = 1024;
+  for (std::int64_t side = kMost; side >= kLeast; side /= 2)
+    if (side % model_->size_unit() == 0 && side < std::max(crop_.size.width, crop_.size.height))
+      sides.push_back(side);
+  return sides;
 }
 
 void TextToImageTask::check(const StageProgress& progress) {
@@ -250,6 +297,8 @@ void TextToImageTask::prepare_validation(const StageProgress& progress) {
 }
 
 Json TextToImageTask::prepare(const Learners& learners, const StageProgress& progress) {
+  model_->code_in_tiles(run_.savings.tile);
+  if (run_.savings.offloaded > 0) pipeline::offload_denoiser(*model_, run_.savings.offloaded);
   const std::vector<data::Picture> class_pictures = complete_class_pictures(progress);
   const DataParallel& ranks = run_.trainer.data_parallel;
   TrainingSet prior, instance;
@@ -271,9 +320,11 @@ Json TextToImageTask::prepare(const Learners& learners, const StageProgress& pro
           {"class pictures' contents", contents_of(class_pictures, hashes_)}};
 }
 
-at::Tensor TextToImageTask::loss(std::int64_t micro_batch) const {
-  const nn::GradientCheckpointing checkpointing(options_.gradient_checkpointing);
-  return (*loss_)(micro_batch);  // the backward pass may repeat parts of it
+at::Tensor TextToImageTask::loss(std::int64_t micro_batch, const BatchPart& part) const {
+  nn::RecomputedBlocks recomputed = run_.savings.recomputed;
+  recomputed.all = recomputed.all || options_.gradient_checkpointing;
+  const nn::GradientCheckpointing checkpointing(std::move(recomputed));
+  return (*loss_)(micro_batch, part);  // the backward pass may repeat parts of it
 }
 
 ObservationRules TextToImageTask::observation_rules() const {

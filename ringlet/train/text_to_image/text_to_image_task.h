@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ringlet/pipeline/text_to_image_model.h"
+#include "ringlet/train/memory_estimate.h"
 #include "ringlet/train/task.h"
 #include "ringlet/train/text_to_image/class_pictures.h"
 #include "ringlet/train/text_to_image/control_learner.h"
@@ -35,7 +37,14 @@ class TextToImageTask final : public Task {
   std::int64_t epoch_size() const override { return pictures_.epoch_size(); }
   at::ScalarType precision() const override { return options_.load.precision; }
   std::string example_size() const override;
-  std::uint64_t expected_bytes(const Learners& learners) const override;
+  void fit(const Learners& learners) override;
+  std::optional<MemoryNeed> memory(const Learners& learners,
+                                   const MemorySavings& savings) const override;
+  bool divisible() const override { return true; }
+  std::int64_t rows_per_example() const override { return options_.class_prompt.empty() ? 1 : 2; }
+  std::vector<nn::WeightStorage> storages() const override;
+  std::int64_t offloadable() const override;
+  std::vector<std::int64_t> tiles() const override;
   Lines plan_lines(const Spelling& option) const override {
     return lines_of(plan_, options_, option);
   }
@@ -43,7 +52,7 @@ class TextToImageTask final : public Task {
   void check(const StageProgress& progress) override;
   Json settings() const override;
   Json prepare(const Learners& learners, const StageProgress& progress) override;
-  at::Tensor loss(std::int64_t micro_batch) const override;
+  at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const override;
   ObservationRules observation_rules() const override;
   Observation observe(std::int64_t step) const override;
   void save_model(const std::filesystem::path& folder, at::ScalarType precision) const override;
@@ -60,6 +69,7 @@ class TextToImageTask final : public Task {
                      const std::string& stage, const StageProgress& progress) const;
   void prepare_validation(const StageProgress& progress);
   DiffusionLossOptions loss_options(const Learners& learners) const;
+  MemoryRequest memory_request(const Learners& learners, const MemorySavings& savings) const;
 
   const TextToImageOptions options_;
   const RunOptions& run_;
