@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -70,6 +71,7 @@ class RectifiedFlow final : public NoiseProcess {
   NoiseLevel level_at(double time) const override;
   NoiseLevel level_at_ratio(double ratio) const override;
   NoiseLevel draw_level(RandomStream& random, PictureSize size) const override;
+  std::shared_ptr<const NoiseProcess> with_times(const TrainingTimes& times) const override;
 
   /// The process's own weight of errors, with min-SNR where it is asked for.
   double loss_weight(const NoiseLevel& level, double min_snr_gamma) const override;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "ringlet/core/random.h"
@@ -58,5 +59,17 @@ inline constexpr std::array<std::pair<const char*, SigmaWeighting>, 3> kSigmaWei
 
 /// sigma in (0, 1].
 double sigma_weight(SigmaWeighting weighting, double sigma);
+
+/// What a user chooses of rectified flow's training; none = the process's own.
+struct TrainingTimes {
+  std::optional<TimeDistribution> distribution = {};
+  std::optional<double> mean = {};        ///< of logit_normal
+  std::optional<double> deviation = {};   ///< of logit_normal, above 0
+  std::optional<double> mode_scale = {};  ///< of mode
+  std::optional<SigmaWeighting> weighting = {};
+  std::optional<double> shift = {};  ///< above 0, whatever the picture's size; 1 = none
+
+  bool any() const { return distribution || mean || deviation || mode_scale || weighting || shift; }
+};
 
 }  // namespace ringlet::diffusion

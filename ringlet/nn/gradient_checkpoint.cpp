@@ -63,6 +63,8 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
   }
 };
 
+}  // namespace
+
 std::vector<at::Tensor> recomputed_list(const TensorListFunction& function,
                                         const std::vector<at::Tensor>& inputs) {
   if (!c10::GradMode::is_enabled()) return function(inputs);
@@ -83,8 +85,6 @@ std::vector<at::Tensor> recomputed_list(const TensorListFunction& function,
   return Checkpoint::apply(trigger, at::TensorList(defined), of_defined);
 }
 
-}  // namespace
-
 GradientCheckpointing::GradientCheckpointing(bool on)
     : GradientCheckpointing(RecomputedBlocks{.all = on}) {}
 
@@ -100,8 +100,10 @@ at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Te
 }
 
 std::vector<at::Tensor> checkpointed_list(const TensorListFunction& function,
-                                          const std::vector<at::Tensor>& inputs) {
-  return checkpointing ? recomputed_list(function, inputs) : function(inputs);
+                                          const std::vector<at::Tensor>& inputs,
+                                          const std::string& block) {
+  const bool again = recomputed_blocks != nullptr && recomputed_blocks->contains(block);
+  return again ? recomputed_list(function, inputs) : function(inputs);
 }
 
 at::Tensor recomputed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {

@@ -7,7 +7,6 @@
 #include "ringlet/models/diffusion/feed_forward.h"
 #include "ringlet/models/diffusion/rotary.h"
 #include "ringlet/models/diffusion/text_width.h"
-#include "ringlet/nn/gradient_checkpoint.h"
 
 namespace ringlet::models {
 namespace {
@@ -23,15 +22,16 @@ HeadsConfig heads_of(const FluxConfig& c) {
 
 FluxSingleTransformerBlock::FluxSingleTransformerBlock(const nn::WeightSource& s,
                                                        const HeadsConfig& c)
-    : norm_(s.at("norm"), c.width, 1),
+    : block_(s),
+      norm_(s.at("norm"), c.width, 1),
       attn_(s.at("attn"), c, /*projected_out=*/false),
       proj_mlp_(s.at("proj_mlp"), c.width, kHiddenFactor * c.width),
       proj_out_(s.at("proj_out"), c.inner_width() + kHiddenFactor * c.width, c.width) {}
 
 at::Tensor FluxSingleTransformerBlock::forward(const at::Tensor& x, const at::Tensor& time,
                                                const at::Tensor& rotations) const {
-  return nn::checkpointed([this](const auto& in) { return compute(in[0], in[1], in[2]); },
-                          {x, time, rotations});
+  return block_.run([this](const auto& in) { return compute(in[0], in[1], in[2]); },
+                    {x, time, rotations});
 }
 
 at::Tensor FluxSingleTransformerBlock::compute(const at::Tensor& x, const at::Tensor& time,

@@ -12,6 +12,7 @@
 #include "ringlet/models/diffusion/joint_block.h"
 #include "ringlet/models/diffusion/modulation.h"
 #include "ringlet/models/diffusion/time_text_embedding.h"
+#include "ringlet/nn/block.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/weight_source.h"
 
@@ -31,6 +32,7 @@ class FluxSingleTransformerBlock {
   at::Tensor compute(const at::Tensor& x, const at::Tensor& time,
                      const at::Tensor& rotations) const;
 
+  nn::Block block_;
   AdaLayerNormZero norm_;
   SelfAttention attn_;
   nn::Linear proj_mlp_, proj_out_;

@@ -1,7 +1,5 @@
 #include "ringlet/models/diffusion/joint_block.h"
 
-#include "ringlet/nn/gradient_checkpoint.h"
-
 namespace ringlet::models {
 namespace {
 
@@ -18,7 +16,8 @@ JointTransformerBlock::ContextPath::ContextPath(const nn::WeightSource& s, std::
     : norm1(s.at("norm1_context"), width, 2), ff(s.at("ff_context"), width) {}
 
 JointTransformerBlock::JointTransformerBlock(const nn::WeightSource& s, const JointBlockConfig& c)
-    : norm1_(s.at("norm1"), c.heads.width, c.dual_attention ? 3 : 2),
+    : block_(s),
+      norm1_(s.at("norm1"), c.heads.width, c.dual_attention ? 3 : 2),
       attn_(s.at("attn"), c.heads, c.context_pre_only),
       ff_(s.at("ff"), c.heads.width) {
   if (c.context_pre_only)
@@ -35,7 +34,7 @@ TokenStreams JointTransformerBlock::forward(const TokenStreams& tokens, const at
     if (!out.text.defined()) return {out.picture};
     return {out.picture, out.text};
   };
-  const auto out = nn::checkpointed_list(block, {tokens.picture, tokens.text, time, rotations});
+  const auto out = block_.run_list(block, {tokens.picture, tokens.text, time, rotations});
   return {out[0], out.size() > 1 ? out[1] : at::Tensor()};
 }
 

@@ -11,6 +11,7 @@
 #include "ringlet/models/diffusion/feed_forward.h"
 #include "ringlet/models/diffusion/joint_attention.h"
 #include "ringlet/models/diffusion/modulation.h"
+#include "ringlet/nn/block.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::models {
@@ -51,6 +52,7 @@ class JointTransformerBlock {
                             const at::Tensor& normed,
                             const std::vector<Modulation>& modulations) const;
 
+  nn::Block block_;
   AdaLayerNormZero norm1_;
   std::optional<ContextPath> context_;
   std::optional<AdaLayerNormContinuous> norm1_context_;  ///< in the place of context_
