@@ -25,7 +25,7 @@ struct PictureRequest {
   std::optional<std::uint64_t> seed;  ///< of the first image, the next has seed + 1; none = random
   std::int64_t width = 0;             ///< pixels; 0 = the model's own size
   std::int64_t height = 0;
-  std::int64_t steps = 30;              ///< in [1, 1000]
+  std::optional<std::int64_t> steps;    ///< in [1, 1000]; none = what suits the model
   diffusion::SamplerChoice sampler;     ///< "sampler" and "spacing"; none = the model's own
   std::optional<double> guidance;       ///< scale in [0, 1000]; none = what suits the model
   std::optional<double> true_guidance;  ///< in [0, 1000]; of models that are told `guidance`
