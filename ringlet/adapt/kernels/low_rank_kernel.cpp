@@ -130,19 +130,20 @@ struct LowRankAdd : torch::autograd::Function<LowRankAdd> {
     const at::NoGradGuard no_grad;
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &up = saved[2], &narrow = saved[3];
+    // Whether gradients are wanted is counted over the tensors alone: y, x, down, up.
     const at::Tensor down = saved[1].contiguous(), turned = up.t().contiguous();
     const at::Tensor dy = as_rows(gradients.front().contiguous());
-    const bool of_x = context->needs_input_grad(2);
+    const bool of_x = context->needs_input_grad(1);
     const at::Tensor dnarrow = at::empty_like(narrow);
     at::Tensor dx, ddown, dup;
     if (of_x) dx = at::empty(x.sizes(), x.options());
-    if (of_x || context->needs_input_grad(3))
+    if (of_x || context->needs_input_grad(2))
       compute({dy.size(0), narrow.size(1), dy.size(1), down.size(1),
                context->saved_data["s"].toDouble(), dy.const_data_ptr<float>(),
                turned.const_data_ptr<float>(), down.const_data_ptr<float>(),
                dnarrow.data_ptr<float>(), of_x ? dx.data_ptr<float>() : nullptr, false});
-    if (context->needs_input_grad(3)) ddown = column_sums(dnarrow, as_rows(x));
-    if (context->needs_input_grad(4)) dup = column_sums(narrow, dy).t();
+    if (context->needs_input_grad(2)) ddown = column_sums(dnarrow, as_rows(x));
+    if (context->needs_input_grad(3)) dup = column_sums(narrow, dy).t();
     return {gradients.front(), {}, dx, ddown, dup};
   }
 };
