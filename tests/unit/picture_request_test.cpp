@@ -136,6 +136,7 @@ TEST(ModelRequest, EveryFieldSurvivesJson) {
       {"precision", "bf16"},
       {"low_memory", true},
       {"base_storage", "nf4"},
+      {"offload_layers", "0"},
       {"adapters",
        {{{"file", "a.safetensors"}, {"strength", 0.5}},
         {{"file", "b.safetensors"}, {"strength", 1.0}, {"blocks", {{"unet.up_blocks.*", 0.25}}}}}},

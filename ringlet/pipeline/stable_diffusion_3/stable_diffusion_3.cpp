@@ -209,17 +209,7 @@ double StableDiffusion3::denoising_bytes(PictureSize size, std::int64_t rows) co
 void StableDiffusion3::save(const std::filesystem::path& folder,
                             const SaveModelOptions& options) const {
   nn::with_ringlet_errors(folder.string(), [&] {
-    constexpr const char* kTable = "pos_embed.pos_embed";
-    SaveModelOptions saved = options;
-    // Other programs do not make the table where a file lacks it.
-    auto& replaced = saved.replacements["transformer"];
-    if (!files_.parts.at("transformer").weights->find(kTable, {}, {}) &&
-        !replaced.contains(kTable)) {
-      const models::Sd3Config& c = transformer_->config();
-      replaced[kTable] =
-          models::position_table(c.width(), c.table_side, c.sample_size / c.patch_size);
-    }
-    write_model_folder(files_, sd3_model_index(files_), folder, saved);
+    write_model_folder(files_, sd3_model_index(files_), folder, options);
   });
 }
 

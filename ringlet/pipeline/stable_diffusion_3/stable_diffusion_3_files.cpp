@@ -1,5 +1,11 @@
 #include "ringlet/pipeline/stable_diffusion_3/stable_diffusion_3_files.h"
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "ringlet/models/diffusion/patch_embedding.h"
 #include "ringlet/models/diffusion/sd3_config.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/describe.h"
@@ -18,6 +24,32 @@ std::string kind_of_sd3(const ModelComponent& transformer) {
                                               : "Stable Diffusion 3.5 medium";
 }
 
+/// A transformer's tensors with the table of positions that its file lacks, and other programs
+/// need.
+class StoreWithPositions final : public nn::TensorStore {
+ public:
+  static constexpr const char* kTable = "pos_embed.pos_embed";
+
+  StoreWithPositions(std::shared_ptr<const nn::TensorStore> store, const models::Sd3Config& c)
+      : store_(std::move(store)),
+        table_(models::position_table(c.width(), c.table_side, c.sample_size / c.patch_size)) {}
+  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
+                                 const nn::Init& init) const override {
+    return name == kTable ? table_ : store_->find(name, shape, init);
+  }
+  std::vector<std::string> names() const override {
+    std::vector<std::string> all = store_->names();
+    all.insert(std::ranges::lower_bound(all, kTable), kTable);
+    return all;
+  }
+  void release() const override { store_->release(); }
+  std::string description() const override { return store_->description(); }
+
+ private:
+  std::shared_ptr<const nn::TensorStore> store_;
+  at::Tensor table_;
+};
+
 StableDiffusion3Files find_sd3_folder(const fs::path& root, const ModelFileOptions& options) {
   StableDiffusion3Files files;
   open_folder(files, root, read_json_file(root / "model_index.json"),
@@ -27,7 +59,12 @@ StableDiffusion3Files find_sd3_folder(const fs::path& root, const ModelFileOptio
                {"text_encoder_2", NetworkRole::text_encoder, "tokenizer_2"},
                {"text_encoder_3", NetworkRole::text_encoder, "tokenizer_3", /*optional=*/true}},
               options);
-  files.kind = kind_of_sd3(files.parts.at("transformer"));
+  ModelComponent& transformer = files.parts.at("transformer");
+  files.kind = kind_of_sd3(transformer);
+  const std::vector<std::string> names = transformer.weights->names();
+  if (!names.empty() && std::ranges::find(names, StoreWithPositions::kTable) == names.end())
+    transformer.weights = std::make_shared<StoreWithPositions>(
+        transformer.weights, models::Sd3Config::from_json(transformer.config, transformer.where));
   return files;
 }
 
