@@ -17,5 +17,6 @@ install(FILES ${PROJECT_BINARY_DIR}/generated/ringletConfig.cmake
               ${PROJECT_BINARY_DIR}/generated/ringletConfigVersion.cmake
               ${PROJECT_SOURCE_DIR}/cmake/FindLibTorch.cmake
               ${PROJECT_SOURCE_DIR}/cmake/FindOpenCVImage.cmake
+              ${PROJECT_SOURCE_DIR}/cmake/FindSentencePiece.cmake
               ${PROJECT_SOURCE_DIR}/cmake/FindTomlPlusPlus.cmake
         DESTINATION ${RINGLET_CMAKE_DIR})

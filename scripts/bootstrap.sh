@@ -18,6 +18,7 @@ cuda=no
 packages=(
   g++ cmake ninja-build ccache python3 python3-pip python3-venv
   libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libssl-dev zlib1g-dev libicu-dev
+  libsentencepiece-dev
   libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
   libgtest-dev
 )

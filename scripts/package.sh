@@ -42,7 +42,7 @@ TEXT
   rm "$out/run_path.cmake"
 }
 
-# LibTorch with what it links, OpenCV's picture readers with what they link, ICU, OpenSSL.
+# LibTorch with what it links, OpenCV's picture readers with what they link, ICU, SentencePiece, OpenSSL.
 copy_libraries() {
   local library path owner
   ldd "$build/bin/ringlet" | awk '$2 == "=>" {print $1, $3}' | while read -r library path; do

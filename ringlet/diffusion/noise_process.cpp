@@ -27,6 +27,14 @@ NoiseLevel NoiseProcess::draw_level(RandomStream& random, PictureSize) const {
   return level_at(random.uniform());
 }
 
+std::shared_ptr<const NoiseProcess> NoiseProcess::with_times(const TrainingTimes&) const {
+  throw Error(ErrorCode::invalid_argument, Field("time_density"),
+              "training times, their weights and their shift are chosen for models of rectified "
+              "flow, and this one is of " +
+                  std::string(name()),
+              "leave `time_density` and its siblings out");
+}
+
 double NoiseProcess::loss_weight(const NoiseLevel& level, double min_snr_gamma) const {
   return min_snr_gamma > 0.0 ? min_snr_weight(prediction(), level, min_snr_gamma) : 1.0;
 }

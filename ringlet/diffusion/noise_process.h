@@ -15,6 +15,7 @@
 #include "ringlet/diffusion/denoiser.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/diffusion/sampling_steps.h"
+#include "ringlet/diffusion/time_density.h"
 
 namespace ringlet::diffusion {
 
@@ -51,6 +52,10 @@ class NoiseProcess {
   /// The level of one row of training, for pictures of `size`. The definition here draws times
   /// uniformly.
   virtual NoiseLevel draw_level(RandomStream& random, PictureSize size) const;
+
+  /// The process with other training times, for draw_level and loss_weight. The definition here
+  /// throws Error(invalid_argument): they are rectified flow's.
+  virtual std::shared_ptr<const NoiseProcess> with_times(const TrainingTimes& times) const;
 
   /// Weight of a row's squared error: min-SNR of Hang et al. 2023 for gamma > 0, else 1.
   virtual double loss_weight(const NoiseLevel& level, double min_snr_gamma) const;

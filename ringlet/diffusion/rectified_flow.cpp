@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <string>
 #include <vector>
 
@@ -29,6 +28,15 @@ void stretch_to(std::vector<double>& sigmas, double last) {
   for (double& sigma : sigmas) sigma = 1.0 - (1.0 - sigma) / factor;
 }
 
+/// As DPMSolverMultistepScheduler and UniPCMultistepScheduler keep it: sigma in fp32 and below 1,
+/// where their arithmetic has no limit, and a whole timestep.
+NoiseLevel solver_level(double sigma, std::int64_t training_steps) {
+  constexpr double kBelowOne = 1e-6;
+  if (std::abs(sigma - 1.0) < kBelowOne) sigma -= kBelowOne;
+  const double kept = static_cast<float>(sigma);
+  return {1.0 - kept, kept, std::floor(sigma * static_cast<double>(training_steps))};
+}
+
 void check(const RectifiedFlowConfig& c, const std::string& where) {
   const auto bad = [&](const std::string& what) {
     throw Error(ErrorCode::bad_format, where, what);
@@ -42,7 +50,7 @@ void check(const RectifiedFlowConfig& c, const std::string& where) {
     bad("\"max_image_seq_len\" must be above \"base_image_seq_len\"");
   if (c.last_sigma && !(*c.last_sigma > 0.0 && *c.last_sigma < 1.0))
     bad("\"shift_terminal\" must lie between 0 and 1");
-  if (c.pixels_per_token < 1 || !(c.time_deviation > 0.0))
+  if (c.pixels_per_token < 1 || !(c.times.deviation > 0.0))
     bad("the token's side and the deviation of the times must be above 0");
 }
 
@@ -128,38 +136,57 @@ NoiseLevel RectifiedFlow::level_at_ratio(double ratio) const {
 }
 
 NoiseLevel RectifiedFlow::draw_level(RandomStream& random, PictureSize size) const {
-  double time = 0.0;
-  switch (config_.times) {
-    case TimeDistribution::uniform:
-      time = random.uniform();
-      break;
-    case TimeDistribution::logit_normal:
-      time =
-          1.0 / (1.0 + std::exp(-(config_.time_mean + config_.time_deviation * random.normal())));
-      break;
-    case TimeDistribution::mode: {
-      const double u = random.uniform();
-      const double cosine = std::cos(std::numbers::pi / 2.0 * u);
-      time = 1.0 - u - config_.time_mode_scale * (cosine * cosine - 1.0 + u);
-      break;
-    }
-  }
-  return level_of(shifted(std::clamp(time, 0.0, 1.0), shift(size)));
+  const double time = std::clamp(draw_time(random, config_.times), 0.0, 1.0);
+  return level_of(shifted(time, shift(size)));
 }
 
-Spacing RectifiedFlow::spacing(const std::optional<Spacing>& chosen) const {
-  const Spacing own =
-      config_.spacing.value_or(config_.dynamic_shift ? Spacing::trailing : Spacing::linspace);
-  return chosen.value_or(own);
+std::shared_ptr<const NoiseProcess> RectifiedFlow::with_times(const TrainingTimes& times) const {
+  RectifiedFlowConfig c = config_;
+  c.times.distribution = times.distribution.value_or(c.times.distribution);
+  const auto refuse_beside = [&](TimeDistribution needed, const Field& option, const char* name) {
+    if (c.times.distribution != needed)
+      throw Error(ErrorCode::invalid_argument, option,
+                  "it belongs to another density than the chosen one",
+                  std::string("leave it out, or give `time_density=") + name + "`");
+  };
+  if (times.mean) refuse_beside(TimeDistribution::logit_normal, Field("time_mean"), "logit-normal");
+  if (times.deviation)
+    refuse_beside(TimeDistribution::logit_normal, Field("time_deviation"), "logit-normal");
+  if (times.mode_scale) refuse_beside(TimeDistribution::mode, Field("mode_scale"), "mode");
+  c.times.mean = times.mean.value_or(c.times.mean);
+  c.times.deviation = times.deviation.value_or(c.times.deviation);
+  c.times.mode_scale = times.mode_scale.value_or(c.times.mode_scale);
+  c.weighting = times.weighting.value_or(c.weighting);
+  if (times.shift) {
+    c.dynamic_shift = false;
+    c.shift = *times.shift;
+  }
+  return std::make_shared<RectifiedFlow>(c);
+}
+
+double RectifiedFlow::loss_weight(const NoiseLevel& level, double min_snr_gamma) const {
+  const double lowest = 1.0 / static_cast<double>(config_.training_steps);
+  return NoiseProcess::loss_weight(level, min_snr_gamma) *
+         sigma_weight(config_.weighting, std::max(level.sigma, lowest));
+}
+
+Spacing RectifiedFlow::spacing(const std::optional<Spacing>& chosen, Grid grid) const {
+  const bool by_pipelines = config_.dynamic_shift && !is_multistep(grid);
+  const Spacing own = by_pipelines ? Spacing::trailing : Spacing::linspace;
+  return chosen.value_or(config_.spacing.value_or(own));
 }
 
 std::vector<double> RectifiedFlow::even_sigmas(const StepRequest& request) const {
   const std::int64_t steps = request.steps;
   const double lowest = 1.0 / static_cast<double>(config_.training_steps);
-  if (spacing(request.spacing) == Spacing::trailing)
+  if (spacing(request.spacing, request.grid) == Spacing::trailing)
     return linspace(1.0, 1.0 / static_cast<double>(steps), steps);
-  if (request.grid == Grid::dpm) {
+  if (is_multistep(request.grid)) {
     std::vector<double> sigmas = linspace(1.0, lowest, steps + 1);
+    if (request.grid == Grid::dpm) {  // its class spaces alpha, from the other end
+      for (double& sigma : sigmas) sigma = 1.0 - sigma;
+      std::ranges::reverse(sigmas);
+    }
     sigmas.pop_back();
     return sigmas;
   }
@@ -170,7 +197,8 @@ std::vector<double> RectifiedFlow::even_sigmas(const StepRequest& request) const
 
 StepLayout RectifiedFlow::lay_out(const StepRequest& request) const {
   check_step_count(request.steps);
-  if (spacing(request.spacing) == Spacing::leading)
+  const Spacing spaced = spacing(request.spacing, request.grid);
+  if (spaced == Spacing::leading)
     throw Error(ErrorCode::invalid_argument, Field("spacing"),
                 "spacing \"leading\" skips the highest noise levels, where rectified flow begins",
                 "use trailing or linspace");
@@ -184,9 +212,11 @@ StepLayout RectifiedFlow::lay_out(const StepRequest& request) const {
     sigmas = linspace(std::log(sigmas.front()), std::log(sigmas.back()), request.steps);
     for (double& sigma : sigmas) sigma = std::exp(sigma);
   }
+  const bool as_solver = is_multistep(request.grid) && spaced == Spacing::linspace;
   std::vector<NoiseLevel> levels;
-  for (const double sigma : sigmas) levels.push_back(level_of(sigma));
-  return {chain(levels, level_of(0.0)), levels.front().sigma};
+  for (const double sigma : sigmas)
+    levels.push_back(as_solver ? solver_level(sigma, config_.training_steps) : level_of(sigma));
+  return {chain(levels, level_of(0.0)), /*initial_sigma=*/1.0};
 }
 
 double RectifiedFlow::ancestral_share(const NoiseLevel& from, const NoiseLevel& to) const {
@@ -198,13 +228,13 @@ SamplerDefault RectifiedFlow::default_sampler() const {
   return {config_.sampler, config_.karras_sigmas};
 }
 
-Json RectifiedFlow::description(Grid) const {
+Json RectifiedFlow::description(Grid grid) const {
   Json out = {{"process", name()}, {"training_steps", config_.training_steps}};
   if (config_.dynamic_shift)
     out["shift"] = "by the picture's size";
   else
     out["shift"] = config_.shift;
-  out["spacing"] = spacing_name(spacing(std::nullopt));
+  out["spacing"] = spacing_name(spacing(std::nullopt, grid));
   return out;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,15 +11,9 @@
 
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/noise_process.h"
+#include "ringlet/diffusion/time_density.h"
 
 namespace ringlet::diffusion {
-
-/// From which times a training level is drawn, before the shift (Esser et al. 2024, §3.1).
-enum class TimeDistribution {
-  uniform,
-  logit_normal,  ///< sigmoid of N(time_mean, time_deviation^2), eq. 19
-  mode,          ///< heavy tails, time_mode_scale says how much weight the middle has, eq. 20
-};
 
 struct RectifiedFlowConfig {
   std::int64_t training_steps = 1000;  ///< the network is told sigma * training_steps
@@ -42,13 +37,11 @@ struct RectifiedFlowConfig {
 
   /// linspace: from 1 down to the lowest training level, as diffusers' schedulers do it alone;
   /// trailing: from 1 to 1 / steps, as its pipelines for FLUX and later models ask. None: trailing
-  /// where the shift is dynamic.
+  /// where the shift is dynamic, but for the solvers dpm and unipc, which lay out their own.
   std::optional<Spacing> spacing = std::nullopt;
 
-  TimeDistribution times = TimeDistribution::logit_normal;
-  double time_mean = 0.0;  ///< above 0 = more noise
-  double time_deviation = 1.0;
-  double time_mode_scale = 1.29;
+  TimeDensity times;  ///< of training levels, before the shift
+  SigmaWeighting weighting = SigmaWeighting::none;
 
   /// Whether a scheduler_config.json is one of flow matching.
   static bool describes(const Json& json, const std::string& where);
@@ -78,9 +71,16 @@ class RectifiedFlow final : public NoiseProcess {
   NoiseLevel level_at(double time) const override;
   NoiseLevel level_at_ratio(double ratio) const override;
   NoiseLevel draw_level(RandomStream& random, PictureSize size) const override;
+  std::shared_ptr<const NoiseProcess> with_times(const TrainingTimes& times) const override;
 
-  /// All samplers share these sigmas; those of the grid dpm have one interval more than steps and
-  /// leave the last point out, unless the spacing is trailing. The spacing "leading" is refused.
+  /// The process's own weight of errors, with min-SNR where it is asked for.
+  double loss_weight(const NoiseLevel& level, double min_snr_gamma) const override;
+
+  /// Samplers share these sigmas, but for the grids dpm and unipc. Where these are spaced by
+  /// linspace, they have one interval more than steps and leave the last point out, as diffusers'
+  /// classes do: dpm starts a training level below 1 and unipc 1e-6 below, and the network is told
+  /// whole timesteps. Every path starts from noise of deviation 1. The spacing "leading" is
+  /// refused.
   StepLayout lay_out(const StepRequest& request) const override;
 
   /// The step goes down to sigma = to^2 / from and up again, as the web UIs' "Euler a" does it for
@@ -91,7 +91,7 @@ class RectifiedFlow final : public NoiseProcess {
 
  private:
   NoiseLevel level_of(double sigma) const;
-  Spacing spacing(const std::optional<Spacing>& chosen) const;
+  Spacing spacing(const std::optional<Spacing>& chosen, Grid grid) const;
   std::vector<double> even_sigmas(const StepRequest& request) const;
 
   RectifiedFlowConfig config_;

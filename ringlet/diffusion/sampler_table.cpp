@@ -50,10 +50,6 @@ const SamplerEntry* find_entry(const std::string& name) {
   return nullptr;
 }
 
-bool takes_karras(const SamplerEntry& entry) {
-  return entry.grid == Grid::k || entry.grid == Grid::dpm;
-}
-
 }  // namespace
 
 const std::vector<SamplerEntry>& sampler_table() {
@@ -68,7 +64,7 @@ const std::vector<SamplerEntry>& sampler_table() {
       {"dpmpp-2m", "DPM++ 2M", "DPMSolverMultistepScheduler", Grid::dpm, sample_dpmpp_2m},
       {"dpmpp-2m-sde", "DPM++ 2M SDE", "", Grid::dpm, sample_dpmpp_2m_sde},
       {"dpmpp-sde", "DPM++ SDE", "DPMSolverSDEScheduler", Grid::k, sample_dpmpp_sde},
-      {"unipc", "UniPC", "UniPCMultistepScheduler", Grid::dpm, sample_unipc},
+      {"unipc", "UniPC", "UniPCMultistepScheduler", Grid::unipc, sample_unipc},
       {"lcm", "LCM", "LCMScheduler", Grid::lcm, sample_lcm, true},
   };
   return table;
@@ -95,12 +91,12 @@ SamplerChoice find_sampler(std::string_view name) {
   const bool karras = wanted.ends_with(kKarras);
   if (karras) wanted.resize(wanted.size() - kKarras.size());
   const SamplerEntry* entry = wanted.empty() ? nullptr : find_entry(wanted);
-  if (entry != nullptr && (!karras || takes_karras(*entry))) return {entry, karras};
+  if (entry != nullptr && (!karras || entry->takes_karras())) return {entry, karras};
 
   std::vector<std::string> names;
   for (const SamplerEntry& known : sampler_table()) {
     names.push_back(known.name);
-    if (takes_karras(known)) names.push_back(known.name + std::string(kKarras));
+    if (known.takes_karras()) names.push_back(known.name + std::string(kKarras));
   }
   const std::string near = nearest_name(normal_form(name), names);
   throw Error(ErrorCode::invalid_argument, Field("sampler"),
@@ -131,7 +127,7 @@ SamplerChoice default_sampler(const NoiseProcess& process) {
   const std::string wanted = normal_form(own.name);
   const SamplerEntry* entry = wanted.empty() ? nullptr : find_entry(wanted);
   if (entry != nullptr && entry->runs_on(process))
-    return {entry, own.karras && takes_karras(*entry)};
+    return {entry, own.karras && entry->takes_karras()};
   if (!own.name.empty())
     log(LogLevel::warning, "the model's own sampler " + own.name +
                                " is not available; using euler (choose with `sampler`)");

@@ -24,6 +24,8 @@ struct SamplerEntry {
   Sampler sample;
   bool whole_timesteps = false;  ///< requires equal strides of integer training timesteps
 
+  bool takes_karras() const { return grid == Grid::k || is_multistep(grid); }
+
   /// Whether it makes sense for the levels of `process`.
   bool runs_on(const NoiseProcess& process) const {
     return !whole_timesteps || process.has_whole_timesteps();

@@ -40,8 +40,12 @@ enum class Grid {
   pndm,  ///< as ddim, with the warm-up correction as a second step
   k,     ///< real timesteps of k-diffusion, ending at zero noise
   dpm,   ///< integer timesteps of DPM-Solver: one interval more than steps, the last point left out
-  lcm,   ///< a subset of the distillation grid
+  unipc,  ///< UniPC's, which are dpm's for DDPM and start higher for rectified flow
+  lcm,    ///< a subset of the distillation grid
 };
+
+/// Whether the class of a grid takes one interval more than steps and leaves the last point out.
+constexpr bool is_multistep(Grid grid) { return grid == Grid::dpm || grid == Grid::unipc; }
 
 /// What the levels of a picture's sampling depend on beside the process.
 struct StepRequest {

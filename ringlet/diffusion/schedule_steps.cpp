@@ -126,7 +126,7 @@ std::vector<NoiseLevel> integer_levels(const Schedule& schedule,
   return levels;
 }
 
-/// The levels of the grids k and dpm.
+/// The levels of the grids k, dpm and unipc.
 std::vector<NoiseLevel> real_levels(const Schedule& schedule, const StepRequest& request,
                                     const std::vector<double>& timesteps) {
   if (request.karras) return karras_levels(schedule, request.grid, timesteps);
@@ -139,7 +139,7 @@ std::vector<NoiseLevel> real_levels(const Schedule& schedule, const StepRequest&
 
 Spacing default_spacing(const ScheduleConfig& config, Grid grid) {
   if (config.zero_terminal_snr) return Spacing::trailing;
-  return grid == Grid::k || grid == Grid::dpm ? Spacing::linspace : Spacing::leading;
+  return grid == Grid::k || is_multistep(grid) ? Spacing::linspace : Spacing::leading;
 }
 
 StepLayout Schedule::lay_out(const StepRequest& request) const {
@@ -150,7 +150,7 @@ StepLayout Schedule::lay_out(const StepRequest& request) const {
                 "leave it out, or choose another sampler");
   const Spacing spacing =
       request.spacing ? *request.spacing : config_.spacing.value_or(default_spacing(config_, grid));
-  const bool one_more = grid == Grid::dpm && spacing != Spacing::trailing;
+  const bool one_more = is_multistep(grid) && spacing != Spacing::trailing;
   check_steps(*this, request.steps, one_more ? 1 : 0);
   if (grid == Grid::lcm)
     return {chain(integer_levels(*this, lcm_timesteps(config_, request.steps)), kClean)};

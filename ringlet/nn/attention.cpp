@@ -9,17 +9,32 @@
 
 namespace ringlet::nn {
 
-at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                std::int64_t heads, bool causal, const at::Tensor& seen) {
+namespace {
+
+at::Tensor attention_of_heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              std::int64_t heads, const at::Tensor& mask, bool causal,
+                              std::optional<double> scale) {
   LayerScope scope(LayerKind::attention);
   if (scope.observed()) scope.set_work(attention_work(q, k, v));
   const auto split = [heads](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
     return x.unflatten(-1, {heads, -1}).transpose(1, 2);
   };
-  const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
-  return at::scaled_dot_product_attention(split(q), split(k), split(v), mask, 0.0, causal)
+  const std::optional<at::Tensor> given = mask.defined() ? std::optional(mask) : std::nullopt;
+  return at::scaled_dot_product_attention(split(q), split(k), split(v), given, 0.0, causal, scale)
       .transpose(1, 2)
       .flatten(2);
+}
+
+}  // namespace
+
+at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                std::int64_t heads, bool causal, const at::Tensor& seen) {
+  return attention_of_heads(q, k, v, heads, seen, causal, std::nullopt);
+}
+
+at::Tensor biased_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            std::int64_t heads, const at::Tensor& bias) {
+  return attention_of_heads(q, k, v, heads, bias, /*causal=*/false, /*scale=*/1.0);
 }
 
 bool attention_is_fused(std::int64_t head_width, const at::TensorOptions& options) {

@@ -18,6 +18,10 @@ at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const 
                                 std::int64_t heads, bool causal = false,
                                 const at::Tensor& seen = {});
 
+/// softmax(q k^T + bias) v per head, which T5 does not scale; bias broadcasts to [B, H, N, M].
+at::Tensor biased_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            std::int64_t heads, const at::Tensor& bias);
+
 /// Whether multi_head_attention keeps no scores for the backward pass, but its result: where the
 /// device has a fused kernel for heads of this width, in the options' type. Computes a small one.
 bool attention_is_fused(std::int64_t head_width, const at::TensorOptions& options);

@@ -32,6 +32,10 @@ class Block {
   /// are not kept on the device for the backward pass.
   at::Tensor run(const TensorFunction& function, const std::vector<at::Tensor>& inputs) const;
 
+  /// The same of a function with several results, all of them defined.
+  std::vector<at::Tensor> run_list(const TensorListFunction& function,
+                                   const std::vector<at::Tensor>& inputs) const;
+
  private:
   std::shared_ptr<BlockState> state_;
 };

@@ -13,14 +13,16 @@ namespace {
 thread_local const RecomputedBlocks* recomputed_blocks = nullptr;
 
 struct FunctionHolder final : torch::CustomClassHolder {
-  explicit FunctionHolder(TensorFunction f) : function(std::move(f)) {}
-  TensorFunction function;
+  explicit FunctionHolder(TensorListFunction f) : function(std::move(f)) {}
+  TensorListFunction function;
 };
 
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   /// `trigger` asks for a gradient, so that the backward pass comes here even when no input does.
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& trigger,
-                            const at::TensorList& inputs, const TensorFunction& function) {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
+                                                const at::Tensor& trigger,
+                                                const at::TensorList& inputs,
+                                                const TensorListFunction& function) {
     static_cast<void>(trigger);
     std::vector<bool> needs;
     for (const at::Tensor& input : inputs) needs.push_back(input.requires_grad());
@@ -41,12 +43,18 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     std::vector<at::Tensor> inputs;
     for (std::size_t i = 0; i < saved.size(); ++i)
       inputs.push_back(saved[i].detach().set_requires_grad(needs[i]));
-    at::Tensor output;
+    std::vector<at::Tensor> outputs;
     {
       at::AutoGradMode recording(true);
-      output = holder->function(inputs);
+      outputs = holder->function(inputs);
     }
-    if (output.requires_grad()) torch::autograd::backward({output}, {gradients.front()});
+    torch::autograd::variable_list used, gradients_of_used;
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+      if (outputs[i].requires_grad() && gradients[i].defined()) {
+        used.push_back(outputs[i]);
+        gradients_of_used.push_back(gradients[i]);
+      }
+    if (!used.empty()) torch::autograd::backward(used, gradients_of_used);
     torch::autograd::variable_list result = {at::Tensor()};  // of the trigger
     for (std::size_t i = 0; i < inputs.size(); ++i)
       result.push_back(needs[i] ? inputs[i].grad() : at::Tensor());
@@ -56,6 +64,26 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 };
 
 }  // namespace
+
+std::vector<at::Tensor> recomputed_list(const TensorListFunction& function,
+                                        const std::vector<at::Tensor>& inputs) {
+  if (!c10::GradMode::is_enabled()) return function(inputs);
+  const at::Tensor trigger = at::zeros({1}).set_requires_grad(true);
+  // Autograd's functions take no undefined tensors.
+  std::vector<at::Tensor> defined;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].defined()) {
+      defined.push_back(inputs[i]);
+      places.push_back(i);
+    }
+  const TensorListFunction of_defined = [function, places, count = inputs.size()](const auto& in) {
+    std::vector<at::Tensor> all(count);
+    for (std::size_t i = 0; i < places.size(); ++i) all[places[i]] = in[i];
+    return function(all);
+  };
+  return Checkpoint::apply(trigger, at::TensorList(defined), of_defined);
+}
 
 GradientCheckpointing::GradientCheckpointing(bool on)
     : GradientCheckpointing(RecomputedBlocks{.all = on}) {}
@@ -71,23 +99,18 @@ at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Te
   return again ? recomputed(function, inputs) : function(inputs);
 }
 
+std::vector<at::Tensor> checkpointed_list(const TensorListFunction& function,
+                                          const std::vector<at::Tensor>& inputs,
+                                          const std::string& block) {
+  const bool again = recomputed_blocks != nullptr && recomputed_blocks->contains(block);
+  return again ? recomputed_list(function, inputs) : function(inputs);
+}
+
 at::Tensor recomputed(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
-  if (!c10::GradMode::is_enabled()) return function(inputs);
-  const at::Tensor trigger = at::zeros({1}).set_requires_grad(true);
-  // Autograd's functions take no undefined tensors.
-  std::vector<at::Tensor> defined;
-  std::vector<std::size_t> places;
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i].defined()) {
-      defined.push_back(inputs[i]);
-      places.push_back(i);
-    }
-  const TensorFunction of_defined = [function, places, count = inputs.size()](const auto& in) {
-    std::vector<at::Tensor> all(count);
-    for (std::size_t i = 0; i < places.size(); ++i) all[places[i]] = in[i];
-    return function(all);
+  const auto one = [function](const std::vector<at::Tensor>& in) {
+    return std::vector<at::Tensor>{function(in)};
   };
-  return Checkpoint::apply(trigger, at::TensorList(defined), of_defined);
+  return recomputed_list(one, inputs).front();
 }
 
 }  // namespace ringlet::nn

@@ -44,7 +44,16 @@ using TensorFunction = std::function<at::Tensor(const std::vector<at::Tensor>&)>
 at::Tensor checkpointed(const TensorFunction& function, const std::vector<at::Tensor>& inputs,
                         const std::string& block = {});
 
-/// The same whether checkpointing is on or not: for what is cheap to compute and large to keep.
+/// The same of a function with several results, all of them defined.
+using TensorListFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+std::vector<at::Tensor> checkpointed_list(const TensorListFunction& function,
+                                          const std::vector<at::Tensor>& inputs,
+                                          const std::string& block = {});
+
+/// checkpointed, whether checkpointing is on or not: for what is cheap to compute and large to
+/// keep.
 at::Tensor recomputed(const TensorFunction& function, const std::vector<at::Tensor>& inputs);
+std::vector<at::Tensor> recomputed_list(const TensorListFunction& function,
+                                        const std::vector<at::Tensor>& inputs);
 
 }  // namespace ringlet::nn

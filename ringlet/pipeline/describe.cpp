@@ -91,6 +91,24 @@ Json components_of(const io::SafetensorsFile& file, std::string (*part_of)(const
   return components;
 }
 
+Json describe_model_folder(const ModelFiles& files, const std::vector<std::string>& parts,
+                           const std::string& variant) {
+  Json components = Json::array();
+  for (const std::string& name : parts)
+    if (const auto part = files.parts.find(name); part != files.parts.end())
+      components.push_back(
+          content_of(find_weights(files.path / name, weights_base(part->second.role), variant))
+              .json(name));
+  Json out = {{"path", files.path.string()},
+              {"kind", files.kind + " model folder"},
+              {"components", components},
+              {"metadata", Json::object()},
+              {"notes", Json::array()}};
+  add_schedule(out, files.scheduler, files.scheduler_where, files.prediction_source);
+  if (out.contains("schedule")) out["schedule"]["source"] = "scheduler_config.json";
+  return out;
+}
+
 void add_schedule(Json& out, const Json& scheduler, const std::string& where,
                   const std::string& prediction_source) {
   out["prediction"] = {

@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "ringlet/core/json.h"
 #include "ringlet/io/safetensors.h"
+#include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::pipeline {
 
@@ -40,6 +42,10 @@ PartContent content_of(const std::filesystem::path& weights);
 
 /// The tensors of a file, sorted into parts by name.
 Json components_of(const io::SafetensorsFile& file, std::string (*part_of)(const std::string&));
+
+/// A model folder with these parts, where it has them.
+Json describe_model_folder(const ModelFiles& files, const std::vector<std::string>& parts,
+                           const std::string& variant);
 
 /// Adds "prediction", "sampler" and "schedule" from a scheduler_config.json. A schedule that
 /// ringlet does not know is a note: what the file holds can be told all the same.

@@ -141,6 +141,7 @@ Conditions request_conditions(const TextToImageModel& model, const GenerateReque
   halves.push_back(positive);
   for (Conditions& half : halves) {
     model.add_sizes(half, frame);
+    model.add_guidance(half, *request.guidance);
     half = half.repeated(rows_of(request));
   }
   if (model.inpaints()) {
@@ -151,7 +152,8 @@ Conditions request_conditions(const TextToImageModel& model, const GenerateReque
 }
 
 diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateRequest& request) {
-  const diffusion::Guidance guidance{*request.guidance, request.guidance_rescale};
+  const diffusion::Guidance guidance{classifier_free_scale(model, request),
+                                     request.guidance_rescale};
   const bool guided = guidance.scale > 1.0;
   const Conditions conditions = request_conditions(model, request, guided);
   at::Tensor picture;
@@ -206,6 +208,12 @@ std::vector<io::Image> decode_finite(const TextToImageModel& model, const at::Te
 
 }  // namespace
 
+double classifier_free_scale(const TextToImageModel& model, const GenerateRequest& request) {
+  constexpr double kOff = 1.0;
+  if (model.embeds_guidance()) return request.true_guidance.value_or(kOff);
+  return request.guidance.value_or(model.defaults().guidance);
+}
+
 GenerateRequest checked(const TextToImageModel& model, GenerateRequest request) {
   const ModelDefaults defaults = model.defaults();
   if (request.latents.defined()) check_latents(model, request);
@@ -216,6 +224,9 @@ GenerateRequest checked(const TextToImageModel& model, GenerateRequest request) 
   check_pictures(model, request);
   if (request.seeds.empty()) invalid(Field("images"), "must be at least 1");
   if (request.clip_skip < 1) invalid(Field("clip_skip"), "must be at least 1 (the last layer)");
+  if (request.true_guidance && !model.embeds_guidance())
+    invalid(Field("true_guidance"), "this model is not told a guidance scale, it has one kind only",
+            "give `guidance`");
   if (!request.steps) request.steps = defaults.steps;
   if (!request.guidance) request.guidance = defaults.guidance;
   if (request.sampler.entry == nullptr) {

@@ -24,8 +24,11 @@ struct GenerateRequest {
   std::optional<std::int64_t> steps;           ///< none = the model's own, and so below
   diffusion::SamplerChoice sampler;
   std::optional<double> guidance;  ///< scale of classifier-free guidance; 1 = the prompt alone
-  double guidance_rescale = 0.0;   ///< share of it brought back to the prompt's deviation
-  double eta = 0.0;                ///< DDIM only
+  /// For models that are told `guidance` (embeds_guidance): the scale of classifier-free guidance
+  /// with a negative prompt; none = 1, the prompt alone.
+  std::optional<double> true_guidance;
+  double guidance_rescale = 0.0;  ///< share of it brought back to the prompt's deviation
+  double eta = 0.0;               ///< DDIM only
   std::int64_t clip_skip = 1;
   at::Tensor latents;                       ///< start noise [B, channels, h, w], not the seeds'
   std::optional<io::Image> init_image;      ///< image-to-image
@@ -41,6 +44,9 @@ struct GenerateRequest {
 /// it leaves to the model: size, steps, sampler and guidance. Throws Error(invalid_argument |
 /// mismatch).
 GenerateRequest checked(const TextToImageModel& model, GenerateRequest request);
+
+/// The scale of classifier-free guidance of a request, whose other fields may be missing.
+double classifier_free_scale(const TextToImageModel& model, const GenerateRequest& request);
 
 /// The steps of a checked request, in the order in which they are done.
 diffusion::SamplingSteps sampling_steps(const TextToImageModel& model,

@@ -7,6 +7,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/random.h"
+#include "ringlet/formats/renamed_store.h"
 #include "ringlet/nn/weight_store.h"
 
 namespace ringlet::pipeline {
@@ -71,6 +72,11 @@ std::string pipeline_class(const fs::path& folder) {
   return json_require<std::string>(read_json_file(index), "_class_name", index.string());
 }
 
+bool has_pipeline_class(const fs::path& folder, const std::vector<std::string>& known) {
+  return fs::exists(folder / "model_index.json") &&
+         std::ranges::find(known, pipeline_class(folder)) != known.end();
+}
+
 bool has_part(const Json& index, const std::string& name) {
   const auto found = index.find(name);
   return found != index.end() && found->is_array() && found->size() == 2 && !(*found)[0].is_null();
@@ -104,6 +110,39 @@ TokenizerFiles open_tokenizer_folder(const fs::path& root, const std::string& na
     throw Error(ErrorCode::not_found, folder.string(), "the tokenizer's folder is missing",
                 "download the model again");
   return {folder};
+}
+
+void open_folder(ModelFiles& files, const fs::path& root, const Json& index,
+                 const std::vector<FolderPart>& parts, const ModelFileOptions& options) {
+  const auto require = [&](const std::string& part) {
+    if (!has_part(index, part))
+      throw Error(ErrorCode::unsupported, (root / "model_index.json").string(),
+                  "the model has no part \"" + part + "\"");
+  };
+  for (const FolderPart& part : parts) {
+    if (part.optional && !has_part(index, part.name)) continue;
+    require(part.name);
+    if (!part.tokenizer.empty()) require(part.tokenizer);
+  }
+  require("scheduler");
+  files.path = root;
+  files.name = folder_name(root);
+  for (const FolderPart& part : parts) {
+    if (!has_part(index, part.name)) continue;
+    ModelComponent& opened = files.parts[part.name] =
+        open_component(root, part.name, part.role, options);
+    if (part.role == NetworkRole::denoiser)
+      if (const auto* stored = dynamic_cast<const nn::FileStore*>(opened.weights.get()))
+        for (const auto& file : stored->files()) files.hash_files.push_back(file->path());
+    if (part.role == NetworkRole::autoencoder)
+      opened.weights = formats::with_current_attention_names(opened.weights);
+    if (part.role != NetworkRole::text_encoder) continue;
+    opened.weights = formats::with_text_model_level(opened.weights);
+    files.tokenizers[part.tokenizer] = open_tokenizer_folder(root, part.tokenizer);
+  }
+  const fs::path scheduler = root / "scheduler" / "scheduler_config.json";
+  files.scheduler = read_json_file(scheduler);
+  files.scheduler_where = scheduler.string();
 }
 
 fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
@@ -146,6 +185,14 @@ void describe(OptionList& list, ModelFileOptions& files) {
   list.add("variant", files.variant,
            "Variant of the weight files to prefer in a folder, for example fp16");
   list.add("tokenizer", files.tokenizer, "Tokenizer folder, for single-file checkpoints");
+}
+
+void describe_text_tokens(OptionList& list, ModelFileOptions& files) {
+  list.add(
+          "text_tokens", files.text_tokens,
+          "Tokens of a prompt that T5 reads, for Stable Diffusion 3 and FLUX, at most 512; 0 = the "
+          "family's own: 256, and 512 for FLUX.1 dev")
+      .within(Range::between(0, 512));
 }
 
 void describe_prediction(OptionList& list, ModelFileOptions& files) {

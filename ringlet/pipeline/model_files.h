@@ -54,6 +54,11 @@ struct ModelFiles : ModelDescription {
 struct ModelFileOptions {
   std::string variant;              ///< "fp16": prefer X.fp16.safetensors; "" = plain files first
   std::filesystem::path tokenizer;  ///< for single files, which carry no vocabulary
+  /// For single files without them: files or folders of text encoders, in any order, and of the
+  /// autoencoder.
+  std::vector<std::filesystem::path> text_encoders = {};
+  std::filesystem::path vae = {};
+  std::int64_t text_tokens = 0;  ///< of a prompt that T5 reads; 0 = as the family has it
   std::optional<diffusion::Prediction> prediction;  ///< wins over what the model's files say
   std::optional<std::uint64_t> random_seed;  ///< parts of a folder without weights get random ones
   /// A single file that the caller has opened already, to be read instead of the path.
@@ -62,6 +67,9 @@ struct ModelFileOptions {
 
 /// "variant" and "tokenizer".
 void describe(OptionList& list, ModelFileOptions& files);
+
+/// "text_tokens".
+void describe_text_tokens(OptionList& list, ModelFileOptions& files);
 
 /// "prediction": epsilon or v, in any spelling that diffusion::find_prediction knows.
 void describe_prediction(OptionList& list, ModelFileOptions& files);
@@ -78,6 +86,9 @@ void check_model_path(const std::filesystem::path& path, const ModelFileOptions&
 /// none, and Error(bad_format).
 std::string pipeline_class(const std::filesystem::path& folder);
 
+/// Whether a folder has a model_index.json with one of these classes.
+bool has_pipeline_class(const std::filesystem::path& folder, const std::vector<std::string>& known);
+
 /// Whether a model_index.json has this part.
 bool has_part(const Json& index, const std::string& name);
 
@@ -92,6 +103,20 @@ ModelComponent open_component(const std::filesystem::path& root, const std::stri
 
 /// A tokenizer's folder. Throws Error(not_found).
 TokenizerFiles open_tokenizer_folder(const std::filesystem::path& root, const std::string& name);
+
+/// A part of a diffusers folder.
+struct FolderPart {
+  std::string name;
+  NetworkRole role = NetworkRole::denoiser;
+  std::string tokenizer = {};  ///< of a text encoder
+  bool optional = false;       ///< models work without it
+};
+
+/// Opens the parts of a diffusers folder whose model_index.json is `index`, with their tokenizers
+/// and scheduler, under today's names of tensors; path and name of `files`, too. Throws
+/// Error(unsupported) that names a part which the index lacks, and as open_component.
+void open_folder(ModelFiles& files, const std::filesystem::path& root, const Json& index,
+                 const std::vector<FolderPart>& parts, const ModelFileOptions& options);
 
 /// The tokenizer's folder for a single file: `given`, else "tokenizer" beside it. Throws
 /// Error(not_found).

@@ -2,6 +2,7 @@
 
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
@@ -10,6 +11,7 @@
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/nn/weight_store.h"
 
 namespace ringlet::pipeline {
 namespace {
@@ -65,8 +67,8 @@ void write_component(const std::string& name, const ModelComponent& part, const 
 
 void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {
   make_folder(target);
-  for (const char* name : {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-                           "special_tokens_map.json"}) {
+  for (const char* name : {"vocab.json", "merges.txt", "spiece.model", "tokenizer.json",
+                           "tokenizer_config.json", "special_tokens_map.json"}) {
     std::error_code problem;
     if (!fs::exists(files.folder / name) || fs::equivalent(files.folder, target, problem)) continue;
     fs::copy_file(files.folder / name, target / name, fs::copy_options::overwrite_existing,
@@ -82,6 +84,38 @@ void refuse_own_path(const ModelDescription& model, const fs::path& folder) {
   if (fs::equivalent(folder, model.path, problem))
     throw Error(ErrorCode::invalid_argument, folder.string(), "this is the model itself",
                 "write to another folder");
+}
+
+Json scheduler_entry(const ModelFiles& files, const std::string& otherwise) {
+  return {"diffusers", json_value<std::string>(files.scheduler, "_class_name", otherwise,
+                                               files.scheduler_where)};
+}
+
+void write_model_folder(const ModelFiles& files, const Json& index, const fs::path& root,
+                        const SaveModelOptions& options) {
+  refuse_own_path(files, root);
+  make_folder(root);
+  for (const auto& [name, part] : files.parts) write_component(name, part, root, options);
+  for (const auto& [name, tokenizer] : files.tokenizers) copy_tokenizer(tokenizer, root / name);
+  make_folder(root / "scheduler");
+  write_json(root / "scheduler" / "scheduler_config.json", files.scheduler);
+  write_json(root / "model_index.json", index);
+}
+
+void write_single_file(const ModelFiles& files, const fs::path& out,
+                       const Replacements& replacements) {
+  if (fs::is_directory(files.path))
+    throw Error(ErrorCode::unsupported, out.string(),
+                "a model folder cannot be merged into a single file",
+                "give a folder name for the result");
+  std::map<std::string, at::Tensor> in_file;
+  for (const auto& [component, tensors] : replacements) {
+    const auto& store =
+        dynamic_cast<const formats::RenamedStore&>(*files.parts.at(component).weights);
+    in_file.merge(store.in_origin(tensors));
+  }
+  const auto file = io::SafetensorsFile::open(files.path);
+  write_changed(*file, nn::FileStore(std::vector{file}), in_file, {}, std::identity(), out);
 }
 
 void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store,

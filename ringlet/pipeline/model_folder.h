@@ -30,6 +30,21 @@ void write_component(const std::string& name, const ModelComponent& part,
 /// Copies the files of a tokenizer. Throws Error(io).
 void copy_tokenizer(const TokenizerFiles& files, const std::filesystem::path& target);
 
+/// Writes a model as a diffusers folder: its parts, tokenizers and scheduler, and `index` last, so
+/// that a folder without model_index.json is incomplete. Throws Error(invalid_argument) for the
+/// model's own folder, and as write_component.
+void write_model_folder(const ModelFiles& files, const Json& index,
+                        const std::filesystem::path& root, const SaveModelOptions& options);
+
+/// An entry of model_index.json for the scheduler that `files` have.
+Json scheduler_entry(const ModelFiles& files, const std::string& otherwise);
+
+/// Writes a model from a single file as one of the same layout, all of whose parts are
+/// formats::RenamedStores over it. Throws as write_changed, and Error(unsupported) for a model from
+/// a folder.
+void write_single_file(const ModelFiles& files, const std::filesystem::path& out,
+                       const Replacements& replacements);
+
 /// Writes the tensors of the file `base`, as `store` has them, some replaced, under names that
 /// `written` gives, and `added` ones. Throws Error(invalid_argument) where `out` is the base, and
 /// Error(non_finite) that names a tensor.

@@ -102,7 +102,7 @@ struct LatentPosterior {
   at::Tensor sample(const at::Tensor& noise) const;
 };
 
-/// A prompt as the first of a model's text encoders reads it.
+/// A prompt as that of a model's text encoders reads it which reads most.
 struct PromptTokens {
   std::int64_t used = 0;   ///< that are read, begin and end included
   std::int64_t total = 0;  ///< of the whole prompt
@@ -209,6 +209,13 @@ class TextToImageModel {
   /// The conditions of a negative prompt that is not given, beside the row of a positive one: the
   /// empty prompt, unless the model was trained with something else.
   virtual Conditions without_prompt(const Conditions& positive, std::int64_t clip_skip) const;
+
+  /// Whether the denoiser is told the scale of a guidance that it was distilled with. Then a
+  /// request's `guidance` is that scale, and its `true_guidance` that of a negative prompt.
+  virtual bool embeds_guidance() const { return false; }
+
+  /// Tells such a model the scale, in every row; does nothing in others.
+  virtual void add_guidance(Conditions&, double) const {}
 
   /// Tells the model of sizes, a frame for each row; most models take none.
   virtual void add_sizes(Conditions& conditions, std::span<const PictureFrame> frames) const;

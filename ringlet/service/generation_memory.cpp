@@ -85,7 +85,10 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
   using pipeline::NetworkRole;
   constexpr double kGuidanceOff = 1.0, kBetween = 1.15;
   const PictureSize size = size_of(model, request);
-  const double guidance = request.guidance.value_or(model.defaults().guidance);
+  pipeline::GenerateRequest asked;
+  asked.guidance = request.guidance;
+  asked.true_guidance = request.true_guidance;
+  const double guidance = pipeline::classifier_free_scale(model, asked);
   const std::int64_t batch = std::min(request.batch_size, request.images);
   const std::int64_t rows = guidance > kGuidanceOff ? 2 * batch : batch;
   const bool on_cpu = model.options().device.is_cpu();

@@ -90,6 +90,7 @@ pipeline::GenerateRequest Generator::first_request(const PictureRequest& r) cons
   request.steps = r.steps;
   request.sampler = r.sampler;
   request.guidance = r.guidance;
+  request.true_guidance = r.true_guidance;
   request.guidance_rescale = r.guidance_rescale;
   request.eta = r.eta;
   request.clip_skip = r.clip_skip;

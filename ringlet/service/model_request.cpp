@@ -26,6 +26,7 @@ void describe(OptionList& list, ModelRequest& r) {
       .required();
   pipeline::describe(list, r.load.files);
   pipeline::describe_prediction(list, r.load.files);
+  pipeline::describe_text_tokens(list, r.load.files);
   list.add("low_memory", r.load.low_memory,
            "Read convolutions from the file in every step, and encode and decode large images in "
            "tiles; slower");

@@ -58,11 +58,18 @@ void describe_start(OptionList& list, PictureRequest& r) {
 void describe(OptionList& list, PictureRequest& r) {
   list.add("prompt", r.prompts, "Prompt; may be given several times");
   list.add("negative_prompt", r.negative_prompt, "Negative prompt");
-  list.add("steps", r.steps, "Sampling steps").within(Range::between(1, 1000));
+  list.add("steps", r.steps, "Sampling steps")
+      .within(Range::between(1, 1000))
+      .or_else("the model's own: 30, and fewer for rectified flow");
   diffusion::describe(list, r.sampler);
-  list.add("guidance", r.guidance, "Classifier-free guidance scale; 1 = off")
+  list.add("guidance", r.guidance,
+           "Classifier-free guidance scale, 1 = off; FLUX.1 dev is told it instead")
       .within(Range::between(0, 1000))
       .or_else("the model's own");
+  list.add("true_guidance", r.true_guidance,
+           "FLUX.1 dev: classifier-free guidance scale, with the negative prompt")
+      .within(Range::between(0, 1000))
+      .or_else("1, which is off");
   list.add("guidance_rescale", r.guidance_rescale,
            "Guidance rescale (CFG rescale), against overexposure; 0 = off")
       .within(Range::between(0, 1));

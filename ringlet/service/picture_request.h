@@ -25,12 +25,13 @@ struct PictureRequest {
   std::optional<std::uint64_t> seed;  ///< of the first image, the next has seed + 1; none = random
   std::int64_t width = 0;             ///< pixels; 0 = the model's own size
   std::int64_t height = 0;
-  std::int64_t steps = 30;           ///< in [1, 1000]
-  diffusion::SamplerChoice sampler;  ///< "sampler" and "spacing"; none = the model's own
-  std::optional<double> guidance;    ///< scale in [0, 1000]; none = what suits the model
-  double guidance_rescale = 0.0;     ///< in [0, 1]
-  double eta = 0.0;                  ///< of ddim, in [0, 1]
-  std::int64_t clip_skip = 1;        ///< text encoder layer counted from the end
+  std::optional<std::int64_t> steps;    ///< in [1, 1000]; none = what suits the model
+  diffusion::SamplerChoice sampler;     ///< "sampler" and "spacing"; none = the model's own
+  std::optional<double> guidance;       ///< scale in [0, 1000]; none = what suits the model
+  std::optional<double> true_guidance;  ///< in [0, 1000]; of models that are told `guidance`
+  double guidance_rescale = 0.0;        ///< in [0, 1]
+  double eta = 0.0;                     ///< of ddim, in [0, 1]
+  std::int64_t clip_skip = 1;           ///< text encoder layer counted from the end
   std::filesystem::path init_image;
   std::optional<double> strength;    ///< denoising strength, 1 ignores init_image; none = 0.8
   std::filesystem::path mask_image;  ///< inpainting models: white is repainted

@@ -6,6 +6,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/tokenizers/byte_bpe_tokenizer.h"
 #include "ringlet/tokenizers/clip_tokenizer.h"
+#include "ringlet/tokenizers/t5_tokenizer.h"
 #include "ringlet/tokenizers/wordpiece_tokenizer.h"
 
 namespace ringlet::tokenizers {
@@ -26,13 +27,17 @@ Json vocabulary_of(const fs::path& folder) {
                                                                                 : Json();
 }
 
-bool is_wordpiece(const fs::path& folder) {
-  if (fs::exists(folder / "vocab.json")) return false;
-  if (fs::exists(folder / "vocab.txt")) return true;
-  if (!fs::exists(folder / "tokenizer.json")) return false;
+/// "WordPiece", "Unigram", … as a folder's tokenizer.json has it, or what its other files say; ""
+/// for none and for damaged ones.
+std::string kind_of(const fs::path& folder) {
+  if (fs::exists(folder / "spiece.model")) return "Unigram";
+  if (fs::exists(folder / "vocab.json")) return "BPE";
+  if (fs::exists(folder / "vocab.txt")) return "WordPiece";
+  if (!fs::exists(folder / "tokenizer.json")) return "";
   const Json whole = read_json_file(folder / "tokenizer.json");
-  return whole.is_object() && whole.contains("model") && whole.at("model").is_object() &&
-         whole.at("model").value("type", Json()) == "WordPiece";
+  if (!whole.is_object() || !whole.contains("model") || !whole.at("model").is_object()) return "";
+  const Json type = whole.at("model").value("type", Json());
+  return type.is_string() ? type.get<std::string>() : "";
 }
 
 bool ends_words(const Json& vocabulary) {
@@ -66,7 +71,9 @@ std::shared_ptr<const Tokenizer> Tokenizer::with_word(
 std::vector<WordPlace> Tokenizer::own_words(std::string_view /*text*/) const { return {}; }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const fs::path& folder) {
-  if (is_wordpiece(folder))
+  const std::string kind = kind_of(folder);
+  if (kind == "Unigram") return std::make_shared<T5Tokenizer>(T5Tokenizer::open(folder));
+  if (kind == "WordPiece")
     return std::make_shared<WordPieceTokenizer>(WordPieceTokenizer::open(folder));
   if (ends_words(vocabulary_of(folder)))
     return std::make_shared<ClipTokenizer>(ClipTokenizer::open(folder));

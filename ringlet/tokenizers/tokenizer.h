@@ -75,8 +75,8 @@ class Tokenizer {
 };
 
 /// The tokenizer of a folder, by its files: vocab.txt or a tokenizer.json of the kind WordPiece is
-/// BERT's; byte pairs are CLIP's where tokens end in "</w>", else GPT-2's. Throws as the open() of
-/// each.
+/// BERT's, spiece.model or a tokenizer.json of the kind Unigram is T5's; byte pairs are CLIP's
+/// where tokens end in "</w>", else GPT-2's. Throws as the open() of each.
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::filesystem::path& folder);
 
 }  // namespace ringlet::tokenizers

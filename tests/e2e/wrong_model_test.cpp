@@ -81,9 +81,9 @@ const std::vector<WrongInput> kFolders = {
     {"IndexOfAnotherPipeline",
      picture({}),
      5,
-     {"FluxPipeline", "Stable Diffusion 1, 2 and XL"},
+     {"PixArtSigmaPipeline", "Stable Diffusion 1, 2 and XL"},
      [](const fs::path& folder) {
-       edit_json(folder / "model/model_index.json", "_class_name", "FluxPipeline");
+       edit_json(folder / "model/model_index.json", "_class_name", "PixArtSigmaPipeline");
      }},
     {"IndexBroken",
      picture({}),

@@ -4,13 +4,16 @@
 
 Sigmas: what diffusers' schedulers lay out, for FLUX-like models as its pipelines ask them.
 Trajectories: the steps of FlowMatchEulerDiscrete, FlowMatchHeunDiscrete, DPMSolverMultistep and
-UniPCMultistep. The last two are given the sigmas of the case (their own grids avoid sigma = 1 and
-cut timesteps to integers). Pinned: torch 2.15.0, diffusers 0.42.1, numpy 2.
+UniPCMultistep. The last two are given the sigmas of the case, and walk their own grids (which avoid sigma = 1 and
+cut timesteps to integers) in the cases "own".
+
+Times and weights of training: what diffusers' training scripts make of given random numbers. Pinned: torch 2.15.0, diffusers 0.42.1, numpy 2.
 """
 import json
 import pathlib
 
 import diffusers
+import diffusers.training_utils
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -34,8 +37,17 @@ CONFIGS = {
     "heun": {"_class_name": "FlowMatchHeunDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
     "unipc": {"_class_name": "UniPCMultistepScheduler", "num_train_timesteps": 1000,
               "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 5.0},
+    "dpm": {"_class_name": "DPMSolverMultistepScheduler", "num_train_timesteps": 1000,
+            "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
+    "unipc_dynamic": {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction",
+                      "use_flow_sigmas": True, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15},
+    "dpm_dynamic": {"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction",
+                    "use_flow_sigmas": True, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15},
+    "schnell": dict(EULER, shift=1.0, base_shift=0.5, max_shift=1.15),
 }
-SIZES = {"flux": [(512, 512), (1024, 1024), (1360, 768)], "linear": [(1024, 1024)], "ltx": [(1024, 1024), (704, 480)]}
+SIZES = {"flux": [(512, 512), (1024, 1024), (1360, 768)], "linear": [(1024, 1024)], "ltx": [(1024, 1024), (704, 480)],
+         "unipc_dynamic": [(1024, 768)], "dpm_dynamic": [(1024, 768)]}
+SPACING = {"schnell": "trailing"}  # as FluxPipeline asks, whatever the shift
 STEPS = [1, 2, 4, 28]
 
 
@@ -46,16 +58,32 @@ def mu_of(config, width, height):
     return (width // 16) * (height // 16) * m + config["base_shift"] - m * low
 
 
-def sigmas_of(config, steps, size):
+def laid_out(name, steps, size):
+    """As FluxPipeline asks where the shift or the spacing is its own, else as a scheduler alone does it."""
+    config = CONFIGS[name]
     scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
-    if size:
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), mu=mu_of(config, *size))
+    even = np.linspace(1.0, 1.0 / steps, steps)
+    if size and config.get("use_flow_sigmas"):
+        scheduler.set_timesteps(steps, mu=mu_of(config, *size))
+    elif size:
+        scheduler.set_timesteps(sigmas=even, mu=mu_of(config, *size))
+    elif name in SPACING:
+        scheduler.set_timesteps(sigmas=even)
     else:
         scheduler.set_timesteps(steps)
-    sigmas = scheduler.sigmas.tolist()
-    if config["_class_name"].startswith("FlowMatchHeun"):
-        sigmas = sigmas[:1] + sigmas[1:-1:2] + sigmas[-1:]
-    return sigmas
+    return scheduler
+
+
+def grid_of(name, steps, size):
+    scheduler = laid_out(name, steps, size)
+    sigmas, times = scheduler.sigmas.tolist(), scheduler.timesteps.tolist()
+    if CONFIGS[name]["_class_name"].startswith("FlowMatchHeun"):
+        sigmas, times = sigmas[:1] + sigmas[1:-1:2] + sigmas[-1:], times[:1] + times[1::2]
+    return sigmas, times
+
+
+def sigmas_of(name, steps, size):
+    return grid_of(name, steps, size)[0]
 
 
 def network(x, t):
@@ -96,7 +124,10 @@ def scheduler_of(sampler, sigmas):
 
 
 def trajectory(sampler, sigmas):
-    scheduler = scheduler_of(sampler, sigmas)
+    return walked(sampler, scheduler_of(sampler, sigmas))
+
+
+def walked(sampler, scheduler):
     calls = {"n": 0}
 
     def randn(*args, **kwargs):
@@ -116,6 +147,28 @@ def trajectory(sampler, sigmas):
     return torch.stack(out)
 
 
+def training_values():
+    utils, given = diffusers.training_utils, [0.001, 0.1, 0.25, 0.5, 0.625, 0.9, 0.999]
+    normal = [-3.0, -1.2, -0.1, 0.0, 0.7, 2.5]
+    draws = torch.rand, torch.normal
+    torch.rand = lambda size, **_: torch.tensor(given)
+    torch.normal = lambda mean, std, size, **_: torch.tensor(normal) * std + mean
+    times = []
+    for name, random, options in (("uniform", given, {}), ("logit_normal", normal, {"mean": 0.0, "std": 1.0}),
+                                  ("logit_normal", normal, {"mean": -0.5, "std": 1.7}),
+                                  ("mode", given, {"scale": 1.29}), ("mode", given, {"scale": 0.81})):
+        values = utils.compute_density_for_timestep_sampling(
+            name, len(random), options.get("mean"), options.get("std"), options.get("scale"))
+        times.append({"name": name.replace("_", "-"), "random": random, "options": options,
+                      "times": values.tolist()})
+    torch.rand, torch.normal = draws
+    sigmas = torch.tensor(given, dtype=torch.float64)
+    weights = [{"name": name.replace("_", "-"), "sigmas": given,
+                "weights": utils.compute_loss_weighting_for_sd3(name, sigmas).tolist()}
+               for name in ("none", "sigma_sqrt", "cosmap")]
+    return {"times": times, "weights": weights}
+
+
 def main():
     tables, cases, tensors = [], [], {}
     for name, config in CONFIGS.items():
@@ -123,11 +176,12 @@ def main():
             for steps in STEPS:
                 if name == "ltx" and steps == 1:  # 0 / 0 in the reference
                     continue
-                tables.append({"config": name, "steps": steps, "size": size,
-                               "sigmas": [round(s, 9) for s in sigmas_of(config, steps, size)]})
+                sigmas, times = grid_of(name, steps, size)
+                tables.append({"config": name, "steps": steps, "size": size, "spacing": SPACING.get(name),
+                               "sigmas": [round(s, 9) for s in sigmas], "timesteps": [round(t, 4) for t in times]})
     for grid, config, steps, size in (("sd3", "sd3", 10, None), ("flux", "flux", 6, (1024, 1024)),
                                       ("one", "sd3", 1, None), ("two", "flux", 2, (512, 512))):
-        sigmas = sigmas_of(CONFIGS[config], steps, size)
+        sigmas = sigmas_of(config, steps, size)
         for late in (False, True):  # late: from a picture, below pure noise
             if late and steps < 4:
                 continue
@@ -139,8 +193,20 @@ def main():
                 tensors[key] = trajectory(sampler, used).float().contiguous()
                 assert torch.isfinite(tensors[key]).all(), key
                 cases.append({"key": key, "sampler": sampler, "sigmas": used})
+    own = []
+    for config, sampler, steps, size in (("schnell", "euler", 4, None), ("sd3", "euler", 7, None),
+                                         ("heun", "heun", 5, None), ("flux", "euler", 5, (1024, 1024)),
+                                         ("dpm", "dpmpp-2m", 8, None), ("dpm", "dpmpp-2m", 2, None),
+                                         ("dpm_dynamic", "dpmpp-2m", 6, (1024, 768)), ("unipc", "unipc", 8, None),
+                                         ("unipc", "unipc", 3, None), ("unipc_dynamic", "unipc", 6, (1024, 768))):
+        key = f"own.{config}.{steps}"
+        tensors[key] = walked(sampler, laid_out(config, steps, size)).float().contiguous()
+        assert torch.isfinite(tensors[key]).all(), key
+        own.append({"key": key, "config": config, "sampler": sampler, "steps": steps, "size": size,
+                    "spacing": SPACING.get(config)})
     save_file(tensors, DATA / "flow.safetensors")
-    (DATA / "flow.json").write_text(json.dumps({"configs": CONFIGS, "tables": tables, "cases": cases}) + "\n")
+    text = {"configs": CONFIGS, "tables": tables, "cases": cases, "own": own, **training_values()}
+    (DATA / "flow.json").write_text(json.dumps(text) + "\n")
     print(len(tables), "tables,", len(cases), "trajectories")
 
 

@@ -107,9 +107,13 @@ TEST_P(NoiseProcessLaw, StepsDescendFromTheHighestLevelToCleanLatents) {
     const SamplingSteps walked = path(steps);
     ASSERT_EQ(static_cast<std::int64_t>(walked.steps.size()), steps);
     const NoiseLevel first = GetParam().process.process->level_at(1.0);
-    EXPECT_EQ(walked.steps.front().from.alpha, first.alpha);
-    EXPECT_NEAR(walked.steps.front().from.sigma, first.sigma, 1e-12 * first.sigma);
-    EXPECT_EQ(walked.initial_sigma, walked.steps.front().from.sigma);
+    // The solvers' own grids of rectified flow begin up to one training level below pure noise.
+    const bool solver = is_multistep(GetParam().sampler.entry->grid) &&
+                        GetParam().process.process->name() == "rectified flow";
+    const double tolerance = solver ? 1e-3 : 1e-12;
+    EXPECT_NEAR(walked.steps.front().from.alpha, first.alpha, solver ? tolerance : 0.0);
+    EXPECT_NEAR(walked.steps.front().from.sigma, first.sigma, tolerance * first.sigma);
+    EXPECT_EQ(walked.initial_sigma, solver ? 1.0 : walked.steps.front().from.sigma);
     for (const SamplingStep& step : walked.steps) ASSERT_LT(step.to.sigma, step.from.sigma);
     EXPECT_EQ(walked.steps.back().to.alpha, 1.0);
     EXPECT_EQ(walked.steps.back().to.sigma, 0.0);
@@ -129,7 +133,7 @@ std::vector<ProcessCase> process_cases() {
     for (const SamplerEntry& entry : sampler_table())
       for (const bool karras : {false, true}) {
         const SamplerChoice choice{&entry, karras};
-        const bool has_karras = entry.grid == Grid::k || entry.grid == Grid::dpm;
+        const bool has_karras = entry.takes_karras();
         if ((!karras || has_karras) && makes_sense(choice, *process.process))
           cases.push_back({choice, process});
       }

@@ -103,8 +103,7 @@ std::vector<Case> all_cases() {
   for (const SamplerEntry& entry : sampler_table())
     for (const Prediction prediction : {Prediction::epsilon, Prediction::v, Prediction::sample})
       for (const bool karras : {false, true})
-        if (!karras || entry.grid == Grid::k || entry.grid == Grid::dpm)
-          cases.push_back({{&entry, karras}, prediction});
+        if (!karras || entry.takes_karras()) cases.push_back({{&entry, karras}, prediction});
   return cases;
 }
 

@@ -5,6 +5,7 @@
 
 #include "ringlet/tokenizers/byte_bpe_tokenizer.h"
 #include "ringlet/tokenizers/clip_tokenizer.h"
+#include "ringlet/tokenizers/t5_tokenizer.h"
 #include "ringlet/tokenizers/wordpiece_tokenizer.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
@@ -22,10 +23,13 @@ TEST(OpenTokenizer, KnowsItByItsFiles) {
   EXPECT_NE(dynamic_cast<const ClipTokenizer*>(clip.get()), nullptr);
   EXPECT_NE(dynamic_cast<const ByteBpeTokenizer*>(bytes.get()), nullptr);
   EXPECT_NE(dynamic_cast<const WordPieceTokenizer*>(pieces.get()), nullptr);
+  const auto t5 = open_tokenizer(kData / "tokenizers/t5");
+  EXPECT_NE(dynamic_cast<const T5Tokenizer*>(t5.get()), nullptr);
+  EXPECT_EQ(t5->max_length(), 512);
   EXPECT_EQ(clip->ids("a cat"), ClipTokenizer::open(kData / "tokenizer").ids("a cat"));
   EXPECT_EQ(clip->max_length(), 77);
   EXPECT_EQ(bytes->max_length(), 0);
-  for (const auto& tokenizer : {clip, bytes, pieces})
+  for (const auto& tokenizer : {clip, bytes, pieces, t5})
     for (const std::int64_t id : tokenizer->ids("a cat, 12!")) {
       EXPECT_LT(id, tokenizer->vocabulary_size());
       EXPECT_NE(tokenizer->token(id), "") << id;

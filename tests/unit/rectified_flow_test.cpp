@@ -97,10 +97,10 @@ TEST(RectifiedFlow, TrainingLevelsFollowTheDistribution) {
   const auto normal = [](double z) { return 0.5 * std::erfc(-z / std::sqrt(2.0)); };
   const auto logit = [](double p) { return std::log(p / (1.0 - p)); };
   expect({0.25, 0.5, 0.9}, {normal(logit(0.25)), 0.5, normal(logit(0.9))});
-  config.time_mean = 0.5;
-  config.time_deviation = 0.7;
+  config.times.mean = 0.5;
+  config.times.deviation = 0.7;
   expect({0.25, 0.5}, {normal((logit(0.25) - 0.5) / 0.7), normal(-0.5 / 0.7)});
-  config = {.times = TimeDistribution::uniform};
+  config = {.times = {.distribution = TimeDistribution::uniform}};
   expect({0.25, 0.5, 0.9}, {0.25, 0.5, 0.9});
   config.shift = 3.0;  // 3 t / (1 + 2 t) < s means t < s / (3 - 2 s)
   expect({0.25, 0.5, 0.9}, {0.1, 0.25, 0.75});
@@ -108,11 +108,31 @@ TEST(RectifiedFlow, TrainingLevelsFollowTheDistribution) {
   const double shift = std::exp(1.15);
   expect({0.5}, {0.5 / (shift - (shift - 1.0) * 0.5)});
   // The mode distribution maps uniform 1/2 + d to 1/2 - (1 + s) d + s/2 sin(pi d).
-  config = {.times = TimeDistribution::mode};
+  config = {.times = {.distribution = TimeDistribution::mode}};
   constexpr double kScale = 1.29, kAside = 0.15;
   const double bound =
       0.5 - (1.0 + kScale) * kAside + kScale / 2.0 * std::sin(std::acos(-1.0) * kAside);
   expect({bound, 0.5, 1.0 - bound}, {0.5 - kAside, 0.5, 0.5 + kAside});
+  // The integral of cosmap's density up to t is 2 / pi atan(t / (1 - t)).
+  config = {.times = {.distribution = TimeDistribution::cosmap}};
+  const auto integral = [](double t) { return 2.0 / std::acos(-1.0) * std::atan(t / (1.0 - t)); };
+  expect({0.2, 0.5, 0.7}, {integral(0.2), 0.5, integral(0.7)});
+}
+
+TEST(RectifiedFlow, LossesAreWeightedByTheLevel) {
+  RectifiedFlowConfig config;
+  const auto weight = [&](double time, double gamma) {
+    const RectifiedFlow process(config);
+    return process.loss_weight(process.level_at(time), gamma);
+  };
+  EXPECT_EQ(weight(0.5, 0.0), 1.0);
+  const double min_snr = weight(0.25, 5.0);
+  config.weighting = SigmaWeighting::sigma_sqrt;
+  EXPECT_EQ(weight(0.25, 0.0), 16.0);
+  EXPECT_EQ(weight(0.25, 5.0), 16.0 * min_snr);
+  EXPECT_NEAR(weight(0.0, 0.0), 1e6, 1e-6);  // the lowest training level's
+  config.weighting = SigmaWeighting::cosmap;
+  EXPECT_NEAR(weight(0.5, 0.0), 4.0 / std::acos(-1.0), 1e-12);
 }
 
 TEST(Schedule, TrainingLevelsAreWholeTimestepsWithEqualProbability) {

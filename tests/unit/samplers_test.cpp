@@ -316,7 +316,7 @@ std::vector<SamplerChoice> all_samplers() {
   std::vector<SamplerChoice> choices;
   for (const SamplerEntry& entry : sampler_table()) {
     choices.push_back({&entry, false});
-    if (entry.grid == Grid::k || entry.grid == Grid::dpm) choices.push_back({&entry, true});
+    if (entry.takes_karras()) choices.push_back({&entry, true});
   }
   return choices;
 }

@@ -21,10 +21,11 @@ namespace {
 using Predicate = std::function<bool(const Target&)>;
 using NamePredicate = std::function<bool(const std::string& full_name)>;
 
-/// True when the last parts of the dotted path are one of `tails`.
+/// True when the last parts of the dotted path are one of `tails`. A tail that begins with a dot
+/// has a level before it.
 bool ends_with_one_of(const std::string& name, const std::vector<std::string_view>& tails) {
   return std::ranges::any_of(tails, [&](std::string_view tail) {
-    return name == tail || name.ends_with("." + std::string(tail));
+    return name == tail || name.ends_with((tail.starts_with('.') ? "" : ".") + std::string(tail));
   });
 }
 
@@ -37,14 +38,24 @@ struct LayerNames {
 
 /// Networks beside those of Stable Diffusion are one component, whose layers have the names that
 /// their published checkpoints give them.
-constexpr std::string_view kOtherNetwork = "model", kTextEncoder = "text_encoder";
+constexpr std::string_view kOtherNetwork = "model", kTextEncoder = "text_encoder",
+                           kTransformer = "transformer";
 
 const std::vector<LayerNames>& layer_names() {
   static const std::vector<LayerNames> table = {
       // U-Nets of diffusers
       {"unet", {"to_q", "to_k", "to_v", "to_out.0"}, {"ff.net.0.proj", "ff.net.2"}},
-      // CLIP's text encoders beside a U-Net
+      // Transformers of Stable Diffusion 3 and FLUX
+      {kTransformer,
+       {"to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"},
+       {"ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp",
+        ".proj_out"}},
+      // CLIP's text encoders beside a denoiser
       {kTextEncoder, {"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}},
+      // T5 beside a transformer
+      {kTextEncoder,
+       {"SelfAttention.q", "SelfAttention.k", "SelfAttention.v", "SelfAttention.o"},
+       {"DenseReluDense.wi_0", "DenseReluDense.wi_1", "DenseReluDense.wo"}},
       // BERT, RoBERTa and sentence encoders; SegFormer's attention
       {kOtherNetwork,
        {"self.query", "self.key", "self.value", "attention.output.dense"},
@@ -66,7 +77,8 @@ bool is_named(const Target& target, std::vector<std::string_view> LayerNames::*n
   });
 }
 bool is_main_network(const Target& target) {
-  return target.component == "unet" || target.component == kOtherNetwork;
+  return target.component == "unet" || target.component == kTransformer ||
+         target.component == kOtherNetwork;
 }
 bool is_attention(const Target& target) {
   return is_main_network(target) && is_named(target, &LayerNames::attention);

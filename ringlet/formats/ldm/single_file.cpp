@@ -28,21 +28,31 @@ bool has_prefix(const nn::TensorStore& store, const std::string& prefix) {
 
 /// Families that users will try, by a tensor that only they have.
 void refuse_other_families(const nn::TensorStore& store) {
-  static constexpr std::array<std::pair<const char*, const char*>, 7> kFamilies = {{
-      {"model.diffusion_model.joint_blocks.", "Stable Diffusion 3"},
-      {"joint_blocks.", "Stable Diffusion 3"},
-      {"model.diffusion_model.double_blocks.", "Flux"},
-      {"double_blocks.", "Flux"},
-      {"control_model.", "a ControlNet"},
-      {"lora_unet_", "a LoRA adapter"},
-      {"lora_te", "a LoRA adapter"},
+  constexpr const char* kGiveTheModel =
+      "give the model itself; ringlet inspect FILE shows what a file contains";
+  constexpr const char* kGiveTheFolder =
+      "ringlet reads this family from diffusers folders; convert once with Python: "
+      "StableDiffusion3Pipeline or FluxPipeline.from_single_file(FILE).save_pretrained(NEW)";
+  struct Other {
+    const char* prefix;
+    const char* family;
+    const char* hint;
+  };
+  static constexpr std::array<Other, 7> kFamilies = {{
+      {"model.diffusion_model.joint_blocks.", "Stable Diffusion 3", kGiveTheFolder},
+      {"joint_blocks.", "Stable Diffusion 3", kGiveTheFolder},
+      {"model.diffusion_model.double_blocks.", "FLUX", kGiveTheFolder},
+      {"double_blocks.", "FLUX", kGiveTheFolder},
+      {"control_model.", "a ControlNet", kGiveTheModel},
+      {"lora_unet_", "a LoRA adapter", kGiveTheModel},
+      {"lora_te", "a LoRA adapter", kGiveTheModel},
   }};
-  for (const auto& [prefix, family] : kFamilies)
+  for (const auto& [prefix, family, hint] : kFamilies)
     if (has_prefix(store, prefix))
       throw Error(
           ErrorCode::unsupported, store.description(),
           std::string("this file is ") + family + ", not a Stable Diffusion 1, 2 or XL checkpoint",
-          "give the model itself; ringlet inspect FILE shows what a file contains");
+          hint);
   // Stable Diffusion XL in shape, but trained on the continuous noise levels of Karras et al. 2022.
   static constexpr std::array<std::pair<const char*, const char*>, 4> kEdm = {{
       {"edm_vpred.sigma_max", "CosXL (v-prediction in EDM's form)"},

@@ -46,7 +46,7 @@ VaeConfig VaeConfig::from_json(const Json& json, const std::string& where) {
   for (const char* field : {"latents_mean", "latents_std"})
     if (json.contains(field) && !json[field].is_null())
       throw Error(ErrorCode::unsupported, where, std::string("field \"") + field + "\" is set",
-                  "ringlet supports the autoencoders of Stable Diffusion 1, 2 and XL");
+                  "ringlet supports the autoencoders of Stable Diffusion 1, 2, XL and 3, and FLUX");
   const auto known_blocks = [&](const char* key, const std::string& type) {
     for (const std::string& name : json_value(json, key, std::vector<std::string>{}, where))
       if (name != type)

@@ -12,8 +12,8 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/models/diffusion/unet.h"
-#include "ringlet/models/diffusion/vae.h"
 #include "ringlet/pipeline/embedding.h"
+#include "ringlet/pipeline/latent_model.h"
 #include "ringlet/pipeline/stable_diffusion/stable_diffusion_files.h"
 #include "ringlet/pipeline/stable_diffusion/text_conditioning.h"
 #include "ringlet/pipeline/text_to_image_model.h"
@@ -22,25 +22,16 @@ namespace ringlet::pipeline {
 
 /// Conditions are "text" [B, tokens, width], for XL "pooled" [B, width] and "sizes" [B, 6], and for
 /// inpainting models "masked" [B, 1 + channels, h, w].
-class StableDiffusion final : public TextToImageModel {
+class StableDiffusion final : public LatentModel {
  public:
   /// Loads a model; see find_stable_diffusion. Throws Error(mismatch) that names missing, unused or
   /// wrong-shaped tensors.
   static StableDiffusion open(const std::filesystem::path& path, const LoadOptions& options = {});
 
   const ModelDescription& description() const override { return files_; }
-  const LoadOptions& options() const override { return options_; }
   ModelDefaults defaults() const override;
-  const ModelNetworks& networks() const override { return networks_; }
-  const std::shared_ptr<const diffusion::NoiseProcess>& noise_process() const override {
-    return noise_process_;
-  }
 
-  std::int64_t size_unit() const override { return vae_->config().downscale(); }
-  nn::Shape latent_shape(PictureSize size) const override;
-  PictureSize picture_size(at::IntArrayRef latents) const override;
-  LatentPosterior encode(const at::Tensor& pictures) const override;
-  at::Tensor decode(const at::Tensor& latents) const override;
+  std::int64_t size_unit() const override { return vae().config().downscale(); }
 
   PromptTokens tokens(const std::string& prompt) const override;
   std::int64_t text_layers() const override;
@@ -65,10 +56,7 @@ class StableDiffusion final : public TextToImageModel {
   std::unique_ptr<ControlNetwork> open_control(const std::filesystem::path& path) const override;
 
   std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
-  double encoding_bytes(PictureSize size) const override;
-  double decoding_bytes(PictureSize size) const override;
   double denoising_bytes(PictureSize size, std::int64_t rows) const override;
-  void code_in_tiles(std::int64_t side) override { options_.tile = side; }
 
   void save(const std::filesystem::path& folder, const SaveModelOptions& options) const override;
   void save_file(const std::filesystem::path& file,
@@ -80,26 +68,17 @@ class StableDiffusion final : public TextToImageModel {
   const StableDiffusionFiles& files() const { return files_; }
   /// Whoever calls their forward passes has their memory in networks() enter() first.
   const models::UNet& unet() const { return *unet_; }
-  const models::AutoencoderKL& vae() const { return *vae_; }
   const std::vector<TextStage>& text() const { return text_; }
 
  private:
   StableDiffusion(StableDiffusionFiles files, const LoadOptions& options);
 
-  models::VaeOptions coding() const;
-  PictureSize coded_at_once(PictureSize size) const;
   void add_embedding(const std::filesystem::path& file, const TextEmbedding& embedding);
-  nn::NetworkMemory& memory_of(const std::string& network) const;
-  void rest(const std::string& network, IdleNetworks from) const;
 
   StableDiffusionFiles files_;
-  LoadOptions options_;
-  std::shared_ptr<const diffusion::NoiseProcess> noise_process_;
   std::vector<TextStage> text_;
   std::vector<std::string> embedding_words_;
-  ModelNetworks networks_;
   std::unique_ptr<models::UNet> unet_;
-  std::unique_ptr<models::AutoencoderKL> vae_;
 };
 
 }  // namespace ringlet::pipeline

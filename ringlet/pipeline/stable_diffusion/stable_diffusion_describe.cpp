@@ -49,20 +49,7 @@ Json describe_folder(const fs::path& root, const std::string& variant) {
   ModelFileOptions options;
   options.variant = variant;
   const StableDiffusionFiles files = find_stable_diffusion(root, options);
-  Json components = Json::array();
-  for (const char* name : {"unet", "vae", "text_encoder", "text_encoder_2"})
-    if (const auto part = files.parts.find(name); part != files.parts.end())
-      components.push_back(
-          content_of(find_weights(root / name, weights_base(part->second.role), variant))
-              .json(name));
-  Json out = {{"path", root.string()},
-              {"kind", files.kind + " model folder"},
-              {"components", components},
-              {"metadata", Json::object()},
-              {"notes", Json::array()}};
-  add_schedule(out, files.scheduler, files.scheduler_where, files.prediction_source);
-  if (out.contains("schedule")) out["schedule"]["source"] = "scheduler_config.json";
-  return out;
+  return describe_model_folder(files, {"unet", "vae", "text_encoder", "text_encoder_2"}, variant);
 }
 
 }  // namespace

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
-#include "ringlet/formats/renamed_store.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 
@@ -28,38 +28,12 @@ bool is_known_pipeline(const std::string& name) {
   return std::ranges::find(kKnown, name) != kKnown.end();
 }
 
-/// A text encoder of a folder, under names with the level "text_model.".
-ModelComponent open_text_encoder(const fs::path& root, const std::string& name,
-                                 const ModelFileOptions& options) {
-  ModelComponent part = open_component(root, name, NetworkRole::text_encoder, options);
-  part.weights = formats::with_text_model_level(part.weights);
-  return part;
-}
-
 /// What the parts say about the generation of the model.
 std::string folder_kind(const StableDiffusionFiles& files) {
   if (files.sdxl()) return "Stable Diffusion XL";
   const ModelComponent& unet = files.parts.at("unet");
   const bool linear = json_value(unet.config, "use_linear_projection", false, unet.where);
   return linear ? "Stable Diffusion 2" : "Stable Diffusion 1";
-}
-
-void find_networks(StableDiffusionFiles& files, const Json& index,
-                   const ModelFileOptions& options) {
-  const fs::path& root = files.path;
-  const ModelComponent& unet = files.parts["unet"] =
-      open_component(root, "unet", NetworkRole::denoiser, options);
-  if (const auto* stored = dynamic_cast<const nn::FileStore*>(unet.weights.get()))
-    for (const auto& file : stored->files()) files.hash_files.push_back(file->path());
-  ModelComponent& vae = files.parts["vae"] =
-      open_component(root, "vae", NetworkRole::autoencoder, options);
-  vae.weights = formats::with_current_attention_names(vae.weights);
-  files.parts["text_encoder"] = open_text_encoder(root, "text_encoder", options);
-  files.tokenizers["tokenizer"] = open_tokenizer_folder(root, "tokenizer");
-  if (has_part(index, "text_encoder_2")) {
-    files.parts["text_encoder_2"] = open_text_encoder(root, "text_encoder_2", options);
-    files.tokenizers["tokenizer_2"] = open_tokenizer_folder(root, "tokenizer_2");
-  }
 }
 
 StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions& options) {
@@ -70,18 +44,14 @@ StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions
     throw Error(ErrorCode::unsupported, where, "the model is a " + pipeline,
                 "ringlet supports Stable Diffusion 1, 2 and XL");
   const Json index = read_json_file(index_path);
-  for (const char* part : {"unet", "vae", "text_encoder", "tokenizer", "scheduler"})
-    if (!has_part(index, part))
-      throw Error(ErrorCode::unsupported, where,
-                  std::string("the model has no part \"") + part + "\"");
 
+  std::vector<FolderPart> parts = {{"unet", NetworkRole::denoiser},
+                                   {"vae", NetworkRole::autoencoder},
+                                   {"text_encoder", NetworkRole::text_encoder, "tokenizer"}};
+  if (has_part(index, "text_encoder_2"))
+    parts.push_back({"text_encoder_2", NetworkRole::text_encoder, "tokenizer_2"});
   StableDiffusionFiles files;
-  files.path = root;
-  files.name = folder_name(root);
-  find_networks(files, index, options);
-  const fs::path scheduler = root / "scheduler" / "scheduler_config.json";
-  files.scheduler = read_json_file(scheduler);
-  files.scheduler_where = scheduler.string();
+  open_folder(files, root, index, parts, options);
   files.prediction_source = files.scheduler.contains("prediction_type")
                                 ? "scheduler_config.json"
                                 : "assumed: scheduler_config.json does not say it";

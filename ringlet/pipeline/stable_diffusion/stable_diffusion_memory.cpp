@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "ringlet/adapt/contraction.h"
 #include "ringlet/core/picture_size.h"
 
 namespace ringlet::pipeline {
@@ -23,48 +22,10 @@ double pixels_of(PictureSize latents, std::size_t level) {
   return side(latents.width) * side(latents.height);
 }
 
-/// Adapters of a component with their layers, by the layers' names.
-using Adapters = std::map<std::string, const adapt::AdapterSet::Entry*>;
-
-Adapters adapters_of(const adapt::AdapterSet* set, const std::string& component) {
-  Adapters found;
-  if (set != nullptr)
-    for (const adapt::AdapterSet::Entry& entry : set->entries())
-      if (entry.target.component == component) found[entry.target.name] = &entry;
-  return found;
-}
-
-/// What an adapter keeps besides its layer's input: a weight that it has formed, with what led to
-/// it, or intermediate results of its tokens. Weights that are formed of a narrow one are not kept.
-double kept_by(const adapt::AdapterSet::Entry& entry, double tokens, at::ScalarType precision) {
-  const adapt::TransformResidual& adapter = *entry.adapter;
-  const adapt::Parts& parts = adapter.parts();
-  const bool narrow = entry.target.layer->stored_weight().needs_widening(precision);
-  const adapt::LayerShape& shape = adapter.shape();
-  const bool factored =
-      dynamic_cast<const adapt::FactoredResidual*>(parts.residual.get()) != nullptr;
-  adapt::Contraction contraction =
-      adapt::choose_contraction(parts.transforms, parts.residual.get(), shape,
-                                static_cast<std::int64_t>(tokens), /*training=*/true);
-  if (parts.magnitude && (!parts.transforms.empty() || (parts.residual && !factored)))
-    contraction = adapt::Contraction::everything_folded;
-  const double weight = number(shape.out * shape.patch());
-  const double transforms = static_cast<double>(parts.transforms.size());
-  double formed = 0.0;
-  const bool folds_all = contraction == adapt::Contraction::everything_folded;
-  if (contraction != adapt::Contraction::through_input && !narrow)
-    formed = weight * (1.0 + transforms);
-  if (parts.residual && (folds_all ? !narrow : !factored)) formed += weight;
-  if (parts.magnitude && !narrow) formed += weight;
-  double through = 0.0;
-  if (contraction == adapt::Contraction::through_input) through = transforms * number(shape.in);
-  return formed + through * tokens;
-}
-
 /// Walks a U-Net's blocks as UNet::forward does.
 class UNetWalk {
  public:
-  UNetWalk(const models::UNetConfig& config, const PassShape& shape, Adapters adapters)
+  UNetWalk(const models::UNetConfig& config, const PassShape& shape, LayerAdapters adapters)
       : c_(config), s_(shape), adapters_(std::move(adapters)) {
     for (std::size_t level = c_.levels.size(); level-- > 0;)
       for (std::int64_t i = 0; i <= c_.levels[level].layers; ++i)
@@ -123,18 +84,9 @@ class UNetWalk {
                        .work = work});
   }
 
-  /// What adapters, or learning itself, make layers with a common input keep.
   double adapted(const std::string& prefix, std::initializer_list<const char*> layers,
                  double tokens, double input) const {
-    double kept = 0.0;
-    bool any = s_.trained;
-    for (const char* layer : layers) {
-      const auto found = adapters_.find(prefix + layer);
-      if (found == adapters_.end()) continue;
-      any = true;
-      kept += kept_by(*found->second, tokens, s_.precision);
-    }
-    return any ? kept + tokens * input : kept;
+    return kept_by_layers(adapters_, prefix, layers, {tokens, input}, s_);
   }
 
   /// `joined`: the input is a copy of two, made for this block.
@@ -225,7 +177,7 @@ class UNetWalk {
 
   const models::UNetConfig& c_;
   PassShape s_;
-  Adapters adapters_;
+  LayerAdapters adapters_;
   PassBlocks blocks_;
   double before_ = 0.0;         ///< kept since the last block
   std::vector<double> joined_;  ///< inputs of the residual blocks on the way up
@@ -233,31 +185,17 @@ class UNetWalk {
   double waiting_ = 0.0;        ///< their gradients, while that of an earlier block is computed
 };
 
-/// The most that a residual block without gradients holds, per pixel: input, norm and convolution,
-/// or input, second convolution, shortcut and sum.
-double resnet_inference(double in, double out) {
-  return in == out ? 3.0 * in : std::max(2.0 * in + out, in + 3.0 * out);
-}
-
 }  // namespace
 
 PassBlocks unet_pass(const models::UNetConfig& config, const PassShape& shape,
                      const adapt::AdapterSet* adapters) {
-  return UNetWalk(config, shape, adapters_of(adapters, "unet")).all();
+  return UNetWalk(config, shape, layer_adapters(adapters, "unet")).all();
 }
 
 PassBlocks controlnet_pass(const models::UNetConfig& config, const PassShape& shape) {
   PassShape trained = shape;
   trained.trained = true;
   return UNetWalk(config, trained, {}).down_and_middle();
-}
-
-PassBlocks text_pass(const models::ClipTextConfig& config, const PassShape& shape) {
-  const double tokens = number(shape.rows * shape.text_length);
-  const double width = number(config.hidden_size), inner = number(config.intermediate_size);
-  // Both norms' inputs and results, query, key, value, result; the activation's three.
-  const double layer = tokens * (8.0 * width + 3.0 * inner);
-  return {{.before = number(config.num_hidden_layers) * layer, .passing = tokens * inner}};
 }
 
 double unet_inference(const models::UNetConfig& config, const PassShape& shape) {
@@ -272,31 +210,6 @@ double unet_inference(const models::UNetConfig& config, const PassShape& shape) 
     largest = std::max(largest, each * (attends ? kFeedForward : kConvolutions));
   }
   return skips + largest;
-}
-
-double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, PictureSize size) {
-  double most = 0.0, in = number(config.block_out_channels.back());
-  const PictureSize latents = size.divided_by(config.downscale());
-  double pixels = number(latents.width) * number(latents.height);
-  for (std::size_t i = config.block_out_channels.size(); i-- > 0; pixels *= 4.0) {
-    const double out = number(config.block_out_channels[i]);
-    most = std::max(most, pixels * resnet_inference(in, out));
-    if (i > 0) most = std::max(most, 4.0 * pixels * 2.25 * out);  // the enlargement
-    in = out;
-  }
-  return number(pictures) * most;
-}
-
-double vae_encoding(const models::VaeConfig& config, PictureSize size) {
-  double most = 0.0, in = number(config.block_out_channels.front());
-  double pixels = number(size.width) * number(size.height);
-  for (const std::int64_t channels : config.block_out_channels) {
-    const double out = number(channels);
-    most = std::max(most, pixels * resnet_inference(in, out));
-    in = out;
-    pixels /= 4.0;
-  }
-  return most;
 }
 
 }  // namespace ringlet::pipeline

@@ -8,25 +8,10 @@
 #include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/core/picture_size.h"
 #include "ringlet/models/diffusion/unet_config.h"
-#include "ringlet/models/diffusion/vae.h"
-#include "ringlet/models/text/clip_text.h"
+#include "ringlet/pipeline/pass_memory.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 
 namespace ringlet::pipeline {
-
-struct PassShape {
-  std::int64_t rows = 1;  ///< pictures at a time
-  PictureSize latents = PictureSize::square(64);
-  std::int64_t text_length = 77;  ///< tokens of a prompt
-  /// What learns beside adapters: then a layer keeps its input, too.
-  bool trained = false;
-  at::ScalarType precision = at::kFloat;  ///< of the computation
-  /// Whether attention keeps no scores (nn::attention_is_fused).
-  bool fused_attention = true;
-};
-
-/// Blocks of a pass in the order of the forward pass.
-using PassBlocks = std::vector<StepBlock>;
 
 /// A training pass of the U-Net. `adapters` may be null; those of other components do not count.
 PassBlocks unet_pass(const models::UNetConfig& config, const PassShape& shape,
@@ -35,14 +20,7 @@ PassBlocks unet_pass(const models::UNetConfig& config, const PassShape& shape,
 /// Its way down and its middle alone, all trained: a ControlNet.
 PassBlocks controlnet_pass(const models::UNetConfig& config, const PassShape& shape);
 
-/// A training pass of a text encoder.
-PassBlocks text_pass(const models::ClipTextConfig& config, const PassShape& shape);
-
 /// The most that a pass of the U-Net without gradients holds.
 double unet_inference(const models::UNetConfig& config, const PassShape& shape);
-
-/// The most that coding `pictures` of `size` at once holds.
-double vae_decoding(const models::VaeConfig& config, std::int64_t pictures, PictureSize size);
-double vae_encoding(const models::VaeConfig& config, PictureSize size);
 
 }  // namespace ringlet::pipeline

@@ -2,23 +2,15 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
-#include "ringlet/models/text/clip_text.h"
-#include "ringlet/tokenizers/tokenizer.h"
+#include "ringlet/pipeline/text_stage.h"
 
 namespace ringlet::pipeline {
-
-/// One text encoder with its tokenizer.
-struct TextStage {
-  std::shared_ptr<const tokenizers::Tokenizer> tokenizer;
-  models::ClipTextModel encoder;
-};
 
 struct TextConditions {
   at::Tensor embeddings;  ///< [prompts, tokens, width]

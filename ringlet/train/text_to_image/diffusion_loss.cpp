@@ -9,6 +9,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 
+#include "ringlet/core/error.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/device_copy.h"
@@ -19,6 +20,9 @@
 
 namespace ringlet::train {
 namespace {
+
+/// As diffusers' and kohya's scripts for FLUX.1 dev have it.
+constexpr double kTrainingGuidance = 3.5;
 
 /// What denoising_errors needs of the rows' levels as numbers, so that one copy brings all of them
 /// to the device.
@@ -100,7 +104,15 @@ at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
 
 DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSet instance,
                              TrainingSet prior, DiffusionLossOptions options)
-    : model_(model), instance_(std::move(instance)), prior_(std::move(prior)), options_(options) {
+    : model_(model),
+      process_(options.times.any() ? model.noise_process()->with_times(options.times)
+                                   : model.noise_process()),
+      instance_(std::move(instance)),
+      prior_(std::move(prior)),
+      options_(options) {
+  if (options_.guidance && !model_.embeds_guidance())
+    throw Error(ErrorCode::invalid_argument, Field("training_guidance"),
+                "this model is not told a guidance scale", "leave it out");
   if (options_.train_text) return;
   at::NoGradGuard no_grad;
   const auto encode = [&](const std::string& caption) {
@@ -136,8 +148,7 @@ std::vector<diffusion::NoiseLevel> DiffusionLoss::levels(const std::vector<Row>&
   for (const Row& row : rows) {
     RandomStream times =
         random.stream("timestep", static_cast<std::uint64_t>(micro_batch), row.number);
-    drawn.push_back(
-        model_.noise_process()->draw_level(times, model_.picture_size(row.crop->mean.sizes())));
+    drawn.push_back(process_->draw_level(times, model_.picture_size(row.crop->mean.sizes())));
   }
   return drawn;
 }
@@ -191,9 +202,11 @@ pipeline::Conditions DiffusionLoss::conditions(const std::vector<Row>& rows,
     if (!options_.train_text) texts.push_back(texts_.at(row.caption));
     frames.push_back({row.picture->size, row.crop->left, row.crop->top, size});
   }
-  if (options_.train_text) return model_.conditions(captions, frames, options_.clip_skip);
-  pipeline::Conditions joined = pipeline::Conditions::concatenate(texts);
+  pipeline::Conditions joined = options_.train_text
+                                    ? model_.encode_prompts(captions, options_.clip_skip)
+                                    : pipeline::Conditions::concatenate(texts);
   model_.add_sizes(joined, frames);
+  model_.add_guidance(joined, options_.guidance.value_or(kTrainingGuidance));
   return joined;
 }
 
@@ -212,7 +225,7 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& par
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, part, behind, rows);
   NoisyBatch batch;
   batch.levels = levels(rows, micro_batch);
-  const auto& process = *model_.noise_process();
+  const diffusion::NoiseProcess& process = *process_;
   LevelNumbers numbers = level_numbers(process, batch.levels, options_.min_snr_gamma);
   const std::vector<RandomStream> streams = noise_streams(rows, micro_batch);
   const at::Tensor& some = rows.front().crop->mean;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -55,6 +57,9 @@ struct DiffusionLossOptions {
   double noise_offset = 0.0;     ///< deviation of a constant added per channel; 0 = off
   double caption_dropout = 0.0;  ///< share of rows with an empty caption
   std::int64_t clip_skip = 1;
+  diffusion::TrainingTimes times = {};  ///< of rectified flow
+  /// What models that are told a guidance scale are told; other models take none.
+  std::optional<double> guidance = {};
   bool train_text = false;  ///< text encoders learn, so that their outputs cannot be kept
   const pipeline::ControlNetwork* control = nullptr;  ///< sees the crops' control pictures
 };
@@ -93,6 +98,7 @@ class DiffusionLoss {
   pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;
 
   const pipeline::TextToImageModel& model_;
+  std::shared_ptr<const diffusion::NoiseProcess> process_;  ///< the model's, with the chosen times
   TrainingSet instance_, prior_;
   DiffusionLossOptions options_;
   std::map<std::string, pipeline::Conditions> texts_;  ///< by caption, without sizes

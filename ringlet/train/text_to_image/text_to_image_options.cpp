@@ -88,6 +88,8 @@ void describe_loss(OptionList& list, TextToImageOptions& o) {
   list.add("gradient_checkpointing", o.gradient_checkpointing,
            "Gradient checkpointing: less memory, more time");
   nn::describe(list, o.load.storage).repeated();
+  pipeline::describe_text_tokens(list, o.load.files);
+  list.at("text_tokens").repeated();
   list.add("min_snr_gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
       .within(Range::at_least(0))
       .repeated("min-SNR gamma");
@@ -98,6 +100,37 @@ void describe_loss(OptionList& list, TextToImageOptions& o) {
       .within(Range::share())
       .repeated();
   list.add("clip_skip", l.clip_skip, "Text encoder layer to use, counted from the end (1 = last)")
+      .repeated();
+}
+
+void describe_times(OptionList& list, DiffusionLossOptions& l) {
+  diffusion::TrainingTimes& t = l.times;
+  list.add("time_density",
+           choice("time_density", t.distribution, diffusion::kTimeDistributionNames),
+           "Rectified flow (Stable Diffusion 3, FLUX): density of the training times")
+      .or_else("logit-normal")
+      .repeated();
+  list.add("time_mean", t.mean, "logit-normal: mean of the logit; above 0 = more noise")
+      .or_else("0")
+      .repeated();
+  list.add("time_deviation", t.deviation, "logit-normal: deviation of the logit")
+      .within(Range::above(0))
+      .or_else("1")
+      .repeated();
+  list.add("mode_scale", t.mode_scale, "mode: its scale").or_else("1.29").repeated();
+  list.add("sigma_weighting",
+           choice("sigma_weighting", t.weighting, diffusion::kSigmaWeightingNames),
+           "Rectified flow: weight of the loss by noise level")
+      .or_else("none")
+      .repeated();
+  list.add("flow_shift", t.shift, "Rectified flow: shift of the training times; 1 = none")
+      .within(Range::above(0))
+      .or_else("the model's own, by the pictures' size where it has it so")
+      .repeated();
+  list.add("training_guidance", l.guidance,
+           "FLUX.1 dev: the guidance scale that the model is told in training")
+      .within(Range::between(0, 1000))
+      .or_else("3.5")
       .repeated();
 }
 
@@ -160,6 +193,7 @@ void describe(OptionList& list, TextToImageOptions& o) {
   describe_pictures(list, o);
   describe_control(list, o.control);
   describe_loss(list, o);
+  describe_times(list, o.loss);
   describe_samples(list, o.samples);
 }
 
@@ -168,6 +202,13 @@ Json settings_of(const TextToImageOptions& options) {
   OptionList list;
   describe(list, described);
   Json settings = list.settings();
+  // What is left to the model is no setting: runs of other families never had these.
+  OptionList times;
+  describe_times(times, described.loss);
+  for (const Option& option : times.all())
+    if (settings.at(option.setting).is_null() || settings.at(option.setting) == "")
+      settings.erase(option.setting);
+  if (options.load.files.text_tokens == 0) settings.erase(list.at("text_tokens").setting);
   if (options.class_prompt.empty()) settings["class count"] = 0;
   if (options.control) return settings;
   OptionList unused;

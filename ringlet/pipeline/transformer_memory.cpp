@@ -1,0 +1,145 @@
+#include "ringlet/pipeline/transformer_memory.h"
+
+#include <string>
+#include <utility>
+
+namespace ringlet::pipeline {
+namespace {
+
+constexpr double kInner = 4.0;       ///< width of a feed-forward's middle, in widths
+constexpr double kOperations = 2.0;  ///< a product and a sum
+constexpr std::int64_t kPatch = 2;   ///< of FLUX's packed latents
+
+std::int64_t tokens_of(PictureSize latents, std::int64_t patch) {
+  return (latents.width / patch) * (latents.height / patch);
+}
+
+/// Walks the blocks as the networks' forward passes do.
+class TransformerWalk {
+ public:
+  TransformerWalk(const TransformerShape& transformer, const PassShape& shape,
+                  LayerAdapters adapters)
+      : t_(transformer),
+        s_(shape),
+        adapters_(std::move(adapters)),
+        width_(static_cast<double>(t_.width)),
+        picture_(static_cast<double>(s_.rows * t_.picture_tokens)),
+        text_(static_cast<double>(s_.rows * t_.text_tokens)) {}
+
+  PassBlocks all() {
+    before_ = (picture_ + text_) * width_;
+    for (std::int64_t i = 0; i < t_.joint_blocks; ++i) joint(i);
+    if (t_.single_blocks > 0) before_ = (picture_ + text_) * width_;  // both in one sequence
+    for (std::int64_t i = 0; i < t_.single_blocks; ++i) single(i);
+    // The last norm's input stays; its result, and the gradients of both.
+    blocks_.push_back({.before = std::exchange(before_, 0.0), .passing = 3.0 * picture_ * width_});
+    return blocks_;
+  }
+
+ private:
+  double adapted(const std::string& prefix, std::initializer_list<const char*> layers,
+                 double tokens, double widths) const {
+    return kept_by_layers(adapters_, prefix, layers, {tokens, widths * width_}, s_);
+  }
+
+  /// Queries, keys and values as attention takes them, its result, and the norms' inputs.
+  double attention(double tokens, double seen) const {
+    const double scores = s_.fused_attention ? 0.0 : static_cast<double>(t_.heads) * tokens * seen;
+    return tokens * width_ * (4.0 + (t_.rms_norm ? 2.0 : 0.0)) + scores;
+  }
+
+  void block(const std::string& name, double inside, double tokens, double work) {
+    blocks_.push_back({.name = name,
+                       .before = std::exchange(before_, tokens * width_),
+                       .inside = inside,
+                       .passing = 3.0 * kInner * tokens * width_,
+                       .work = work});
+  }
+
+  void joint(std::int64_t index) {
+    const std::string name = "transformer_blocks." + std::to_string(index);
+    const double tokens = picture_ + text_, seen = tokens / static_cast<double>(s_.rows);
+    const bool dual = t_.dual_attention.contains(index);
+    // The second norm's input, and the activation's.
+    double inside = attention(tokens, seen) + tokens * width_ * (1.0 + kInner);
+    if (dual) inside += attention(picture_, picture_ / static_cast<double>(s_.rows));
+    inside +=
+        adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v"}, picture_, 1.0) +
+        adapted(name, {".attn.add_q_proj", ".attn.add_k_proj", ".attn.add_v_proj"}, text_, 1.0) +
+        adapted(name, {".attn.to_out.0"}, picture_, s_.fused_attention ? 0.0 : 1.0) +
+        adapted(name, {".attn.to_add_out"}, text_, s_.fused_attention ? 0.0 : 1.0) +
+        adapted(name, {".attn2.to_q", ".attn2.to_k", ".attn2.to_v"}, picture_, 1.0) +
+        adapted(name, {".attn2.to_out.0"}, picture_, s_.fused_attention ? 0.0 : 1.0) +
+        adapted(name, {".ff.net.0.proj"}, picture_, 1.0) +
+        adapted(name, {".ff.net.2"}, picture_, kInner) +
+        adapted(name, {".ff_context.net.0.proj"}, text_, 1.0) +
+        adapted(name, {".ff_context.net.2"}, text_, kInner);
+    const double products = 4.0 + 2.0 * kInner + (dual ? 4.0 : 0.0);
+    block(name, inside, tokens, kOperations * tokens * width_ * (products * width_ + 2.0 * seen));
+  }
+
+  void single(std::int64_t index) {
+    const std::string name = "single_transformer_blocks." + std::to_string(index);
+    const double tokens = picture_ + text_, seen = tokens / static_cast<double>(s_.rows);
+    double inside = attention(tokens, seen) + tokens * width_ * kInner;
+    inside += adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v", ".proj_mlp"}, tokens, 1.0) +
+              adapted(name, {".proj_out"}, tokens, 1.0 + kInner);
+    block(name, inside, tokens,
+          kOperations * tokens * width_ * ((4.0 + 2.0 * kInner) * width_ + 2.0 * seen));
+  }
+
+  const TransformerShape& t_;
+  PassShape s_;
+  LayerAdapters adapters_;
+  double width_, picture_, text_;  ///< tokens of all rows
+  PassBlocks blocks_;
+  double before_ = 0.0;  ///< kept since the last block
+};
+
+}  // namespace
+
+TransformerShape TransformerShape::of(const models::Sd3Config& c, PictureSize latents,
+                                      std::int64_t text_tokens) {
+  return {.width = c.width(),
+          .heads = c.heads,
+          .joint_blocks = c.layers,
+          .picture_tokens = tokens_of(latents, c.patch_size),
+          .text_tokens = text_tokens,
+          .dual_attention = {c.dual_attention_layers.begin(), c.dual_attention_layers.end()},
+          .rms_norm = c.rms_norm};
+}
+
+TransformerShape TransformerShape::of(const models::FluxConfig& c, PictureSize latents,
+                                      std::int64_t text_tokens) {
+  return {.width = c.width(),
+          .heads = c.heads,
+          .joint_blocks = c.layers,
+          .single_blocks = c.single_layers,
+          .picture_tokens = tokens_of(latents, kPatch),
+          .text_tokens = text_tokens,
+          .rms_norm = true};
+}
+
+PassBlocks transformer_pass(const TransformerShape& transformer, const PassShape& shape,
+                            const adapt::AdapterSet* adapters) {
+  return TransformerWalk(transformer, shape, layer_adapters(adapters, "transformer")).all();
+}
+
+double transformer_inference(const TransformerShape& t, std::int64_t rows) {
+  const auto tokens = static_cast<double>(rows * (t.picture_tokens + t.text_tokens));
+  // Tokens, their norm, and the feed-forward's middle before and behind its activation, beside the
+  // attention's result in a block of one stream.
+  constexpr double kHeld = 3.0 + 2.0 * kInner + 5.0;
+  return tokens * static_cast<double>(t.width) * kHeld;
+}
+
+PassBlocks t5_pass(const models::T5Config& c, std::int64_t rows, std::int64_t tokens) {
+  const auto all = static_cast<double>(rows * tokens);
+  const auto width = static_cast<double>(c.width), inner = static_cast<double>(c.inner_width);
+  const auto heads = static_cast<double>(c.heads), seen = static_cast<double>(tokens);
+  const double attention = 4.0 * static_cast<double>(c.heads * c.head_width) + heads * seen;
+  const double layer = all * (2.0 * width + attention + 4.0 * inner);
+  return {{.before = static_cast<double>(c.layers) * layer, .passing = 2.0 * all * inner}};
+}
+
+}  // namespace ringlet::pipeline

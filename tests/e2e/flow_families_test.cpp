@@ -1,0 +1,57 @@
+// The program on tiny models of Stable Diffusion 3 and FLUX.1, from training to a merged model.
+#include <gtest/gtest.h>
+
+#include "tests/e2e/tiny_program_test.h"
+#include "tests/golden/tiny_flow_model.h"
+
+namespace ringlet::e2e {
+namespace {
+
+class FlowFamilies : public TinyProgram {
+ protected:
+  void train_merge_and_extract(const std::string& key, const std::string& method) {
+    golden::write_flow_folder(folder_ / "model", key);
+    fs::create_directories(folder_ / "pictures");
+    const io::Image grey{32, 32, std::vector<std::uint8_t>(32 * 32 * 3, 128)};
+    for (const char* name : {"a.png", "b.png"}) io::write_png(folder_ / "pictures" / name, grey);
+    const Arguments tokens = {"--text-tokens", "16"};
+    Arguments more = {"--learning-rate", "0.01",  "--caption-dropout", "0.5",
+                      "--time-density",  "mode",  "--sigma-weighting", "cosmap",
+                      "--class-prompt",  "a dog", "--class-count",     "1",
+                      "--sample-steps",  "2"};
+    more.insert(more.end(), tokens.begin(), tokens.end());
+    expect_success(training(method, "2", "run", more));
+    const std::string adapter = path("run/adapter.safetensors");
+    expect_success(
+        {"merge", "--model", path("model"), "--adapter", adapter, "--out", path("merged")});
+    expect_success({"extract", "--base", path("model"), "--tuned", path("merged"), "--method",
+                    "lora(rank=2)", "--out", path("extracted.safetensors")});
+    const auto generate = [&](const std::string& model, const std::string& out,
+                              const Arguments& extra) {
+      Arguments all = {"generate", "--model", path(model), "--prompt", "a dog", "--width", "32",
+                       "--height", "32",      "--seed",    "3",        "--out", path(out)};
+      all.insert(all.end(), tokens.begin(), tokens.end());
+      all.insert(all.end(), extra.begin(), extra.end());
+      expect_success(all);
+      return io::read_image(folder_ / out / "00001-3.png").pixels;
+    };
+    const auto merged = generate("merged", "a", {});
+    const auto unmerged = generate("model", "b", {"--adapter", adapter});
+    EXPECT_NE(merged, generate("model", "c", {}));
+    int most = 0;
+    for (std::size_t i = 0; i < merged.size(); ++i)
+      most = std::max(most, std::abs(int{merged[i]} - int{unmerged[i]}));
+    EXPECT_LE(most, 1);
+  }
+};
+
+TEST_F(FlowFamilies, StableDiffusion3TrainsMergesAndIsExtracted) {
+  train_merge_and_extract("sd35", "trm+tr");
+}
+
+TEST_F(FlowFamilies, FluxTrainsMergesAndIsExtracted) {
+  train_merge_and_extract("flux_dev", "lora(rank=2)");
+}
+
+}  // namespace
+}  // namespace ringlet::e2e
