@@ -17,23 +17,24 @@ struct Family {
   const char* name;
 };
 
-/// Lists of blocks at the top of a network. A U-Net has down_blocks or input_blocks there.
+/// Stable Diffusion 3, FLUX and others have blocks of this name in diffusers.
+constexpr const char* kSeveral = "a transformer of diffusers";
+
+/// Lists of blocks at the top of a network, the more telling ones first.
 constexpr std::array kFamilies = {Family{"double_blocks", "FLUX"},
                                   Family{"single_blocks", "FLUX"},
                                   Family{"single_transformer_blocks", "FLUX"},
                                   Family{"joint_blocks", "Stable Diffusion 3"},
-                                  Family{"transformer_blocks", "a diffusion transformer"},
-                                  Family{"blocks", "a diffusion transformer"}};
+                                  Family{"transformer_blocks", kSeveral},
+                                  Family{"blocks", "a diffusion transformer"},
+                                  Family{"down_blocks", kUNet},
+                                  Family{"up_blocks", kUNet},
+                                  Family{"input_blocks", kUNet},
+                                  Family{"output_blocks", kUNet}};
 
-constexpr std::array<std::string_view, 9> kBefore = {"base_model.model.",
-                                                     "model.diffusion_model.",
-                                                     "diffusion_model.",
-                                                     "transformer.",
-                                                     "unet.",
-                                                     "lora_unet_",
-                                                     "lora_transformer_",
-                                                     "lycoris_",
-                                                     ""};
+constexpr std::array<std::string_view, 10> kBefore = {
+    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.",
+    "lora_unet_",        "lora_transformer_",      "oft_unet_",        "lycoris_",     ""};
 
 /// The place of a network's family in kFamilies.
 std::optional<std::size_t> family_of(std::string_view name) {
@@ -96,20 +97,38 @@ Error not_understood(const std::filesystem::path& path, const UnreadTensors& unr
           "are unsupported"};
 }
 
-void refuse_transformers(const io::SafetensorsFile& file) {
+void refuse_other_family(const io::SafetensorsFile& file, const std::string& denoiser) {
   std::optional<std::size_t> family;
   std::string tensor;
+  bool lone_names = denoiser != kUNet, down = false;
   for (const io::TensorInfo& info : file.tensors()) {
+    // Qwen-Image has layers of FLUX's names and sizes, and such files of it have no prefix.
+    lone_names = lone_names && info.name.starts_with("transformer_blocks.");
+    down = down || info.name.ends_with(".lora_down.weight");
     const std::optional<std::size_t> own = family_of(info.name);
     if (!own || (family && *family <= *own)) continue;
     family = own;
     tensor = info.name;
   }
   if (!family) return;
+  const std::string name = kFamilies[*family].name;
+  if (name == denoiser) return;
+  if (name == kSeveral && denoiser != kUNet) {
+    if (!lone_names || !down) return;
+    throw Error(ErrorCode::mismatch, file.path().string(),
+                "has the names of an adapter of Qwen-Image (tensor \"" + shown(tensor) +
+                    "\"), and the model is " + denoiser,
+                "if it is for this model, put \"transformer.\" before the names of its tensors");
+  }
   throw Error(ErrorCode::mismatch, file.path().string(),
-              std::string("is an adapter of ") + kFamilies[*family].name + " (tensor \"" +
-                  shown(tensor) + "\"), and the model has a U-Net",
-              "use it with the model that it was made for, which ringlet does not know");
+              "is an adapter of " + name + " (tensor \"" + shown(tensor) + "\"), and the model " +
+                  (denoiser == kUNet ? "has " : "is ") + denoiser,
+              "use it with the model that it was made for");
+}
+
+bool names_transformer(const std::string& tensor) {
+  const std::optional<std::size_t> family = family_of(tensor);
+  return family && kFamilies[*family].name != std::string_view(kUNet);
 }
 
 }  // namespace ringlet::formats
