@@ -78,6 +78,11 @@ const at::Tensor& RowTaker::use(const char* what) {
   return found->second;
 }
 
+void RowTaker::put(const char* what, const at::Tensor& tensor) {
+  piece_.tensors[what] = tensor;
+  piece_.names.try_emplace(what, fused_.telling_name());  // made of others of the file's
+}
+
 bool RowTaker::is_aligned(std::int64_t per) const {
   return std::ranges::all_of(ranges_, [&](const RowRange& range) {
     return range.begin % per == 0 && range.count % per == 0;

@@ -42,7 +42,7 @@ class RowTaker {
 
   /// A tensor of the fused layer, which is then used. Throws where it is missing or not of factors.
   const at::Tensor& use(const char* what);
-  void put(const char* what, const at::Tensor& tensor) { piece_.tensors[what] = tensor; }
+  void put(const char* what, const at::Tensor& tensor);
   void keep(const char* what) { put(what, use(what)); }  ///< it belongs to all rows
   /// The rows of a tensor that has one per output, `per` of them as one.
   at::Tensor rows_of(const char* what, std::int64_t per = 1);

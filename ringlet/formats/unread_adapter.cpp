@@ -18,14 +18,14 @@ struct Family {
 };
 
 /// Stable Diffusion 3, FLUX and others have blocks of this name in diffusers.
-constexpr const char* kSeveral = "a transformer of diffusers";
+constexpr std::string_view kCommonBlocks = "transformer_blocks";
 
 /// Lists of blocks at the top of a network, the more telling ones first.
 constexpr std::array kFamilies = {Family{"double_blocks", "FLUX"},
                                   Family{"single_blocks", "FLUX"},
                                   Family{"single_transformer_blocks", "FLUX"},
                                   Family{"joint_blocks", "Stable Diffusion 3"},
-                                  Family{"transformer_blocks", kSeveral},
+                                  Family{kCommonBlocks, "a diffusion transformer"},
                                   Family{"blocks", "a diffusion transformer"},
                                   Family{"down_blocks", kUNet},
                                   Family{"up_blocks", kUNet},
@@ -113,7 +113,7 @@ void refuse_other_family(const io::SafetensorsFile& file, const std::string& den
   if (!family) return;
   const std::string name = kFamilies[*family].name;
   if (name == denoiser) return;
-  if (name == kSeveral && denoiser != kUNet) {
+  if (kFamilies[*family].block == kCommonBlocks && denoiser != kUNet) {
     if (!lone_names || !down) return;
     throw Error(ErrorCode::mismatch, file.path().string(),
                 "has the names of an adapter of Qwen-Image (tensor \"" + shown(tensor) +

@@ -161,6 +161,10 @@ std::map<std::string, nn::ModuleIndex> networks_of(const std::shared_ptr<const n
   for (const char* component : kDiffusion) {
     nn::ModuleIndex part = below(whole, std::string(component) + ".");
     if (part.tensors.empty()) continue;
+    // GPT-2's heads keep a decoder of this name.
+    if (component == std::string_view("transformer") &&
+        formats::transformer_family(part) == formats::TransformerFamily::none)
+      continue;
     networks.emplace(component, std::move(part));
     any = true;
   }

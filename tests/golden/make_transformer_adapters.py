@@ -168,7 +168,7 @@ def merge_lora(state, base):
         if f"{name}.lora_B.bias" in plain:
             merged[f"{name}.bias"] = base[f"{name}.bias"] + plain[f"{name}.lora_B.bias"]
     for name in plain:
-        if name.endswith(("norm_q.weight", "norm_k.weight")):
+        if ".norm_" in name:
             merged[name] = plain[name]
     return merged
 
@@ -222,6 +222,9 @@ def flux_lora_cases(base, original):
         control |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.lora_B.bias": random(shape[0])}
     control |= {name: random(*value.shape) for name, value in original.items() if name.endswith(".scale")}
     result = shrunk(lora._convert_bfl_flux_control_lora_to_diffusers)(dict(control))
+    result = {name.removeprefix("transformer."): value for name, value in result.items()}
+    # That converter swaps the halves of lora_A, too, whose rows are ranks; kohya's swaps lora_B's.
+    result["norm_out.linear.lora_A.weight"] = control["final_layer.adaLN_modulation.1.lora_A.weight"]
     keep("flux_control", control, merge_lora(result, base), base)
 
     layers = [layer for some in names.values() for layer in some]
@@ -233,7 +236,7 @@ def flux_lora_cases(base, original):
     keep("flux_diffusers", {f"transformer.{name}": value for name, value in state.items()}, merged, base)
     keep("flux_peft", {f"base_model.model.{name}": value for name, value in state.items()}, merged, base)
     keep("flux_comfyui", {f"diffusion_model.{n}.{e}.weight": control[f"{n}.{e}.weight"] for n in names for e in ("lora_A", "lora_B")},
-         merge_lora({n: v for n, v in result.items() if "bias" not in n and "norm_q" not in n and "norm_k" not in n}, base), base)
+         merge_lora({n: v for n, v in result.items() if "bias" not in n and ".norm_" not in n}, base), base)
 
 
 def method_cases(family, base, original):
