@@ -322,7 +322,8 @@ class AdapterWriter {
   io::Metadata modelspec_metadata() const {
     if (options_.metadata == MetadataLevel::none) return {};
     io::Metadata metadata = kohya_metadata();
-    std::erase_if(metadata, [](const auto& field) { return field.first.starts_with("ss_network"); });
+    std::erase_if(metadata,
+                  [](const auto& field) { return field.first.starts_with("ss_network"); });
     return metadata;
   }
 
@@ -376,11 +377,17 @@ class AdapterWriter {
     return "";
   }
 
-  static void add_transformer_metadata(TransformerFamily family, io::Metadata& metadata) {
+  void add_transformer_metadata(TransformerFamily family, io::Metadata& metadata) const {
     const bool flux = family == TransformerFamily::flux;
+    // schnell was not distilled with guidance
+    const bool dev = std::ranges::any_of(components_, [](const auto& component) {
+      return component.second->layers.contains("time_text_embed.guidance_embedder.linear_1");
+    });
     metadata["ss_v2"] = "False";
     metadata["ss_base_model_version"] = flux ? "flux1" : "sd3";
-    metadata["modelspec.architecture"] = flux ? "flux-1-dev/lora" : "stable-diffusion-3/lora";
+    metadata["modelspec.architecture"] = !flux ? "stable-diffusion-3/lora"
+                                         : dev ? "flux-1-dev/lora"
+                                               : "flux-1-schnell/lora";
     metadata["modelspec.implementation"] =
         flux ? "https://github.com/black-forest-labs/flux" : kStability;
   }

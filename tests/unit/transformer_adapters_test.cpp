@@ -275,6 +275,58 @@ TEST_F(TransformerAdapters, PartsOfAFusedLayerAreWrittenWithZerosOrRefused) {
   expect_error(ErrorCode::unsupported, "one method for all parts", [&] { rewritten(mixed); });
 }
 
+TEST_F(TransformerAdapters, BiasesBesideLoraAreWrittenInEachProgramsForm) {
+  const std::string layer = "double_blocks.0.img_attn.qkv.";
+  const ReadAdapter first = read({{layer + "lora_A.weight", at::randn({2, 8})},
+                                  {layer + "lora_B.weight", at::randn({24, 2})},
+                                  {layer + "lora_B.bias", at::randn({24})}},
+                                 flux_);
+  const Tensors merged = first.set.merged_weights();
+  EXPECT_EQ(merged.size(), 6U);
+  for (const AdapterFormat format :
+       {AdapterFormat::diffusers, AdapterFormat::comfyui, AdapterFormat::peft}) {
+    SCOPED_TRACE(name_of(format));
+    const TemporaryFolder folder;
+    const fs::path path = folder / (format == AdapterFormat::peft ? "peft" : "b.safetensors");
+    write_adapter(path, first.set, first.info, components(flux_), {.format = format});
+    const ReadAdapter again = read_adapter(path, components(flux_));
+    const Tensors other = again.set.merged_weights();
+    for (const auto& [name, tensor] : merged)
+      EXPECT_LE((tensor - other.at(name)).abs().max().item<double>(), 1e-6) << name;
+  }
+  const TemporaryFolder folder;
+  expect_error(ErrorCode::unsupported, "has no form", [&] {
+    write_adapter(folder / "c.safetensors", first.set, first.info, components(flux_),
+                  {.format = AdapterFormat::kohya});
+  });
+}
+
+TEST_F(TransformerAdapters, FilesSayWhatTheyAreFor) {
+  const TemporaryFolder folder;
+  const auto written = [&](const Tensors& tensors, const Indices& model, AdapterFormat format) {
+    const ReadAdapter first = read(tensors, model);
+    write_adapter(folder / "b.safetensors", first.set, first.info, components(model),
+                  {.format = format});
+    return io::SafetensorsFile::open(folder / "b.safetensors");
+  };
+  auto file = written(low_rank(kQkv, 24, 8), flux_, AdapterFormat::kohya);
+  EXPECT_EQ(file->metadata().at("ss_network_module"), "networks.lora_flux");
+  EXPECT_EQ(file->metadata().at("ss_base_model_version"), "flux1");
+  EXPECT_EQ(file->metadata().at("modelspec.architecture"), "flux-1-dev/lora");
+  EXPECT_EQ(file_kind(*file), "LoRA adapter (kohya)");
+  file = written(low_rank("joint_blocks.0.x_block.attn.qkv", 24, 8), sd3_, AdapterFormat::kohya);
+  EXPECT_EQ(file->metadata().at("ss_network_module"), "networks.lora_sd3");
+  EXPECT_EQ(file->metadata().at("modelspec.architecture"), "stable-diffusion-3/lora");
+  EXPECT_TRUE(file->find("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight") != nullptr);
+  file = written(low_rank(kQkv, 24, 8), flux_, AdapterFormat::comfyui);
+  EXPECT_EQ(file_kind(*file), "LoRA adapter (ComfyUI)");
+  EXPECT_FALSE(file->metadata().contains("ss_network_module"));
+  EXPECT_TRUE(file->find("diffusion_model.double_blocks.0.img_attn.qkv.lora_B.weight") != nullptr);
+  file = written(low_rank(kQkv, 24, 8), flux_, AdapterFormat::diffusers);
+  EXPECT_EQ(file_kind(*file), "LoRA adapter (diffusers)");
+  EXPECT_TRUE(file->find("transformer.transformer_blocks.0.attn.to_k.lora_B.weight") != nullptr);
+}
+
 TEST(TransformerTextEncoders, EveryDialectNamesClipAndT5) {
   Indices sd3;
   sd3["transformer"] = tiny_sd3();
