@@ -73,7 +73,7 @@ std::string file_kind(const io::SafetensorsFile& file) {
 
 std::string adapter_component(const std::string& name) {
   if (name.starts_with("lora_te2_encoder_block_")) return "T5";  // FLUX's in OneTrainer
-  if (names_transformer(name) || naming_of(name) == Naming::original) return "transformer";
+  if (names_transformer(name)) return "transformer";
   static const std::vector<std::pair<const char*, const char*>> kPrefixes = {
       {"lora_te3_", "T5"},
       {"text_encoder_3.", "text_encoder_3"},

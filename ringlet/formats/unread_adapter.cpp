@@ -36,11 +36,17 @@ constexpr std::array<std::string_view, 10> kBefore = {
     "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.",
     "lora_unet_",        "lora_transformer_",      "oft_unet_",        "lycoris_",     ""};
 
-/// The place of a network's family in kFamilies.
-std::optional<std::size_t> family_of(std::string_view name) {
+/// A tensor's name from the path of its layer on.
+std::string_view without_prefix(std::string_view name) {
   const auto before =
       std::ranges::find_if(kBefore, [&](std::string_view one) { return name.starts_with(one); });
   name.remove_prefix(before->size());
+  return name;
+}
+
+/// The place of a network's family in kFamilies.
+std::optional<std::size_t> family_of(std::string_view name) {
+  name = without_prefix(name);
   for (std::size_t i = 0; i < kFamilies.size(); ++i) {
     const std::size_t length = kFamilies[i].block.size();
     if (name.starts_with(kFamilies[i].block) && name.size() > length + 1 &&
@@ -127,6 +133,13 @@ void refuse_other_family(const io::SafetensorsFile& file, const std::string& den
 }
 
 bool names_transformer(const std::string& tensor) {
+  // Beside the blocks: layers of FLUX and Stable Diffusion 3 that no U-Net has.
+  constexpr std::array<std::string_view, 8> kOthers = {"img_in",     "txt_in",      "time_in",
+                                                       "vector_in",  "guidance_in", "final_layer",
+                                                       "t_embedder", "y_embedder"};
+  const std::string_view path = without_prefix(tensor);
+  if (std::ranges::any_of(kOthers, [&](std::string_view one) { return path.starts_with(one); }))
+    return true;
   const std::optional<std::size_t> family = family_of(tensor);
   return family && kFamilies[*family].name != std::string_view(kUNet);
 }

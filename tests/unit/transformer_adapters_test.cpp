@@ -358,6 +358,9 @@ TEST(TransformerTextEncoders, EveryDialectNamesClipAndT5) {
   EXPECT_EQ(of_sd3.prefix(Naming::diffusers, {"text_encoder_3", t5}), "text_encoder_3." + t5);
   EXPECT_EQ(adapter_component("lora_te3_" + flat + ".alpha"), "T5");
   EXPECT_EQ(adapter_component("double_blocks.0.img_attn.qkv.lora_A.weight"), "transformer");
+  EXPECT_EQ(adapter_component("lora_unet_final_layer_linear.alpha"), "transformer");
+  EXPECT_EQ(adapter_component("lora_unet_time_in_in_layer.alpha"), "transformer");
+  EXPECT_EQ(adapter_component("lora_unet_time_embed_0.alpha"), "unet");
   EXPECT_EQ(adapter_component("transformer.x_embedder.lora_A.weight"), "transformer");
 }
 
