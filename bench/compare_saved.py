@@ -19,7 +19,8 @@ from results import add_keep, keep, markdown_table
 METHODS = ["lora(rank=4)", "trm(rank=2)+lora(rank=4)", "trm(rank=2)+tr(rank=6)"]
 KEEPERS = {  # of LibTorch's names of what is in the graph
     "Geglu": "GEGLU", "ScaledDotProduct": "attention", "NativeGroupNorm": "group norm", "NativeLayerNorm": "layer norm",
-    "Silu": "SiLU", "Linear": "linear layers: inputs of adapters"}
+    "NormSilu": "group norm with SiLU", "Linear": "inputs of adapters", "LowRankAdd": "inputs of adapters",
+    "FusedRing": "inputs of adapters"}
 
 
 def mib(count):

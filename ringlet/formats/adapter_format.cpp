@@ -11,6 +11,7 @@ const char* name_of(AdapterFormat format) {
 Naming naming_of(AdapterFormat format) {
   if (format == AdapterFormat::peft) return Naming::peft;
   if (format == AdapterFormat::diffusers) return Naming::diffusers;
+  if (format == AdapterFormat::comfyui) return Naming::comfyui;
   return Naming::kohya;
 }
 

@@ -8,14 +8,15 @@
 
 namespace ringlet::formats {
 
-enum class AdapterFormat { ringlet, peft, diffusers, kohya, lycoris };
+enum class AdapterFormat { ringlet, peft, diffusers, kohya, lycoris, comfyui };
 
-inline constexpr std::array<std::pair<const char*, AdapterFormat>, 5> kAdapterFormatNames = {
+inline constexpr std::array<std::pair<const char*, AdapterFormat>, 6> kAdapterFormatNames = {
     {{"ringlet", AdapterFormat::ringlet},
      {"peft", AdapterFormat::peft},
      {"diffusers", AdapterFormat::diffusers},
      {"kohya", AdapterFormat::kohya},
-     {"lycoris", AdapterFormat::lycoris}}};
+     {"lycoris", AdapterFormat::lycoris},
+     {"comfyui", AdapterFormat::comfyui}}};
 
 const char* name_of(AdapterFormat format);  ///< "peft"
 

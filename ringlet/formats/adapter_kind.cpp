@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ringlet/formats/adapter_tensors.h"
+#include "ringlet/formats/unread_adapter.h"
 
 namespace ringlet::formats {
 namespace {
@@ -20,12 +21,17 @@ bool any_name(const io::SafetensorsFile& file, std::string_view part) {
 std::string dialect(const io::SafetensorsFile& file) {
   if (any_name(file, "base_model.model.")) return "PEFT";
   if (any_name(file, "unet:0:") || any_name(file, "text_encoder:0:")) return "cloneofsimo";
+  for (const io::TensorInfo& info : file.tensors())
+    if (const Naming naming = naming_of(info.name);
+        naming == Naming::xlabs || naming == Naming::original)
+      return name_of(naming);
   if (any_name(file, "lycoris_")) return "LyCORIS";
-  if (any_name(file, "lora_unet_") || any_name(file, "lora_te") || any_name(file, "oft_unet_"))
+  if (any_name(file, "lora_unet_") || any_name(file, "lora_te") || any_name(file, "oft_unet_") ||
+      any_name(file, "lora_transformer_"))
     return "kohya";
   if (any_name(file, "diffusion_model.") || any_name(file, "text_encoders.")) return "ComfyUI";
   if (file.metadata().contains("lora_adapter_metadata") || any_name(file, ".processor.") ||
-      any_name(file, "unet.") || any_name(file, "text_encoder."))
+      any_name(file, "unet.") || any_name(file, "text_encoder.") || any_name(file, "transformer."))
     return "diffusers";
   return "";
 }
@@ -66,7 +72,13 @@ std::string file_kind(const io::SafetensorsFile& file) {
 }
 
 std::string adapter_component(const std::string& name) {
+  if (name.starts_with("lora_te2_encoder_block_")) return "T5";  // FLUX's in OneTrainer
+  if (names_transformer(name)) return "transformer";
   static const std::vector<std::pair<const char*, const char*>> kPrefixes = {
+      {"lora_te3_", "T5"},
+      {"text_encoder_3.", "text_encoder_3"},
+      {"text_encoders.t5xxl.", "T5"},
+      {"t5xxl.", "T5"},
       {"lora_te2_", "text_encoder_2"},
       {"text_encoder_2.", "text_encoder_2"},
       {"lora_te1_", "text_encoder"},
@@ -83,6 +95,8 @@ std::string adapter_component(const std::string& name) {
       {"oft_unet_", "unet"},
       {"diffusion_model.", "unet"},
       {"unet.", "unet"},
+      {"transformer.", "transformer"},
+      {"lora_transformer_", "transformer"},
       {"unet:", "unet"},
       {"lycoris_", "unet"},
       {"control.", "control encoder"}};

@@ -11,8 +11,8 @@ namespace ringlet::formats {
 /// names are not known.
 std::string file_kind(const io::SafetensorsFile& file);
 
-/// The model part that a tensor of an adapter file changes: "unet", "text_encoder",
-/// "text_encoder_2", or "tensors" when the name does not say.
+/// The model part that a tensor of an adapter file changes: "unet", "transformer",
+/// "text_encoder", "text_encoder_2", "T5", …, or "tensors" when the name does not say.
 std::string adapter_component(const std::string& name);
 
 }  // namespace ringlet::formats

@@ -46,30 +46,50 @@ std::vector<std::string> older_spellings(const std::string& path) {
   return {};
 }
 
+/// What a model's names depend on beside the layer's own path.
+struct NetworkKind {
+  bool several_encoders = false;  ///< kohya then numbers them
+  bool t5 = false;
+  bool transformer = false;  ///< of diffusers, whatever its component is called
+};
+
 /// What kohya puts before a path, the one to write first; nothing for other components. networks/
-/// oft.py has a prefix of its own.
-std::vector<std::string> kohya_prefixes(const std::string& component, bool xl) {
+/// oft.py has a prefix of its own, and so have OneTrainer's transformers. FLUX's T5 is the second
+/// encoder here and the third in kohya's names.
+std::vector<std::string> kohya_prefixes(const std::string& component, const NetworkKind& kind) {
+  if (kind.transformer) return {"lora_unet_", "lora_transformer_", "oft_unet_"};
   if (component == "unet") return {"lora_unet_", "oft_unet_"};
-  if (component == "text_encoder_2") return {"lora_te2_"};
+  if (component == "text_encoder_3") return {"lora_te3_"};
+  if (component == "text_encoder_2")
+    return kind.t5 ? std::vector<std::string>{"lora_te3_", "lora_te2_"}
+                   : std::vector<std::string>{"lora_te2_"};
   if (component != "text_encoder") return {};
-  return xl ? std::vector<std::string>{"lora_te1_", "lora_te_"}
-            : std::vector<std::string>{"lora_te_", "lora_te1_"};
+  return kind.several_encoders ? std::vector<std::string>{"lora_te1_", "lora_te_"}
+                               : std::vector<std::string>{"lora_te_", "lora_te1_"};
 }
 
-/// What ComfyUI puts before the path of a text encoder's layer: its own name of the network, with
-/// "text_encoders." or without. OpenCLIP's encoder of Stable Diffusion 2 is clip_h, the one of XL
-/// clip_g.
-std::vector<std::string> comfyui_prefixes(const std::string& component, bool xl) {
+/// What ComfyUI puts before the path of a text encoder's layer, the one to write first: its own
+/// name of the network, with "text_encoders." or without. OpenCLIP's encoder of Stable Diffusion 2
+/// is clip_h, the one of XL and of Stable Diffusion 3 clip_g.
+std::vector<std::string> comfyui_prefixes(const std::string& component, const NetworkKind& kind) {
   std::vector<std::string> networks;
   if (component == "text_encoder") networks = {"clip_l"};
-  if (component == "text_encoder" && !xl) networks.emplace_back("clip_h");
+  if (component == "text_encoder" && !kind.several_encoders) networks.emplace_back("clip_h");
   if (component == "text_encoder_2") networks = {"clip_g"};
+  if (kind.t5) networks = {"t5xxl"};
   std::vector<std::string> prefixes;
   for (const std::string& network : networks)
     for (const char* outer : {"text_encoders.", ""})
       for (const char* inner : {".transformer.", "."}) prefixes.push_back(outer + network + inner);
   return prefixes;
 }
+
+/// What stands before a path of the original layout that keeps its dots.
+constexpr std::array kOriginalPrefixes = {"", "diffusion_model.", "model.diffusion_model.",
+                                          "transformer.", "base_model.model."};
+
+/// What stands before one whose dots are underscores.
+constexpr std::array kFlatPrefixes = {"lora_unet_", "lora_transformer_", "oft_unet_", "lycoris_"};
 
 /// Whether the layers are those of a CLIP text encoder, so that "text_model." may be left out. In a
 /// whole CLIP the names without it could be the vision model's.
@@ -147,6 +167,10 @@ const char* name_of(Naming naming) {
       return "LyCORIS";
     case Naming::comfyui:
       return "ComfyUI";
+    case Naming::original:
+      return "the original layout";
+    case Naming::xlabs:
+      return "XLabs";
     case Naming::cloneofsimo:
       return "cloneofsimo";
   }
@@ -162,8 +186,15 @@ std::vector<std::string> cloneofsimo_classes(const std::string& component) {
 
 ModuleNames::ModuleNames(const std::map<std::string, const nn::ModuleIndex*>& components) {
   const auto unet = components.find("unet");
+  for (const auto& [component, index] : components) {
+    if (index->layers.contains("encoder.block.0.layer.0.SelfAttention.q")) t5_.insert(component);
+    const TransformerFamily family = transformer_family(*index);
+    if (family == TransformerFamily::none) continue;
+    family_ = family;
+    transformer_ = component;
+  }
   const bool xl =
-      components.contains("text_encoder_2") ||
+      components.contains("text_encoder_2") || family_ != TransformerFamily::none ||
       (unet != components.end() && unet->second->layers.contains("add_embedding.linear_1"));
   for (const auto& [component, index] : components) {
     add_component(component, *index, xl);
@@ -176,7 +207,7 @@ void ModuleNames::add_component(const std::string& component, const nn::ModuleIn
   const std::vector<std::string> paths = module_paths(index);
   const auto ldm_names =
       component == "unet" ? ldm_module_names(index, paths) : std::map<std::string, std::string>();
-  const bool text = is_text_encoder(component, index);
+  const bool text = is_text_encoder(component, index) && !t5_.contains(component);
   for (const std::string& path : paths) {
     const ModuleName module{component, path};
     const auto ldm = ldm_names.find(path);
@@ -188,10 +219,35 @@ void ModuleNames::add_component(const std::string& component, const nn::ModuleIn
     if (!ldm_path.empty()) add_ldm_spelling(module, ldm_path);
     add_written(module, ldm_path, xl);
   }
+  if (component == transformer_) add_original(component, index);
+}
+
+void ModuleNames::add_original(const std::string& component, const nn::ModuleIndex& index) {
+  for (const OriginalLayer& layer : original_layers(index)) {
+    std::vector<std::string> spellings;
+    for (const char* prefix : kOriginalPrefixes) spellings.push_back(prefix + layer.name);
+    for (const char* prefix : kFlatPrefixes) spellings.push_back(prefix + underscored(layer.name));
+    if (layer.is_plain()) {
+      const ModuleName module{component, layer.pieces.front().path};
+      for (const std::string& spelling : spellings) add(full_, spelling, module);
+      if (layer.of_xlabs) continue;
+      written_[module][Naming::kohya] = "lora_unet_" + underscored(layer.name);
+      written_[module][Naming::comfyui] = "diffusion_model." + layer.name;
+      continue;
+    }
+    const std::size_t place = fused_.size();
+    FusedLayer& fused = fused_.emplace_back(FusedLayer{layer.name, {}, layer.rows});
+    for (const LayoutPiece& piece : layer.pieces) {
+      fused.pieces.push_back({{component, piece.path}, piece.rows});
+      if (!layer.of_xlabs) fused_by_piece_[{component, piece.path}] = place;
+    }
+    for (const std::string& spelling : spellings) fused_by_name_.emplace(spelling, place);
+  }
 }
 
 void ModuleNames::add_spelling(const ModuleName& module, const std::string& path, bool xl) {
   const std::string flat = underscored(path);
+  const NetworkKind kind{xl, t5_.contains(module.component), module.component == transformer_};
   add(full_, full_name({module.component, path}), module);
   add(bare_, path, module);
   for (const std::string& older : older_spellings(path)) {
@@ -200,31 +256,42 @@ void ModuleNames::add_spelling(const ModuleName& module, const std::string& path
   }
   add(bare_, kPeft + path, module);
   add(bare_, "lycoris_" + flat, module);
-  for (const std::string& prefix : kohya_prefixes(module.component, xl))
+  for (const std::string& prefix : kohya_prefixes(module.component, kind))
     add(full_, prefix + flat, module);
-  for (const std::string& prefix : comfyui_prefixes(module.component, xl))
+  for (const std::string& prefix : comfyui_prefixes(module.component, kind))
     add(full_, prefix + path, module);
+  if (kind.transformer)
+    for (const char* prefix : {"transformer.", "diffusion_model."})
+      add(full_, prefix + path, module);
 }
 
 void ModuleNames::add_ldm_spelling(const ModuleName& module, const std::string& ldm) {
-  for (const std::string& prefix : kohya_prefixes(module.component, /*xl=*/false))
+  for (const std::string& prefix : kohya_prefixes(module.component, {}))
     add(full_, prefix + underscored(ldm), module);
   add(full_, "diffusion_model." + ldm, module);
   add(bare_, ldm, module);
 }
 
 void ModuleNames::add_written(const ModuleName& module, const std::string& ldm, bool xl) {
-  const std::vector<std::string> kohya = kohya_prefixes(module.component, xl);
+  const bool t5 = t5_.contains(module.component);
+  const NetworkKind kind{xl, t5, module.component == transformer_};
+  const std::vector<std::string> kohya = kohya_prefixes(module.component, kind);
+  const std::vector<std::string> comfyui = comfyui_prefixes(module.component, kind);
   // Every reader of diffusers' and kohya's names knows those with "text_model.".
-  const bool text_encoder = module.component.starts_with("text_encoder");
-  const std::string path = text_encoder ? nn::with_text_model_level(module.path) : module.path;
+  const bool clip = module.component.starts_with("text_encoder") && !t5;
+  const std::string path = clip ? nn::with_text_model_level(module.path) : module.path;
   auto& names = written_[module];
   names[Naming::peft] = kPeft + module.path;
   names[Naming::diffusers] = full_name({module.component, path});
   if (!kohya.empty())
     names[Naming::kohya] = kohya.front() + underscored(xl && !ldm.empty() ? ldm : path);
-  // Readers know "lycoris_" in the U-Net only.
-  const bool has_prefix = module.component != "unet" && !kohya.empty();
+  if (!comfyui.empty())
+    names[Naming::comfyui] = comfyui.front() + path;
+  else if (!ldm.empty())
+    names[Naming::comfyui] = "diffusion_model." + ldm;
+  // Readers know "lycoris_" in the denoiser only.
+  const bool denoiser = module.component == "unet" || kind.transformer;
+  const bool has_prefix = !denoiser && !kohya.empty();
   names[Naming::lycoris] = (has_prefix ? kohya.front() : "lycoris_") + underscored(path);
 }
 
@@ -247,13 +314,30 @@ void ModuleNames::add_positions(const std::string& component, const nn::ModuleIn
   }
 }
 
+const FusedLayer* ModuleNames::find_fused(const std::string& prefix) const {
+  const auto found = fused_by_name_.find(prefix);
+  return found == fused_by_name_.end() ? nullptr : &fused_[found->second];
+}
+
+const FusedLayer* ModuleNames::fused_with(Naming naming, const ModuleName& module) const {
+  if (naming != Naming::kohya && naming != Naming::comfyui) return nullptr;
+  const auto found = fused_by_piece_.find(module);
+  return found == fused_by_piece_.end() ? nullptr : &fused_[found->second];
+}
+
+std::string ModuleNames::prefix(Naming naming, const FusedLayer& fused) {
+  return naming == Naming::comfyui ? "diffusion_model." + fused.name
+                                   : "lora_unet_" + underscored(fused.name);
+}
+
 std::optional<ModuleName> ModuleNames::find(const std::string& prefix,
                                             const std::string& component) const {
   std::vector<ModuleName> owners;
   if (const auto named = full_.find(prefix); named != full_.end()) {
     owners = named->second;
   } else if (const auto bare = bare_.find(prefix); bare != bare_.end()) {
-    owners = of_component(bare->second, component.empty() ? "unet" : component);
+    const std::string denoiser = transformer_.empty() ? "unet" : transformer_;
+    owners = of_component(bare->second, component.empty() ? denoiser : component);
     if (owners.empty() && component.empty()) owners = bare->second;
   }
   if (owners.empty()) return std::nullopt;

@@ -1,12 +1,15 @@
 // How the dialects of adapter files name the layers of a model.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "ringlet/formats/original_layout.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::formats {
@@ -14,12 +17,16 @@ namespace ringlet::formats {
 /// Who names the layers.
 ///   peft         base_model.model.<path>, one file per component
 ///   diffusers    unet.<path>, text_encoder.<path>, text_encoder_2.<path>
-///   kohya        lora_unet_<path with _>, lora_te_…; for Stable Diffusion XL lora_te1_…,
-///                lora_te2_… and LDM's names in the U-Net
+///   kohya        lora_unet_<path with _>, lora_te_…; for Stable Diffusion XL and transformers
+///                lora_te1_…, lora_te2_…, T5's lora_te3_…, and the original names (LDM's) in the
+///                denoiser
 ///   lycoris      lycoris_<path with _>; text encoders as kohya names them
-///   comfyui      diffusion_model.<LDM's path>, text_encoders.clip_l.transformer.<path>; read only
-///   cloneofsimo  unet:0, text_encoder:3: the layer's place among those that it adapts
-enum class Naming { peft, diffusers, kohya, lycoris, comfyui, cloneofsimo };
+///   comfyui      diffusion_model.<original path>, text_encoders.clip_l.transformer.<path>; of
+///                U-Nets the original is LDM's
+///   original     the original path alone, as Black Forest Labs write; read only
+///   xlabs        double_blocks.0.processor.qkv_lora1; read only
+///   cloneofsimo  unet:0, text_encoder:3: the layer's place among those that it adapts; read only
+enum class Naming { peft, diffusers, kohya, lycoris, comfyui, original, xlabs, cloneofsimo };
 
 /// What the program is called where people read it: "PEFT", "LyCORIS".
 const char* name_of(Naming naming);
@@ -35,6 +42,17 @@ struct ModuleName {
   }
 };
 
+/// A layer of the original layout that is several of the model's, or has its rows in another order.
+struct FusedLayer {
+  struct Piece {
+    ModuleName module;
+    std::vector<RowRange> rows;  ///< of the fused layer, in the module's order
+  };
+  std::string name;  ///< "double_blocks.0.img_attn.qkv"
+  std::vector<Piece> pieces;
+  std::int64_t rows = 0;
+};
+
 /// The tables of all dialects for one model, in both directions. They hold every spelling of every
 /// layer of the model, so nothing is guessed about which underscore was a dot.
 class ModuleNames {
@@ -47,10 +65,23 @@ class ModuleNames {
   /// kohya's and LDM's names for every model, `lora_te1_` for the only text encoder, `oft_unet_`,
   /// ComfyUI's, diffusers' older ones (`….attn1.processor.to_q_lora`, also without "unet."), and
   /// every name of a text encoder's layer without the level "text_model.". Where the name does not
-  /// say the component it is `component` (a PEFT file's folder tells it); without that the U-Net,
-  /// else the only one that fits. Throws Error(mismatch) when several layers fit equally well.
+  /// say the component it is `component` (a PEFT file's folder tells it); without that the
+  /// denoiser, else the only one that fits. Throws Error(mismatch) when several layers fit equally
+  /// well.
   std::optional<ModuleName> find(const std::string& prefix,
                                  const std::string& component = {}) const;
+
+  /// The fused layer that a tensor name means, or null.
+  const FusedLayer* find_fused(const std::string& prefix) const;
+
+  /// The fused layer that a dialect writes a layer as a piece of, or null.
+  const FusedLayer* fused_with(Naming naming, const ModuleName& module) const;
+
+  /// How a dialect that has fused layers writes one.
+  static std::string prefix(Naming naming, const FusedLayer& fused);
+
+  /// The family of the model's transformer, if it has one.
+  TransformerFamily family() const { return family_; }
 
   /// How a dialect writes a layer; PEFT's names are those of the index, kohya's and diffusers' have
   /// the level "text_model." whatever the index has. Throws Error(not_found) for a layer the model
@@ -62,6 +93,7 @@ class ModuleNames {
   using Owners = std::map<std::string, std::vector<ModuleName>>;
 
   void add_component(const std::string& component, const nn::ModuleIndex& index, bool xl);
+  void add_original(const std::string& component, const nn::ModuleIndex& index);
   void add_spelling(const ModuleName& module, const std::string& path, bool xl);
   void add_ldm_spelling(const ModuleName& module, const std::string& ldm);
   void add_written(const ModuleName& module, const std::string& ldm, bool xl);
@@ -70,6 +102,12 @@ class ModuleNames {
 
   Owners full_;  ///< spellings that say the component
   Owners bare_;  ///< spellings that leave it open
+  std::vector<FusedLayer> fused_;
+  std::map<std::string, std::size_t> fused_by_name_;
+  std::map<ModuleName, std::size_t> fused_by_piece_;  ///< the one that is written
+  TransformerFamily family_ = TransformerFamily::none;
+  std::string transformer_;   ///< its component
+  std::set<std::string> t5_;  ///< components that are T5's encoders
   std::map<ModuleName, std::map<Naming, std::string>> written_;
 };
 

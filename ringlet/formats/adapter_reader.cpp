@@ -14,6 +14,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/read_file.h"
 #include "ringlet/core/text.h"
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/layer_reader.h"
 #include "ringlet/formats/unread_adapter.h"
 #include "ringlet/nn/torch_errors.h"
@@ -63,17 +64,22 @@ class ForeignReader {
   void add(const fs::path& file, const std::string& component,
            const std::optional<PeftConfig>& config) {
     const auto opened = io::SafetensorsFile::open(file);
-    if (components_.contains("unet")) refuse_transformers(*opened);
-    const AdapterTensors tensors = sort_tensors(opened);
+    const TransformerFamily family = names_.family();
+    if (components_.contains("unet")) refuse_other_family(*opened, kUNet);
+    if (family != TransformerFamily::none) refuse_other_family(*opened, name_of(family));
+    AdapterTensors tensors = sort_tensors(opened);
     const auto uses = [&](Naming naming) {
       return std::ranges::find(tensors.layers, naming, &LayerTensors::naming) !=
              tensors.layers.end();
     };
+    summary_.dialect = tensors.dialect();
+    if (uses(Naming::peft) && !config && family != TransformerFamily::none &&
+        file.filename() != kPeftWeights)
+      read_without_configuration(tensors);
     if (uses(Naming::peft) && !config)
       throw Error(ErrorCode::not_found, (file.parent_path() / kPeftConfig).string(),
                   "is missing, and with it the scale of this PEFT adapter",
                   "keep " + std::string(kPeftConfig) + " beside " + kPeftWeights);
-    summary_.dialect = tensors.dialect();
     storage_ = common_type(tensors);
     for (const auto& [key, value] : opened->metadata())
       if (!key.starts_with("ringlet.") && key != "format") metadata_.emplace(key, value);
@@ -136,6 +142,19 @@ class ForeignReader {
     return configs;
   }
 
+  /// Files of LoRA alone for transformers are passed on under PEFT's names without a configuration;
+  /// diffusers and ComfyUI read them with scale 1.
+  void read_without_configuration(AdapterTensors& tensors) {
+    const auto is_lora = [](const LayerTensors& layer) {
+      return std::ranges::all_of(layer.tensors, [](const auto& tensor) {
+        return tensor.first == "down" || tensor.first == "up" || tensor.first == "up_bias";
+      });
+    };
+    for (LayerTensors& layer : tensors.layers)
+      if (layer.naming == Naming::peft && is_lora(layer)) layer.naming = Naming::diffusers;
+    decisions_.insert("no configuration beside PEFT's names: LoRA of scale 1");
+  }
+
   /// The path of a layer in the network of the program that wrote the file, for the patterns of its
   /// configuration.
   static std::string path_in_file(const std::string& prefix, const ModuleName& module) {
@@ -147,36 +166,57 @@ class ForeignReader {
   void add_layer(const LayerTensors& layer, const std::string& component,
                  const std::optional<PeftConfig>& config,
                  const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file) {
+    if (const FusedLayer* const fused = names_.find_fused(layer.prefix)) {
+      ++unread_.fitting;
+      const bool stated = layer.naming == Naming::peft || config || !saved.empty();
+      for (std::size_t i = 0; i < fused->pieces.size(); ++i)
+        add_module(piece_of(layer, *fused, i, stated), fused->pieces[i].module, config, saved, file,
+                   /*of_fused=*/true);
+      if (fused->pieces.size() > 1)
+        decisions_.insert(
+            "a layer of the original layout that is several layers here (queries, keys and values) "
+            "is divided by its rows");
+      return;
+    }
     const std::optional<ModuleName> module = names_.find(layer.prefix, component);
     if (!module) {
       unread_.layers.push_back(layer.telling_name());
       return;
     }
     ++unread_.fitting;
-    const auto [seen, is_new] = seen_.emplace(*module, layer.prefix);
+    add_module(layer, *module, config, saved, file, /*of_fused=*/false);
+  }
+
+  void add_module(const LayerTensors& layer, const ModuleName& module,
+                  const std::optional<PeftConfig>& config,
+                  const std::map<std::string, PeftConfig>& saved, const io::SafetensorsFile& file,
+                  bool of_fused) {
+    const auto [seen, is_new] = seen_.emplace(module, layer.prefix);
     if (!is_new)
       throw Error(ErrorCode::bad_format, file.path().string(),
                   "has the same layer twice: \"" + seen->second + "\" and \"" + layer.prefix + "\"",
                   "the file was put together wrongly");
-    const auto& layers = components_.at(module->component)->layers;
+    const auto& layers = components_.at(module.component)->layers;
     const bool of_norms = std::ranges::all_of(layer.tensors, [](const auto& tensor) {
       return tensor.first == "w_norm" || tensor.first == "b_norm";
     });
-    if (of_norms || !layers.contains(module->path)) return add_norm(layer, *module);
-    const auto& target = layers.at(module->path);
-    const auto own = saved.contains("") ? saved.find("") : saved.find(module->component);
+    if (of_norms || !layers.contains(module.path)) return add_norm(layer, module);
+    const auto& target = layers.at(module.path);
+    const auto own = saved.contains("") ? saved.find("") : saved.find(module.component);
     const auto network = file.metadata().find("ss_network_module");
-    const ReadingContext context{
-        layer.naming, path_in_file(layer.prefix, *module), target.get(),
-        config               ? &*config
-        : own != saved.end() ? &own->second
-                             : nullptr,
+    // The limit of a fused layer's rotations, its alpha, is in the numbers of its pieces.
+    const bool kohya_oft =
         layer.prefix.starts_with("oft_unet_") ||
-            (network != file.metadata().end() && network->second.starts_with("networks.oft"))};
+        (network != file.metadata().end() && network->second.starts_with("networks.oft"));
+    const ReadingContext context{layer.naming, path_in_file(layer.prefix, module), target.get(),
+                                 config               ? &*config
+                                 : own != saved.end() ? &own->second
+                                                      : nullptr,
+                                 kohya_oft && (!of_fused || layer.has("alpha"))};
     LayerReading reading = read_layer(layer, context, decisions_);
-    assignments_.push_back({{module->component, module->path, target}, reading.method});
+    assignments_.push_back({{module.component, module.path, target}, reading.method});
     check_size(assignments_.back(), reading, layer.prefix);
-    const std::string full = module->component + "." + module->path + ".";
+    const std::string full = module.component + "." + module.path + ".";
     for (auto& [name, tensor] : reading.tensors) numbers_.emplace(full + name, std::move(tensor));
     for (auto& [name, in_file] : reading.names)
       file_names_.emplace(full + name, std::move(in_file));

@@ -23,7 +23,10 @@ std::vector<Spellings> spellings(Naming naming) {
       return {kCloneofsimo};
     case Naming::diffusers:
     case Naming::comfyui:
+    case Naming::xlabs:
       return {kDotted, kShared};
+    case Naming::original:
+      return {kDotted, kShared, kOriginal};
     default:
       return {kShared, kUnderscored, kDotted};
   }
@@ -35,16 +38,30 @@ bool starts_with_one_of(const std::string& name, std::initializer_list<const cha
   return std::ranges::any_of(prefixes, [&](const char* one) { return name.starts_with(one); });
 }
 
-/// Who names tensors like this one.
+}  // namespace
+
 Naming naming_of(const std::string& name) {
   if (name.starts_with("base_model.")) return Naming::peft;
   if (name.starts_with("lycoris_")) return Naming::lycoris;
-  if (starts_with_one_of(name, {"lora_unet_", "lora_te", "oft_unet_"})) return Naming::kohya;
-  if (starts_with_one_of(name, {"diffusion_model.", "text_encoders.", "clip_"}))
+  if (starts_with_one_of(name, {"lora_unet_", "lora_te", "oft_unet_", "lora_transformer_"}))
+    return Naming::kohya;
+  if (name.find(".processor.") != std::string::npos &&
+      starts_with_one_of(name,
+                         {"double_blocks.", "single_blocks.", "diffusion_model.double_blocks.",
+                          "diffusion_model.single_blocks."}))
+    return Naming::xlabs;
+  if (starts_with_one_of(name, {"diffusion_model.", "model.diffusion_model.", "text_encoders.",
+                                "clip_", "t5xxl."}))
     return Naming::comfyui;
+  if (starts_with_one_of(name, {"double_blocks.", "single_blocks.", "joint_blocks.", "img_in.",
+                                "txt_in.", "time_in.", "vector_in.", "guidance_in.", "final_layer.",
+                                "t_embedder.", "y_embedder."}))
+    return Naming::original;
   if (name.find(':') != std::string::npos) return Naming::cloneofsimo;
   return Naming::diffusers;
 }
+
+namespace {
 
 struct Match {
   const PartFormat* format = nullptr;

@@ -37,6 +37,9 @@ struct AdapterTensors {
   std::string dialect() const;  ///< whose names the layers have: "kohya", "ComfyUI and kohya"
 };
 
+/// Who names tensors like this one.
+Naming naming_of(const std::string& name);
+
 /// What the names of embeddings bundled with an adapter begin with: "bundle_emb.WORD.clip_l".
 inline constexpr const char* kBundledEmbedding = "bundle_emb.";
 

@@ -16,6 +16,7 @@
 #include "ringlet/core/make_folder.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/layer_writer.h"
 #include "ringlet/formats/part_format.h"
 #include "ringlet/io/tensor_file.h"
@@ -29,11 +30,14 @@ namespace fs = std::filesystem;
 
 using Tensors = std::map<std::string, at::Tensor>;
 
+constexpr const char* kStability = "https://github.com/Stability-AI/generative-models";
+
 /// One adapted layer in the program's form.
 struct Written {
   ModuleName module;
   const PartFormat* format;  ///< of the leading part
   LayerWriting layer;
+  std::string prefix = {};  ///< its name in the file
 };
 
 /// A tensor in the file's type. alpha stays as it is, fp32: in fp16 it would be rounded, and with
@@ -57,7 +61,9 @@ class AdapterWriter {
   void write(const fs::path& path) {
     if (options_.format == AdapterFormat::diffusers) check_components();
     for (const auto& entry : set_.entries()) collect(entry);
-    if (!set_.tensor_changes().empty() && options_.format != AdapterFormat::lycoris)
+    fuse_pieces();
+    if (!set_.tensor_changes().empty() && options_.format != AdapterFormat::lycoris &&
+        options_.format != AdapterFormat::comfyui)
       refuse(set_.tensor_changes().front().target.full_name(), "has no form for changes of norms");
     if (options_.format == AdapterFormat::peft) return write_peft(path);
     Tensors tensors;
@@ -65,6 +71,8 @@ class AdapterWriter {
     add_norms(tensors);
     if (options_.format == AdapterFormat::diffusers)
       return io::save_tensors(path, tensors, diffusers_metadata());
+    if (options_.format == AdapterFormat::comfyui)
+      return io::save_tensors(path, tensors, modelspec_metadata());
     write_kohya(path, tensors);
   }
 
@@ -78,11 +86,39 @@ class AdapterWriter {
     written_.push_back(std::move(one));
   }
 
+  /// Layers that are one in the format's layout are written as one.
+  void fuse_pieces() {
+    std::vector<Written> all;
+    std::map<const FusedLayer*, std::vector<const Written*>> parts;
+    for (Written& one : written_) {
+      if (const FusedLayer* const fused = names_.fused_with(naming_, one.module)) {
+        parts[fused].push_back(&one);
+        continue;
+      }
+      one.prefix = prefix_of(one.module);
+      all.push_back(one);
+    }
+    for (const auto& [fused, some] : parts) {
+      std::vector<const LayerWriting*> pieces(fused->pieces.size());
+      for (const Written* one : some)
+        for (std::size_t i = 0; i < pieces.size(); ++i)
+          if (fused->pieces[i].module == one->module) pieces[i] = &one->layer;
+      const Written& first = *some.front();
+      Written joined{first.module, first.format, fuse(pieces, *fused),
+                     ModuleNames::prefix(naming_, *fused)};
+      if (!joined.layer.refused.empty())
+        refuse(first.module.component + "." + first.module.path, joined.layer.refused);
+      all.push_back(std::move(joined));
+    }
+    written_ = std::move(all);
+  }
+
   /// diffusers loads adapters into the networks of a text-to-image model, by their names.
   void check_components() const {
     for (const auto& entry : set_.entries())
       if (const std::string& component = entry.target.component;
-          component != "unet" && !component.starts_with("text_encoder"))
+          component != "unet" && component != "transformer" &&
+          !component.starts_with("text_encoder"))
         throw Error(
             ErrorCode::unsupported, entry.target.full_name(),
             "diffusers has no class for this layer's network, so nothing there could load it",
@@ -108,7 +144,7 @@ class AdapterWriter {
   }
 
   void add_tensors(const Written& one, Tensors& tensors) const {
-    const std::string prefix = prefix_of(one.module);
+    const std::string& prefix = one.prefix;
     for (const auto& [what, tensor] : one.layer.tensors) {
       const at::Tensor finished = stored(what, tensor, info_.storage);
       if (!finished.isfinite().all().item<bool>())
@@ -282,6 +318,15 @@ class AdapterWriter {
         written_, [](const Written& one) { return one.layer.alpha == one.layer.rank; });
   }
 
+  /// kohya's without what is sd-scripts' own.
+  io::Metadata modelspec_metadata() const {
+    if (options_.metadata == MetadataLevel::none) return {};
+    io::Metadata metadata = kohya_metadata();
+    std::erase_if(metadata,
+                  [](const auto& field) { return field.first.starts_with("ss_network"); });
+    return metadata;
+  }
+
   /// sd-scripts' description of the network.
   io::Metadata kohya_metadata() const {
     io::Metadata metadata;
@@ -289,11 +334,12 @@ class AdapterWriter {
     std::vector<const Written*> layers;
     for (const Written& one : written_) layers.push_back(&one);
     const bool plain = options_.format == AdapterFormat::kohya;
+    const TransformerFamily family = names_.family();
     const double rank = most_common(layers, &LayerWriting::rank);
     const double alpha = most_common(layers, &LayerWriting::alpha);
     const bool mixed =
         std::ranges::any_of(written_, [&](const Written& one) { return one.layer.rank != rank; });
-    metadata["ss_network_module"] = plain ? "networks.lora" : "lycoris.kohya";
+    metadata["ss_network_module"] = plain ? kohya_module(family) : "lycoris.kohya";
     metadata["ss_network_dim"] = mixed ? "Dynamic" : as_number(rank).dump();
     metadata["ss_network_alpha"] = mixed ? "Dynamic" : as_number(alpha).dump();
     Json arguments = Json::object();
@@ -302,17 +348,48 @@ class AdapterWriter {
       arguments["algo"] = *format.algorithm != '\0' ? format.algorithm : format.part;
     }
     metadata["ss_network_args"] = arguments.dump();
+    metadata["modelspec.sai_model_spec"] = "1.0.1";
+    if (!options_.title.empty()) metadata["modelspec.title"] = options_.title;
+    if (family != TransformerFamily::none) {
+      add_transformer_metadata(family, metadata);
+      return metadata;
+    }
     const bool xl = components_.contains("text_encoder_2"), two = !xl && is_version_2();
     metadata["ss_v2"] = two ? "True" : "False";
     metadata["ss_base_model_version"] = xl ? "sdxl_base_v1-0" : two ? "sd_v2" : "sd_v1";
-    metadata["modelspec.sai_model_spec"] = "1.0.1";
     metadata["modelspec.architecture"] = xl    ? "stable-diffusion-xl-v1-base/lora"
                                          : two ? "stable-diffusion-v2-512/lora"
                                                : "stable-diffusion-v1/lora";
-    metadata["modelspec.implementation"] =
-        xl ? "https://github.com/Stability-AI/generative-models" : "diffusers";
-    if (!options_.title.empty()) metadata["modelspec.title"] = options_.title;
+    metadata["modelspec.implementation"] = xl ? kStability : "diffusers";
     return metadata;
+  }
+
+  /// The module of sd-scripts that loads LoRA of a model.
+  static const char* kohya_module(TransformerFamily family) {
+    switch (family) {
+      case TransformerFamily::flux:
+        return "networks.lora_flux";
+      case TransformerFamily::stable_diffusion_3:
+        return "networks.lora_sd3";
+      case TransformerFamily::none:
+        return "networks.lora";
+    }
+    return "";
+  }
+
+  void add_transformer_metadata(TransformerFamily family, io::Metadata& metadata) const {
+    const bool flux = family == TransformerFamily::flux;
+    // schnell was not distilled with guidance
+    const bool dev = std::ranges::any_of(components_, [](const auto& component) {
+      return component.second->layers.contains("time_text_embed.guidance_embedder.linear_1");
+    });
+    metadata["ss_v2"] = "False";
+    metadata["ss_base_model_version"] = flux ? "flux1" : "sd3";
+    metadata["modelspec.architecture"] = !flux ? "stable-diffusion-3/lora"
+                                         : dev ? "flux-1-dev/lora"
+                                               : "flux-1-schnell/lora";
+    metadata["modelspec.implementation"] =
+        flux ? "https://github.com/black-forest-labs/flux" : kStability;
   }
 
   /// Stable Diffusion 2 by the width of its text: 1024 instead of 768.

@@ -39,9 +39,11 @@ class LayerWriter {
 
   LayerWriting write();
 
+  /// kohya, LyCORIS and ComfyUI, which have the same tensors.
   bool lycoris() const {
-    return format_ == AdapterFormat::kohya || format_ == AdapterFormat::lycoris;
+    return format_ == AdapterFormat::kohya || format_ == AdapterFormat::lycoris || comfyui();
   }
+  bool comfyui() const { return format_ == AdapterFormat::comfyui; }
   bool peft() const { return format_ == AdapterFormat::peft; }
   const nn::Layer& layer() const { return layer_; }
   const adapt::LayerShape& shape() const { return shape_; }

@@ -14,6 +14,8 @@ namespace ringlet::formats {
 
 class LayerReader;
 class LayerWriter;
+class RowJoiner;
+class RowTaker;
 struct LayerTensors;
 
 /// Groups of endings that a dialect knows together; combined by |.
@@ -27,6 +29,8 @@ inline constexpr Spellings kShared = 4;
 /// Under names whose dots have become underscores alone: with dots it could be any tensor's.
 inline constexpr Spellings kUnderscored = 8;
 inline constexpr Spellings kCloneofsimo = 16;
+/// Of Black Forest Labs alone: what stands in their files beside adapters.
+inline constexpr Spellings kOriginal = 32;
 
 /// What an ending says of the file.
 enum class Telling {
@@ -69,6 +73,12 @@ struct PartFormat {
   bool (*recognises)(const LayerTensors& layer) = nullptr;
   void (*read)(LayerReader& layer) = nullptr;
   void (*write)(LayerWriter& layer) = nullptr;
+
+  /// The tensors of some output rows of a fused layer (fused_rows.h); null where each of its
+  /// numbers changes rows everywhere.
+  void (*take_rows)(RowTaker& layer) = nullptr;
+  /// The reverse, of layers that form a fused one.
+  void (*join_rows)(RowJoiner& layer) = nullptr;
 
   bool holds(AdapterFormat format) const;
 };

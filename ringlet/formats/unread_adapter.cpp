@@ -17,29 +17,36 @@ struct Family {
   const char* name;
 };
 
-/// Lists of blocks at the top of a network. A U-Net has down_blocks or input_blocks there.
+/// Stable Diffusion 3, FLUX and others have blocks of this name in diffusers.
+constexpr std::string_view kCommonBlocks = "transformer_blocks";
+
+/// Lists of blocks at the top of a network, the more telling ones first.
 constexpr std::array kFamilies = {Family{"double_blocks", "FLUX"},
                                   Family{"single_blocks", "FLUX"},
                                   Family{"single_transformer_blocks", "FLUX"},
                                   Family{"joint_blocks", "Stable Diffusion 3"},
-                                  Family{"transformer_blocks", "a diffusion transformer"},
-                                  Family{"blocks", "a diffusion transformer"}};
+                                  Family{kCommonBlocks, "a diffusion transformer"},
+                                  Family{"blocks", "a diffusion transformer"},
+                                  Family{"down_blocks", kUNet},
+                                  Family{"up_blocks", kUNet},
+                                  Family{"input_blocks", kUNet},
+                                  Family{"output_blocks", kUNet}};
 
-constexpr std::array<std::string_view, 9> kBefore = {"base_model.model.",
-                                                     "model.diffusion_model.",
-                                                     "diffusion_model.",
-                                                     "transformer.",
-                                                     "unet.",
-                                                     "lora_unet_",
-                                                     "lora_transformer_",
-                                                     "lycoris_",
-                                                     ""};
+constexpr std::array<std::string_view, 10> kBefore = {
+    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.",
+    "lora_unet_",        "lora_transformer_",      "oft_unet_",        "lycoris_",     ""};
 
-/// The place of a network's family in kFamilies.
-std::optional<std::size_t> family_of(std::string_view name) {
+/// A tensor's name from the path of its layer on.
+std::string_view without_prefix(std::string_view name) {
   const auto before =
       std::ranges::find_if(kBefore, [&](std::string_view one) { return name.starts_with(one); });
   name.remove_prefix(before->size());
+  return name;
+}
+
+/// The place of a network's family in kFamilies.
+std::optional<std::size_t> family_of(std::string_view name) {
+  name = without_prefix(name);
   for (std::size_t i = 0; i < kFamilies.size(); ++i) {
     const std::size_t length = kFamilies[i].block.size();
     if (name.starts_with(kFamilies[i].block) && name.size() > length + 1 &&
@@ -96,20 +103,45 @@ Error not_understood(const std::filesystem::path& path, const UnreadTensors& unr
           "are unsupported"};
 }
 
-void refuse_transformers(const io::SafetensorsFile& file) {
+void refuse_other_family(const io::SafetensorsFile& file, const std::string& denoiser) {
   std::optional<std::size_t> family;
   std::string tensor;
+  bool lone_names = denoiser != kUNet, down = false;
   for (const io::TensorInfo& info : file.tensors()) {
+    // Qwen-Image has layers of FLUX's names and sizes, and such files of it have no prefix.
+    lone_names = lone_names && info.name.starts_with("transformer_blocks.");
+    down = down || info.name.ends_with(".lora_down.weight");
     const std::optional<std::size_t> own = family_of(info.name);
     if (!own || (family && *family <= *own)) continue;
     family = own;
     tensor = info.name;
   }
   if (!family) return;
+  const std::string name = kFamilies[*family].name;
+  if (name == denoiser) return;
+  if (kFamilies[*family].block == kCommonBlocks && denoiser != kUNet) {
+    if (!lone_names || !down) return;
+    throw Error(ErrorCode::mismatch, file.path().string(),
+                "has the names of an adapter of Qwen-Image (tensor \"" + shown(tensor) +
+                    "\"), and the model is " + denoiser,
+                "if it is for this model, put \"transformer.\" before the names of its tensors");
+  }
   throw Error(ErrorCode::mismatch, file.path().string(),
-              std::string("is an adapter of ") + kFamilies[*family].name + " (tensor \"" +
-                  shown(tensor) + "\"), and the model has a U-Net",
-              "use it with the model that it was made for, which ringlet does not know");
+              "is an adapter of " + name + " (tensor \"" + shown(tensor) + "\"), and the model " +
+                  (denoiser == kUNet ? "has " : "is ") + denoiser,
+              "use it with the model that it was made for");
+}
+
+bool names_transformer(const std::string& tensor) {
+  // Beside the blocks: layers of FLUX and Stable Diffusion 3 that no U-Net has.
+  constexpr std::array<std::string_view, 8> kOthers = {"img_in",     "txt_in",      "time_in",
+                                                       "vector_in",  "guidance_in", "final_layer",
+                                                       "t_embedder", "y_embedder"};
+  const std::string_view path = without_prefix(tensor);
+  if (std::ranges::any_of(kOthers, [&](std::string_view one) { return path.starts_with(one); }))
+    return true;
+  const std::optional<std::size_t> family = family_of(tensor);
+  return family && kFamilies[*family].name != std::string_view(kUNet);
 }
 
 }  // namespace ringlet::formats

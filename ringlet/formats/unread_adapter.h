@@ -23,8 +23,15 @@ struct UnreadTensors {
 /// fits.
 Error not_understood(const std::filesystem::path& path, const UnreadTensors& unread);
 
-/// Refuses an adapter of a diffusion transformer (FLUX, Stable Diffusion 3, …) for a model with a
-/// U-Net: the names of its blocks tell. Throws Error(mismatch) with the family and a tensor.
-void refuse_transformers(const io::SafetensorsFile& file);
+/// What a model's denoiser is called in messages.
+inline constexpr const char* kUNet = "a U-Net";
+
+/// Refuses an adapter of another family of denoisers (U-Net, FLUX, Stable Diffusion 3, …) than the
+/// model's, `denoiser`: kUNet or name_of(TransformerFamily). The names of its blocks tell. Throws
+/// Error(mismatch) with both families and a tensor.
+void refuse_other_family(const io::SafetensorsFile& file, const std::string& denoiser);
+
+/// Whether a tensor of an adapter file is one of a diffusion transformer, by its block's name.
+bool names_transformer(const std::string& tensor);
 
 }  // namespace ringlet::formats

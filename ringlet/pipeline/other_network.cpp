@@ -11,6 +11,7 @@
 
 #include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/core/json.h"
+#include "ringlet/formats/original_layout.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/models/published_layout.h"
 #include "ringlet/models/text/gpt2.h"
@@ -22,7 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kWeight = ".weight";
-constexpr std::array kDiffusion = {"unet", "text_encoder", "text_encoder_2"};
+constexpr std::array kDiffusion = {"unet", "transformer", "text_encoder", "text_encoder_2",
+                                   "text_encoder_3"};
 
 /// What transformers calls tables: GPT-2's, BERT's, CLIP's, those of newer decoders.
 bool is_table(const std::string& layer) {
@@ -43,6 +45,7 @@ bool is_table(const std::string& layer) {
 std::string component_of(const nn::ModuleIndex& whole) {
   const auto has = [&](const std::string& name) { return whole.tensors.contains(name); };
   if (has("conv_in.weight") && has("time_embedding.linear_1.weight")) return "unet";
+  if (formats::transformer_family(whole) != formats::TransformerFamily::none) return "transformer";
   const bool pictures = has("visual_projection.weight");  // all of CLIP
   if (has("text_model.embeddings.token_embedding.weight") && !pictures)
     return has("text_projection.weight") ? "text_encoder_2" : "text_encoder";
@@ -158,6 +161,10 @@ std::map<std::string, nn::ModuleIndex> networks_of(const std::shared_ptr<const n
   for (const char* component : kDiffusion) {
     nn::ModuleIndex part = below(whole, std::string(component) + ".");
     if (part.tensors.empty()) continue;
+    // GPT-2's heads keep a decoder of this name.
+    if (component == std::string_view("transformer") &&
+        formats::transformer_family(part) == formats::TransformerFamily::none)
+      continue;
     networks.emplace(component, std::move(part));
     any = true;
   }

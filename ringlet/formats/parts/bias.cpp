@@ -23,7 +23,7 @@ PartFormat bias_format() {
   return {.part = "bias",
           .shown = "full difference",
           .endings = {{".diff_b", "diff_b", kShared}},
-          .held_by = {AdapterFormat::kohya, AdapterFormat::lycoris},
+          .held_by = {AdapterFormat::kohya, AdapterFormat::lycoris, AdapterFormat::comfyui},
           .write = write_bias};
 }
 

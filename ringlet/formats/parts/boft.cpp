@@ -83,7 +83,7 @@ PartFormat boft_format() {
                    .block_size_field = "boft_block_size",
                    .block_number_field = "boft_block_num",
                    .of_conv1d = false},
-          .held_by = {AdapterFormat::lycoris, AdapterFormat::peft},
+          .held_by = {AdapterFormat::lycoris, AdapterFormat::peft, AdapterFormat::comfyui},
           .recognises =
               [](const LayerTensors& layer) { return layer.has("boft_r") || of_outputs(layer); },
           .read =

@@ -1,4 +1,5 @@
 // Whole differences of a weight, and weights that take its place.
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -37,12 +38,16 @@ PartFormat difference_format() {
       .part = "diff",
       .shown = "full difference",
       .algorithm = "full",
-      .endings = {{".diff", "diff", kShared}, {".set_weight", "set_weight", kShared}},
-      .held_by = {AdapterFormat::kohya, AdapterFormat::lycoris},
+      .endings = {{".diff", "diff", kShared},
+                  {".set_weight", "set_weight", kShared},
+                  {".scale", "set_weight", kOriginal, Telling::little}},
+      .held_by = {AdapterFormat::kohya, AdapterFormat::lycoris, AdapterFormat::comfyui},
       .recognises =
           [](const LayerTensors& layer) { return layer.has("diff") || layer.has("set_weight"); },
       .read = read_difference,
-      .write = write_difference};
+      .write = write_difference,
+      .take_rows = [](RowTaker& layer) { layer.take(layer.has("diff") ? "diff" : "set_weight"); },
+      .join_rows = [](RowJoiner& layer) { layer.put("diff", layer.stacked("diff")); }};
 }
 
 }  // namespace ringlet::formats

@@ -1,4 +1,5 @@
 // GLoRA: a low rank on both sides of the frozen weight.
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -33,6 +34,24 @@ void write_glora(LayerWriter& layer) {
   }
 }
 
+/// W0 a1 a2 changes every row by itself, so that the rows of a fused layer share a1 and a2.
+void take_glora_rows(RowTaker& layer) {
+  layer.take("b1");
+  for (const char* name : {"a1", "a2", "b2"}) layer.keep(name);
+}
+
+void join_glora_rows(RowJoiner& layer) {
+  const bool same = layer.equal("a1") && layer.equal("a2") && layer.equal("b2") &&
+                    layer.equal_scale() && layer.is_complete();
+  if (!same)
+    return layer.refuse(
+        "has GLoRA of a layer that is several here only where these share its other factors");
+  layer.put("b1", layer.stacked("b1"));
+  for (const char* name : {"a1", "a2", "b2"}) layer.put(name, layer.first(name));
+  const LayerWriting& one = *layer.adapted().front().first;
+  layer.put_scale(one.alpha, one.rank);
+}
+
 }  // namespace
 
 PartFormat glora_format() {
@@ -44,10 +63,12 @@ PartFormat glora_format() {
                       {".b1.weight", "b1", kShared, Telling::little},
                       {".b2.weight", "b2", kShared, Telling::little},
                       {".bm.weight", "bm", kShared, Telling::little}},
-          .held_by = {AdapterFormat::lycoris},
+          .held_by = {AdapterFormat::lycoris, AdapterFormat::comfyui},
           .recognises = [](const LayerTensors& layer) { return layer.has("a1"); },
           .read = read_glora,
-          .write = write_glora};
+          .write = write_glora,
+          .take_rows = take_glora_rows,
+          .join_rows = join_glora_rows};
 }
 
 }  // namespace ringlet::formats

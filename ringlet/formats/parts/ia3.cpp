@@ -1,5 +1,6 @@
 #include <ATen/ops/scalar_tensor.h>
 
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -51,6 +52,24 @@ void write_ia3(LayerWriter& layer) {
   if (!output) layer.mark_of_input();
 }
 
+/// A scale of outputs is one of rows; one of inputs is the same for all rows.
+void take_ia3_rows(RowTaker& layer) {
+  layer.keep("on_input");
+  if (layer.use("on_input").to(at::kDouble).any().item<bool>())
+    layer.keep("ia3");
+  else
+    layer.take("ia3");
+}
+
+void join_ia3_rows(RowJoiner& layer) {
+  const bool input = layer.first("on_input").item<std::int64_t>() != 0;
+  const bool shared = layer.equal("ia3") && layer.is_complete();
+  if (!layer.equal("on_input") || (input && !shared))
+    return layer.refuse("has IA3 of a layer that is several here only where these share it");
+  layer.put("ia3", input ? layer.first("ia3") : layer.stacked("ia3"));
+  layer.put("on_input", layer.first("on_input"));
+}
+
 }  // namespace
 
 PartFormat ia3_format() {
@@ -66,7 +85,9 @@ PartFormat ia3_format() {
           .held_by = {AdapterFormat::lycoris, AdapterFormat::peft},
           .recognises = [](const LayerTensors& layer) { return layer.has("ia3"); },
           .read = read_ia3,
-          .write = write_ia3};
+          .write = write_ia3,
+          .take_rows = take_ia3_rows,
+          .join_rows = join_ia3_rows};
 }
 
 }  // namespace ringlet::formats

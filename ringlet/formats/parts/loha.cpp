@@ -1,3 +1,4 @@
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -30,6 +31,31 @@ void write_loha(LayerWriter& layer) {
   write_magnitude(layer);
 }
 
+/// Both products have one row per output, so that rows of w1_a and w2_a are those of the change.
+void take_loha_rows(RowTaker& layer) {
+  if (layer.has("hada_t1") || layer.has("hada_t2"))
+    throw layer.impossible("LoHa with a core has no rows to divide");
+  for (const char* name : {"hada_w1_a", "hada_w2_a"}) layer.take(name);
+  for (const char* name : {"hada_w1_b", "hada_w2_b"}) layer.keep(name);
+}
+
+/// Where the pieces have other columns, their ranks add up, each zero in the rows of other pieces.
+void join_loha_rows(RowJoiner& layer) {
+  if (layer.any("hada_t1") || layer.any("hada_t2"))
+    return layer.refuse("has no form for LoHa with a core of parts of one layer");
+  const LayerWriting& one = *layer.adapted().front().first;
+  if (layer.equal("hada_w1_b") && layer.equal("hada_w2_b") && layer.equal_scale()) {
+    for (const char* name : {"hada_w1_a", "hada_w2_a"}) layer.put(name, layer.stacked(name));
+    for (const char* name : {"hada_w1_b", "hada_w2_b"}) layer.put(name, layer.first(name));
+    return layer.put_scale(one.alpha, one.rank);
+  }
+  for (const char* name : {"hada_w1_b", "hada_w2_b"}) layer.put(name, layer.all_ranks(name));
+  layer.put("hada_w1_a", layer.block_diagonal("hada_w1_a"));
+  layer.put("hada_w2_a", layer.block_diagonal("hada_w2_a", /*scaled=*/false));
+  const auto ranks = static_cast<double>(layer.all_ranks("hada_w1_b").size(0));
+  layer.put_scale(one.alpha / one.rank * ranks, ranks);
+}
+
 }  // namespace
 
 PartFormat loha_format() {
@@ -43,10 +69,12 @@ PartFormat loha_format() {
                       {".hada_t1", "hada_t1", kBoth, Telling::little},
                       {".hada_t2", "hada_t2", kBoth, Telling::little}},
           .peft = {.types = {"LOHA"}, .fields = {"use_effective_conv2d"}, .of_conv1d = false},
-          .held_by = {AdapterFormat::lycoris, AdapterFormat::peft},
+          .held_by = {AdapterFormat::lycoris, AdapterFormat::peft, AdapterFormat::comfyui},
           .recognises = [](const LayerTensors& layer) { return layer.has("hada_w1_b"); },
           .read = read_loha,
-          .write = write_loha};
+          .write = write_loha,
+          .take_rows = take_loha_rows,
+          .join_rows = join_loha_rows};
 }
 
 }  // namespace ringlet::formats

@@ -3,7 +3,13 @@
 #include <optional>
 #include <string_view>
 
+#include <ATen/ops/eye.h>
+#include <ATen/ops/kron.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/scalar_tensor.h>
+
 #include "ringlet/adapt/parts/kronecker.h"
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -147,6 +153,121 @@ void write_lokr(LayerWriter& layer) {
   write_magnitude(layer);
 }
 
+/// A factor as it stands, or the first of its low rank: what has its rows.
+std::string rows_name(const RowTaker& layer, const std::string& whole) {
+  return layer.has(whole.c_str()) ? whole : whole + "_a";
+}
+
+at::Tensor whole_factor(RowTaker& layer, const std::string& whole) {
+  if (layer.has(whole.c_str())) return layer.use(whole.c_str()).flatten(1).to(at::kFloat);
+  return at::matmul(layer.use((whole + "_a").c_str()).to(at::kFloat),
+                    layer.use((whole + "_b").c_str()).flatten(1).to(at::kFloat));
+}
+
+/// Rows that cut through the blocks of w1: what kron(w1, w2) is there has the form of a low rank,
+/// (1 ⊗ left)(w1 ⊗ right) for w2 = left right, with the rows of w1 that it touches.
+void take_cut_rows(RowTaker& layer, std::int64_t b) {
+  const RowRange& range = layer.ranges().front();
+  const std::int64_t first = range.begin / b, last = (range.begin + range.count - 1) / b;
+  const bool whole_1 = layer.has("lokr_w1"), whole_2 = layer.has("lokr_w2");
+  const at::Tensor w1 = whole_factor(layer, "lokr_w1").narrow(0, first, last + 1 - first);
+  const at::Tensor left = layer.use(whole_2 ? "lokr_w2" : "lokr_w2_a").flatten(1).to(at::kFloat);
+  const at::Tensor right =
+      whole_2 ? at::eye(left.size(1)) : layer.use("lokr_w2_b").flatten(1).to(at::kFloat);
+  // LyCORIS gives two whole factors the scale 1.
+  if (layer.has("alpha")) layer.use("alpha");
+  const double scale = whole_1 && whole_2
+                           ? 1.0
+                           : layer.scale(layer.use(whole_2 ? "lokr_w1_b" : "lokr_w2_b").size(0));
+  const at::Tensor up = at::kron(at::eye(w1.size(0)), left)
+                            .narrow(0, range.begin - first * b, range.count)
+                            .contiguous();
+  const at::Tensor down = at::kron(w1.contiguous(), right);
+  const std::int64_t rank = up.size(1);
+  const bool smaller = rank * (up.size(0) + down.size(1)) < up.size(0) * down.size(1);
+  if (!smaller) return layer.put("diff", at::matmul(up, down) * scale);
+  layer.put("up", up);
+  layer.put("down", down);
+  layer.put("alpha", at::scalar_tensor(scale * static_cast<double>(rank), at::kDouble));
+}
+
+/// Exact in LoKr's own form where the rows are whole blocks of w1, or within one of them.
+void take_lokr_rows(RowTaker& layer) {
+  const std::string first = rows_name(layer, "lokr_w1"), second = rows_name(layer, "lokr_w2");
+  if (layer.has("lokr_t2") || layer.use(first.c_str()).dim() != 2)
+    throw layer.impossible("LoKr with a core has no rows to divide");
+  const std::int64_t a = layer.use(first.c_str()).size(0), b = layer.use(second.c_str()).size(0);
+  if (a * b != layer.rows())
+    throw layer.mismatch(first.c_str(), "and its partner make " + std::to_string(a * b) +
+                                            " outputs, the model's layers have " +
+                                            std::to_string(layer.rows()) + " together");
+  const bool own_form = layer.is_aligned(b) || a == 1;
+  if (!own_form && (layer.ranges().size() > 1 || layer.keeps_rank()))
+    throw layer.impossible("its rows cut through the blocks of LoKr's factors");
+  if (!own_form) return take_cut_rows(layer, b);
+  for (const char* name :
+       {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"})
+    if (layer.has(name)) layer.keep(name);
+  if (layer.is_aligned(b))
+    layer.put(first.c_str(), layer.rows_of(first.c_str(), b));
+  else
+    layer.put(second.c_str(), layer.rows_of(second.c_str()));
+}
+
+/// The factors of pieces as LoKr's of the fused layer: whole names are "lokr_w1" and "lokr_w2".
+class LokrJoiner {
+ public:
+  explicit LokrJoiner(RowJoiner& layer) : layer_(layer) {}
+
+  bool is_shared(const std::string& whole) const {
+    return layer_.equal(whole.c_str()) ||
+           (layer_.equal((whole + "_a").c_str()) && layer_.equal((whole + "_b").c_str()));
+  }
+  /// The rows of all pieces one below the other.
+  bool stack(const std::string& whole, std::int64_t per) const {
+    const std::string columns = whole + "_b";
+    const bool low = layer_.equal(columns.c_str());
+    const std::string rows = low ? whole + "_a" : whole;
+    if (!layer_.has(rows.c_str())) return false;
+    layer_.put(rows.c_str(), layer_.stacked(rows.c_str(), per));
+    if (low) layer_.put(columns.c_str(), layer_.first(columns.c_str()));
+    return true;
+  }
+  std::int64_t outputs(const std::string& whole) const {
+    return layer_.first((layer_.has(whole.c_str()) ? whole : whole + "_a").c_str()).size(0);
+  }
+  void copy(const std::string& whole) const {
+    for (const std::string& name : {whole, whole + "_a", whole + "_b"})
+      if (layer_.has(name.c_str())) layer_.put(name.c_str(), layer_.first(name.c_str()));
+  }
+
+ private:
+  RowJoiner& layer_;
+};
+
+/// Exact where the pieces share the factor that does not hold their rows.
+void join_lokr_rows(RowJoiner& layer) {
+  const LokrJoiner factors(layer);
+  const auto refuse = [&] {
+    layer.refuse(
+        "has LoKr of a layer that is several here only where these have the same second factor");
+  };
+  if (layer.any("lokr_t2") || !layer.equal_scale()) return refuse();
+  const LayerWriting& one = *layer.adapted().front().first;
+  layer.put_scale(one.alpha, one.rank);
+  if (factors.is_shared("lokr_w2")) {
+    const std::int64_t b = factors.outputs("lokr_w2");
+    bool whole_blocks = layer.rows() % b == 0;
+    for (const auto& entry : layer.adapted())
+      whole_blocks = whole_blocks && entry.second.begin % b == 0;
+    if (whole_blocks && factors.stack("lokr_w1", b)) return factors.copy("lokr_w2");
+  }
+  if (!factors.is_shared("lokr_w1") || factors.outputs("lokr_w1") != 1 ||
+      !factors.stack("lokr_w2", 1))
+    return refuse();
+  factors.copy("lokr_w1");
+}
+
 }  // namespace
 
 PartFormat lokr_format() {
@@ -164,11 +285,13 @@ PartFormat lokr_format() {
       .peft = {.types = {"LOKR"},
                .fields = {"use_effective_conv2d", "decompose_both", "decompose_factor"},
                .of_conv1d = false},
-      .held_by = {AdapterFormat::lycoris, AdapterFormat::peft},
+      .held_by = {AdapterFormat::lycoris, AdapterFormat::peft, AdapterFormat::comfyui},
       .recognises =
           [](const LayerTensors& layer) { return layer.has("lokr_w1") || layer.has("lokr_w1_a"); },
       .read = read_lokr,
-      .write = write_lokr};
+      .write = write_lokr,
+      .take_rows = take_lokr_rows,
+      .join_rows = join_lokr_rows};
 }
 
 }  // namespace ringlet::formats

@@ -2,9 +2,11 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/einsum.h>
+#include <ATen/ops/nonzero.h>
 
 #include "ringlet/adapt/build.h"
 #include "ringlet/core/text.h"
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -101,16 +103,64 @@ void read_table(LayerReader& layer) {
                      {"scaling", layer.configured("use_rslora") ? "sqrt" : "rank"}});
 }
 
+/// PEFT and diffusers scale the bias as they scale the factors; ComfyUI adds a difference.
+void write_lora_bias(LayerWriter& layer, double scale) {
+  const double own = layer.bias()->number("scale");
+  if (layer.comfyui()) return layer.put("diff_b", layer.numbers("bias.d") * own);
+  const bool same = std::abs(own - scale) <= 1e-12 * scale;
+  if (layer.lycoris() || !same || layer.magnitude() != nullptr) return layer.refuse_method();
+  layer.put("up_bias", "bias.d");
+  layer.config("lora_bias") = true;
+}
+
 void write_lora(LayerWriter& layer) {
   const double scale = write_low_rank(layer, "down", "up");
-  if (const adapt::PartSpec* const bias = layer.bias()) {
-    const bool same = std::abs(bias->number("scale") - scale) <= 1e-12 * scale;
-    if (!layer.peft() || !same || layer.magnitude() != nullptr) return layer.refuse_method();
-    layer.put("up_bias", "bias.d");
-    layer.config("lora_bias") = true;
-  }
+  if (layer.bias() != nullptr) write_lora_bias(layer, scale);
   write_magnitude(layer);
   if (layer.magnitude() != nullptr && layer.peft()) layer.config("use_dora") = true;
+}
+
+/// Rows of a fused layer have its "down" and their rows of "up". Ranks that are zero in these rows
+/// and not in others are left out: so files are written whose pieces had factors of their own.
+void take_lora_rows(RowTaker& layer) {
+  const at::Tensor up = layer.rows_of("up"), down = layer.use("down");
+  if (layer.has("up_bias")) layer.take("up_bias");
+  if (layer.has("mid")) layer.keep("mid");
+  const at::Tensor& whole = layer.use("up");
+  const bool plain = up.dim() == 2 && down.dim() == 2 && up.size(1) == down.size(0) &&
+                     !layer.has("mid") && !layer.keeps_rank();
+  const auto is_used = [](const at::Tensor& factor) { return factor.ne(0).any(0); };
+  const at::Tensor kept =
+      plain ? at::nonzero(is_used(up).logical_or(is_used(whole).logical_not())).squeeze(1)
+            : at::Tensor();
+  if (!plain || kept.numel() == 0 || kept.numel() == up.size(1)) {
+    layer.put("up", up);
+    layer.put("down", down);
+    return;
+  }
+  layer.put("up", up.index_select(1, kept));
+  layer.put("down", down.index_select(0, kept));
+  if (layer.has("alpha"))  // alpha / rank stays
+    layer.put("alpha", layer.use("alpha").to(at::kDouble) *
+                           (static_cast<double>(kept.numel()) / static_cast<double>(up.size(1))));
+}
+
+/// One "down" for all where the pieces have the same; else the ranks add up, each zero in the rows
+/// of other pieces.
+void join_lora_rows(RowJoiner& layer) {
+  if (layer.any("mid") || layer.first("up").dim() != 2)
+    return layer.refuse("has no form for convolutions among the parts of one layer");
+  const LayerWriting& one = *layer.adapted().front().first;
+  if (layer.equal("down") && layer.equal_scale()) {
+    layer.put("down", layer.first("down"));
+    layer.put("up", layer.stacked("up"));
+    return layer.put_scale(one.alpha, one.rank);
+  }
+  const at::Tensor down = layer.all_ranks("down");
+  const auto ranks = static_cast<double>(down.size(0));
+  layer.put("down", down);
+  layer.put("up", layer.block_diagonal("up"));
+  layer.put_scale(one.alpha / one.rank * ranks, ranks);
 }
 
 std::vector<Ending> endings() {
@@ -182,7 +232,7 @@ PartFormat lora_format() {
                               "lora_bias", "init_lora_weights"},
                    .alpha_field = "lora_alpha"},
           .held_by = {AdapterFormat::peft, AdapterFormat::diffusers, AdapterFormat::kohya,
-                      AdapterFormat::lycoris},
+                      AdapterFormat::lycoris, AdapterFormat::comfyui},
           .recognises =
               [](const LayerTensors& layer) {
                 return layer.has("down") || layer.has("up") || layer.has("table_down") ||
@@ -193,7 +243,9 @@ PartFormat lora_format() {
                 if (layer.has("down") || layer.has("up")) return read_factors(layer);
                 read_table(layer);
               },
-          .write = write_lora};
+          .write = write_lora,
+          .take_rows = take_lora_rows,
+          .join_rows = join_lora_rows};
 }
 
 }  // namespace ringlet::formats

@@ -4,6 +4,7 @@
 #include <ATen/ops/matmul.h>
 
 #include "ringlet/core/text.h"
+#include "ringlet/formats/fused_rows.h"
 #include "ringlet/formats/parts/parts.h"
 
 namespace ringlet::formats {
@@ -161,6 +162,51 @@ void write_oft(LayerWriter& layer) {
     write_triangles(layer, part);
 }
 
+/// Rotations of the input are the same for all rows. Blocks of outputs have to end where the rows
+/// do; their limit is one for all, and so it is applied to the numbers.
+void take_oft_rows(RowTaker& layer) {
+  if (layer.has("rescale")) layer.take("rescale");
+  if (layer.has("oft_r")) {
+    layer.keep("oft_r");
+    if (layer.has("oft_scaled")) layer.keep("oft_scaled");
+    return;
+  }
+  const char* what = layer.has("oft_blocks") ? "oft_blocks" : "oft_diag";
+  const at::Tensor& blocks = layer.use(what);
+  if (blocks.dim() != 3) throw layer.mismatch(what, "are not square blocks of outputs");
+  const std::int64_t b = blocks.size(1);
+  if (!layer.is_aligned(b))
+    throw layer.impossible("blocks of " + std::to_string(b) + " outputs reach over two of them");
+  const at::Tensor own = layer.rows_of(what, b);
+  layer.put(what, own);
+  if (!layer.has("alpha") || !layer.has("oft_blocks")) return;
+  const at::Tensor& alpha = layer.use("alpha");
+  const double limit = alpha.numel() == 1 ? alpha.to(at::kDouble).item<double>() : 0.0;
+  if (!(limit > 0.0)) return layer.keep("alpha");
+  const bool in_all = layer.fused().naming == Naming::comfyui;  // see read_constraint()
+  const double most = in_all ? limit : limit * static_cast<double>(layer.rows());
+  const at::Tensor numbers = blocks.to(at::kFloat);
+  const double norm = (numbers - numbers.transpose(1, 2)).norm().item<double>();
+  if (norm > most) layer.put(what, own.to(at::kFloat) * (most / norm));
+}
+
+/// Exact for blocks of outputs without a limit; rows of other pieces are not turned.
+void join_oft_rows(RowJoiner& layer) {
+  const bool blocks = layer.has("oft_blocks") && layer.first("oft_blocks").dim() == 3;
+  const std::int64_t b = blocks ? layer.first("oft_blocks").size(1) : 1;
+  bool fits = blocks && layer.rows() % b == 0;
+  for (const auto& [piece, rows] : layer.adapted())
+    fits = fits && rows.begin % b == 0 && piece->tensors.at("oft_blocks").size(1) == b &&
+           piece->tensors.at("alpha").to(at::kDouble).item<double>() == 0.0;
+  if (!fits || (layer.any("rescale") && !(layer.has("rescale") && layer.is_complete())))
+    return layer.refuse(
+        "has OFT of a layer that is several here only with blocks of one size and without a "
+        "constraint");
+  layer.put("oft_blocks", layer.stacked("oft_blocks", b));
+  layer.put("alpha", layer.first("alpha"));
+  if (layer.any("rescale")) layer.put("rescale", layer.stacked("rescale"));
+}
+
 }  // namespace
 
 PartFormat oft_format() {
@@ -178,10 +224,12 @@ PartFormat oft_format() {
                    .block_size_field = "oft_block_size",
                    .block_number_field = "r",
                    .of_conv1d = false},
-          .held_by = {AdapterFormat::lycoris, AdapterFormat::peft},
+          .held_by = {AdapterFormat::lycoris, AdapterFormat::peft, AdapterFormat::comfyui},
           .recognises = recognises,
           .read = read_oft,
-          .write = write_oft};
+          .write = write_oft,
+          .take_rows = take_oft_rows,
+          .join_rows = join_oft_rows};
 }
 
 }  // namespace ringlet::formats

@@ -41,6 +41,7 @@ double read_constraint(LayerReader& layer) {
 }
 
 void write_constraint(LayerWriter& layer, double constraint) {
+  if (layer.comfyui()) constraint *= static_cast<double>(layer.shape().out);
   // Without one LyCORIS writes the integer 0.
   layer.put("alpha", constraint == 0.0 ? at::zeros({}, at::kLong)
                                        : at::scalar_tensor(constraint, at::kFloat));

@@ -1,0 +1,52 @@
+// The layers of Stable Diffusion 3 and FLUX as their authors' code has them: one layer there may be
+// several here (queries, keys and values), or have its halves in another order.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ringlet/nn/weight_source.h"
+
+namespace ringlet::formats {
+
+/// Consecutive output rows of a layer.
+struct RowRange {
+  std::int64_t begin;
+  std::int64_t count;
+
+  bool operator==(const RowRange& other) const = default;
+};
+
+std::int64_t count_of(const std::vector<RowRange>& rows);
+
+/// A layer of ringlet's (diffusers') network and the rows of an original one that it consists of.
+struct LayoutPiece {
+  std::string path;
+  std::vector<RowRange> rows;  ///< in this order; empty for norms
+};
+
+struct OriginalLayer {
+  std::string name;                 ///< "double_blocks.0.img_attn.qkv"
+  std::vector<LayoutPiece> pieces;  ///< in the order of their rows
+  std::int64_t rows = 0;            ///< of the original layer
+  bool of_xlabs = false;            ///< XLabs' name, which is read only
+
+  /// Whether it is one layer of the network, as it stands.
+  bool is_plain() const { return pieces.size() == 1 && pieces.front().rows.size() < 2; }
+};
+
+enum class TransformerFamily { none, stable_diffusion_3, flux };
+
+/// Which transformer of diffusers has these layers.
+TransformerFamily transformer_family(const nn::ModuleIndex& network);
+
+/// "Stable Diffusion 3", "FLUX", or "".
+const char* name_of(TransformerFamily family);
+
+/// All original layers and norms whose parts the network has; none for other networks. XLabs'
+/// names of FLUX's attention layers follow. Source: the state dictionaries of sd3-ref (Stability
+/// AI), flux and x-flux, and diffusers' scripts that rename them.
+std::vector<OriginalLayer> original_layers(const nn::ModuleIndex& network);
+
+}  // namespace ringlet::formats
