@@ -43,6 +43,7 @@ Sd3Config Sd3Config::from_json(const Json& json, const std::string& where) {
   c.text_width = number("joint_attention_dim", c.text_width);
   c.pooled_width = number("pooled_projection_dim", c.pooled_width);
   c.table_side = number("pos_embed_max_size", c.table_side);
+  c.t5_tokens = number("max_sequence_length", c.t5_tokens);
   c.dual_attention_layers =
       json_value(json, "dual_attention_layers", c.dual_attention_layers, where);
   const auto norm = json_value<std::string>(json, "qk_norm", "", where);

@@ -20,6 +20,9 @@ struct Sd3Config {
   std::int64_t text_width = 4096;    ///< "joint_attention_dim", of the token embeddings
   std::int64_t pooled_width = 2048;  ///< "pooled_projection_dim"
   std::int64_t table_side = 96;      ///< "pos_embed_max_size", in tokens
+  /// "max_sequence_length": tokens of T5, or zeros in its place, unless a caller says otherwise. A
+  /// field of ringlet's for small models; published models lack it and have what diffusers takes.
+  std::int64_t t5_tokens = 256;
   std::vector<std::int64_t> dual_attention_layers;
   bool rms_norm = false;  ///< "qk_norm"
 

@@ -19,15 +19,13 @@
 namespace ringlet::pipeline {
 namespace {
 
-constexpr std::int64_t kT5Tokens = 256;  ///< as diffusers' pipeline has it
-
 /// Layers of the transformer that are never narrowed: few weights, whose errors reach every token.
 const std::vector<std::string> kSd3WideLayers = {"pos_embed.", "time_text_embed.",
                                                  "context_embedder.", "norm_out.", "proj_out."};
 
-std::int64_t sd3_patch(const StableDiffusion3Files& files) {
+models::Sd3Config sd3_config(const StableDiffusion3Files& files) {
   const ModelComponent& part = files.parts.at("transformer");
-  return models::Sd3Config::from_json(part.config, part.where).patch_size;
+  return models::Sd3Config::from_json(part.config, part.where);
 }
 
 Json sd3_model_index(const StableDiffusion3Files& files) {
@@ -58,10 +56,11 @@ StableDiffusion3 StableDiffusion3::open(const std::filesystem::path& path,
 }
 
 StableDiffusion3::StableDiffusion3(StableDiffusion3Files files, const LoadOptions& load)
-    : LatentModel("transformer", load, flow_process(files, sd3_patch(files)),
+    : LatentModel("transformer", load, flow_process(files, sd3_config(files).patch_size),
                   files.scheduler_where),
       files_(std::move(files)),
-      t5_tokens_(load.files.text_tokens > 0 ? load.files.text_tokens : kT5Tokens) {
+      t5_tokens_(load.files.text_tokens > 0 ? load.files.text_tokens
+                                            : sd3_config(files_).t5_tokens) {
   for (const auto& [name, tokenizer] :
        {std::pair{"text_encoder", "tokenizer"}, std::pair{"text_encoder_2", "tokenizer_2"}}) {
     const ModelComponent& part = files_.parts.at(name);
@@ -81,8 +80,7 @@ StableDiffusion3::StableDiffusion3(StableDiffusion3Files files, const LoadOption
   }
   const ModelComponent& part = files_.parts.at("transformer");
   const nn::WeightSource source = source_of(part, kSd3WideLayers);
-  transformer_ = std::make_unique<models::Sd3Transformer2DModel>(
-      source, models::Sd3Config::from_json(part.config, part.where));
+  transformer_ = std::make_unique<models::Sd3Transformer2DModel>(source, sd3_config(files_));
   add_network("transformer", part, source);
   open_autoencoder(files_.parts.at("vae"));
   check_parts_fit();
