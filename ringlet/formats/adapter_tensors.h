@@ -17,8 +17,8 @@ namespace ringlet::formats {
 struct LayerTensors {
   std::string prefix;                 ///< how the file calls the layer
   Naming naming = Naming::diffusers;  ///< whose name that is
-  std::map<std::string, at::Tensor> tensors;
-  std::map<std::string, std::string> names;  ///< of the tensors in the file
+  std::map<std::string, at::Tensor> tensors = {};
+  std::map<std::string, std::string> names = {};  ///< of the tensors in the file
 
   bool has(const char* what) const { return tensors.contains(what); }
 

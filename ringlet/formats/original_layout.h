@@ -27,10 +27,10 @@ struct LayoutPiece {
 };
 
 struct OriginalLayer {
-  std::string name;                 ///< "double_blocks.0.img_attn.qkv"
-  std::vector<LayoutPiece> pieces;  ///< in the order of their rows
-  std::int64_t rows = 0;            ///< of the original layer
-  bool of_xlabs = false;            ///< XLabs' name, which is read only
+  std::string name;                      ///< "double_blocks.0.img_attn.qkv"
+  std::vector<LayoutPiece> pieces = {};  ///< in the order of their rows
+  std::int64_t rows = 0;                 ///< of the original layer
+  bool of_xlabs = false;                 ///< XLabs' name, which is read only
 
   /// Whether it is one layer of the network, as it stands.
   bool is_plain() const { return pieces.size() == 1 && pieces.front().rows.size() < 2; }
