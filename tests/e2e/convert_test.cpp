@@ -213,7 +213,7 @@ TEST_F(Convert, WrongCallsAreExplained) {
     EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
     EXPECT_FALSE(fs::exists(path("out")));
   };
-  expect_failure({}, "use ringlet, peft, diffusers, kohya or lycoris", "onetrainer");
+  expect_failure({}, "use ringlet, peft, diffusers, kohya, lycoris or comfyui", "onetrainer");
   expect_failure({"--as", "svd"}, "\"svd\" is not known");
   expect_failure({"--as", "lora"}, "--rank and --max-error");
   expect_failure({"--rank", "4"}, "--rank and --max-error");
