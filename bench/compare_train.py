@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Training steps of ringlet's adapters beside a LoRA with diffusers and PEFT, in one run.
 
-    bench/compare_train.py [--rounds N] [--side LATENTS] [--checkpointing] [--keep NAME] [--work FOLDER]
-                           [--device cuda] [--precision bf16] [--unet FOLDER] [--no-peer]
+    bench/compare_train.py [--rounds N] [--side LATENTS] [--batch N] [--checkpointing] [--keep NAME]
+                           [--work FOLDER] [--device cuda] [--precision bf16] [--unet FOLDER] [--no-peer]
 
-A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all 128 attention projections,
+A U-Net of Stable Diffusion 1.5's size with random weights, adapters on all its attention projections,
 batch 1, fp32 on the CPU unless said otherwise. The programs take turns, so that drift of a shared
 machine hits all of them. Prints medians as a Markdown table; the last column is the time beside PEFT's.
 """
@@ -36,6 +36,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=64, help="latents' side: 64 for pictures of 512 pixels")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3, help="timed steps a round")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
@@ -45,7 +46,8 @@ def main():
     parser.add_argument("--no-peer", action="store_true", help="ringlet alone")
     add_keep(parser)
     options = parser.parse_args()
-    os.environ |= {"RINGLET_BENCH_DEVICE": options.device, "RINGLET_BENCH_PRECISION": options.precision}
+    os.environ |= {"RINGLET_BENCH_DEVICE": options.device, "RINGLET_BENCH_PRECISION": options.precision,
+                   "RINGLET_BENCH_BATCH": str(options.batch)}
     work = options.work.resolve()
     python = None if options.no_peer and options.unet else peer_python(work)
     unet = options.unet.resolve() if options.unet else work / "unet"

@@ -3,8 +3,9 @@ compare_train.py and compare_methods.py.
 
     python peer_train.py UNET_FOLDER [SIDE] [STEPS] [METHOD] [checkpointing]
 
-METHOD is a key of PEERS, "peft-lora" unless given. RINGLET_BENCH_DEVICE (cpu) and RINGLET_BENCH_PRECISION
-(fp32, or bf16 and fp16 for the frozen weights and, by autocast, the computation) say where and in what.
+METHOD is a key of PEERS, "peft-lora" unless given. RINGLET_BENCH_DEVICE (cpu), RINGLET_BENCH_PRECISION
+(fp32, or bf16 and fp16 for the frozen weights and, by autocast, the computation) and RINGLET_BENCH_BATCH (1)
+say where, in what, and how many pictures.
 """
 import json
 import logging
@@ -73,9 +74,10 @@ class Step:
         if checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-        self.latents = torch.randn(1, 4, side, side).to(self.device)
-        self.text = torch.randn(1, 77, self.unet.config.cross_attention_dim).to(self.device, self.kind)
-        self.timesteps = torch.tensor([500], device=self.device)
+        batch = int(os.environ.get("RINGLET_BENCH_BATCH", "1"))
+        self.latents = torch.randn(batch, 4, side, side).to(self.device)
+        self.text = torch.randn(batch, 77, self.unet.config.cross_attention_dim).to(self.device, self.kind)
+        self.timesteps = torch.full((batch,), 500, device=self.device)
 
     def loss(self):
         import torch

@@ -42,7 +42,7 @@ def command_line(parser, options):
         value = getattr(options, action.dest, None)
         if not action.option_strings or action.dest in ("help", "keep") or value in (None, action.default):
             continue
-        if isinstance(value, pathlib.Path):
+        if isinstance(value, pathlib.Path) and value.is_absolute():
             continue
         words.append(action.option_strings[0])
         if not isinstance(action, argparse._StoreTrueAction):

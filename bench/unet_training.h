@@ -23,8 +23,8 @@
 
 namespace ringlet::bench {
 
-/// RINGLET_BENCH_DEVICE (cpu), RINGLET_BENCH_PRECISION (fp32) and RINGLET_BENCH_STORAGE (as-stored)
-/// say where, in what, and how the base is kept.
+/// RINGLET_BENCH_DEVICE (cpu), RINGLET_BENCH_PRECISION (fp32), RINGLET_BENCH_STORAGE (as-stored) and
+/// RINGLET_BENCH_BATCH (1) say where, in what, how the base is kept, and of how many pictures.
 inline std::string variable(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : otherwise;
@@ -37,7 +37,7 @@ inline nn::WeightStorage base_storage() {
   return storage;
 }
 
-/// Batch 1, one noise level, random latents and text of 77 tokens.
+/// One noise level, random latents and text of 77 tokens.
 class UNetTraining {
  public:
   /// `folder` is a diffusers "unet" folder, `side` that of the latents.
@@ -54,9 +54,10 @@ class UNetTraining {
         index_(source_.finish()),
         adapters(make_adapters(method)) {
     adapters.attach();
-    timesteps_ = at::full({1}, level_.timestep).to(device);
-    latents_ = at::randn({1, config_.in_channels, side, side}).to(device);
-    text_ = at::randn({1, 77, config_.levels.front().context_width}).to(device, precision);
+    const std::int64_t batch = std::stoll(variable("RINGLET_BENCH_BATCH", "1"));
+    timesteps_ = at::full({batch}, level_.timestep).to(device);
+    latents_ = at::randn({batch, config_.in_channels, side, side}).to(device);
+    text_ = at::randn({batch, 77, config_.levels.front().context_width}).to(device, precision);
   }
 
   /// The mean squared error of the noise that the network says, a scalar that knows its gradient.

@@ -2,17 +2,26 @@
 # From a fresh clone to a model that has learnt a new subject: installs, builds, trains an adapter on
 # five pictures with the starter model of this repository, generates with it, merges it.
 #
-#   scripts/quickstart.sh [OUTPUT_FOLDER]      default: quickstart/
+#   scripts/quickstart.sh [--model FOLDER] [OUTPUT_FOLDER]
+#
+# FOLDER is assets/starter, a U-Net, unless given; assets/starter-dit is a transformer. The output goes
+# to quickstart/ unless given.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-case ${1:-} in
-  --help|-h) sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-  -*) echo "quickstart: error: unknown option '$1'; give an output folder or nothing" >&2; exit 2 ;;
-esac
-out=${1:-$root/quickstart}
-ringlet=$root/build/release/bin/ringlet
 model=$root/assets/starter
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help|-h) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --model) model=${2:?quickstart: error: --model needs a folder}; shift ;;
+    -*) echo "quickstart: error: unknown option '$1'; see --help" >&2; exit 2 ;;
+    *) out=$1 ;;
+  esac
+  shift
+done
+[ -f "$model/model_index.json" ] || { echo "quickstart: error: $model is not a model folder" >&2; exit 2; }
+out=${out:-$root/quickstart}
+ringlet=$root/build/release/bin/ringlet
 subject="sks robot"
 
 "$root/scripts/bootstrap.sh"

@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 ringlet=${RINGLET:-$root/build/release/bin/ringlet}
 work=${1:?usage: train.sh WORK_FOLDER [STEPS]}
-steps=${2:-12000}
+steps=${2:-9000}
 mkdir -p "$work"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 

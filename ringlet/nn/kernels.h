@@ -2,6 +2,7 @@
 // that layers and adapters contain mathematics alone.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
 
@@ -27,6 +28,9 @@ class PreparedConv2d {
   /// Whether its passes read the weight that it was prepared from, which then has to be in memory:
   /// else there is a layout in its place.
   virtual bool reads_weight() const = 0;
+
+  /// Bytes of a layout that the first backward pass makes, and that stays.
+  virtual std::int64_t backward_layout_bytes() const { return 0; }
 
   /// The set that it is for.
   const KernelSet& kernels() const { return kernels_; }

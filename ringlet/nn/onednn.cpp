@@ -268,6 +268,10 @@ class PackedConv2d final : public PreparedConv2d {
                : kernel_.forward(x, optional_bias(bias));
   }
   bool reads_weight() const override { return kernel_.stays; }
+  std::int64_t backward_layout_bytes() const override {
+    constexpr std::int64_t kFloat = sizeof(float);
+    return kernel_.flipped ? kFloat * kernel_.weight.numel() : 0;
+  }
 
  private:
   PackedKernel kernel_;

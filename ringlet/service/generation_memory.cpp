@@ -101,7 +101,7 @@ std::uint64_t expected_peak_bytes(const pipeline::TextToImageModel& model,
         pipeline::offload_effect(model, pipeline::offloaded_blocks(model)).saved_bytes;
     return static_cast<std::uint64_t>(denoiser + pipeline::generation_bytes(model, size, batch));
   }
-  const std::uint64_t now = resident_bytes() + train::kProgramBytes;
+  const std::uint64_t now = resident_bytes() + pipeline::program_bytes(model, /*backward=*/false);
   double coding = model.decoding_bytes(size);
   if (!request.init_image.empty()) coding = std::max(coding, model.encoding_bytes(size));
   // Text encoders, denoiser and autoencoder let each other's pages go.

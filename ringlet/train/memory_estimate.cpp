@@ -139,7 +139,7 @@ std::uint64_t TrainingMemory::sum(const nn::RecomputedBlocks& recomputed) const 
 TrainingMemory training_memory(const pipeline::TextToImageModel& model,
                                const MemoryRequest& request) {
   const std::uint64_t copies = 1 + (request.average ? 1 : 0);  // the gradient, a moving average
-  return {kProgramBytes,
+  return {pipeline::program_bytes(model, /*backward=*/true),
           weight_bytes(model, request),
           (copies * sizeof(float) + request.optimizer_bytes) *
               static_cast<std::uint64_t>(request.parameters),

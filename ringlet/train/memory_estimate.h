@@ -12,9 +12,6 @@
 
 namespace ringlet::train {
 
-/// Code and buffers that the first step brings in, measured.
-inline constexpr std::uint64_t kProgramBytes = std::uint64_t{60} << 20;
-
 /// What the need depends on besides the model.
 struct MemoryRequest {
   const adapt::AdapterSet* adapters = nullptr;
