@@ -7,7 +7,9 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/formats/readable_weights.h"
 #include "ringlet/formats/renamed_store.h"
+#include "ringlet/formats/text_encoder_file.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
@@ -26,6 +28,21 @@ at::Tensor checked(const std::string& name, const at::Tensor& tensor, at::Scalar
                 "the tensor holds NaN or values too large for the type it is written in",
                 "this part was not written; save in a wider type");
   return value;
+}
+
+/// Tensors of a part under the names of the single file that it comes from.
+std::map<std::string, at::Tensor> in_origin(const nn::TensorStore& part,
+                                            const std::string& component,
+                                            const std::map<std::string, at::Tensor>& tensors) {
+  const auto* completed = dynamic_cast<const formats::StoreWith*>(&part);
+  const auto& store =
+      dynamic_cast<const formats::RenamedStore&>(completed != nullptr ? completed->inner() : part);
+  for (const auto& [name, tensor] : tensors)
+    if (completed != nullptr && completed->adds(name))
+      throw Error(ErrorCode::unsupported, component + "." + name,
+                  "changes, but the checkpoint has no such tensor",
+                  "give a folder name for the result");
+  return store.in_origin(tensors);
 }
 
 void check_finite(const std::string& name, const at::Tensor& tensor) {
@@ -110,12 +127,17 @@ void write_single_file(const ModelFiles& files, const fs::path& out,
                 "give a folder name for the result");
   std::map<std::string, at::Tensor> in_file;
   for (const auto& [component, tensors] : replacements) {
-    const auto& store =
-        dynamic_cast<const formats::RenamedStore&>(*files.parts.at(component).weights);
-    in_file.merge(store.in_origin(tensors));
+    const ModelComponent& part = files.parts.at(component);
+    if (part.where != files.path.string())
+      throw Error(ErrorCode::unsupported, out.string(),
+                  "\"" + component + "\" changes, which is not in " + files.path.string() +
+                      " but in " + part.where,
+                  "give a folder name for the result");
+    in_file.merge(in_origin(*part.weights, component, tensors));
   }
   const auto file = io::SafetensorsFile::open(files.path);
-  write_changed(*file, nn::FileStore(std::vector{file}), in_file, {}, std::identity(), out);
+  const auto store = formats::readable_weights(std::make_shared<nn::FileStore>(std::vector{file}));
+  write_changed(*file, *store, in_file, {}, std::identity(), out);
 }
 
 void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store,
@@ -135,7 +157,9 @@ void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store
     tensors.emplace(written(name),
                     found != replaced.end() ? found->second : store.find(name, {}, {}).value());
   }
-  io::save_tensors(out, tensors, base.metadata());
+  io::Metadata metadata = base.metadata();
+  metadata.erase("_quantization_metadata");  // of fp8, which is widened here
+  io::save_tensors(out, tensors, metadata);
 }
 
 }  // namespace ringlet::pipeline
