@@ -28,16 +28,32 @@ bool has_prefix(const nn::TensorStore& store, const std::string& prefix) {
 
 /// Families that users will try, by a tensor that only they have.
 void refuse_other_families(const nn::TensorStore& store) {
+  constexpr const char* kGiveTheModel =
+      "give the model itself; ringlet inspect FILE shows what a file contains";
   static constexpr std::array<std::pair<const char*, const char*>, 3> kFamilies = {{
       {"control_model.", "a ControlNet"},
       {"lora_unet_", "a LoRA adapter"},
       {"lora_te", "a LoRA adapter"},
   }};
+  for (const std::string& name : store.names())
+    if (name.find(".lora_") != std::string::npos)
+      throw Error(ErrorCode::unsupported, store.description(),
+                  "this file is a LoRA adapter, not the checkpoint of a model", kGiveTheModel);
+  // Complete ones have readers of their own.
+  static constexpr std::array<std::pair<const char*, const char*>, 2> kTransformers = {
+      {{"joint_blocks.", "Stable Diffusion 3"}, {"double_blocks.", "FLUX"}}};
+  for (const auto& [blocks, family] : kTransformers)
+    if (has_prefix(store, blocks) || has_prefix(store, kUNet + blocks))
+      throw Error(ErrorCode::unsupported, store.description(),
+                  std::string("this file has layers of ") + family +
+                      ", but not the attention of its first block",
+                  "it is incomplete, or of a relative that ringlet does not support; download it "
+                  "again");
   for (const auto& [prefix, family] : kFamilies)
     if (has_prefix(store, prefix))
       throw Error(ErrorCode::unsupported, store.description(),
                   std::string("this file is ") + family + ", not the checkpoint of a model",
-                  "give the model itself; ringlet inspect FILE shows what a file contains");
+                  kGiveTheModel);
   // Stable Diffusion XL in shape, but trained on the continuous noise levels of Karras et al. 2022.
   static constexpr std::array<std::pair<const char*, const char*>, 4> kEdm = {{
       {"edm_vpred.sigma_max", "CosXL (v-prediction in EDM's form)"},
@@ -108,10 +124,12 @@ SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& s
                                  const PartsElsewhere& elsewhere) {
   refuse_other_families(*store);
   if (!is_single_file_model(*store))
-    throw Error(ErrorCode::unsupported, store->description(),
-                "this is not a checkpoint of Stable Diffusion or FLUX.1: no tensor begins with \"" +
-                    kUNet + "\", \"joint_blocks.\" or \"double_blocks.\"",
-                "give a checkpoint file, or a model folder with model_index.json");
+    throw Error(
+        ErrorCode::unsupported, store->description(),
+        "this is not a single-file Stable Diffusion checkpoint, nor one of FLUX.1: no tensor "
+        "begins with \"" +
+            kUNet + "\", \"joint_blocks.\" or \"double_blocks.\"",
+        "give a checkpoint file, or a model folder with model_index.json");
   const LdmUNet unet = read_ldm_unet(*store, kUNet);
   bool sdxl = has_prefix(*store, kXlOpenClip);
   bool open_clip = has_prefix(*store, kOpenClip);

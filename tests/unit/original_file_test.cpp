@@ -1,0 +1,342 @@
+// Single files of Stable Diffusion 3 and FLUX.1 in their authors' layout: what tells them, what
+// they may lack, parts in files of their own, and how they are written again.
+#include <array>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
+#include <gtest/gtest.h>
+
+#include "ringlet/adapt/method_text.h"
+#include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/pipeline/describe.h"
+#include "ringlet/pipeline/extract.h"
+#include "ringlet/pipeline/generation.h"
+#include "ringlet/pipeline/merge.h"
+#include "ringlet/pipeline/model_families.h"
+#include "ringlet/service/adaptable_model.h"
+#include "tests/expect_error.h"
+#include "tests/golden/tiny_original_file.h"
+#include "tests/log_capture.h"
+#include "tests/temporary_folder.h"
+
+namespace ringlet::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+using golden::OriginalFile;
+using golden::Tensors;
+
+class OriginalFiles : public testing::Test {
+ protected:
+  OriginalFiles() { golden::write_tokenizers_beside(folder_.path()); }
+
+  fs::path save(const Tensors& tensors, const char* name = "m.safetensors") const {
+    io::save_tensors(folder_ / name, tensors);
+    return folder_ / name;
+  }
+  fs::path save(const std::string& key, const OriginalFile& parts = {}) const {
+    return save(golden::original_file_tensors(key, parts));
+  }
+  fs::path text_file(const std::string& key, const char* part, const char* name) const {
+    const Json& model = golden::flow_pipelines().at("models").at(key);
+    return save(golden::component_tensors(model, part), name);
+  }
+  static LoadOptions options(std::vector<std::string> text_encoders = {},
+                             const fs::path& vae = {}) {
+    LoadOptions options;
+    options.files.text_tokens = 16;
+    options.files.text_encoders = std::move(text_encoders);
+    options.files.vae = vae;
+    return options;
+  }
+  static std::unique_ptr<TextToImageModel> open(const fs::path& path,
+                                                const LoadOptions& load = options()) {
+    return open_text_to_image_model(path, load);
+  }
+  static at::Tensor picture(const TextToImageModel& model) {
+    const at::NoGradGuard no_grad;
+    GenerateRequest request;
+    request.prompt = "a dog";
+    request.size = {32, 32};
+    request.steps = 2;
+    return sample(model, request);
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(OriginalFiles, KindAndDefaultsAreToldByTheTensors) {
+  struct Want {
+    const char *key, *kind;
+    std::int64_t steps;
+    double shift;
+    bool dynamic;
+  };
+  for (const Want& want : {Want{"sd3", "Stable Diffusion 3", 28, 3.0, false},
+                           Want{"sd35", "Stable Diffusion 3.5 medium", 28, 3.0, false},
+                           Want{"flux_dev", "FLUX.1 dev", 28, 3.0, true},
+                           Want{"flux_schnell", "FLUX.1 schnell", 4, 1.0, false}})
+    for (const char* prefix : {"model.diffusion_model.", "diffusion_model.", ""}) {
+      const fs::path path = save(want.key, {.prefix = prefix});
+      const auto model = open(path);
+      EXPECT_EQ(model->description().kind, want.kind);
+      EXPECT_EQ(model->defaults().steps, want.steps);
+      const Json json = describe(path);
+      EXPECT_EQ(json.at("kind"), std::string(want.kind) + " checkpoint");
+      EXPECT_EQ(json.at("prediction").at("type"), "flow");
+      EXPECT_EQ(json.at("notes"), Json::array());
+      const Json& shift = json.at("schedule").at("shift");
+      EXPECT_EQ(shift, want.dynamic ? Json("by the picture's size") : Json(want.shift));
+    }
+}
+
+TEST_F(OriginalFiles, MissingPartsAreNamedWithTheOptionThatGivesThem) {
+  const auto refused = [&](const std::string& key, const OriginalFile& parts, const char* words) {
+    const fs::path path = save(key, parts);
+    expect_error(ErrorCode::not_found, words, [&] { open(path); });
+  };
+  refused("flux_dev", {.clip = false}, "no text encoder CLIP-L, which FLUX.1 needs");
+  refused("flux_dev", {.t5 = false}, "no text encoder T5");
+  refused("flux_dev", {.t5 = false}, "`text_encoder=FILE`");
+  refused("sd35", {.clip = false}, "CLIP-L, which Stable Diffusion 3 needs");
+  refused("sd35", {.vae = false}, "no autoencoder");
+  refused("sd35", {.vae = false}, "`vae=FILE`");
+  const Json json = describe(save("flux_dev", {.clip = false, .t5 = false, .vae = false}));
+  EXPECT_EQ(json.at("notes").size(), 3u);
+  EXPECT_EQ(json.at("notes")[1], "it has no text encoder T5; `text_encoder=FILE` gives one");
+  EXPECT_EQ(json.at("components").size(), 1u);
+}
+
+TEST_F(OriginalFiles, StableDiffusion3WorksWithoutT5AndWithoutItsTable) {
+  const fs::path path = save("sd35", {.t5 = false});
+  const LogCapture log;
+  const auto model = open(path);
+  EXPECT_NE(log.warnings().find("no third text encoder (T5)"), std::string::npos);
+  EXPECT_TRUE(picture(*model).isfinite().all().item<bool>());
+  EXPECT_NE(describe(path).at("notes")[0].get<std::string>().find("works without"),
+            std::string::npos);
+  Tensors tensors = golden::original_file_tensors("sd35", {.positions = false});
+  EXPECT_EQ(open(save(tensors))->networks().at("transformer").config.at("pos_embed_max_size"), 384);
+}
+
+TEST_F(OriginalFiles, PartsInFilesOfTheirOwnAreTheSameModel) {
+  for (const std::string key : {"sd35", "flux_dev"}) {
+    const at::Tensor whole = picture(*open(save(key)));
+    const bool flux = golden::is_flux(key);
+    std::vector<std::string> text = {
+        text_file(key, flux ? "text_encoder_2" : "text_encoder_3", "t5xxl_fp16.safetensors")
+            .string(),
+        text_file(key, "text_encoder", "clip_l.safetensors").string()};
+    // Small encoders are told apart by the file's name.
+    if (!flux) text.push_back(text_file(key, "text_encoder_2", "clip_g.safetensors").string());
+    for (const char* prefix : {"", "first_stage_model.", "vae."}) {
+      const fs::path vae =
+          save(golden::with_prefix(prefix, golden::original_vae(key)), "ae.safetensors");
+      const fs::path bare = save(key, {.prefix = "", .clip = false, .t5 = false, .vae = false});
+      const auto model = open(bare, options(text, vae));
+      EXPECT_TRUE(picture(*model).equal(whole)) << key;
+      const Json json = describe(bare, options(text, vae).files);
+      EXPECT_EQ(json.at("components").size(), flux ? 4u : 5u);
+      EXPECT_EQ(json.at("components")[1].at("name"), "T5 (given)");
+    }
+    // OpenCLIP's names and a checkpoint with everything are read, too, and win over the file's own.
+    if (!flux) {
+      const Json& config = golden::flow_pipelines().at("models").at(key);
+      text.back() =
+          save(golden::open_clip_tensors(golden::component_tensors(config, "text_encoder_2")),
+               "g.safetensors")
+              .string();
+    }
+    EXPECT_TRUE(picture(*open(save(key), options(text))).equal(whole)) << key;
+  }
+}
+
+TEST_F(OriginalFiles, GivenFilesThatDoNotFitAreNamed) {
+  const fs::path flux = save("flux_dev", {.clip = false, .t5 = false});
+  const std::string clip = text_file("flux_dev", "text_encoder", "clip_l.safetensors").string();
+  const std::string clip_g = text_file("sd35", "text_encoder_2", "clip_g.safetensors").string();
+  const std::string t5 = text_file("flux_dev", "text_encoder_2", "t5.safetensors").string();
+  const fs::path vae = save(golden::original_vae("flux_dev"), "ae.safetensors");
+  const auto refused = [&](ErrorCode code, const char* words, const LoadOptions& load) {
+    expect_error(code, words, [&] { open(flux, load); });
+  };
+  refused(ErrorCode::invalid_argument, "is CLIP-G, which FLUX.1 does not take",
+          options({clip_g, clip, t5}));
+  refused(ErrorCode::invalid_argument, "was given already", options({clip, clip}));
+  refused(ErrorCode::not_found, "does not exist", options({clip, t5 + "x"}));
+  refused(ErrorCode::unsupported, "holds no text encoder", options({vae.string()}));
+  refused(ErrorCode::unsupported, "holds no autoencoder", options({clip, t5}, t5));
+  // A T5 of another width, and an autoencoder of four channels for one of others.
+  Tensors wide = io::load_tensors(t5);
+  for (auto& [name, tensor] : wide)
+    if (tensor.dim() == 1 || name == "shared.weight") tensor = tensor.narrow(-1, 0, 8).clone();
+  expect_error(ErrorCode::mismatch, "shape", [&] {
+    open(flux, options({clip, save(wide, "t5_small.safetensors").string()}));
+  });
+}
+
+TEST_F(OriginalFiles, TokenizersAreFoundOrAskedFor) {
+  const fs::path path = save("flux_dev");
+  fs::rename(folder_ / "tokenizer_3", folder_ / "elsewhere");
+  expect_error(ErrorCode::not_found, "T5 needs its tokenizer", [&] { open(path); });
+  expect_error(ErrorCode::not_found, "`t5_tokenizer=FOLDER`", [&] { open(path); });
+  LoadOptions load = options();
+  load.files.t5_tokenizer = folder_ / "elsewhere";
+  EXPECT_NO_THROW(open(path, load));
+  if (fs::exists(folder_ / "elsewhere/spiece.model")) {
+    load.files.t5_tokenizer = folder_ / "elsewhere/spiece.model";
+    EXPECT_NO_THROW(open(path, load));
+  }
+  fs::rename(folder_ / "tokenizer", folder_ / "clip");
+  expect_error(ErrorCode::not_found, "`tokenizer=FOLDER`", [&] { open(path, load); });
+  load.files.tokenizer = folder_ / "clip";
+  EXPECT_NO_THROW(open(path, load));
+}
+
+TEST_F(OriginalFiles, RelativesOfFluxAreRefusedByName) {
+  for (const auto& [mark, name] :
+       {std::pair{"distilled_guidance_layer.norms.0.scale", "Chroma"},
+        std::pair{"double_stream_modulation_img.lin.weight", "FLUX.2"}}) {
+    Tensors tensors = golden::original_file_tensors("flux_schnell");
+    tensors[std::string("model.diffusion_model.") + mark] = at::zeros({4});
+    const fs::path path = save(tensors);
+    expect_error(ErrorCode::unsupported, name, [&] { open(path); });
+  }
+}
+
+// A tensor taken away, of another shape or too much: an Error that names it, never a crash.
+TEST_F(OriginalFiles, DamagedFilesAreInputErrors) {
+  for (const std::string key : {"sd35", "flux_dev"}) {
+    const Tensors tensors = golden::original_file_tensors(key);
+    std::size_t number = 0, refused = 0, tried = 0;
+    for (const auto& [name, tensor] : tensors) {
+      if (++number % 5 != 0 || name.ends_with("pos_embed")) continue;
+      Tensors damaged = tensors;
+      damaged.erase(name);
+      if (tried % 3 == 1) damaged[name] = at::zeros({3, 5});
+      if (tried % 3 == 2) damaged[name + "_more"] = tensor;
+      ++tried;
+      try {
+        open(save(damaged));
+        ADD_FAILURE() << name;
+      } catch (const Error& error) {
+        ++refused;
+        EXPECT_NE(error.code(), ErrorCode::internal) << name << ": " << error.what();
+      }
+    }
+    EXPECT_EQ(refused, tried);
+  }
+}
+
+std::array<const adapt::AdapterSet*, 1> sets_of(const adapt::AdapterSet& set) { return {&set}; }
+
+/// LoRA with changes on some layers of a tiny model.
+adapt::AdapterSet adapters_for(const adapt::Components& components) {
+  adapt::AdapterSet set =
+      adapt::AdapterSet::create(adapt::parse_method("lora(rank=2)"),
+                                adapt::select_targets(components, {.presets = {"all-linear"}}),
+                                adapt::FactorTable(), Random(0));
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : set.parameters())
+    tensor.copy_(0.1 * golden::weight(name, tensor.sizes().vec()));
+  return set;
+}
+
+TEST_F(OriginalFiles, ASingleFileIsWrittenAgainTensorByTensor) {
+  for (const std::string key : {"sd35", "flux_dev"}) {
+    Tensors tensors = golden::original_file_tensors(key);
+    for (auto& [name, tensor] : tensors)
+      if (name.ends_with("weight")) tensor = tensor.to(at::kBFloat16);
+    const fs::path path = save(tensors), out = folder_ / "again.safetensors";
+    const auto model = open(path);
+    // Nothing changes: every network's own tensors, put back in the place they came from.
+    Replacements same;
+    const auto& network = model->networks().at("transformer").index;
+    for (const auto& [name, tensor] : network.tensors)
+      if (name != "pos_embed.pos_embed") same["transformer"][name] = tensor;
+    model->save_file(out, same);
+    const Tensors again = io::load_tensors(out);
+    ASSERT_EQ(again.size(), tensors.size());
+    for (const auto& [name, tensor] : tensors) {
+      EXPECT_EQ(again.at(name).scalar_type(), tensor.scalar_type()) << name;
+      EXPECT_TRUE(again.at(name).equal(tensor)) << name;
+    }
+  }
+}
+
+TEST_F(OriginalFiles, MergedFilesAreTheModelUnderItsAdapters) {
+  for (const std::string key : {"sd35", "flux_dev"}) {
+    const fs::path path = save(key), out = folder_ / "merged.safetensors";
+    const auto model = open(path);
+    adapt::AdapterSet set = adapters_for(adaptable(*model));
+    merge_into_file(*model, sets_of(set), out);
+    const at::Tensor before = picture(*model);
+    set.attach();
+    const at::Tensor want = picture(*model);
+    set.detach();
+    const at::Tensor found = picture(*open(out));
+    EXPECT_GT((want - before).abs().max().item<double>(), 1e-3) << key;
+    EXPECT_LE((found - want).abs().max().item<double>(), 1e-4) << key;
+
+    // A part in another file cannot be written into this one.
+    const std::string clip = text_file(key, "text_encoder", "clip_l.safetensors").string();
+    const auto divided = open(path, options({clip}));
+    adapt::AdapterSet text = adapters_for(adaptable(*divided));
+    expect_error(ErrorCode::unsupported, "which is not in",
+                 [&] { merge_into_file(*divided, sets_of(text), out); });
+  }
+}
+
+// ComfyUI's users have the transformer alone: adapters fit it without its text encoders.
+TEST_F(OriginalFiles, ATransformerAloneTakesAdapters) {
+  const OriginalFile alone{.prefix = "", .clip = false, .t5 = false, .vae = false};
+  for (const std::string key : {"sd35", "flux_dev"}) {
+    const fs::path path = save(key, alone), out = folder_ / "merged.safetensors";
+    const fs::path adapter = folder_ / "adapter.safetensors";
+    const auto whole = open(save(golden::original_file_tensors(key), "whole.safetensors"));
+    adapt::Components transformer = {{"transformer", &whole->networks().at("transformer").index}};
+    adapt::AdapterSet set = adapters_for(transformer);
+    adapt::save_adapter(adapter, set, {});
+    const service::AdaptableModel opened = service::open_adaptable(path, {}, {{adapter, 1.0, {}}});
+    EXPECT_EQ(opened.model, nullptr);
+    ASSERT_TRUE(opened.components().contains("transformer"));
+    const adapt::AdapterSet loaded = adapt::load_adapter(adapter, opened.components()).set;
+    merge_tensor_file(*opened.weights, sets_of(loaded), out);
+    merge_into_file(*whole, sets_of(set), folder_ / "whole_merged.safetensors");
+    const Tensors merged = io::load_tensors(out);
+    EXPECT_EQ(merged.size(), golden::original_transformer(key).size());
+    for (const auto& [name, tensor] : io::load_tensors(folder_ / "whole_merged.safetensors"))
+      if (const std::string prefix = "model.diffusion_model."; name.starts_with(prefix))
+        EXPECT_TRUE(merged.at(name.substr(prefix.size())).equal(tensor)) << name;
+    const ModelDifference difference = compare_models({.base = path, .tuned = out});
+    EXPECT_EQ(difference.layers.size(), set.entries().size());
+  }
+}
+
+TEST_F(OriginalFiles, OtherFamiliesTakeAnAutoencoderOfTheirOwn) {
+  const at::NoGradGuard no_grad;
+  const Tensors tensors = golden::single_file_tensors("sd1");
+  Tensors vae, rest;
+  for (const auto& [name, tensor] : tensors)
+    (name.starts_with("first_stage_model.") ? vae : rest)[name] = tensor;
+  const fs::path whole = save(tensors, "whole.safetensors"), bare = save(rest, "bare.safetensors");
+  const fs::path own = save(vae, "vae.safetensors");
+  expect_error(ErrorCode::unsupported, "`vae=FILE`", [&] { open(bare); });
+  const auto model = open(bare, options({}, own));
+  EXPECT_TRUE(picture(*model).equal(picture(*open(whole))));
+  EXPECT_TRUE(
+      model->decode(at::ones({1, 4, 4, 4})).equal(open(whole)->decode(at::ones({1, 4, 4, 4}))));
+  golden::write_folder(folder_ / "model", "sd1");
+  for (auto& [name, tensor] : vae) tensor = at::ones_like(tensor) * 0.01;
+  const auto changed = open(folder_ / "model", options({}, save(vae, "other.safetensors")));
+  EXPECT_FALSE(
+      changed->decode(at::ones({1, 4, 4, 4})).equal(model->decode(at::ones({1, 4, 4, 4}))));
+}
+
+}  // namespace
+}  // namespace ringlet::pipeline
