@@ -147,10 +147,6 @@ std::string part_of_original(const std::string& name) {
   return "transformer";
 }
 
-std::string missing_hint(const std::string& option) {
-  return "give `" + option + "=FILE`, or use a checkpoint with it inside";
-}
-
 }  // namespace
 
 bool has_original_transformer(const io::SafetensorsFile& file, formats::TransformerFamily family) {
@@ -197,15 +193,19 @@ void use_given_parts(ModelFiles& files, const ModelFileOptions& options,
 }
 
 void require_parts(const ModelFiles& files, const CheckpointFamily& family) {
+  std::vector<std::string> missing, options;
   for (const TextSlot& slot : family.text)
     if (!slot.optional && !files.parts.contains(slot.part))
-      throw Error(ErrorCode::not_found, files.path.string(),
-                  std::string("the file holds no text encoder ") + name_of(slot.kind) + ", which " +
-                      family.name + " needs",
-                  missing_hint("text_encoder"));
-  if (!files.parts.contains("vae"))
-    throw Error(ErrorCode::not_found, files.path.string(), "the file holds no autoencoder",
-                missing_hint("vae"));
+      missing.push_back(std::string("text encoder ") + name_of(slot.kind));
+  if (!missing.empty()) options.emplace_back("`text_encoder=FILE`");
+  if (!files.parts.contains("vae")) {
+    missing.emplace_back("autoencoder");
+    options.emplace_back("`vae=FILE`");
+  }
+  if (missing.empty()) return;
+  throw Error(ErrorCode::not_found, files.path.string(),
+              "the file holds no " + join(missing) + ", which " + family.name + " needs",
+              "give " + join(options) + ", or use a checkpoint with everything inside");
 }
 
 void find_tokenizers(ModelFiles& files, const ModelFileOptions& options,

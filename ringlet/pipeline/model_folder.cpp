@@ -1,5 +1,6 @@
 #include "ringlet/pipeline/model_folder.h"
 
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -96,6 +97,19 @@ void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {
   }
 }
 
+void write_padding(const TokenizerFiles& files, const fs::path& target) {
+  std::error_code problem;
+  if (files.pad_token.empty() || fs::equivalent(files.folder, target, problem)) return;
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const fs::path path = target / name;
+    const bool is_there = fs::exists(path);
+    if (!is_there && name != std::string_view("tokenizer_config.json")) continue;
+    Json json = is_there ? read_json_file(path) : Json::object();
+    json["pad_token"] = files.pad_token;
+    write_json(path, json);
+  }
+}
+
 void refuse_own_path(const ModelDescription& model, const fs::path& folder) {
   std::error_code problem;
   if (fs::equivalent(folder, model.path, problem))
@@ -113,7 +127,10 @@ void write_model_folder(const ModelFiles& files, const Json& index, const fs::pa
   refuse_own_path(files, root);
   make_folder(root);
   for (const auto& [name, part] : files.parts) write_component(name, part, root, options);
-  for (const auto& [name, tokenizer] : files.tokenizers) copy_tokenizer(tokenizer, root / name);
+  for (const auto& [name, tokenizer] : files.tokenizers) {
+    copy_tokenizer(tokenizer, root / name);
+    write_padding(tokenizer, root / name);
+  }
   make_folder(root / "scheduler");
   write_json(root / "scheduler" / "scheduler_config.json", files.scheduler);
   write_json(root / "model_index.json", index);

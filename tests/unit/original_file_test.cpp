@@ -2,10 +2,12 @@
 // they may lack, parts in files of their own, and how they are written again.
 #include <array>
 #include <filesystem>
-#include <functional>
+#include <iterator>
 #include <string>
+#include <tuple>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <gtest/gtest.h>
@@ -13,6 +15,10 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/adapt/set/adapter_set.h"
+#include "ringlet/formats/original_transformer.h"
+#include "ringlet/models/diffusion/flux_config.h"
+#include "ringlet/models/diffusion/sd3_config.h"
+#include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/describe.h"
 #include "ringlet/pipeline/extract.h"
 #include "ringlet/pipeline/generation.h"
@@ -88,11 +94,77 @@ TEST_F(OriginalFiles, KindAndDefaultsAreToldByTheTensors) {
       EXPECT_EQ(model->defaults().steps, want.steps);
       const Json json = describe(path);
       EXPECT_EQ(json.at("kind"), std::string(want.kind) + " checkpoint");
-      EXPECT_EQ(json.at("prediction").at("type"), "flow");
+      EXPECT_EQ(json.at("prediction").at("type"), "flow_prediction");
       EXPECT_EQ(json.at("notes"), Json::array());
       const Json& shift = json.at("schedule").at("shift");
       EXPECT_EQ(shift, want.dynamic ? Json("by the picture's size") : Json(want.shift));
     }
+}
+
+/// Tensors of published sizes without numbers.
+class PublishedSizes : public testing::Test {
+ protected:
+  void add(const std::string& name, const nn::Shape& shape) {
+    tensors_[name] = at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta));
+  }
+  Json config() const {
+    const auto store = std::make_shared<nn::MapStore>(tensors_);
+    const auto found = formats::find_original_transformer(*store);
+    return formats::open_original_transformer(store, found.value()).config;
+  }
+  Tensors tensors_;
+};
+
+TEST_F(PublishedSizes, FluxDevIsReadAsItsConfigurationSays) {
+  for (int i = 0; i < 19; ++i) {
+    const std::string block = "double_blocks." + std::to_string(i) + ".img_attn.";
+    add(block + "qkv.weight", {3 * 3072, 3072});
+    add(block + "norm.query_norm.scale", {128});
+  }
+  for (int i = 0; i < 38; ++i)
+    add("single_blocks." + std::to_string(i) + ".linear1.weight", {7 * 3072, 3072});
+  add("img_in.weight", {3072, 64});
+  add("txt_in.weight", {3072, 4096});
+  add("vector_in.in_layer.weight", {3072, 768});
+  add("guidance_in.in_layer.weight", {3072, 256});
+  add("final_layer.linear.weight", {64, 3072});
+  const auto read = models::FluxConfig::from_json(config(), "flux");
+  const models::FluxConfig dev;  // whose sizes are the structure's defaults
+  EXPECT_TRUE(read.guidance_embeds);
+  EXPECT_EQ(std::tuple(read.layers, read.single_layers, read.heads, read.head_width, read.axes),
+            std::tuple(dev.layers, dev.single_layers, dev.heads, dev.head_width, dev.axes));
+  EXPECT_EQ(std::tuple(read.in_channels, read.out_channels, read.text_width, read.pooled_width),
+            std::tuple(dev.in_channels, dev.out_channels, dev.text_width, dev.pooled_width));
+}
+
+TEST_F(PublishedSizes, StableDiffusion3IsReadAsItsConfigurationsSay) {
+  struct Published {
+    std::int64_t width, layers, side, dual;
+    bool norms;
+  };
+  for (const Published& p : {Published{1536, 24, 192, 0, false}, Published{2432, 38, 192, 0, true},
+                             Published{1536, 24, 384, 13, true}}) {
+    tensors_.clear();
+    for (std::int64_t i = 0; i < p.layers; ++i) {
+      const std::string block = "joint_blocks." + std::to_string(i) + ".x_block.";
+      add(block + "attn.qkv.weight", {3 * p.width, p.width});
+      if (p.norms) add(block + "attn.ln_q.weight", {64});
+      if (i < p.dual) add(block + "attn2.qkv.weight", {3 * p.width, p.width});
+    }
+    add("x_embedder.proj.weight", {p.width, 16, 2, 2});
+    add("pos_embed", {1, p.side * p.side, p.width});
+    add("context_embedder.weight", {p.width, 4096});
+    add("y_embedder.mlp.0.weight", {p.width, 2048});
+    add("final_layer.linear.weight", {64, p.width});
+    const auto read = models::Sd3Config::from_json(config(), "sd3");
+    EXPECT_EQ(std::tuple(read.layers, read.heads, read.head_width, read.table_side),
+              std::tuple(p.layers, p.width / 64, 64, p.side));
+    EXPECT_EQ(std::tuple(read.sample_size, read.patch_size, read.in_channels, read.out_channels),
+              std::tuple(128, 2, 16, 16));
+    EXPECT_EQ(std::tuple(read.text_width, read.pooled_width, read.rms_norm),
+              std::tuple(4096, 2048, p.norms));
+    EXPECT_EQ(std::ssize(read.dual_attention_layers), p.dual);
+  }
 }
 
 TEST_F(OriginalFiles, MissingPartsAreNamedWithTheOptionThatGivesThem) {
@@ -103,7 +175,8 @@ TEST_F(OriginalFiles, MissingPartsAreNamedWithTheOptionThatGivesThem) {
   refused("flux_dev", {.clip = false}, "no text encoder CLIP-L, which FLUX.1 needs");
   refused("flux_dev", {.t5 = false}, "no text encoder T5");
   refused("flux_dev", {.t5 = false}, "`text_encoder=FILE`");
-  refused("sd35", {.clip = false}, "CLIP-L, which Stable Diffusion 3 needs");
+  refused("sd35", {.clip = false}, "CLIP-L, text encoder CLIP-G, which Stable Diffusion 3 needs");
+  refused("sd35", {.clip = false, .vae = false}, "`text_encoder=FILE`, `vae=FILE`");
   refused("sd35", {.vae = false}, "no autoencoder");
   refused("sd35", {.vae = false}, "`vae=FILE`");
   const Json json = describe(save("flux_dev", {.clip = false, .t5 = false, .vae = false}));
@@ -315,6 +388,18 @@ TEST_F(OriginalFiles, ATransformerAloneTakesAdapters) {
         EXPECT_TRUE(merged.at(name.substr(prefix.size())).equal(tensor)) << name;
     const ModelDifference difference = compare_models({.base = path, .tuned = out});
     EXPECT_EQ(difference.layers.size(), set.entries().size());
+  }
+}
+
+TEST_F(OriginalFiles, ASavedFolderIsTheSameModel) {
+  for (const std::string key : {"sd35", "flux_dev"}) {
+    const auto model = open(save(key));
+    const fs::path out = folder_ / (key + "_folder");
+    model->save(out, {});
+    EXPECT_TRUE(picture(*open(out)).equal(picture(*model))) << key;
+    if (golden::is_flux(key)) continue;
+    const Json second = read_json_file(out / "tokenizer_2/tokenizer_config.json");
+    EXPECT_EQ(second.at("pad_token"), "!");  // OpenCLIP's, which a file does not say
   }
 }
 
