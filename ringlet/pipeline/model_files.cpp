@@ -261,7 +261,7 @@ void describe(OptionList& list, ModelFileOptions& files) {
            "T5's tokenizer folder (spiece.model or tokenizer.json), for single-file checkpoints");
   list.add("text_encoder", files.text_encoders,
            "A text encoder in a file of its own, or a folder: CLIP-L, CLIP-G or T5, told by its "
-           "tensors; in the place of the model's");
+           "tensors; in the place of the model's; may be given several times");
   list.add("vae", files.vae,
            "The autoencoder in a file of its own, or a folder; in the place of the model's");
 }

@@ -229,6 +229,20 @@ TEST_F(OriginalFiles, PartsInFilesOfTheirOwnAreTheSameModel) {
   }
 }
 
+TEST_F(OriginalFiles, AFolderTakesPartsInFilesOfTheirOwn) {
+  const fs::path root = folder_ / "model";
+  golden::write_flow_folder(root, "sd3_without_t5");
+  const LogCapture log;
+  const auto model =
+      open(root, options({text_file("sd3", "text_encoder_3", "t5.safetensors").string()}));
+  EXPECT_EQ(log.warnings(), "");
+  EXPECT_TRUE(model->networks().contains("text_encoder_3"));
+  EXPECT_TRUE(picture(*model).isfinite().all().item<bool>());
+  LoadOptions load = options();
+  load.files.t5_tokenizer = folder_ / "tokenizer_3";
+  expect_error(ErrorCode::invalid_argument, "t5_tokenizer", [&] { open(root, load); });
+}
+
 TEST_F(OriginalFiles, GivenFilesThatDoNotFitAreNamed) {
   const fs::path flux = save("flux_dev", {.clip = false, .t5 = false});
   const std::string clip = text_file("flux_dev", "text_encoder", "clip_l.safetensors").string();
