@@ -30,7 +30,7 @@ struct TextSlot {
 struct CheckpointFamily {
   std::string name;  ///< for messages: "Stable Diffusion 3"
   formats::TransformerFamily transformer = formats::TransformerFamily::none;
-  std::vector<TextSlot> text;
+  std::vector<TextSlot> text = {};
   formats::ClipProjection projection = formats::ClipProjection::needed;
   formats::LatentScale latents = {};
 };

@@ -398,9 +398,13 @@ TEST_F(OriginalFiles, ATransformerAloneTakesAdapters) {
     const Tensors merged = io::load_tensors(out);
     EXPECT_EQ(merged.size(), golden::original_transformer(key).size());
     for (const auto& [name, tensor] : io::load_tensors(folder_ / "whole_merged.safetensors"))
-      if (const std::string prefix = "model.diffusion_model."; name.starts_with(prefix))
+      if (const std::string prefix = "model.diffusion_model."; name.starts_with(prefix)) {
         EXPECT_TRUE(merged.at(name.substr(prefix.size())).equal(tensor)) << name;
-    const ModelDifference difference = compare_models({.base = path, .tuned = out});
+      }
+    ExtractSource source;
+    source.base = path;
+    source.tuned = out;
+    const ModelDifference difference = compare_models(source);
     EXPECT_EQ(difference.layers.size(), set.entries().size());
   }
 }
