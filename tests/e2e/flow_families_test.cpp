@@ -93,7 +93,9 @@ TEST_F(FlowFamilies, SingleFilesTrainAndMergeWithTheirPartsBeside) {
             read_bytes(folder_ / "alone.safetensors"));
   expect_success(with_parts({"generate", "--model", path("alone.safetensors"), "--prompt", "a dog",
                              "--width", "32", "--height", "32", "--out", path("pictures_out")}));
-  const ProgramResult told = expect_success(with_parts({"inspect", path("flux.safetensors")}));
+  const ProgramResult told = expect_success(
+      {"inspect", path("flux.safetensors"), "--text-encoder", path("t5xxl_fp8.safetensors"),
+       "--text-encoder", path("clip_l.safetensors"), "--vae", path("ae.safetensors")});
   for (const char* words :
        {"FLUX.1 schnell checkpoint", "T5 (given)", "CLIP-L (given)", "vae (given)", "--vae FILE"})
     EXPECT_NE(told.out.find(words), std::string::npos) << words << "\n" << told.out;
