@@ -111,7 +111,8 @@ std::vector<std::string> token_texts(const InspectOptions& o) {
 }
 
 int inspect_tokens(const InspectOptions& o) {
-  const auto tokenizer = service::open_tokenizer(o.path, o.files.tokenizer);
+  const auto tokenizer = service::open_tokenizer(
+      o.path, o.files.t5_tokenizer.empty() ? o.files.tokenizer : o.files.t5_tokenizer);
   Json all = Json::array();
   for (const std::string& text : token_texts(o)) {
     const std::vector<std::int64_t> ids = tokenizer->ids(text);
@@ -168,11 +169,11 @@ int inspect_adapter(const InspectOptions& o) {
 void check_given(const CLI::App& app, const InspectOptions& o) {
   const bool tokens = o.tokens || !o.tokens_file.empty();
   if (tokens)
-    refuse_given(app, {"--model", "--variant"},
+    refuse_given(app, {"--model", "--variant", "--text-encoder", "--vae"},
                  "it is for reading weights, and --tokens and --tokens-file only split texts",
                  "leave one of them out");
   else if (o.model.empty())
-    refuse_given(app, {"--tokenizer"}, "nothing is split into tokens",
+    refuse_given(app, {"--tokenizer", "--t5-tokenizer"}, "nothing is split into tokens",
                  "give --tokens or --tokens-file as well, or leave it out");
   if (!tokens && o.model.empty() && !fs::is_directory(o.path))
     refuse_given(app, {"--variant"}, o.path + " is a single file, which has no variants",
@@ -202,7 +203,7 @@ int cmd_inspect(int argc, char** argv) {
   if (!options.model.empty())
     return nn::with_ringlet_errors("inspect", [&] { return inspect_adapter(options); });
   if (options.tokens || !options.tokens_file.empty()) return inspect_tokens(options);
-  Json description = pipeline::describe(options.path, options.files.variant);
+  Json description = pipeline::describe(options.path, options.files);
   for (Json& note : description.at("notes")) note = with_options(note.get<std::string>());
   if (options.common.json)
     print_json(description);

@@ -1,6 +1,7 @@
 #include "ringlet/formats/original_layout.h"
 
-#include <numeric>
+#include <optional>
+#include <set>
 #include <utility>
 
 namespace ringlet::formats {
@@ -102,9 +103,100 @@ std::vector<LayoutRow> sd3_rows() {
           {"final_layer.linear", {"proj_out"}}};
 }
 
+/// What the tables are laid over: a network, or a checkpoint.
+class LaidLayers {
+ public:
+  virtual ~LaidLayers() = default;
+
+  /// Whether the block of a list, "joint_blocks" or "transformer_blocks", has any layer.
+  virtual bool has_block(const std::string& original, const std::string& own,
+                         std::int64_t number) const = 0;
+
+  /// Whether there is this layer, by either name.
+  virtual bool has(const std::string& original, const std::string& own) const = 0;
+
+  /// The rows of each piece of a row of a table; none for a norm; nothing where it is not there.
+  virtual std::optional<std::vector<std::int64_t>> pieces(const LayoutRow& row,
+                                                          const std::string& original,
+                                                          const std::string& own) const = 0;
+};
+
+std::string block_name(const std::string& list, std::int64_t number) {
+  return list + "." + std::to_string(number) + ".";
+}
+
+class NetworkLayers final : public LaidLayers {
+ public:
+  explicit NetworkLayers(const nn::ModuleIndex& network) : network_(network) {}
+
+  bool has_block(const std::string&, const std::string& own, std::int64_t number) const override {
+    const std::string before = block_name(own, number);
+    const auto first = network_.layers.lower_bound(before);
+    return first != network_.layers.end() && first->first.starts_with(before);
+  }
+  bool has(const std::string&, const std::string& own) const override {
+    return network_.layers.contains(own);
+  }
+  std::optional<std::vector<std::int64_t>> pieces(const LayoutRow& row, const std::string&,
+                                                  const std::string& own) const override {
+    std::vector<std::int64_t> rows;
+    for (const char* path : row.own) {
+      const auto found = network_.layers.find(own + path);
+      if (found != network_.layers.end()) {
+        rows.push_back(found->second->shape().front());
+        continue;
+      }
+      const bool norm = network_.tensors.contains(own + path + ".weight") && row.own.size() == 1;
+      return norm ? std::optional(rows) : std::nullopt;
+    }
+    return rows;
+  }
+
+ private:
+  const nn::ModuleIndex& network_;
+};
+
+class CheckpointLayers final : public LaidLayers {
+ public:
+  CheckpointLayers(const nn::TensorStore& checkpoint, const std::string& prefix)
+      : checkpoint_(checkpoint), prefix_(prefix) {
+    for (const std::string& name : checkpoint.names())
+      if (name.starts_with(prefix)) names_.insert(name.substr(prefix.size()));
+  }
+
+  bool has_block(const std::string& original, const std::string&,
+                 std::int64_t number) const override {
+    const std::string before = block_name(original, number);
+    const auto first = names_.lower_bound(before);
+    return first != names_.end() && first->starts_with(before);
+  }
+  bool has(const std::string& original, const std::string&) const override {
+    return names_.contains(original + ".weight");
+  }
+  std::optional<std::vector<std::int64_t>> pieces(const LayoutRow& row, const std::string& original,
+                                                  const std::string&) const override {
+    std::vector<std::int64_t> rows;
+    if (names_.contains(original + row.original + ".scale")) return rows;  // FLUX's norms
+    const auto weight = checkpoint_.find(prefix_ + original + row.original + ".weight", {}, {});
+    if (!weight || weight->dim() == 0) return std::nullopt;
+    if (weight->dim() == 1) return row.own.size() == 1 ? std::optional(rows) : std::nullopt;
+    rows.assign(row.own.size() - 1, weight->size(1));
+    std::int64_t rest = weight->size(0);
+    for (const std::int64_t width : rows) rest -= width;
+    if (rest <= 0) return std::nullopt;
+    rows.push_back(rest);
+    return rows;
+  }
+
+ private:
+  const nn::TensorStore& checkpoint_;
+  std::string prefix_;
+  std::set<std::string> names_;
+};
+
 class Layout {
  public:
-  explicit Layout(const nn::ModuleIndex& network) : network_(network) {}
+  explicit Layout(const LaidLayers& layers) : laid_(layers) {}
 
   void add(const std::vector<LayoutRow>& rows, const std::string& original, const std::string& own,
            bool of_xlabs = false) {
@@ -114,32 +206,19 @@ class Layout {
   /// The same for every block of a list.
   void add_blocks(const std::vector<LayoutRow>& rows, const std::string& original,
                   const std::string& own, bool of_xlabs = false) {
-    for (std::int64_t i = 0; has_block(own, i); ++i) {
-      const std::string number = "." + std::to_string(i) + ".";
-      add(rows, original + number, own + number, of_xlabs);
-    }
-  }
-
-  bool has_block(const std::string& list, std::int64_t i) const {
-    const std::string before = list + "." + std::to_string(i) + ".";
-    const auto first = network_.layers.lower_bound(before);
-    return first != network_.layers.end() && first->first.starts_with(before);
+    for (std::int64_t i = 0; laid_.has_block(original, own, i); ++i)
+      add(rows, block_name(original, i), block_name(own, i), of_xlabs);
   }
 
   void add(const LayoutRow& row, const std::string& original, const std::string& own,
            bool of_xlabs) {
+    const auto pieces = laid_.pieces(row, original, own);
+    if (!pieces) return;
     OriginalLayer layer{.name = original + row.original, .of_xlabs = of_xlabs};
-    for (const char* path : row.own) {
-      const auto found = network_.layers.find(own + path);
-      if (found == network_.layers.end()) {
-        const bool norm = network_.tensors.contains(own + path + ".weight");
-        if (!norm || row.own.size() > 1) return;
-        layer.pieces.push_back({own + path, {}});
-        continue;
-      }
-      const std::int64_t rows = found->second->shape().front();
-      layer.pieces.push_back({own + path, {{layer.rows, rows}}});
-      layer.rows += rows;
+    if (pieces->empty()) layer.pieces.push_back({own + row.own.front(), {}});
+    for (std::size_t i = 0; i < pieces->size(); ++i) {
+      layer.pieces.push_back({own + row.own[i], {{layer.rows, (*pieces)[i]}}});
+      layer.rows += (*pieces)[i];
     }
     if (const std::int64_t half = layer.rows / 2; row.swaps_halves)
       layer.pieces.front().rows = {{half, half}, {0, half}};
@@ -149,15 +228,15 @@ class Layout {
   std::vector<OriginalLayer> take() { return std::move(layers_); }
 
  private:
-  const nn::ModuleIndex& network_;
+  const LaidLayers& laid_;
   std::vector<OriginalLayer> layers_;
 };
 
 constexpr const char* kDouble = "transformer_blocks";
 constexpr const char* kSingle = "single_transformer_blocks";
 
-std::vector<OriginalLayer> flux_layers(const nn::ModuleIndex& network) {
-  Layout layout(network);
+std::vector<OriginalLayer> flux_layers(const LaidLayers& layers) {
+  Layout layout(layers);
   layout.add_blocks(flux_double_rows(), "double_blocks", kDouble);
   layout.add_blocks(flux_single_rows(), "single_blocks", kSingle);
   layout.add(flux_rows(), "", "");
@@ -166,25 +245,32 @@ std::vector<OriginalLayer> flux_layers(const nn::ModuleIndex& network) {
   return layout.take();
 }
 
-std::vector<OriginalLayer> sd3_layers(const nn::ModuleIndex& network) {
-  Layout layout(network);
+std::vector<OriginalLayer> sd3_layers(const LaidLayers& layers) {
+  Layout layout(layers);
   layout.add_blocks(sd3_block_rows(), "joint_blocks", kDouble);
-  for (std::int64_t i = 0; layout.has_block(kDouble, i); ++i) {
-    const std::string number = "." + std::to_string(i) + ".";
-    const bool last = !network.layers.contains(kDouble + number + "ff_context.net.0.proj");
-    layout.add(sd3_context_modulation(last), "joint_blocks" + number, kDouble + number,
-               /*of_xlabs=*/false);
+  for (std::int64_t i = 0; layers.has_block("joint_blocks", kDouble, i); ++i) {
+    const std::string original = block_name("joint_blocks", i), own = block_name(kDouble, i);
+    const bool last =
+        !layers.has(original + "context_block.mlp.fc1", own + "ff_context.net.0.proj");
+    layout.add(sd3_context_modulation(last), original, own, /*of_xlabs=*/false);
   }
   layout.add(sd3_rows(), "", "");
   return layout.take();
 }
 
-}  // namespace
-
-std::int64_t count_of(const std::vector<RowRange>& rows) {
-  return std::accumulate(rows.begin(), rows.end(), std::int64_t{0},
-                         [](std::int64_t sum, const RowRange& range) { return sum + range.count; });
+std::vector<OriginalLayer> layers_of(TransformerFamily family, const LaidLayers& layers) {
+  switch (family) {
+    case TransformerFamily::stable_diffusion_3:
+      return sd3_layers(layers);
+    case TransformerFamily::flux:
+      return flux_layers(layers);
+    case TransformerFamily::none:
+      return {};
+  }
+  return {};
 }
+
+}  // namespace
 
 TransformerFamily transformer_family(const nn::ModuleIndex& network) {
   const auto has = [&](const char* name) { return network.layers.contains(name); };
@@ -192,6 +278,15 @@ TransformerFamily transformer_family(const nn::ModuleIndex& network) {
   if (!has("transformer_blocks.0.attn.add_q_proj")) return TransformerFamily::none;
   if (has("x_embedder")) return TransformerFamily::flux;
   return has("pos_embed.proj") ? TransformerFamily::stable_diffusion_3 : TransformerFamily::none;
+}
+
+TransformerFamily transformer_family(const nn::TensorStore& checkpoint, const std::string& prefix) {
+  const CheckpointLayers layers(checkpoint, prefix);
+  const auto has = [&](const char* name) { return layers.has(name, ""); };
+  if (has("joint_blocks.0.x_block.attn.qkv")) return TransformerFamily::stable_diffusion_3;
+  if (has("double_blocks.0.img_attn.qkv") || has("single_blocks.0.linear1"))
+    return TransformerFamily::flux;
+  return TransformerFamily::none;
 }
 
 const char* name_of(TransformerFamily family) {
@@ -207,15 +302,12 @@ const char* name_of(TransformerFamily family) {
 }
 
 std::vector<OriginalLayer> original_layers(const nn::ModuleIndex& network) {
-  switch (transformer_family(network)) {
-    case TransformerFamily::stable_diffusion_3:
-      return sd3_layers(network);
-    case TransformerFamily::flux:
-      return flux_layers(network);
-    case TransformerFamily::none:
-      return {};
-  }
-  return {};
+  return layers_of(transformer_family(network), NetworkLayers(network));
+}
+
+std::vector<OriginalLayer> original_layers(const nn::TensorStore& checkpoint,
+                                           const std::string& prefix) {
+  return layers_of(transformer_family(checkpoint, prefix), CheckpointLayers(checkpoint, prefix));
 }
 
 }  // namespace ringlet::formats

@@ -6,19 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/formats/row_range.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::formats {
-
-/// Consecutive output rows of a layer.
-struct RowRange {
-  std::int64_t begin;
-  std::int64_t count;
-
-  bool operator==(const RowRange& other) const = default;
-};
-
-std::int64_t count_of(const std::vector<RowRange>& rows);
 
 /// A layer of ringlet's (diffusers') network and the rows of an original one that it consists of.
 struct LayoutPiece {
@@ -41,6 +32,10 @@ enum class TransformerFamily { none, stable_diffusion_3, flux };
 /// Which transformer of diffusers has these layers.
 TransformerFamily transformer_family(const nn::ModuleIndex& network);
 
+/// Which transformer a checkpoint has in its original layout, its names behind `prefix`
+/// ("model.diffusion_model.", …).
+TransformerFamily transformer_family(const nn::TensorStore& checkpoint, const std::string& prefix);
+
 /// "Stable Diffusion 3", "FLUX", or "".
 const char* name_of(TransformerFamily family);
 
@@ -48,5 +43,11 @@ const char* name_of(TransformerFamily family);
 /// names of FLUX's attention layers follow. Source: the state dictionaries of sd3-ref (Stability
 /// AI), flux and x-flux, and diffusers' scripts that rename them.
 std::vector<OriginalLayer> original_layers(const nn::ModuleIndex& network);
+
+/// The same of a checkpoint in the original layout: all layers and norms that it has, and the
+/// network's layers that they are. Names are without `prefix`. A fused layer is divided by its
+/// inputs: queries, keys and values are as wide as they are many.
+std::vector<OriginalLayer> original_layers(const nn::TensorStore& checkpoint,
+                                           const std::string& prefix);
 
 }  // namespace ringlet::formats

@@ -4,9 +4,17 @@
 #include <array>
 #include <utility>
 
+#include "ringlet/formats/readable_weights.h"
 #include "ringlet/nn/text_model_level.h"
 
 namespace ringlet::formats {
+
+RenamedStore::RenamedStore(std::shared_ptr<const nn::TensorStore> store,
+                           std::map<std::string, TensorOrigin> origins, bool lacks_text_model_level)
+    : store_(std::move(store)),
+      origins_(std::move(origins)),
+      lacks_text_model_level_(lacks_text_model_level),
+      makes_tensors_(dynamic_cast<const WidenedStore*>(store_.get()) != nullptr) {}
 
 std::optional<at::Tensor> RenamedStore::find(const std::string& name, const nn::Shape& shape,
                                              const nn::Init& init) const {
@@ -15,9 +23,11 @@ std::optional<at::Tensor> RenamedStore::find(const std::string& name, const nn::
   const TensorOrigin& origin = found->second;
   std::optional<at::Tensor> tensor = store_->find(origin.name, shape, init);
   if (!tensor) return std::nullopt;
-  if (origin.parts > 1) {
-    const std::int64_t rows = tensor->size(0) / origin.parts;
-    tensor = tensor->narrow(0, origin.part * rows, rows);
+  // A tensor of another shape stays whole: whoever asked for it says that it does not fit.
+  if (!origin.rows.empty() && has_rows(*tensor, origin.rows)) {
+    tensor = taken_rows(*tensor, origin.rows);
+    // What was made for this call would be in memory as a whole for each of its pieces.
+    if (makes_tensors_) tensor = tensor->clone();
   }
   if (origin.transpose && tensor->dim() == 2) tensor = tensor->t().contiguous();
   if (origin.drop_kernel && tensor->dim() == 4) tensor = tensor->flatten(1);
@@ -32,9 +42,9 @@ std::map<std::string, at::Tensor> RenamedStore::in_origin(
     const auto [place, fresh] = out.try_emplace(origin.name);
     if (fresh) place->second = store_->find(origin.name, {}, {}).value().clone();
     at::Tensor part = place->second;
-    if (origin.parts > 1) {
-      const std::int64_t rows = part.size(0) / origin.parts;
-      part = part.narrow(0, origin.part * rows, rows);
+    if (!origin.rows.empty()) {
+      put_rows(part, origin.rows, tensor);
+      continue;
     }
     if (origin.transpose && part.dim() == 2) part = part.t();
     part.copy_(tensor.view(part.sizes()));

@@ -1,34 +1,30 @@
 // A view of a tensor store under other names.
 #pragma once
 
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "ringlet/formats/row_range.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::formats {
 
 /// Where a tensor comes from and what is done to it.
 struct TensorOrigin {
-  std::string name;       ///< in the underlying store
-  std::int64_t part = 0;  ///< which of `parts` equal pieces of the first axis
-  std::int64_t parts = 1;
-  bool transpose = false;    ///< matrix stored as [in, out]
-  bool drop_kernel = false;  ///< 1x1 convolution stored for what is now a linear layer
+  std::string name;                 ///< in the underlying store
+  std::vector<RowRange> rows = {};  ///< of the first axis, in this order; empty = all
+  bool transpose = false;           ///< matrix stored as [in, out]
+  bool drop_kernel = false;         ///< 1x1 convolution stored for what is now a linear layer
 };
 
 class RenamedStore final : public nn::TensorStore {
  public:
   /// `lacks_text_model_level`: it is a text encoder, and has the level that `store` lacks.
   RenamedStore(std::shared_ptr<const nn::TensorStore> store,
-               std::map<std::string, TensorOrigin> origins, bool lacks_text_model_level = false)
-      : store_(std::move(store)),
-        origins_(std::move(origins)),
-        lacks_text_model_level_(lacks_text_model_level) {}
+               std::map<std::string, TensorOrigin> origins, bool lacks_text_model_level = false);
 
   std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
                                  const nn::Init& init) const override;
@@ -46,6 +42,7 @@ class RenamedStore final : public nn::TensorStore {
   std::shared_ptr<const nn::TensorStore> store_;
   std::map<std::string, TensorOrigin> origins_;
   bool lacks_text_model_level_;
+  bool makes_tensors_;  ///< the underlying store's are no views of a file
 };
 
 /// An autoencoder's store with the attention names of today (to_q, …): files written before

@@ -115,7 +115,11 @@ ForeignFile recognise_foreign_file(std::span<const std::byte> file) {
         "a pickle checkpoint (.ckpt, .bin, .pt), which can run code when it is opened",
         "convert it with a tool you trust: in Python, safetensors.torch.save_file(torch.load(FILE, "
         "weights_only=True)[\"state_dict\"], \"model.safetensors\")"};
-  if (start.starts_with("GGUF")) return {"a GGUF file", "ringlet reads safetensors files"};
+  if (start.starts_with("GGUF"))
+    return {
+        "a GGUF file",
+        "ringlet reads safetensors files; use the one that this was made from (in bf16, fp16 or "
+        "fp8)"};
   return {};
 }
 

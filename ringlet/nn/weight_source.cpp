@@ -22,7 +22,9 @@ bool is_known_buffer(std::string_view name) { return name.ends_with("position_id
 
 /// The type that a tensor of the store has in a network where WeightOptions::storage does not say.
 at::ScalarType type_in(const WeightOptions& options, const at::Tensor& stored) {
-  if (options.keep_storage_type && stored.dim() >= 2 && stored.is_floating_point())
+  // Nothing computes with bare fp8: WeightStorage's has scales.
+  if (options.keep_storage_type && stored.dim() >= 2 && stored.is_floating_point() &&
+      !at::isFloat8Type(stored.scalar_type()))
     return stored.scalar_type();
   return options.trainable ? at::kFloat : options.dtype;
 }

@@ -10,6 +10,7 @@
 #include "ringlet/models/published_layout.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/checkpoint_parts.h"
 #include "ringlet/pipeline/model_families.h"
 
 namespace ringlet::pipeline {
@@ -129,6 +130,21 @@ void add_schedule(Json& out, const Json& scheduler, const std::string& where,
 
 Json describe(const fs::path& path, const std::string& variant) {
   return nn::with_ringlet_errors(path.string(), [&] { return describe_any(path, variant); });
+}
+
+Json describe(const fs::path& path, const ModelFileOptions& files) {
+  Json out = describe(path, files.variant);
+  const auto add = [&](const fs::path& given, NetworkRole role, const std::string& name) {
+    const fs::path weights =
+        fs::is_directory(given) ? find_weights(given, weights_base(role), "") : given;
+    out["components"].push_back(content_of(weights).json(name));
+  };
+  nn::with_ringlet_errors(path.string(), [&] {
+    for (const std::string& given : files.text_encoders)
+      add(given, NetworkRole::text_encoder, given_text_encoders(given));
+    if (!files.vae.empty()) add(files.vae, NetworkRole::autoencoder, "vae (given)");
+  });
+  return out;
 }
 
 }  // namespace ringlet::pipeline

@@ -24,6 +24,9 @@ namespace ringlet::pipeline {
 /// folder. Reads headers and configurations only. Throws Error as the readers do.
 Json describe(const std::filesystem::path& path, const std::string& variant = {});
 
+/// The same with a component for each network of `files`' text encoders and autoencoder.
+Json describe(const std::filesystem::path& path, const ModelFileOptions& files);
+
 // For the families' own descriptions.
 
 /// Sums over the tensors of a part.

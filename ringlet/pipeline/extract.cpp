@@ -196,23 +196,29 @@ ModelDifference select_layers(const ExtractSource& source, const adapt::TargetOp
 }
 
 /// The weights of a network that is not a text-to-image model, or null.
-std::shared_ptr<const nn::FileStore> open_other(const fs::path& path) {
+std::shared_ptr<const nn::FileStore> open_other(const fs::path& path,
+                                                const ModelFileOptions& options) {
   auto file = open_network_file(path);
-  return file && find_family(file->files().front()) != nullptr ? nullptr : file;
+  const bool model =
+      file && find_family(file->files().front()) != nullptr && !is_transformer_alone(file, options);
+  return model ? nullptr : file;
 }
 
 ModelDifference difference_of(const ExtractSource& source) {
-  const auto base_file = open_other(source.base), tuned_file = open_other(source.tuned);
+  const auto base_file = open_other(source.base, source.files),
+             tuned_file = open_other(source.tuned, source.files);
   const bool other = base_file != nullptr;
   if (other != (tuned_file != nullptr))
     throw Error(ErrorCode::mismatch, source.tuned.string(),
                 other ? "is not a file like the base" : "is not a model, but the base is",
                 "give two models, or two .safetensors files with the same tensors");
-  OpenedModel base = other ? open_tensors(base_file, source.component)
-                           : open_model(source.base, source.files, true);
-  OpenedModel tuned = other ? open_tensors(tuned_file, source.component)
-                            : open_model(source.tuned, source.files, false);
-  if (other) match_names(base.indices.at(source.component), tuned.indices.at(source.component));
+  const bool transformer = other && is_transformer_alone(base_file, source.files);
+  const std::string component = transformer ? "transformer" : source.component;
+  OpenedModel base =
+      other ? open_tensors(base_file, component) : open_model(source.base, source.files, true);
+  OpenedModel tuned =
+      other ? open_tensors(tuned_file, component) : open_model(source.tuned, source.files, false);
+  if (other) match_names(base.indices.at(component), tuned.indices.at(component));
   check_same_shapes(base, tuned, source.tuned);
   adapt::TargetOptions targets = source.targets;
   if (other && targets.presets.empty() && targets.include.empty()) targets.include = {"*"};

@@ -6,12 +6,16 @@
 #include <utility>
 
 #include "ringlet/core/error.h"
+#include "ringlet/formats/original_transformer.h"
+#include "ringlet/formats/readable_weights.h"
+#include "ringlet/formats/renamed_store.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/models/published_layout.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
 #include "ringlet/pipeline/model_folder.h"
+#include "ringlet/pipeline/other_network.h"
 
 namespace ringlet::pipeline {
 namespace {
@@ -75,7 +79,24 @@ std::string missing_level(AdapterSets sets, const NamesInFile& names) {
   return "";
 }
 
+/// Into a transformer in its original layout, whose layers are divided there.
+void merge_original(const std::shared_ptr<const nn::FileStore>& file,
+                    const formats::RenamedStore& transformer, AdapterSets sets,
+                    const fs::path& out) {
+  std::map<std::string, at::Tensor> replaced;
+  for (const auto& [component, tensors] : by_component(merged_tensors(sets)))
+    replaced.merge(transformer.in_origin(tensors));
+  write_changed(*file->files().front(), *formats::readable_weights(file), replaced, {},
+                std::identity(), out);
+}
+
 void merge_named(const nn::FileStore& store, AdapterSets sets, const fs::path& out) {
+  if (formats::find_original_transformer(store)) {
+    const auto file = std::make_shared<const nn::FileStore>(store.files());
+    const auto transformer = network_of(file);
+    return merge_original(file, dynamic_cast<const formats::RenamedStore&>(*transformer), sets,
+                          out);
+  }
   const NamesInFile names(store);
   std::map<std::string, at::Tensor> replaced, added;
   for (const auto& [name, tensor] : merged_tensors(sets)) {

@@ -12,13 +12,6 @@
 #include "ringlet/pipeline/stable_diffusion_3/stable_diffusion_3.h"
 
 namespace ringlet::pipeline {
-namespace {
-
-/// Of families that are read from folders only.
-bool no_file(const std::shared_ptr<const io::SafetensorsFile>&) { return false; }
-
-}  // namespace
-
 std::span<const ModelFamily> model_families() {
   static const std::array kFamilies = {
       ModelFamily{"Stable Diffusion 1, 2 and XL", is_stable_diffusion_folder,
@@ -28,14 +21,14 @@ std::span<const ModelFamily> model_families() {
                     return std::make_unique<StableDiffusion>(StableDiffusion::open(path, options));
                   },
                   describe_stable_diffusion},
-      ModelFamily{"Stable Diffusion 3 and 3.5", is_stable_diffusion_3_folder, no_file,
-                  [](const std::filesystem::path& path,
-                     const LoadOptions& options) -> std::unique_ptr<TextToImageModel> {
-                    return std::make_unique<StableDiffusion3>(
-                        StableDiffusion3::open(path, options));
-                  },
-                  describe_stable_diffusion_3},
-      ModelFamily{"FLUX.1", is_flux_folder, no_file,
+      ModelFamily{
+          "Stable Diffusion 3 and 3.5", is_stable_diffusion_3_folder, is_stable_diffusion_3_file,
+          [](const std::filesystem::path& path,
+             const LoadOptions& options) -> std::unique_ptr<TextToImageModel> {
+            return std::make_unique<StableDiffusion3>(StableDiffusion3::open(path, options));
+          },
+          describe_stable_diffusion_3},
+      ModelFamily{"FLUX.1", is_flux_folder, is_flux_file,
                   [](const std::filesystem::path& path,
                      const LoadOptions& options) -> std::unique_ptr<TextToImageModel> {
                     return std::make_unique<Flux>(Flux::open(path, options));

@@ -7,6 +7,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/random.h"
+#include "ringlet/formats/readable_weights.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/nn/weight_store.h"
 
@@ -17,8 +18,13 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConvertHint =
     "pickle files can run code when they are opened; convert once with Python: "
-    "StableDiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW, safe_serialization=True) "
-    "or from_single_file(FILE).save_pretrained(NEW)";
+    "DiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW, safe_serialization=True), or "
+    "from_single_file(FILE).save_pretrained(NEW) of the model's pipeline class";
+
+/// What else is no safetensors file, by its name.
+constexpr const char* kGgufHint =
+    "a GGUF file holds quantised weights of llama.cpp's kinds; use the safetensors file that it "
+    "was made from, and `base_storage=nf4` or int8 to keep the weights narrow in memory";
 
 bool is_pickle_name(const fs::path& path) {
   const std::string extension = path.extension().string();
@@ -49,10 +55,13 @@ void check_model_path(const fs::path& path, const ModelFileOptions& options) {
                 looks_like_hub ? "ringlet does not download models: give a local folder" : "");
   }
   if (fs::is_directory(path)) {
-    if (!options.tokenizer.empty())
-      throw Error(ErrorCode::invalid_argument, Field("tokenizer"),
+    const auto refuse = [&](const char* option) {
+      throw Error(ErrorCode::invalid_argument, Field(option),
                   path.string() + " is a folder, which has its own tokenizer",
                   "leave it out; it is for single-file checkpoints");
+    };
+    if (!options.tokenizer.empty()) refuse("tokenizer");
+    if (!options.t5_tokenizer.empty() && options.text_encoders.empty()) refuse("t5_tokenizer");
     return;
   }
   if (!options.variant.empty())
@@ -62,6 +71,8 @@ void check_model_path(const fs::path& path, const ModelFileOptions& options) {
   if (is_pickle_name(path))
     throw Error(ErrorCode::unsupported, path.string(), "ringlet reads safetensors only",
                 kConvertHint);
+  if (path.extension() == ".gguf")
+    throw Error(ErrorCode::unsupported, path.string(), "ringlet reads safetensors only", kGgufHint);
 }
 
 std::string pipeline_class(const fs::path& folder) {
@@ -95,6 +106,7 @@ ModelComponent open_component(const fs::path& root, const std::string& name, Net
                 "model_index.json lists it; download the model again");
   const fs::path config = folder / "config.json";
   ModelComponent part{role, read_json_file(config), config.string(), nullptr};
+  formats::refuse_quantised(part.config, part.where);
   if (options.random_seed && !has_files(folder, base)) {
     const std::uint64_t seed = Random(*options.random_seed).stream("weights of " + name).next_u64();
     part.weights = std::make_shared<nn::RandomStore>(seed);
@@ -131,9 +143,11 @@ void open_folder(ModelFiles& files, const fs::path& root, const Json& index,
     if (!has_part(index, part.name)) continue;
     ModelComponent& opened = files.parts[part.name] =
         open_component(root, part.name, part.role, options);
-    if (part.role == NetworkRole::denoiser)
-      if (const auto* stored = dynamic_cast<const nn::FileStore*>(opened.weights.get()))
+    if (const auto stored = std::dynamic_pointer_cast<const nn::FileStore>(opened.weights)) {
+      if (part.role == NetworkRole::denoiser)
         for (const auto& file : stored->files()) files.hash_files.push_back(file->path());
+      opened.weights = formats::readable_weights(stored);
+    }
     if (part.role == NetworkRole::autoencoder)
       opened.weights = formats::with_current_attention_names(opened.weights);
     if (part.role != NetworkRole::text_encoder) continue;
@@ -155,6 +169,61 @@ fs::path single_file_tokenizer(const fs::path& file, const fs::path& given) {
               "\"tokenizer\" of any Stable Diffusion model), or put it beside the file");
 }
 
+namespace {
+
+/// Whether a folder has T5's tokenizer: SentencePiece's model, alone or in tokenizer.json.
+bool is_t5_tokenizer(const fs::path& folder) {
+  if (fs::exists(folder / "spiece.model")) return true;
+  const fs::path json = folder / "tokenizer.json";
+  if (!fs::exists(json) || fs::exists(folder / "vocab.json")) return false;
+  const Json content = read_json_file(json);
+  return content.is_object() && content.contains("model") && content["model"].is_object() &&
+         content["model"].value("type", Json()) == "Unigram";
+}
+
+}  // namespace
+
+fs::path find_t5_tokenizer(const fs::path& model, const fs::path& encoder,
+                           const ModelFileOptions& options) {
+  if (!options.t5_tokenizer.empty())
+    return fs::is_regular_file(options.t5_tokenizer) ? options.t5_tokenizer.parent_path()
+                                                     : options.t5_tokenizer;
+  if (!options.tokenizer.empty() && is_t5_tokenizer(options.tokenizer)) return options.tokenizer;
+  std::vector<fs::path> places = {fs::is_directory(model) ? model : model.parent_path()};
+  if (!encoder.empty()) {
+    const fs::path whole = fs::absolute(encoder).lexically_normal();
+    places.push_back(whole.parent_path());
+    places.push_back(whole.parent_path().parent_path());
+  }
+  for (const fs::path& place : places)
+    for (const char* name : {"tokenizer_3", "tokenizer_2", "tokenizer", ""})
+      if (fs::path folder = name[0] == '\0' ? place : place / name; is_t5_tokenizer(folder))
+        return folder;
+  throw Error(ErrorCode::not_found, encoder.empty() ? model.string() : encoder.string(),
+              "T5 needs its tokenizer, which weight files do not carry",
+              "give `t5_tokenizer=FOLDER` with spiece.model or tokenizer.json (\"tokenizer_3\" of "
+              "a folder of Stable Diffusion 3, \"tokenizer_2\" of FLUX.1), or put it beside the "
+              "file");
+}
+
+ModelFileOptions with_found_tokenizers(const fs::path& model, const ModelFileOptions& options) {
+  ModelFileOptions found = options;
+  const fs::path beside = model.parent_path() / "tokenizer";
+  if (found.tokenizer.empty() && fs::is_directory(beside)) found.tokenizer = beside;
+  if (!found.t5_tokenizer.empty()) return found;
+  std::vector<fs::path> encoders = {{}};
+  encoders.insert(encoders.end(), options.text_encoders.begin(), options.text_encoders.end());
+  for (const fs::path& encoder : encoders) {
+    try {
+      found.t5_tokenizer = find_t5_tokenizer(model, encoder, options);
+      return found;
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::not_found) throw;
+    }
+  }
+  return found;
+}
+
 fs::path find_weights(const fs::path& folder, const std::string& base, const std::string& variant) {
   // The asked-for variant first, then plain files, then fp16.
   std::vector<std::string> variants;
@@ -173,7 +242,10 @@ fs::path find_weights(const fs::path& folder, const std::string& base, const std
     }
   }
   for (const auto& entry : fs::directory_iterator(folder))
-    if (is_pickle_name(entry.path()))
+    if (entry.path().extension() == ".gguf")
+      throw Error(ErrorCode::unsupported, entry.path().string(),
+                  "ringlet reads safetensors only, and this part has only GGUF weights", kGgufHint);
+    else if (is_pickle_name(entry.path()))
       throw Error(ErrorCode::unsupported, entry.path().string(),
                   "ringlet reads safetensors only, and this part has only pickled weights",
                   kConvertHint);
@@ -184,7 +256,14 @@ fs::path find_weights(const fs::path& folder, const std::string& base, const std
 void describe(OptionList& list, ModelFileOptions& files) {
   list.add("variant", files.variant,
            "Variant of the weight files to prefer in a folder, for example fp16");
-  list.add("tokenizer", files.tokenizer, "Tokenizer folder, for single-file checkpoints");
+  list.add("tokenizer", files.tokenizer, "CLIP's tokenizer folder, for single-file checkpoints");
+  list.add("t5_tokenizer", files.t5_tokenizer,
+           "T5's tokenizer folder (spiece.model or tokenizer.json), for single-file checkpoints");
+  list.add("text_encoder", files.text_encoders,
+           "A text encoder in a file of its own, or a folder: CLIP-L, CLIP-G or T5, told by its "
+           "tensors; in the place of the model's; may be given several times");
+  list.add("vae", files.vae,
+           "The autoencoder in a file of its own, or a folder; in the place of the model's");
 }
 
 void describe_text_tokens(OptionList& list, ModelFileOptions& files) {

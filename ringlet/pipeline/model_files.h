@@ -53,10 +53,11 @@ struct ModelFiles : ModelDescription {
 
 struct ModelFileOptions {
   std::string variant;              ///< "fp16": prefer X.fp16.safetensors; "" = plain files first
-  std::filesystem::path tokenizer;  ///< for single files, which carry no vocabulary
-  /// For single files without them: files or folders of text encoders, in any order, and of the
-  /// autoencoder.
-  std::vector<std::filesystem::path> text_encoders = {};
+  std::filesystem::path tokenizer;  ///< for single files, which carry no vocabulary: CLIP's
+  std::filesystem::path t5_tokenizer = {};
+  /// Files or folders of text encoders, in any order, and of the autoencoder: in the place of the
+  /// model's own, which a single file may lack.
+  std::vector<std::string> text_encoders = {};
   std::filesystem::path vae = {};
   std::int64_t text_tokens = 0;  ///< of a prompt that T5 reads; 0 = as the family has it
   std::optional<diffusion::Prediction> prediction;  ///< wins over what the model's files say
@@ -65,7 +66,7 @@ struct ModelFileOptions {
   std::shared_ptr<const io::SafetensorsFile> single_file = nullptr;
 };
 
-/// "variant" and "tokenizer".
+/// "variant", "tokenizer", "t5_tokenizer", "text_encoder" and "vae".
 void describe(OptionList& list, ModelFileOptions& files);
 
 /// "text_tokens".
@@ -118,10 +119,22 @@ struct FolderPart {
 void open_folder(ModelFiles& files, const std::filesystem::path& root, const Json& index,
                  const std::vector<FolderPart>& parts, const ModelFileOptions& options);
 
-/// The tokenizer's folder for a single file: `given`, else "tokenizer" beside it. Throws
+/// The folder of CLIP's tokenizer for a single file: `given`, else "tokenizer" beside it. Throws
 /// Error(not_found).
 std::filesystem::path single_file_tokenizer(const std::filesystem::path& file,
                                             const std::filesystem::path& given);
+
+/// The folder of T5's: options.t5_tokenizer, options.tokenizer where it has T5's files, else a
+/// folder beside the model or beside the file `encoder` ("tokenizer_3" of Stable Diffusion 3,
+/// "tokenizer_2" of FLUX, "tokenizer"), or that folder itself. Throws Error(not_found).
+std::filesystem::path find_t5_tokenizer(const std::filesystem::path& model,
+                                        const std::filesystem::path& encoder,
+                                        const ModelFileOptions& options);
+
+/// The options with the tokenizers that a single file is opened with, where they are found beside
+/// it: for a copy of it in another folder.
+ModelFileOptions with_found_tokenizers(const std::filesystem::path& model,
+                                       const ModelFileOptions& options);
 
 /// Wide weights by base name in a component folder: the plain file, the shard index, or a variant.
 /// Throws Error(not_found | unsupported).

@@ -1,5 +1,6 @@
 #include "ringlet/pipeline/model_folder.h"
 
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -7,7 +8,9 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/formats/readable_weights.h"
 #include "ringlet/formats/renamed_store.h"
+#include "ringlet/formats/text_encoder_file.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/text_model_level.h"
 #include "ringlet/nn/torch_errors.h"
@@ -26,6 +29,21 @@ at::Tensor checked(const std::string& name, const at::Tensor& tensor, at::Scalar
                 "the tensor holds NaN or values too large for the type it is written in",
                 "this part was not written; save in a wider type");
   return value;
+}
+
+/// Tensors of a part under the names of the single file that it comes from.
+std::map<std::string, at::Tensor> in_origin(const nn::TensorStore& part,
+                                            const std::string& component,
+                                            const std::map<std::string, at::Tensor>& tensors) {
+  const auto* completed = dynamic_cast<const formats::StoreWith*>(&part);
+  const auto& store =
+      dynamic_cast<const formats::RenamedStore&>(completed != nullptr ? completed->inner() : part);
+  for (const auto& [name, tensor] : tensors)
+    if (completed != nullptr && completed->adds(name))
+      throw Error(ErrorCode::unsupported, component + "." + name,
+                  "changes, but the checkpoint has no such tensor",
+                  "give a folder name for the result");
+  return store.in_origin(tensors);
 }
 
 void check_finite(const std::string& name, const at::Tensor& tensor) {
@@ -79,6 +97,19 @@ void copy_tokenizer(const TokenizerFiles& files, const fs::path& target) {
   }
 }
 
+void write_padding(const TokenizerFiles& files, const fs::path& target) {
+  std::error_code problem;
+  if (files.pad_token.empty() || fs::equivalent(files.folder, target, problem)) return;
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const fs::path path = target / name;
+    const bool is_there = fs::exists(path);
+    if (!is_there && name != std::string_view("tokenizer_config.json")) continue;
+    Json json = is_there ? read_json_file(path) : Json::object();
+    json["pad_token"] = files.pad_token;
+    write_json(path, json);
+  }
+}
+
 void refuse_own_path(const ModelDescription& model, const fs::path& folder) {
   std::error_code problem;
   if (fs::equivalent(folder, model.path, problem))
@@ -96,7 +127,10 @@ void write_model_folder(const ModelFiles& files, const Json& index, const fs::pa
   refuse_own_path(files, root);
   make_folder(root);
   for (const auto& [name, part] : files.parts) write_component(name, part, root, options);
-  for (const auto& [name, tokenizer] : files.tokenizers) copy_tokenizer(tokenizer, root / name);
+  for (const auto& [name, tokenizer] : files.tokenizers) {
+    copy_tokenizer(tokenizer, root / name);
+    write_padding(tokenizer, root / name);
+  }
   make_folder(root / "scheduler");
   write_json(root / "scheduler" / "scheduler_config.json", files.scheduler);
   write_json(root / "model_index.json", index);
@@ -110,12 +144,17 @@ void write_single_file(const ModelFiles& files, const fs::path& out,
                 "give a folder name for the result");
   std::map<std::string, at::Tensor> in_file;
   for (const auto& [component, tensors] : replacements) {
-    const auto& store =
-        dynamic_cast<const formats::RenamedStore&>(*files.parts.at(component).weights);
-    in_file.merge(store.in_origin(tensors));
+    const ModelComponent& part = files.parts.at(component);
+    if (part.where != files.path.string())
+      throw Error(ErrorCode::unsupported, out.string(),
+                  "\"" + component + "\" changes, which is not in " + files.path.string() +
+                      " but in " + part.where,
+                  "give a folder name for the result");
+    in_file.merge(in_origin(*part.weights, component, tensors));
   }
   const auto file = io::SafetensorsFile::open(files.path);
-  write_changed(*file, nn::FileStore(std::vector{file}), in_file, {}, std::identity(), out);
+  const auto store = formats::readable_weights(std::make_shared<nn::FileStore>(std::vector{file}));
+  write_changed(*file, *store, in_file, {}, std::identity(), out);
 }
 
 void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store,
@@ -135,7 +174,9 @@ void write_changed(const io::SafetensorsFile& base, const nn::TensorStore& store
     tensors.emplace(written(name),
                     found != replaced.end() ? found->second : store.find(name, {}, {}).value());
   }
-  io::save_tensors(out, tensors, base.metadata());
+  io::Metadata metadata = base.metadata();
+  metadata.erase("_quantization_metadata");  // of fp8, which is widened here
+  io::save_tensors(out, tensors, metadata);
 }
 
 }  // namespace ringlet::pipeline

@@ -30,6 +30,10 @@ void write_component(const std::string& name, const ModelComponent& part,
 /// Copies the files of a tokenizer. Throws Error(io).
 void copy_tokenizer(const TokenizerFiles& files, const std::filesystem::path& target);
 
+/// Writes the padding that takes the place of the folder's own into a copied tokenizer. Throws
+/// Error(io | no_space).
+void write_padding(const TokenizerFiles& files, const std::filesystem::path& target);
+
 /// Writes a model as a diffusers folder: its parts, tokenizers and scheduler, and `index` last, so
 /// that a folder without model_index.json is incomplete. Throws Error(invalid_argument) for the
 /// model's own folder, and as write_component.

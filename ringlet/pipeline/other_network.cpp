@@ -11,7 +11,10 @@
 
 #include "ringlet/adapt/set/adapter_file.h"
 #include "ringlet/core/json.h"
+#include "ringlet/formats/ldm/ldm_vae.h"
 #include "ringlet/formats/original_layout.h"
+#include "ringlet/formats/original_transformer.h"
+#include "ringlet/formats/readable_weights.h"
 #include "ringlet/formats/renamed_store.h"
 #include "ringlet/models/published_layout.h"
 #include "ringlet/models/text/gpt2.h"
@@ -110,8 +113,22 @@ std::shared_ptr<const nn::FileStore> open_network_file(const fs::path& path) {
   return nn::FileStore::open(file);
 }
 
+bool is_transformer_alone(const std::shared_ptr<const nn::FileStore>& file,
+                          const ModelFileOptions& options) {
+  return formats::find_original_transformer(*file) && !formats::find_autoencoder(*file) &&
+         options.text_encoders.empty() && options.vae.empty();
+}
+
+std::shared_ptr<const nn::TensorStore> network_of(
+    const std::shared_ptr<const nn::FileStore>& file) {
+  const auto store = formats::readable_weights(file);
+  if (const auto found = formats::find_original_transformer(*store))
+    return formats::open_original_transformer(store, *found).weights;
+  return formats::with_text_model_level(store);
+}
+
 nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file) {
-  const auto store = formats::with_text_model_level(file);
+  const auto store = network_of(file);
   nn::ModuleIndex index;
   for (const std::string& name : store->names()) {
     const at::Tensor tensor = store->find(name, {}, {}).value();

@@ -10,6 +10,7 @@
 
 #include "ringlet/nn/weight_source.h"
 #include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/model_files.h"
 
 namespace ringlet::pipeline {
 
@@ -22,10 +23,19 @@ inline constexpr const char* kOtherComponent = "model";
 /// FileStore::open.
 std::shared_ptr<const nn::FileStore> open_network_file(const std::filesystem::path& path);
 
-/// The tensors of a file; those that may be the weight of a linear layer, a convolution or a table
-/// are its layers (nn::layer_of_tensor; tables, and the matrices that GPT-2 stores as [in, out],
-/// are known by the names that transformers gives them). The names of a CLIP text encoder have the
-/// level "text_model.", whether the file's do or not.
+/// Whether a file is a transformer of Stable Diffusion 3 or FLUX in its original layout without an
+/// autoencoder, and none is given: it makes no pictures, but adapters fit it.
+bool is_transformer_alone(const std::shared_ptr<const nn::FileStore>& file,
+                          const ModelFileOptions& options);
+
+/// A file's tensors under the names that adapters know: those of such a transformer are diffusers',
+/// those of a CLIP text encoder have the level "text_model.". Throws as
+/// formats::readable_weights and open_original_transformer.
+std::shared_ptr<const nn::TensorStore> network_of(const std::shared_ptr<const nn::FileStore>& file);
+
+/// The tensors of network_of; those that may be the weight of a linear layer, a convolution or a
+/// table are its layers (nn::layer_of_tensor; tables, and the matrices that GPT-2 stores as [in,
+/// out], are known by the names that transformers gives them).
 nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file);
 
 /// The networks of a file by what these adapters call them, over layers_of. ringlet's own

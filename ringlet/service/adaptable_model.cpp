@@ -20,7 +20,8 @@ AdaptableModel open_adaptable(const std::filesystem::path& path,
                               const pipeline::ModelFileOptions& files,
                               const std::vector<pipeline::AdapterChoice>& adapters) {
   const auto file = pipeline::open_network_file(path);
-  if (file && pipeline::find_family(file->files().front()) == nullptr) {
+  if (file && (pipeline::find_family(file->files().front()) == nullptr ||
+               pipeline::is_transformer_alone(file, files))) {
     std::vector<std::filesystem::path> names;
     for (const pipeline::AdapterChoice& choice : adapters) names.push_back(choice.file);
     AdaptableModel model;

@@ -54,15 +54,21 @@ double check_agreement(const MergeRequest& r) {
   pipeline::LoadOptions load;
   load.files = r.files;
   load.device = r.device;
-  if (load.files.tokenizer.empty() && fs::is_regular_file(r.model))
-    load.files.tokenizer = r.model.parent_path() / "tokenizer";
+  // The result may be in another folder than its tokenizers.
+  if (fs::is_regular_file(r.model))
+    load.files = pipeline::with_found_tokenizers(r.model, load.files);
   const auto unmerged = pipeline::open_text_to_image_model(r.model, load);
   LoadedAdapters adapters = load_adapters(*unmerged, r.adapters, "");
   for (adapt::AdapterSet& set : adapters.sets) set.attach();
   const io::Image expected = test_picture(*unmerged);
   for (adapt::AdapterSet& set : adapters.sets) set.detach();
   pipeline::LoadOptions merged = load;
-  if (fs::is_directory(r.out)) merged.files.tokenizer.clear();  // it has its own
+  if (fs::is_directory(r.out)) {  // it has all parts
+    merged.files.tokenizer.clear();
+    merged.files.t5_tokenizer.clear();
+    merged.files.text_encoders.clear();
+    merged.files.vae.clear();
+  }
   if (fs::is_directory(r.model)) merged.files.variant.clear();  // written under the plain names
   const double found =
       difference(expected, test_picture(*pipeline::open_text_to_image_model(r.out, merged)));

@@ -80,7 +80,8 @@ void read_options(JsonFields& fields, const OptionList& list) {
 Json set_values(const OptionList& list) {
   Json values = list.values();
   for (const Option& option : list.all())
-    if (const Json& value = values.at(option.field); value.is_null() || value == "")
+    if (const Json& value = values.at(option.field);
+        value.is_null() || value == "" || value == Json::array())
       values.erase(option.field);
   return values;
 }

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/e2e/tiny_program_test.h"
-#include "tests/golden/tiny_flow_model.h"
+#include "tests/golden/tiny_original_file.h"
 
 namespace ringlet::e2e {
 namespace {
@@ -51,6 +51,54 @@ TEST_F(FlowFamilies, StableDiffusion3TrainsMergesAndIsExtracted) {
 
 TEST_F(FlowFamilies, FluxTrainsMergesAndIsExtracted) {
   train_merge_and_extract("flux_dev", "lora(rank=2)");
+}
+
+// The transformer, T5, CLIP and the autoencoder as ComfyUI's users have them, T5 in fp8.
+TEST_F(FlowFamilies, SingleFilesTrainAndMergeWithTheirPartsBeside) {
+  const Json& model = golden::flow_pipelines().at("models").at("flux_schnell");
+  const auto text = [&](const char* part) { return golden::component_tensors(model, part); };
+  golden::Tensors t5 = text("text_encoder_2");
+  for (auto& [name, tensor] : t5)
+    if (tensor.dim() == 2) tensor = tensor.to(at::kFloat8_e4m3fn);
+  io::save_tensors(folder_ / "t5xxl_fp8.safetensors", t5);
+  io::save_tensors(folder_ / "clip_l.safetensors", text("text_encoder"));
+  io::save_tensors(folder_ / "ae.safetensors", golden::original_vae("flux_schnell"));
+  io::save_tensors(folder_ / "flux.safetensors", golden::original_transformer("flux_schnell"));
+  golden::write_tokenizer(folder_ / "tokenizer", "<|endoftext|>");
+  golden::copy_t5_tokenizer(folder_ / "t5");
+  fs::create_directories(folder_ / "pictures");
+  const io::Image grey{32, 32, std::vector<std::uint8_t>(32 * 32 * 3, 128)};
+  io::write_png(folder_ / "pictures/a.png", grey);
+
+  const Arguments parts = {
+      "--text-encoder", path("t5xxl_fp8.safetensors"), "--text-encoder", path("clip_l.safetensors"),
+      "--vae",          path("ae.safetensors"),        "--t5-tokenizer", path("t5")};
+  const auto with_parts = [&](Arguments arguments) {
+    arguments.insert(arguments.end(), parts.begin(), parts.end());
+    return arguments;
+  };
+  Arguments train = with_parts(training("lora(rank=2)", "2", "run", {"--text-tokens", "16"}));
+  train[2] = path("flux.safetensors");
+  EXPECT_NE(expect_success(train).out.find("FLUX.1 schnell"), std::string::npos);
+  const std::string adapter = path("run/adapter.safetensors");
+  // With its parts the result is compared in pictures, without them only written.
+  const Arguments merge = {"merge",     "--model", path("flux.safetensors"),
+                           "--adapter", adapter,   "--out"};
+  Arguments compared = merge, alone = merge;
+  compared.push_back(path("compared.safetensors"));
+  alone.push_back(path("alone.safetensors"));
+  EXPECT_NE(expect_success(with_parts(compared)).err.find("pictures differ by"), std::string::npos);
+  expect_success(alone);
+  EXPECT_EQ(read_bytes(folder_ / "compared.safetensors"),
+            read_bytes(folder_ / "alone.safetensors"));
+  expect_success(with_parts({"generate", "--model", path("alone.safetensors"), "--prompt", "a dog",
+                             "--width", "32", "--height", "32", "--out", path("pictures_out")}));
+  const ProgramResult told = expect_success(
+      {"inspect", path("flux.safetensors"), "--text-encoder", path("t5xxl_fp8.safetensors"),
+       "--text-encoder", path("clip_l.safetensors"), "--vae", path("ae.safetensors")});
+  for (const char* words :
+       {"FLUX.1 schnell checkpoint", "T5 (given)", "CLIP-L (given)", "vae (given)", "--vae FILE"})
+    EXPECT_NE(told.out.find(words), std::string::npos) << words << "\n" << told.out;
 }
 
 }  // namespace

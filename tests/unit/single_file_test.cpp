@@ -37,7 +37,7 @@ TEST(SingleFile, OtherFamiliesAreNamed) {
     expect_error(ErrorCode::unsupported, family, [&] { open({{tensor, kOne}}); });
   };
   expect("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3");
-  expect("double_blocks.0.img_attn.qkv.weight", "FluxPipeline.from_single_file");
+  expect("double_blocks.0.img_mod.lin.weight", "layers of FLUX");
   expect("control_model.input_blocks.0.0.weight", "a ControlNet");
   expect("lora_unet_down_blocks_0.lora_up.weight", "a LoRA adapter");
   expect("conditioner.embedders.0.model.ln_final.weight", "SDXL refiner");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -48,16 +49,18 @@ std::optional<std::string> open_clip_layer_name(const std::string& rest) {
                                {"attn.out_proj.", "self_attn.out_proj."}});
 }
 
-void add_open_clip_layer(const std::string& name, const std::string& layer, const std::string& rest,
+void add_open_clip_layer(const nn::TensorStore& store, const std::string& name,
+                         const std::string& layer, const std::string& rest,
                          std::map<std::string, TensorOrigin>& origins) {
   static constexpr std::array kProjections = {"q_proj.", "k_proj.", "v_proj."};
   const std::string target = "text_model.encoder.layers." + layer + ".";
   for (const auto& [from, to] :
        {std::pair{"attn.in_proj_weight", "weight"}, std::pair{"attn.in_proj_bias", "bias"}}) {
     if (rest != from) continue;
-    for (std::size_t i = 0; i < kProjections.size(); ++i)
-      origins[target + "self_attn." + kProjections[i] + to] = {
-          .name = name, .part = static_cast<std::int64_t>(i), .parts = 3};
+    const std::int64_t rows = need(store, name).size(0) / std::ssize(kProjections);
+    for (std::int64_t i = 0; i < std::ssize(kProjections); ++i)
+      origins[target + "self_attn." + kProjections[static_cast<std::size_t>(i)] + to] = {
+          .name = name, .rows = {{i * rows, rows}}};
     return;
   }
   const auto translated = open_clip_layer_name(rest);
@@ -111,7 +114,7 @@ LdmTextEncoder read_open_clip_text(const nn::TensorStore& store, const std::stri
     const std::string layer = name.substr(blocks.size(), dot - blocks.size());
     if (drop_last && layer == last) continue;
     if (dot != std::string::npos)
-      add_open_clip_layer(name, layer, name.substr(dot + 1), encoder.origins);
+      add_open_clip_layer(store, name, layer, name.substr(dot + 1), encoder.origins);
   }
   if (!drop_last) {
     encoder.config["architectures"] = {"CLIPTextModelWithProjection"};

@@ -1,5 +1,9 @@
 #include "ringlet/formats/ldm/ldm_vae.h"
 
+#include <algorithm>
+#include <array>
+#include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <utility>
@@ -7,6 +11,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/formats/ldm/ldm_names.h"
+#include "ringlet/formats/renamed_store.h"
 
 namespace ringlet::formats {
 namespace {
@@ -98,49 +103,101 @@ std::int64_t count_levels(const std::set<std::string>& names) {
   return levels;
 }
 
-}  // namespace
-
-Json vae_config_json(const nn::TensorStore& store, const std::string& prefix, bool sdxl) {
-  const std::set<std::string> names = names_under(store, prefix);
-  const std::int64_t levels = count_levels(names);
-  const auto size = [&](const std::string& name, std::size_t axis) {
-    const auto tensor = store.find(prefix + name, {}, {});
-    if (!tensor || static_cast<std::size_t>(tensor->dim()) <= axis)
-      throw Error(ErrorCode::bad_format, store.description(),
-                  "tensor \"" + prefix + name + "\" is missing",
-                  "the file holds no complete autoencoder");
-    return tensor->size(static_cast<std::int64_t>(axis));
-  };
-  std::vector<std::int64_t> channels;
-  for (std::int64_t i = 0; i < levels; ++i) channels.push_back(size(level_key(i, 0), 0));
-  std::int64_t layers = 0;
-  while (names.contains(level_key(0, layers))) ++layers;
-  const auto level_count = static_cast<std::size_t>(levels);
-  return {{"_class_name", "AutoencoderKL"},
-          {"in_channels", size("encoder.conv_in.weight", 1)},
-          {"out_channels", size("decoder.conv_out.weight", 0)},
-          {"latent_channels", size("decoder.conv_in.weight", 1)},
-          {"block_out_channels", channels},
-          {"layers_per_block", layers},
-          {"down_block_types", std::vector<std::string>(level_count, "DownEncoderBlock2D")},
-          {"up_block_types", std::vector<std::string>(level_count, "UpDecoderBlock2D")},
-          {"sample_size", sdxl ? 1024 : 512},
-          {"scaling_factor", sdxl ? 0.13025 : 0.18215}};
+/// Groups of the norms: 32, or in small networks as many as all widths can be divided into.
+std::int64_t norm_groups(const std::vector<std::int64_t>& channels) {
+  std::int64_t groups = 32;
+  for (const std::int64_t width : channels) groups = std::gcd(groups, width);
+  return groups;
 }
 
+/// What an autoencoder under diffusers' names is like.
+Json vae_config_json(const nn::TensorStore& vae, const LatentScale& scale) {
+  const auto has = [&](const std::string& name) { return vae.find(name, {}, {}).has_value(); };
+  const auto size = [&](const std::string& name, std::int64_t axis) {
+    const auto tensor = vae.find(name, {}, {});
+    if (!tensor || tensor->dim() <= axis)
+      throw Error(ErrorCode::bad_format, vae.description(),
+                  "there is no tensor for \"" + name + "\" of the autoencoder",
+                  "the file holds no complete autoencoder");
+    return tensor->size(axis);
+  };
+  const auto convolution = [](std::size_t level, std::int64_t block) {
+    return "encoder.down_blocks." + std::to_string(level) + ".resnets." + std::to_string(block) +
+           ".conv1.weight";
+  };
+  std::vector<std::int64_t> channels;
+  while (has(convolution(channels.size(), 0)))
+    channels.push_back(size(convolution(channels.size(), 0), 0));
+  std::int64_t layers = 0;
+  while (has(convolution(0, layers))) ++layers;
+  Json config = {
+      {"_class_name", "AutoencoderKL"},
+      {"in_channels", size("encoder.conv_in.weight", 1)},
+      {"out_channels", size("decoder.conv_out.weight", 0)},
+      {"latent_channels", size("decoder.conv_in.weight", 1)},
+      {"block_out_channels", channels},
+      {"layers_per_block", layers},
+      {"norm_num_groups", norm_groups(channels)},
+      {"down_block_types", std::vector<std::string>(channels.size(), "DownEncoderBlock2D")},
+      {"up_block_types", std::vector<std::string>(channels.size(), "UpDecoderBlock2D")},
+      {"sample_size", scale.sample_size},
+      {"scaling_factor", scale.scaling_factor}};
+  if (scale.shift_factor) config["shift_factor"] = *scale.shift_factor;
+  if (!has("quant_conv.weight")) config["use_quant_conv"] = false;
+  if (!has("post_quant_conv.weight")) config["use_post_quant_conv"] = false;
+  return config;
+}
+
+/// Whether a name without prefix is one of an autoencoder.
+bool is_of_autoencoder(const std::string& name) {
+  static constexpr std::array kParts = {"encoder.", "decoder.", "quant_conv.", "post_quant_conv."};
+  return std::ranges::any_of(kParts, [&](const char* part) { return name.starts_with(part); });
+}
+
+/// diffusers' names of all tensors under `prefix`; unknown tensors keep their name.
 std::map<std::string, TensorOrigin> vae_origins(const nn::TensorStore& store,
                                                 const std::string& prefix) {
   const std::set<std::string> names = names_under(store, prefix);
+  const bool diffusers = std::ranges::any_of(
+      names, [](const std::string& name) { return name.starts_with("encoder.down_blocks."); });
   const std::int64_t levels = count_levels(names);
   std::map<std::string, TensorOrigin> origins;
   for (const std::string& name : names) {
     if (name.starts_with("loss.")) continue;  // the discriminator of the autoencoder's training
-    const auto translated = diffusers_name(name, levels);
+    if (prefix.empty() && !is_of_autoencoder(name)) continue;
+    const auto translated = diffusers ? std::optional(name) : diffusers_name(name, levels);
     const std::string target = translated.value_or(prefix + name);
     origins[target] = {.name = prefix + name,
                        .drop_kernel = target.find(".attentions.0.to_") != std::string::npos};
   }
   return origins;
+}
+
+}  // namespace
+
+LatentScale stable_diffusion_scale() { return {}; }
+LatentScale stable_diffusion_xl_scale() { return {.sample_size = 1024, .scaling_factor = 0.13025}; }
+LatentScale stable_diffusion_3_scale() {
+  return {.sample_size = 1024, .scaling_factor = 1.5305, .shift_factor = 0.0609};
+}
+LatentScale flux_scale() {
+  return {.sample_size = 1024, .scaling_factor = 0.3611, .shift_factor = 0.1159};
+}
+
+std::optional<std::string> find_autoencoder(const nn::TensorStore& store) {
+  const std::vector<std::string> names = store.names();
+  for (const char* prefix : {"first_stage_model.", "vae.", ""})
+    if (std::ranges::binary_search(names, std::string(prefix) + "decoder.conv_in.weight"))
+      return prefix;
+  return std::nullopt;
+}
+
+SingleFileComponent open_autoencoder(const std::shared_ptr<const nn::TensorStore>& store,
+                                     const std::string& prefix, const LatentScale& scale) {
+  // Files of before diffusers 0.14 have other names of the attention.
+  const auto vae = with_current_attention_names(
+      std::make_shared<RenamedStore>(store, vae_origins(*store, prefix)));
+  return {vae_config_json(*vae, scale), vae};
 }
 
 }  // namespace ringlet::formats

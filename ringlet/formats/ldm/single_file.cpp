@@ -30,29 +30,30 @@ bool has_prefix(const nn::TensorStore& store, const std::string& prefix) {
 void refuse_other_families(const nn::TensorStore& store) {
   constexpr const char* kGiveTheModel =
       "give the model itself; ringlet inspect FILE shows what a file contains";
-  constexpr const char* kGiveTheFolder =
-      "ringlet reads this family from diffusers folders; convert once with Python: "
-      "StableDiffusion3Pipeline or FluxPipeline.from_single_file(FILE).save_pretrained(NEW)";
-  struct Other {
-    const char* prefix;
-    const char* family;
-    const char* hint;
-  };
-  static constexpr std::array<Other, 7> kFamilies = {{
-      {"model.diffusion_model.joint_blocks.", "Stable Diffusion 3", kGiveTheFolder},
-      {"joint_blocks.", "Stable Diffusion 3", kGiveTheFolder},
-      {"model.diffusion_model.double_blocks.", "FLUX", kGiveTheFolder},
-      {"double_blocks.", "FLUX", kGiveTheFolder},
-      {"control_model.", "a ControlNet", kGiveTheModel},
-      {"lora_unet_", "a LoRA adapter", kGiveTheModel},
-      {"lora_te", "a LoRA adapter", kGiveTheModel},
+  static constexpr std::array<std::pair<const char*, const char*>, 3> kFamilies = {{
+      {"control_model.", "a ControlNet"},
+      {"lora_unet_", "a LoRA adapter"},
+      {"lora_te", "a LoRA adapter"},
   }};
-  for (const auto& [prefix, family, hint] : kFamilies)
+  for (const std::string& name : store.names())
+    if (name.find(".lora_") != std::string::npos)
+      throw Error(ErrorCode::unsupported, store.description(),
+                  "this file is a LoRA adapter, not the checkpoint of a model", kGiveTheModel);
+  // Complete ones have readers of their own.
+  static constexpr std::array<std::pair<const char*, const char*>, 2> kTransformers = {
+      {{"joint_blocks.", "Stable Diffusion 3"}, {"double_blocks.", "FLUX"}}};
+  for (const auto& [blocks, family] : kTransformers)
+    if (has_prefix(store, blocks) || has_prefix(store, kUNet + blocks))
+      throw Error(ErrorCode::unsupported, store.description(),
+                  std::string("this file has layers of ") + family +
+                      ", but not the attention of its first block",
+                  "it is incomplete, or of a relative that ringlet does not support; download it "
+                  "again");
+  for (const auto& [prefix, family] : kFamilies)
     if (has_prefix(store, prefix))
-      throw Error(
-          ErrorCode::unsupported, store.description(),
-          std::string("this file is ") + family + ", not a Stable Diffusion 1, 2 or XL checkpoint",
-          hint);
+      throw Error(ErrorCode::unsupported, store.description(),
+                  std::string("this file is ") + family + ", not the checkpoint of a model",
+                  kGiveTheModel);
   // Stable Diffusion XL in shape, but trained on the continuous noise levels of Karras et al. 2022.
   static constexpr std::array<std::pair<const char*, const char*>, 4> kEdm = {{
       {"edm_vpred.sigma_max", "CosXL (v-prediction in EDM's form)"},
@@ -119,26 +120,35 @@ std::vector<std::string> ignored_tensors(const nn::TensorStore& store) {
 bool is_single_file_model(const nn::TensorStore& store) { return has_prefix(store, kUNet); }
 
 SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& store,
-                                 const io::Metadata& metadata, const PredictionHints& hints) {
+                                 const io::Metadata& metadata, const PredictionHints& hints,
+                                 const PartsElsewhere& elsewhere) {
   refuse_other_families(*store);
   if (!is_single_file_model(*store))
-    throw Error(ErrorCode::unsupported, store->description(),
-                "this is not a single-file Stable Diffusion checkpoint: no tensor begins with \"" +
-                    kUNet + "\"",
-                "give a checkpoint file, or a model folder with model_index.json");
+    throw Error(
+        ErrorCode::unsupported, store->description(),
+        "this is not a single-file Stable Diffusion checkpoint, nor one of FLUX.1: no tensor "
+        "begins with \"" +
+            kUNet + "\", \"joint_blocks.\" or \"double_blocks.\"",
+        "give a checkpoint file, or a model folder with model_index.json");
   const LdmUNet unet = read_ldm_unet(*store, kUNet);
-  const bool sdxl = has_prefix(*store, kXlOpenClip);
-  const bool open_clip = has_prefix(*store, kOpenClip);
-  if (!sdxl && !open_clip && !has_prefix(*store, kClip))
+  bool sdxl = has_prefix(*store, kXlOpenClip);
+  bool open_clip = has_prefix(*store, kOpenClip);
+  const bool clip = sdxl || open_clip || has_prefix(*store, kClip);
+  if (!clip && !elsewhere.text_encoders)
     throw Error(ErrorCode::unsupported, store->description(),
                 "the file holds a U-Net without its text encoder",
-                "use the full checkpoint, or a model folder");
-  if (!has_prefix(*store, kVae))
+                "use the full checkpoint or a model folder, or give `text_encoder=FILE`");
+  const bool vae = has_prefix(*store, kVae);
+  if (!vae && !elsewhere.vae)
     throw Error(ErrorCode::unsupported, store->description(),
                 "the file holds no autoencoder (first_stage_model)",
-                "use a checkpoint with a baked-in VAE");
+                "use a checkpoint with a baked-in VAE, or give `vae=FILE`");
 
+  constexpr std::int64_t kWidthOf2 = 1024, kWidthOfXl = 2048;
+  sdxl = sdxl || (!clip && unet.context_width == kWidthOfXl);
+  open_clip = open_clip || (!clip && unet.context_width == kWidthOf2);
   SingleFileModel model;
+  model.xl = sdxl;
   model.prediction = checkpoint_prediction(*store, unet, metadata, hints);
   model.inpainting = unet.in_channels == 9;
   model.open_clip = !sdxl && open_clip;
@@ -148,9 +158,12 @@ SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& s
   if (model.prediction.type == "v_prediction") model.kind += " (v-prediction)";
   if (model.inpainting) model.kind += " inpainting";
   model.unet = component(store, unet_config_json(unet), unet_origins(*store, kUNet, unet));
-  model.vae = component(store, vae_config_json(*store, kVae, sdxl), vae_origins(*store, kVae));
+  model.latents = sdxl ? stable_diffusion_xl_scale() : stable_diffusion_scale();
+  if (vae) model.vae = open_autoencoder(store, kVae, model.latents);
   model.scheduler = scheduler_json(sdxl, model.prediction);
-  if (sdxl) {
+  if (!clip) {
+    // They come from files of their own.
+  } else if (sdxl) {
     model.text_encoder = component(store, read_clip_text(*store, kXlClip));
     model.text_encoder_2 = component(store, read_open_clip_text(*store, kXlOpenClip, false));
   } else if (open_clip) {

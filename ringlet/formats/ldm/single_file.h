@@ -7,28 +7,33 @@
 #include <vector>
 
 #include "ringlet/core/json.h"
+#include "ringlet/formats/checkpoint_part.h"
 #include "ringlet/formats/checkpoint_prediction.h"
+#include "ringlet/formats/ldm/ldm_vae.h"
 #include "ringlet/io/safetensors.h"
 #include "ringlet/nn/weight_source.h"
 
 namespace ringlet::formats {
 
-/// A component under diffusers' names, with the configuration that its tensors imply.
-struct SingleFileComponent {
-  Json config;
-  std::shared_ptr<const nn::TensorStore> weights;
-};
-
 struct SingleFileModel {
   std::string kind;  ///< "Stable Diffusion 1", "Stable Diffusion 2 (v-prediction)", …
   bool inpainting = false;
   bool open_clip = false;  ///< the (first) text encoder is OpenCLIP's
-  SingleFileComponent unet, vae, text_encoder;
-  SingleFileComponent text_encoder_2;  ///< SDXL only; weights is null otherwise
+  bool xl = false;
+  SingleFileComponent unet;
+  SingleFileComponent vae, text_encoder;  ///< weights are null where they come from elsewhere
+  SingleFileComponent text_encoder_2;     ///< SDXL only; weights is null otherwise
+  LatentScale latents;                    ///< of the family's autoencoders
   CheckpointPrediction prediction;
   Json scheduler;                    ///< as in scheduler_config.json
   std::vector<std::string> ignored;  ///< tensors outside the components (EMA copies, …)
-  bool sdxl() const { return text_encoder_2.weights != nullptr; }
+  bool sdxl() const { return xl; }
+};
+
+/// Parts that come from files of their own, and may be missing in a checkpoint.
+struct PartsElsewhere {
+  bool text_encoders = false;
+  bool vae = false;
 };
 
 /// True when the tensors look like a single-file checkpoint with a U-Net.
@@ -39,6 +44,7 @@ bool is_single_file_model(const nn::TensorStore& store);
 /// name where it is known, and Error(bad_format) for an incomplete one.
 SingleFileModel open_single_file(const std::shared_ptr<const nn::TensorStore>& store,
                                  const io::Metadata& metadata = {},
-                                 const PredictionHints& hints = {});
+                                 const PredictionHints& hints = {},
+                                 const PartsElsewhere& elsewhere = {});
 
 }  // namespace ringlet::formats

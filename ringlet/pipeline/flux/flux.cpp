@@ -205,4 +205,8 @@ void Flux::save(const std::filesystem::path& folder, const SaveModelOptions& opt
   });
 }
 
+void Flux::save_file(const std::filesystem::path& file, const Replacements& replacements) const {
+  nn::with_ringlet_errors(file.string(), [&] { write_single_file(files_, file, replacements); });
+}
+
 }  // namespace ringlet::pipeline

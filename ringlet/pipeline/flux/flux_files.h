@@ -20,7 +20,11 @@ struct FluxFiles : ModelFiles {
 /// Whether a folder is diffusers' of FLUX.1. Throws as read_json_file.
 bool is_flux_folder(const std::filesystem::path& folder);
 
-/// Opens (maps) a model. Throws Error(not_found | bad_format | unsupported) that names the file at
+/// Whether a file has its transformer in the original layout.
+bool is_flux_file(const std::shared_ptr<const io::SafetensorsFile>& file);
+
+/// Opens (maps) a model: a diffusers folder, or a single file with what it lacks given by the
+/// options. Throws Error(not_found | bad_format | unsupported) that names the file at
 /// fault.
 FluxFiles find_flux(const std::filesystem::path& path, const ModelFileOptions& options = {});
 

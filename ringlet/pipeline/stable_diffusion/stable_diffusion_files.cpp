@@ -7,16 +7,15 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
+#include "ringlet/formats/readable_weights.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_store.h"
+#include "ringlet/pipeline/checkpoint_parts.h"
 
 namespace ringlet::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// OpenCLIP encoders (Stable Diffusion 2, the second of XL) were trained with this padding.
-constexpr const char* kOpenClipPadding = "!";
 
 /// Pipeline classes of diffusers whose parts are those of Stable Diffusion 1, 2 or XL.
 bool is_known_pipeline(const std::string& name) {
@@ -36,6 +35,23 @@ std::string folder_kind(const StableDiffusionFiles& files) {
   return linear ? "Stable Diffusion 2" : "Stable Diffusion 1";
 }
 
+/// Text encoders of Stable Diffusion 2 are OpenCLIP's of another size, without their last layer:
+/// they come with the model.
+CheckpointFamily family_of(const std::string& kind, bool sdxl,
+                           const formats::LatentScale& latents) {
+  CheckpointFamily family{.name = kind, .latents = latents};
+  using enum formats::TextEncoderKind;
+  if (!kind.starts_with("Stable Diffusion 2"))
+    family.text.push_back({clip_l, "text_encoder", "tokenizer"});
+  if (sdxl) family.text.push_back({clip_g, "text_encoder_2", "tokenizer_2"});
+  family.projection = formats::ClipProjection::none;
+  return family;
+}
+
+CheckpointFamily family_of(const formats::SingleFileModel& model) {
+  return family_of(model.kind, model.sdxl(), model.latents);
+}
+
 StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions& options) {
   const std::string pipeline = pipeline_class(root);
   const fs::path index_path = root / "model_index.json";
@@ -52,6 +68,10 @@ StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions
     parts.push_back({"text_encoder_2", NetworkRole::text_encoder, "tokenizer_2"});
   StableDiffusionFiles files;
   open_folder(files, root, index, parts, options);
+  use_given_parts(files, options,
+                  family_of(folder_kind(files), files.sdxl(),
+                            files.sdxl() ? formats::stable_diffusion_xl_scale()
+                                         : formats::stable_diffusion_scale()));
   files.prediction_source = files.scheduler.contains("prediction_type")
                                 ? "scheduler_config.json"
                                 : "assumed: scheduler_config.json does not say it";
@@ -77,7 +97,9 @@ void log_prediction(const formats::SingleFileModel& model, const std::string& wh
 
 StableDiffusionFiles find_single_file(const fs::path& path, const ModelFileOptions& options) {
   const auto file = options.single_file ? options.single_file : io::SafetensorsFile::open(path);
-  formats::SingleFileModel model = read_single_file(file, options.prediction);
+  formats::SingleFileModel model = read_single_file(
+      file, options.prediction,
+      {.text_encoders = !options.text_encoders.empty(), .vae = !options.vae.empty()});
 
   StableDiffusionFiles files;
   files.path = path;
@@ -87,12 +109,16 @@ StableDiffusionFiles find_single_file(const fs::path& path, const ModelFileOptio
   files.zero_empty_negative = model.sdxl();
   const std::string where = path.string();
   const auto add = [&](const char* name, NetworkRole role, formats::SingleFileComponent& part) {
-    files.parts[name] = {role, std::move(part.config), where, std::move(part.weights)};
+    if (part.weights != nullptr)
+      files.parts[name] = {role, std::move(part.config), where, std::move(part.weights)};
   };
   if (model.sdxl()) add("text_encoder_2", NetworkRole::text_encoder, model.text_encoder_2);
   add("unet", NetworkRole::denoiser, model.unet);
   add("vae", NetworkRole::autoencoder, model.vae);
   add("text_encoder", NetworkRole::text_encoder, model.text_encoder);
+  const CheckpointFamily family = family_of(model);
+  use_given_parts(files, options, family);
+  require_parts(files, family);
   const fs::path tokenizer = single_file_tokenizer(path, options.tokenizer);
   files.tokenizers["tokenizer"] = {tokenizer, model.open_clip ? kOpenClipPadding : ""};
   if (files.sdxl()) files.tokenizers["tokenizer_2"] = {tokenizer, kOpenClipPadding};
@@ -116,16 +142,19 @@ bool is_stable_diffusion_folder(const fs::path& folder) {
 }
 
 bool is_stable_diffusion_file(const std::shared_ptr<const io::SafetensorsFile>& file) {
-  return formats::is_single_file_model(nn::FileStore(std::vector{file}));
+  return formats::is_single_file_model(nn::FileStore(std::vector{file})) &&
+         !has_original_transformer(*file, formats::TransformerFamily::flux) &&
+         !has_original_transformer(*file, formats::TransformerFamily::stable_diffusion_3);
 }
 
 formats::SingleFileModel read_single_file(const std::shared_ptr<const io::SafetensorsFile>& file,
-                                          std::optional<diffusion::Prediction> prediction) {
-  const auto store = std::make_shared<nn::FileStore>(
-      std::vector<std::shared_ptr<const io::SafetensorsFile>>{file});
+                                          std::optional<diffusion::Prediction> prediction,
+                                          const formats::PartsElsewhere& elsewhere) {
+  const auto store = formats::readable_weights(std::make_shared<nn::FileStore>(std::vector{file}));
   return formats::open_single_file(
       store, file->metadata(),
-      {.chosen = prediction, .configuration = formats::configuration_beside(file->path())});
+      {.chosen = prediction, .configuration = formats::configuration_beside(file->path())},
+      elsewhere);
 }
 
 StableDiffusionFiles find_stable_diffusion(const fs::path& path, const ModelFileOptions& options) {

@@ -43,6 +43,7 @@ StableDiffusionFiles find_stable_diffusion(const std::filesystem::path& path,
 /// formats::open_single_file.
 formats::SingleFileModel read_single_file(
     const std::shared_ptr<const io::SafetensorsFile>& file,
-    std::optional<diffusion::Prediction> prediction = std::nullopt);
+    std::optional<diffusion::Prediction> prediction = std::nullopt,
+    const formats::PartsElsewhere& elsewhere = {});
 
 }  // namespace ringlet::pipeline

@@ -211,4 +211,9 @@ void StableDiffusion3::save(const std::filesystem::path& folder,
   });
 }
 
+void StableDiffusion3::save_file(const std::filesystem::path& file,
+                                 const Replacements& replacements) const {
+  nn::with_ringlet_errors(file.string(), [&] { write_single_file(files_, file, replacements); });
+}
+
 }  // namespace ringlet::pipeline

@@ -46,6 +46,8 @@ class StableDiffusion3 final : public LatentModel {
   double denoising_bytes(PictureSize size, std::int64_t rows) const override;
 
   void save(const std::filesystem::path& folder, const SaveModelOptions& options) const override;
+  void save_file(const std::filesystem::path& file,
+                 const Replacements& replacements) const override;
   std::map<std::string, std::string> class_names() const override {
     return text_class_names(files_);
   }

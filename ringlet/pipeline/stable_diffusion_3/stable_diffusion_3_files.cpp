@@ -1,13 +1,15 @@
 #include "ringlet/pipeline/stable_diffusion_3/stable_diffusion_3_files.h"
 
 #include <algorithm>
-#include <optional>
-#include <utility>
+#include <map>
 #include <vector>
 
+#include "ringlet/core/log.h"
+#include "ringlet/formats/text_encoder_file.h"
 #include "ringlet/models/diffusion/patch_embedding.h"
 #include "ringlet/models/diffusion/sd3_config.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/pipeline/checkpoint_parts.h"
 #include "ringlet/pipeline/describe.h"
 
 namespace ringlet::pipeline {
@@ -24,31 +26,34 @@ std::string kind_of_sd3(const ModelComponent& transformer) {
                                               : "Stable Diffusion 3.5 medium";
 }
 
-/// A transformer's tensors with the table of positions that its file lacks, and other programs
-/// need.
-class StoreWithPositions final : public nn::TensorStore {
- public:
-  static constexpr const char* kTable = "pos_embed.pos_embed";
+constexpr const char* kPositionTable = "pos_embed.pos_embed";
 
-  StoreWithPositions(std::shared_ptr<const nn::TensorStore> store, const models::Sd3Config& c)
-      : store_(std::move(store)),
-        table_(models::position_table(c.width(), c.table_side, c.sample_size / c.patch_size)) {}
-  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
-                                 const nn::Init& init) const override {
-    return name == kTable ? table_ : store_->find(name, shape, init);
-  }
-  std::vector<std::string> names() const override {
-    std::vector<std::string> all = store_->names();
-    all.insert(std::ranges::lower_bound(all, kTable), kTable);
-    return all;
-  }
-  void release() const override { store_->release(); }
-  std::string description() const override { return store_->description(); }
+const CheckpointFamily& sd3_family() {
+  static const CheckpointFamily family{
+      .name = "Stable Diffusion 3",
+      .transformer = formats::TransformerFamily::stable_diffusion_3,
+      .text = {{formats::TextEncoderKind::clip_l, "text_encoder", "tokenizer"},
+               {formats::TextEncoderKind::clip_g, "text_encoder_2", "tokenizer_2"},
+               {formats::TextEncoderKind::t5, "text_encoder_3", "tokenizer_3", /*optional=*/true}},
+      .projection = formats::ClipProjection::needed,
+      .latents = formats::stable_diffusion_3_scale()};
+  return family;
+}
 
- private:
-  std::shared_ptr<const nn::TensorStore> store_;
-  at::Tensor table_;
-};
+/// The table of positions that the transformer's file lacks, and other programs need.
+void add_positions(ModelComponent& transformer) {
+  const std::vector<std::string> names = transformer.weights->names();
+  if (names.empty() || std::ranges::find(names, kPositionTable) != names.end()) return;
+  const auto config = models::Sd3Config::from_json(transformer.config, transformer.where);
+  log(LogLevel::info, transformer.weights->description() +
+                          ": there is no table of positions; it is computed for " +
+                          std::to_string(config.table_side) + " tokens along a side");
+  transformer.weights = std::make_shared<formats::StoreWith>(
+      transformer.weights,
+      std::map<std::string, at::Tensor>{
+          {kPositionTable, models::position_table(config.width(), config.table_side,
+                                                  config.sample_size / config.patch_size)}});
+}
 
 StableDiffusion3Files find_sd3_folder(const fs::path& root, const ModelFileOptions& options) {
   StableDiffusion3Files files;
@@ -59,12 +64,20 @@ StableDiffusion3Files find_sd3_folder(const fs::path& root, const ModelFileOptio
                {"text_encoder_2", NetworkRole::text_encoder, "tokenizer_2"},
                {"text_encoder_3", NetworkRole::text_encoder, "tokenizer_3", /*optional=*/true}},
               options);
-  ModelComponent& transformer = files.parts.at("transformer");
-  files.kind = kind_of_sd3(transformer);
-  const std::vector<std::string> names = transformer.weights->names();
-  if (!names.empty() && std::ranges::find(names, StoreWithPositions::kTable) == names.end())
-    transformer.weights = std::make_shared<StoreWithPositions>(
-        transformer.weights, models::Sd3Config::from_json(transformer.config, transformer.where));
+  use_given_parts(files, options, sd3_family());
+  return files;
+}
+
+/// A single file without its tokenizers.
+StableDiffusion3Files find_sd3_file(const fs::path& path, const ModelFileOptions& options) {
+  StableDiffusion3Files files;
+  find_checkpoint_parts(files, path, options, sd3_family());
+  constexpr double kShift = 3.0;  // of all that are published
+  files.scheduler = {{"_class_name", "FlowMatchEulerDiscreteScheduler"},
+                     {"num_train_timesteps", 1000},
+                     {"shift", kShift}};
+  files.scheduler_where = path.string();
+  files.kind = kind_of_sd3(files.parts.at("transformer"));
   return files;
 }
 
@@ -75,17 +88,30 @@ bool is_stable_diffusion_3_folder(const fs::path& folder) {
                                      "StableDiffusion3InpaintPipeline"});
 }
 
+bool is_stable_diffusion_3_file(const std::shared_ptr<const io::SafetensorsFile>& file) {
+  return has_original_transformer(*file, formats::TransformerFamily::stable_diffusion_3);
+}
+
 StableDiffusion3Files find_stable_diffusion_3(const fs::path& path,
                                               const ModelFileOptions& options) {
   return nn::with_ringlet_errors(path.string(), [&] {
     check_model_path(path, options);
-    return find_sd3_folder(path, options);
+    const bool folder = fs::is_directory(path);
+    StableDiffusion3Files files =
+        folder ? find_sd3_folder(path, options) : find_sd3_file(path, options);
+    require_parts(files, sd3_family());
+    find_tokenizers(files, options, sd3_family());
+    files.kind = kind_of_sd3(files.parts.at("transformer"));
+    add_positions(files.parts.at("transformer"));
+    return files;
   });
 }
 
 Json describe_stable_diffusion_3(const fs::path& path, const std::string& variant) {
   ModelFileOptions options;
   options.variant = variant;
+  if (!fs::is_directory(path))
+    return describe_checkpoint(find_sd3_file(path, options), sd3_family());
   return describe_model_folder(
       find_stable_diffusion_3(path, options),
       {"transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"}, variant);
