@@ -37,7 +37,7 @@ struct RectifiedFlowConfig {
 
   /// linspace: from 1 down to the lowest training level, as diffusers' schedulers do it alone;
   /// trailing: from 1 to 1 / steps, as its pipelines for FLUX and later models ask. None: trailing
-  /// where the shift is dynamic, but for the solvers dpm and unipc, which lay out their own.
+  /// where the shift is dynamic. The solvers dpm and unipc lay out their own, whatever this is.
   std::optional<Spacing> spacing = std::nullopt;
 
   TimeDensity times;  ///< of training levels, before the shift
@@ -87,6 +87,9 @@ class RectifiedFlow final : public NoiseProcess {
   /// rectified flow; the noise-to-signal ratio, infinite at the start, has no part in it.
   double ancestral_share(const NoiseLevel& from, const NoiseLevel& to) const override;
   SamplerDefault default_sampler() const override;
+
+  /// Rounded up, as diffusers' pipelines for Stable Diffusion 3 and FLUX do it.
+  std::int64_t steps_for_strength(std::int64_t steps, double strength) const override;
   Json description(Grid grid) const override;
 
  private:
