@@ -23,8 +23,8 @@
 
 namespace ringlet::bench {
 
-/// RINGLET_BENCH_DEVICE (cpu), RINGLET_BENCH_PRECISION (fp32), RINGLET_BENCH_STORAGE (as-stored) and
-/// RINGLET_BENCH_BATCH (1) say where, in what, how the base is kept, and of how many pictures.
+/// RINGLET_BENCH_DEVICE (cpu), RINGLET_BENCH_PRECISION (fp32), RINGLET_BENCH_STORAGE (as-stored)
+/// and RINGLET_BENCH_BATCH (1) say where, in what, how the base is kept, and of how many pictures.
 inline std::string variable(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : otherwise;
