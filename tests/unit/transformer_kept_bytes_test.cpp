@@ -11,6 +11,7 @@
 #include "ringlet/models/diffusion/flux_transformer.h"
 #include "ringlet/models/diffusion/joint_block.h"
 #include "ringlet/models/diffusion/rotary.h"
+#include "ringlet/models/diffusion/transformer_2d.h"
 #include "ringlet/nn/byte_count.h"
 #include "ringlet/nn/weight_store.h"
 #include "tests/golden/formula.h"
@@ -96,6 +97,26 @@ TEST_F(TransformerKeptBytes, ASingleBlockKeepsNineTensorsOfItsTokens) {
   const std::int64_t block = 9 * kAll * kWidth + (2 + kHeads) * kAll + 3 * kWidth;
   EXPECT_EQ(kept_by_single("ia3"), kRows * block);
   EXPECT_EQ(kept_by_single("lora(rank=2)"), kRows * (block + 5 * 2 * kAll));
+}
+
+// Of a U-Net: the inputs of three norms, query, key, value and result of both attentions, and
+// GEGLU's input. Of the text the input of key and value, which have adapters. Neither what norms
+// give to layers, nor GEGLU's result.
+TEST_F(TransformerKeptBytes, ABasicBlockKeepsSeventeenTensorsOfItsTokens) {
+  const std::int64_t picture = 17 * kPicture * kWidth + (3 * 2 + 2 * kHeads) * kPicture,
+                     text = 3 * kText * kWidth;
+  constexpr std::int64_t kRank = 2, kOfPicture = 8, kOfText = 2;
+  const std::int64_t narrow = kRank * (kOfPicture * kPicture + kOfText * kText);
+  const auto run = [](const BasicTransformerBlock& block, const at::Tensor& picture,
+                      const at::Tensor& text) { return block.forward(picture, text); };
+  EXPECT_EQ(kept<BasicTransformerBlock>(
+                [](const nn::WeightSource& s) {
+                  return BasicTransformerBlock(
+                      s,
+                      {.channels = kWidth, .heads = kHeads, .layers = 1, .context_width = kWidth});
+                },
+                run, "lora(rank=2)"),
+            kRows * (picture + text + narrow));
 }
 
 }  // namespace

@@ -1,8 +1,23 @@
 #include "ringlet/models/diffusion/transformer_2d.h"
 
+#include <functional>
+#include <vector>
+
 #include "ringlet/nn/geglu.h"
+#include "ringlet/nn/recomputed_inputs.h"
 
 namespace ringlet::models {
+namespace {
+
+/// layers(norm(x)). The normed tokens follow from what the norm keeps, and are computed again there
+/// for layers that need their input.
+at::Tensor after(const nn::LayerNorm& norm, const at::Tensor& x,
+                 const std::function<at::Tensor(const at::Tensor&)>& layers) {
+  return nn::use_recomputed([&norm](const std::vector<at::Tensor>& in) { return norm(in.front()); },
+                            {x}, layers);
+}
+
+}  // namespace
 
 BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
                                              const Transformer2DConfig& c)
@@ -25,7 +40,8 @@ BasicTransformerBlock::BasicTransformerBlock(const nn::WeightSource& s,
       ff_out_(s.at("ff").at("net").at(2), 4 * c.channels, c.channels) {}
 
 at::Tensor BasicTransformerBlock::feed_forward(const at::Tensor& x) const {
-  return ff_out_(nn::geglu(ff_in_(x)));
+  const auto activated = [](const std::vector<at::Tensor>& in) { return nn::geglu(in.front()); };
+  return nn::use_recomputed(activated, {ff_in_(x)}, ff_out_);
 }
 
 at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor& context) const {
@@ -34,11 +50,14 @@ at::Tensor BasicTransformerBlock::forward(const at::Tensor& x, const at::Tensor&
 
 at::Tensor BasicTransformerBlock::compute(const at::Tensor& input,
                                           const at::Tensor& context) const {
+  const auto attention = [&](const at::Tensor& normed) {
+    return attn1_(normed, only_cross_attention_ ? context : normed);
+  };
+  const auto cross_attention = [&](const at::Tensor& normed) { return attn2_(normed, context); };
   at::Tensor x = input;
-  const at::Tensor normed = norm1_(x);
-  x = x + attn1_(normed, only_cross_attention_ ? context : normed);
-  x = x + attn2_(norm2_(x), context);
-  return x + feed_forward(norm3_(x));
+  x = x + after(norm1_, x, attention);
+  x = x + after(norm2_, x, cross_attention);
+  return x + after(norm3_, x, [this](const at::Tensor& normed) { return feed_forward(normed); });
 }
 
 Transformer2DModel::Transformer2DModel(const nn::WeightSource& s, const Transformer2DConfig& c)

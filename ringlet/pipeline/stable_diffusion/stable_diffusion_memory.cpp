@@ -127,13 +127,13 @@ class UNetWalk {
     // value, the feed-forward's 8. Attention keeps its result, or the scores.
     double inside = p * width * (2.0 + 4.0 + 8.0) + 2.0 * context * width;
     inside += s_.fused_attention ? 2.0 * p * width : scores;
-    inside += adapted(name, {".attn1.to_q", ".attn1.to_k", ".attn1.to_v"}, p, width);
-    inside += adapted(name, {".attn2.to_q"}, p, width);
+    // Normed tokens and GEGLU's result, which layers take in, are computed again.
+    inside += adapted(name, {".attn1.to_q", ".attn1.to_k", ".attn1.to_v"}, p, 0.0);
+    inside += adapted(name, {".attn2.to_q"}, p, 0.0);
     inside += adapted(name, {".attn2.to_k", ".attn2.to_v"}, context, 0.0);
     inside += adapted(name, {".attn1.to_out.0", ".attn2.to_out.0"}, p,
                       s_.fused_attention ? 0.0 : 2.0 * width);
-    inside += adapted(name, {".ff.net.0.proj"}, p, width);
-    inside += adapted(name, {".ff.net.2"}, p, 4.0 * width);
+    inside += adapted(name, {".ff.net.0.proj", ".ff.net.2"}, p, 0.0);
     // GEGLU's gradients; or those of the first attention's scores, when what the second one and the
     // feed-forward have kept is gone.
     const double feed_forward = 16.0 * p * width;
