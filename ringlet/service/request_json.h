@@ -18,7 +18,7 @@ namespace ringlet::service {
 /// written value that may be given several times or is not a string in JSON.
 void read_options(JsonFields& fields, const OptionList& list);
 
-/// All values but those that are not set: null and "".
+/// All values but those that are not set: null, "" and empty lists.
 Json set_values(const OptionList& list);
 
 /// "device" and "precision", the device first: it says which precision is usual. Throws as
