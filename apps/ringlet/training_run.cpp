@@ -29,6 +29,9 @@ void show_plan(const train::Run& run) {
   std::fprintf(stderr, "The plan:\n");
   for (const auto& [name, text] : run.task().plan_lines(option_of)) plan_line(name.c_str(), text);
   show_method(plan.method, plan.layers, plan.budget, plan.parameters);
+  for (const train::RunPlan::Group& group : plan.groups)
+    plan_line("layers", std::to_string(group.layers) + " of " + group.name + ": " +
+                            std::to_string(group.parameters) + " parameters");
   if (plan.new_layers > 0)
     plan_line("new layers", std::to_string(plan.new_layers) + ", trained in full");
   plan_line("steps", steps_text(run));
@@ -50,6 +53,10 @@ nlohmann::json plan_json(const train::Run& run) {
                {"steps", plan.steps},
                {"first_step", plan.first_step},
                {"epochs", plan.epochs}});
+  json["layer_groups"] = nlohmann::json::array();
+  for (const train::RunPlan::Group& group : plan.groups)
+    json["layer_groups"].push_back(
+        {{"name", group.name}, {"layers", group.layers}, {"parameters", group.parameters}});
   if (plan.expected_bytes > 0) json["expected_bytes"] = plan.expected_bytes;
   if (run.options().savings.any()) {
     json["memory_savings"] = train::to_json(run.options().savings);

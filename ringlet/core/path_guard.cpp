@@ -20,7 +20,8 @@ std::filesystem::path resolve_under(const std::filesystem::path& root, std::stri
   const std::filesystem::path path = root / std::filesystem::path(name);
   std::error_code code;
   if (!std::filesystem::exists(path, code))
-    throw Error(ErrorCode::not_found, path.string(), "the file does not exist");
+    throw Error(ErrorCode::not_found, path.string(), "the file does not exist",
+                "another file of its folder names it; copy or download the folder again");
   return path;
 }
 

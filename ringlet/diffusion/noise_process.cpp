@@ -64,6 +64,10 @@ StepLayout NoiseProcess::lay_out(const StepRequest& request) const {
   return layout;
 }
 
+std::int64_t NoiseProcess::steps_for_strength(std::int64_t steps, double strength) const {
+  return static_cast<std::int64_t>(static_cast<double>(steps) * strength);
+}
+
 double NoiseProcess::ancestral_share(const NoiseLevel& from, const NoiseLevel& to) const {
   return ratio_quotient(from, to);
 }

@@ -66,6 +66,10 @@ class NoiseProcess {
   /// Error(unsupported) for Karras sigmas of a process that begins in pure noise.
   virtual StepLayout lay_out(const StepRequest& request) const;
 
+  /// How many of `steps` image-to-image does for a strength in (0, 1]. The definition here is that
+  /// of diffusers' pipelines for DDPM, which round down.
+  virtual std::int64_t steps_for_strength(std::int64_t steps, double strength) const;
+
   /// What noisy latents are multiplied by before the network sees them (c_in of Karras et al.
   /// 2022).
   virtual double input_scale(const NoiseLevel&) const { return 1.0; }

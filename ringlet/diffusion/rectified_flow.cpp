@@ -228,6 +228,11 @@ SamplerDefault RectifiedFlow::default_sampler() const {
   return {config_.sampler, config_.karras_sigmas};
 }
 
+std::int64_t RectifiedFlow::steps_for_strength(std::int64_t steps, double strength) const {
+  const auto all = static_cast<double>(steps);
+  return steps - static_cast<std::int64_t>(all - all * strength);
+}
+
 Json RectifiedFlow::description(Grid grid) const {
   Json out = {{"process", name()}, {"training_steps", config_.training_steps}};
   if (config_.dynamic_shift)

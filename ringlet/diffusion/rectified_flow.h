@@ -87,6 +87,9 @@ class RectifiedFlow final : public NoiseProcess {
   /// rectified flow; the noise-to-signal ratio, infinite at the start, has no part in it.
   double ancestral_share(const NoiseLevel& from, const NoiseLevel& to) const override;
   SamplerDefault default_sampler() const override;
+
+  /// Rounded up, as diffusers' pipelines for Stable Diffusion 3 and FLUX do it.
+  std::int64_t steps_for_strength(std::int64_t steps, double strength) const override;
   Json description(Grid grid) const override;
 
  private:

@@ -51,11 +51,10 @@ std::vector<double> karras_spaced(double highest, double lowest, std::int64_t co
   return values;
 }
 
-std::size_t start_for_strength(std::int64_t steps, double strength) {
+std::size_t start_for_strength(const NoiseProcess& process, std::int64_t steps, double strength) {
   if (!(strength > 0.0 && strength <= 1.0))
     throw Error(ErrorCode::invalid_argument, Field("strength"), "must lie above 0 and up to 1");
-  const auto done =
-      std::min(static_cast<std::int64_t>(static_cast<double>(steps) * strength), steps);
+  const std::int64_t done = std::min(process.steps_for_strength(steps, strength), steps);
   if (done < 1)
     throw Error(ErrorCode::invalid_argument, Field("strength"),
                 "so low a strength leaves no step of " + std::to_string(steps),

@@ -88,8 +88,8 @@ std::vector<SamplingStep> chain(const std::vector<NoiseLevel>& levels, const Noi
 /// rho = 7). Both ends positive and finite.
 std::vector<double> karras_spaced(double highest, double lowest, std::int64_t count);
 
-/// Where image-to-image starts: at `strength` of the way down (diffusers' rule). strength in
-/// (0, 1]; the initial picture is noised to steps[start].from.
-std::size_t start_for_strength(std::int64_t steps, double strength);
+/// Where image-to-image starts: at `strength` of the way down, by the process's rule. strength in
+/// (0, 1]; the initial picture is noised to steps[start].from. Throws Error(invalid_argument).
+std::size_t start_for_strength(const NoiseProcess& process, std::int64_t steps, double strength);
 
 }  // namespace ringlet::diffusion

@@ -72,9 +72,20 @@ bool any_contains(const std::vector<std::string>& names, std::string_view part) 
 
 /// Names that only Stable Diffusion XL has: its second text encoder, and blocks of several layers.
 bool is_xl(const std::vector<std::string>& names) {
-  return std::ranges::any_of(std::array{"lora_te2_", "text_encoder_2.", "text_encoders.clip_g",
-                                        "transformer_blocks_1_", "transformer_blocks.1."},
-                             [&](const char* part) { return any_contains(names, part); });
+  return std::ranges::any_of(std::array{"lora_te2_", "text_encoder_2.", "text_encoders.clip_g"},
+                             [&](const char* part) { return any_contains(names, part); }) ||
+         std::ranges::any_of(names, [](const std::string& name) {
+           return name.find("attentions") != std::string::npos &&
+                  (name.find("transformer_blocks_1_") != std::string::npos ||
+                   name.find("transformer_blocks.1.") != std::string::npos);
+         });
+}
+
+/// Names of blocks that Stable Diffusion 3 and FLUX share, of which the one has more.
+bool is_of_common_blocks(const std::vector<std::string>& names) {
+  return std::ranges::all_of(names, [](const std::string& name) {
+    return without_prefix(name).starts_with(kCommonBlocks);
+  });
 }
 
 }  // namespace
@@ -98,6 +109,10 @@ Error not_understood(const std::filesystem::path& path, const UnreadTensors& unr
     return {ErrorCode::mismatch, path.string(), what,
             "the adapter was made for another kind of model, or by a program whose names are "
             "unsupported"};
+  if (is_of_common_blocks(unread.layers))
+    return {ErrorCode::mismatch, path.string(), what,
+            "Stable Diffusion 3 and FLUX call their blocks so, and have different numbers of them: "
+            "the adapter is probably of the other family, or of another size of the model"};
   return {ErrorCode::mismatch, path.string(), what,
           "the others fit: the adapter also changes layers that this model lacks, or their names "
           "are unsupported"};

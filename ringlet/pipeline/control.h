@@ -15,19 +15,23 @@
 namespace ringlet::pipeline {
 
 /// How a control picture enters the denoiser: `encoder` is the small network whose output is added
-/// once, to the first features (the protocol of OFT, BOFT and TLoRA); `controlnet` is ControlNet, a
-/// copy of the denoiser's first half.
-enum class ControlKind { encoder, controlnet };
+/// once, to the first features (the protocol of OFT, BOFT and TLoRA); `channels` concatenates the
+/// picture's latents with the noisy ones, which a wider first layer sees (FLUX.1 Canny and Depth,
+/// InstructPix2Pix); `controlnet` is ControlNet, a copy of the denoiser's first half.
+enum class ControlKind { encoder, channels, controlnet };
 
-inline constexpr std::array<std::pair<const char*, ControlKind>, 2> kControlKindNames = {
-    {{"encoder", ControlKind::encoder}, {"controlnet", ControlKind::controlnet}}};
+inline constexpr std::array<std::pair<const char*, ControlKind>, 3> kControlKindNames = {
+    {{"encoder", ControlKind::encoder},
+     {"channels", ControlKind::channels},
+     {"controlnet", ControlKind::controlnet}}};
 const char* name_of(ControlKind kind);
 
 /// [1, 3, h, w] in [0, 1], which is how control networks see pictures.
 at::Tensor control_tensor(const io::Image& picture);
 
-/// The same of pictures as bytes [B, 3, h, w], on their device.
-at::Tensor control_tensor(const at::Tensor& bytes);
+/// The same of pictures as bytes [B, 3, h, w], on their device. Latents in their place stay as they
+/// are.
+at::Tensor control_tensor(const at::Tensor& stored);
 
 /// Made by a model, and for it alone: TextToImageModel::create_control and its siblings.
 class ControlNetwork {
@@ -37,6 +41,9 @@ class ControlNetwork {
   ControlNetwork& operator=(const ControlNetwork&) = delete;
 
   virtual ControlKind kind() const = 0;
+
+  /// Whether it looks at the pictures' latents: TextToImageModel::control_view.
+  bool sees_latents() const { return kind() == ControlKind::channels; }
 
   /// The network's tensors by dotted name, which learn after create_control.
   virtual const std::map<std::string, at::Tensor>& tensors() const = 0;

@@ -36,6 +36,7 @@ using Indices = std::map<std::string, nn::ModuleIndex>;  // by component
 struct OpenedModel {
   Indices indices;
   std::string hash, name;
+  std::string kind = {};  ///< of a text-to-image model
 
   adapt::Components components() const {
     adapt::Components all;
@@ -61,7 +62,7 @@ OpenedModel open_model(const fs::path& path, const ModelFileOptions& files, bool
   load.low_memory = true;
   const auto model = open_text_to_image_model(path, load);
   const ModelDescription& description = model->description();
-  OpenedModel opened{{}, "", description.name};
+  OpenedModel opened{{}, "", description.name, description.kind};
   for (const auto& [name, index] : adaptable(*model)) opened.indices.emplace(name, *index);
   if (with_hash && !description.hash_files.empty()) opened.hash = model_hash(description);
   return opened;
@@ -218,6 +219,7 @@ ModelDifference difference_of(const ExtractSource& source) {
   if (other && targets.presets.empty() && targets.include.empty()) targets.include = {"*"};
   ModelDifference difference = select_layers(source, targets, base, tuned);
   difference.base_hash = base.hash;
+  difference.base_kind = base.kind;
   difference.tuned_name = tuned.name;
   return difference;
 }
@@ -316,6 +318,7 @@ void save_extraction(const fs::path& path, const Extraction& extraction,
                          {"ringlet", kVersion}};
   adapt::save_adapter(path, extraction.set,
                       {.base_hash = difference.base_hash,
+                       .base_kind = difference.base_kind,
                        .training = training.dump(-1, ' ', false, Json::error_handler_t::replace),
                        .extra = {},
                        .storage = storage});

@@ -42,6 +42,7 @@ struct ModelDifference {
   double share = 0.0;     ///< of the squared difference of all weights that the layers hold
   double rounding = 0.0;  ///< of the layers' own squared difference that rounding is expected to be
   std::string base_hash;  ///< "" for other files
+  std::string base_kind = {};
   std::string tuned_name;
 
   std::vector<adapt::Target> targets() const;

@@ -12,6 +12,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/diffusion/guidance.h"
+#include "ringlet/diffusion/kept_picture.h"
 #include "ringlet/diffusion/noise.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/image_tensor.h"
@@ -24,16 +25,16 @@ namespace {
   throw Error(ErrorCode::invalid_argument, where, what, hint);
 }
 
-void check_side(const Field& option, std::int64_t pixels, std::int64_t unit) {
+void check_side(const Field& option, std::int64_t pixels, const TextToImageModel& model) {
+  const std::int64_t unit = model.size_unit();
   if (pixels < unit || pixels % unit != 0) {
     const std::int64_t near = std::max(unit, (pixels + unit / 2) / unit * unit);
     invalid(option, std::to_string(pixels) + " is not a multiple of " + std::to_string(unit),
             "try " + std::to_string(near));
   }
-  constexpr std::int64_t kLargest = 8192;
-  if (pixels > kLargest)
+  if (pixels > model.largest_side())
     invalid(option, std::to_string(pixels) + " pixels are too many",
-            "the largest side is " + std::to_string(kLargest));
+            "the largest side is " + std::to_string(model.largest_side()));
 }
 
 /// Given start noise says what size the pictures have.
@@ -65,7 +66,7 @@ void check_latents(const TextToImageModel& model, GenerateRequest& request) {
 
 /// Pictures that the request starts from or looks at.
 void check_pictures(const TextToImageModel& model, const GenerateRequest& request) {
-  if (request.mask_image && !model.inpaints())
+  if (request.mask_image && !model.inpaints() && !model.inpaints_latents())
     invalid(Field("mask_image"), "the model is not an inpainting model",
             "use a model whose U-Net has 9 input channels");
   if (request.mask_image && !request.init_image)
@@ -80,9 +81,21 @@ void check_pictures(const TextToImageModel& model, const GenerateRequest& reques
     invalid(Field("control_image"), "inpainting models do not support control networks");
 }
 
-/// Image-to-image starts in the middle; inpainting sees its picture at every step.
-bool starts_from_picture(const GenerateRequest& request) {
-  return request.init_image && !request.mask_image;
+/// Which scale is which depends on the model.
+void check_guidance(const TextToImageModel& model, const GenerateRequest& request) {
+  if (request.true_guidance && !model.guidance_is_distilled())
+    invalid(Field("true_guidance"), "this model is not told a guidance scale, it has one kind only",
+            "give `guidance`");
+  const bool told = model.embeds_guidance() || !model.guidance_is_distilled();
+  if (!told && request.guidance.value_or(1.0) != 1.0)
+    invalid(Field("guidance"),
+            model.description().kind + " was distilled without guidance, and is told no scale",
+            "leave it out; `true_guidance` is the scale of classifier-free guidance");
+}
+
+/// Image-to-image starts in the middle; inpainting models see their picture at every step.
+bool starts_from_picture(const TextToImageModel& model, const GenerateRequest& request) {
+  return request.init_image && !(request.mask_image && model.inpaints());
 }
 
 std::int64_t rows_of(const GenerateRequest& request) {
@@ -102,6 +115,11 @@ at::Tensor encode_picture(const TextToImageModel& model, const at::Tensor& pixel
       request.seeds, stream, posterior.mean.sizes().slice(1).vec(), device)(0));
 }
 
+/// [1, 1, H, W]: 1 where the picture is to be made.
+at::Tensor mask_of(const GenerateRequest& request) {
+  return fitted(*request.mask_image, request).mean(1, /*keepdim=*/true).ge(0.0).to(at::kFloat);
+}
+
 /// Mask and masked picture's latents, which inpainting models take beside the latents. Without a
 /// mask the whole picture is new.
 std::pair<at::Tensor, at::Tensor> masked_picture(const TextToImageModel& model,
@@ -110,7 +128,7 @@ std::pair<at::Tensor, at::Tensor> masked_picture(const TextToImageModel& model,
   at::Tensor pixels = at::zeros({1, 3, height, width});
   at::Tensor mask = at::ones({1, 1, height, width});
   if (request.mask_image) {
-    mask = fitted(*request.mask_image, request).mean(1, /*keepdim=*/true).ge(0.0).to(at::kFloat);
+    mask = mask_of(request);
     pixels = fitted(*request.init_image, request) * (1.0 - mask);
   }
   return {mask.expand({rows_of(request), 1, height, width}),
@@ -158,8 +176,8 @@ diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateReques
   const Conditions conditions = request_conditions(model, request, guided);
   at::Tensor picture;
   if (request.control)
-    picture = control_tensor(io::resize_and_crop(*request.control_image, request.size))
-                  .to(model.options().device);
+    picture = model.control_view(*request.control, control_tensor(io::resize_and_crop(
+                                                       *request.control_image, request.size)));
   diffusion::Denoiser network = [&model, conditions, picture, network = request.control,
                                  strength = request.control_strength](
                                     const at::Tensor& x, const diffusion::NoiseLevel& level) {
@@ -171,28 +189,60 @@ diffusion::Denoiser denoiser(const TextToImageModel& model, const GenerateReques
   return guided ? diffusion::classifier_free_guidance(std::move(network), guidance) : network;
 }
 
-at::Tensor start(const TextToImageModel& model, const GenerateRequest& request,
-                 const diffusion::SamplingSteps& path) {
+/// What sampling starts from, and what of a picture it keeps.
+struct SamplingStart {
+  at::Tensor x;
+  std::optional<diffusion::KeptPicture> kept = std::nullopt;
+};
+
+/// The mask at the latents' size by nearest neighbours, as diffusers brings it there.
+at::Tensor latent_mask(const TextToImageModel& model, const GenerateRequest& request,
+                       const at::Tensor& latents) {
+  const std::int64_t unit = request.size.width / latents.size(3);
+  return mask_of(request)
+      .slice(2, 0, std::nullopt, unit)
+      .slice(3, 0, std::nullopt, unit)
+      .to(model.options().device);
+}
+
+SamplingStart start(const TextToImageModel& model, const GenerateRequest& request,
+                    const diffusion::SamplingSteps& path) {
   const at::Device device = model.options().device;
   const at::Tensor noise =
       request.latents.defined()
           ? request.latents.to(device, at::kFloat)
           : diffusion::seeded_noise(request.seeds, "latents", model.latent_shape(request.size),
                                     device)(0);
-  if (!starts_from_picture(request)) return noise * path.initial_sigma;
+  if (!starts_from_picture(model, request)) return {noise * path.initial_sigma};
   const at::Tensor picture =
       encode_picture(model, fitted(*request.init_image, request), request, "init image");
-  return diffusion::add_noise(picture, noise, path.steps[path.start].from);
+  SamplingStart begin{diffusion::add_noise(picture, noise, path.steps[path.start].from)};
+  if (request.mask_image)
+    begin.kept = diffusion::KeptPicture{picture, noise, latent_mask(model, request, picture)};
+  return begin;
 }
 
 at::Tensor sample_checked(const TextToImageModel& model, const GenerateRequest& request,
                           const diffusion::StepCallback& callback) {
   const at::NoGradGuard no_grad;
   const diffusion::SamplingSteps path = sampling_steps(model, request);
-  const at::Tensor x = start(model, request, path);
+  const SamplingStart begin = start(model, request, path);
   const diffusion::NoiseSource noise = diffusion::seeded_noise(
-      request.seeds, "sampler", x.sizes().slice(1).vec(), model.options().device);
-  return request.sampler.entry->sample(denoiser(model, request), x, path, noise, callback);
+      request.seeds, "sampler", begin.x.sizes().slice(1).vec(), model.options().device);
+  const diffusion::Sampler walk = request.sampler.entry->sample;
+  if (!begin.kept) return walk(denoiser(model, request), begin.x, path, noise, callback);
+  const auto whole = [&](const at::Tensor& x, std::size_t step) {
+    return diffusion::with_kept(*begin.kept, x, path.steps[step - 1].to);
+  };
+  const auto report = [&](const diffusion::SamplerStep& step) -> bool {
+    if (!callback) return true;
+    const at::Tensor shown = whole(step.latents, step.step);
+    return callback({step.step, step.count, shown});
+  };
+  const at::Tensor made =
+      walk(diffusion::keeping(denoiser(model, request), *begin.kept, path.process), begin.x, path,
+           noise, report);
+  return whole(made, path.steps.size());
 }
 
 std::vector<io::Image> decode_finite(const TextToImageModel& model, const at::Tensor& latents) {
@@ -210,7 +260,7 @@ std::vector<io::Image> decode_finite(const TextToImageModel& model, const at::Te
 
 double classifier_free_scale(const TextToImageModel& model, const GenerateRequest& request) {
   constexpr double kOff = 1.0;
-  if (model.embeds_guidance()) return request.true_guidance.value_or(kOff);
+  if (model.guidance_is_distilled()) return request.true_guidance.value_or(kOff);
   return request.guidance.value_or(model.defaults().guidance);
 }
 
@@ -219,14 +269,12 @@ GenerateRequest checked(const TextToImageModel& model, GenerateRequest request) 
   if (request.latents.defined()) check_latents(model, request);
   if (request.size.width == 0) request.size.width = defaults.size.width;
   if (request.size.height == 0) request.size.height = defaults.size.height;
-  check_side(Field("width"), request.size.width, model.size_unit());
-  check_side(Field("height"), request.size.height, model.size_unit());
+  check_side(Field("width"), request.size.width, model);
+  check_side(Field("height"), request.size.height, model);
   check_pictures(model, request);
   if (request.seeds.empty()) invalid(Field("images"), "must be at least 1");
   if (request.clip_skip < 1) invalid(Field("clip_skip"), "must be at least 1 (the last layer)");
-  if (request.true_guidance && !model.embeds_guidance())
-    invalid(Field("true_guidance"), "this model is not told a guidance scale, it has one kind only",
-            "give `guidance`");
+  check_guidance(model, request);
   if (!request.steps) request.steps = defaults.steps;
   if (!request.guidance) request.guidance = defaults.guidance;
   if (request.sampler.entry == nullptr) {
@@ -244,8 +292,9 @@ diffusion::SamplingSteps sampling_steps(const TextToImageModel& model,
       request.sampler.steps(model.noise_process(), *request.steps, request.size);
   path.eta = request.eta;
   if (request.init_image) {
-    const std::size_t middle = diffusion::start_for_strength(*request.steps, request.strength);
-    if (starts_from_picture(request)) path.start = middle;
+    const std::size_t middle =
+        diffusion::start_for_strength(*path.process, *request.steps, request.strength);
+    if (starts_from_picture(model, request)) path.start = middle;
   }
   return path;
 }

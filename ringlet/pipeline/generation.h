@@ -24,16 +24,16 @@ struct GenerateRequest {
   std::optional<std::int64_t> steps;           ///< none = the model's own, and so below
   diffusion::SamplerChoice sampler;
   std::optional<double> guidance;  ///< scale of classifier-free guidance; 1 = the prompt alone
-  /// For models that are told `guidance` (embeds_guidance): the scale of classifier-free guidance
+  /// For distilled models (guidance_is_distilled): the scale of classifier-free guidance
   /// with a negative prompt; none = 1, the prompt alone.
   std::optional<double> true_guidance;
   double guidance_rescale = 0.0;  ///< share of it brought back to the prompt's deviation
   double eta = 0.0;               ///< DDIM only
   std::int64_t clip_skip = 1;
-  at::Tensor latents;                       ///< start noise [B, channels, h, w], not the seeds'
-  std::optional<io::Image> init_image;      ///< image-to-image
-  std::optional<io::Image> mask_image;      ///< inpainting models: white is repainted
-  double strength = 0.8;                    ///< of image-to-image, in (0, 1]
+  at::Tensor latents;                   ///< start noise [B, channels, h, w], not the seeds'
+  std::optional<io::Image> init_image;  ///< image-to-image
+  std::optional<io::Image> mask_image;  ///< white parts of init_image are repainted
+  double strength = 0.8;  ///< of image-to-image, in (0, 1]; inpainting models take none
   const ControlNetwork* control = nullptr;  ///< sees control_image; must outlive the request
   std::optional<io::Image> control_image;  ///< edges, a map, …; scaled and cropped to the picture
   double control_strength = 1.0;           ///< 0 = as without control

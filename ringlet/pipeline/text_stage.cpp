@@ -30,10 +30,22 @@ at::Tensor token_ids(const tokenizers::Tokenizer& tokenizer, std::span<const std
   return at::stack(rows);
 }
 
+/// Text encoders of two kinds lie beside each other, in folders that differ by a number.
+void check_kind(const ModelComponent& part, bool t5) {
+  const auto kind = json_value<std::string>(part.config, "model_type", "", part.where);
+  const bool is_t5 = part.config.contains("d_model") || kind == "t5";
+  if (is_t5 != t5)
+    throw Error(ErrorCode::mismatch, part.where,
+                t5 ? "T5 is expected here, and this is a text encoder of CLIP's kind"
+                   : "a text encoder of CLIP's kind is expected here, and this is T5",
+                "the folders of the text encoders may be exchanged, or come from another model");
+}
+
 }  // namespace
 
 TextStage open_clip(const nn::WeightSource& source, const ModelComponent& part,
                     const TokenizerFiles& tokenizer) {
+  check_kind(part, /*t5=*/false);
   const auto config = models::ClipTextConfig::from_json(part.config, part.where);
   return {std::make_shared<tokenizers::ClipTokenizer>(
               tokenizers::ClipTokenizer::open(tokenizer.folder, tokenizer.pad_token)),
@@ -42,6 +54,7 @@ TextStage open_clip(const nn::WeightSource& source, const ModelComponent& part,
 
 T5Stage open_t5(const nn::WeightSource& source, const ModelComponent& part,
                 const TokenizerFiles& tokenizer, std::int64_t length) {
+  check_kind(part, /*t5=*/true);
   return {
       std::make_shared<tokenizers::T5Tokenizer>(tokenizers::T5Tokenizer::open(tokenizer.folder)),
       models::T5Encoder(source, models::T5Config::from_json(part.config, part.where)), length};

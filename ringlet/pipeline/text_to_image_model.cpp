@@ -72,7 +72,8 @@ std::unique_ptr<ControlNetwork> TextToImageModel::control_from_tensors(
 }
 
 std::unique_ptr<ControlNetwork> TextToImageModel::open_control(const std::filesystem::path&) const {
-  cannot(*this, "does not support control networks");
+  cannot(*this, "does not support ControlNets",
+         "give an adapter that was trained with `control`: it holds its control network");
 }
 
 void TextToImageModel::save_file(const std::filesystem::path&, const Replacements&) const {
@@ -85,6 +86,12 @@ Conditions TextToImageModel::conditions(std::span<const std::string> prompts,
   Conditions made = encode_prompts(prompts, clip_skip);
   add_sizes(made, frames);
   return made;
+}
+
+at::Tensor TextToImageModel::control_view(const ControlNetwork& network,
+                                          const at::Tensor& pictures) const {
+  if (network.sees_latents()) return encode(pictures * 2.0 - 1.0).mean;
+  return pictures.to(options().device);
 }
 
 std::vector<CutPrompt> TextToImageModel::newly_cut(std::span<const std::string> prompts) const {

@@ -121,7 +121,7 @@ struct CutPrompt {
 /// What is added in a denoiser's middle to follow control pictures.
 struct ControlInput {
   const ControlNetwork& network;  ///< made by the model that it is given to
-  at::Tensor pictures;            ///< [B or 1, 3, H, W] in [0, 1]
+  at::Tensor pictures;            ///< as TextToImageModel::control_view has them, B or 1 of them
   double strength = 1.0;          ///< 0 = as without control
 };
 
@@ -182,6 +182,12 @@ class TextToImageModel {
   /// Widths and heights are multiples of this, in pixels.
   virtual std::int64_t size_unit() const = 0;
 
+  /// The largest of them, in pixels.
+  virtual std::int64_t largest_side() const {
+    constexpr std::int64_t kLargest = 8192;
+    return kLargest;
+  }
+
   /// [channels, h, w] of a picture of this size, and back.
   virtual nn::Shape latent_shape(PictureSize size) const = 0;
   virtual PictureSize picture_size(at::IntArrayRef latents) const = 0;
@@ -210,9 +216,13 @@ class TextToImageModel {
   /// empty prompt, unless the model was trained with something else.
   virtual Conditions without_prompt(const Conditions& positive, std::int64_t clip_skip) const;
 
-  /// Whether the denoiser is told the scale of a guidance that it was distilled with. Then a
-  /// request's `guidance` is that scale, and its `true_guidance` that of a negative prompt.
+  /// Whether the denoiser is told the scale of a guidance that it was distilled with: then a
+  /// request's `guidance` is that scale.
   virtual bool embeds_guidance() const { return false; }
+
+  /// Whether the denoiser was distilled, so that it needs no classifier-free guidance. Then the
+  /// scale of that is a request's `true_guidance`.
+  virtual bool guidance_is_distilled() const { return embeds_guidance(); }
 
   /// Tells such a model the scale, in every row; does nothing in others.
   virtual void add_guidance(Conditions&, double) const {}
@@ -245,6 +255,10 @@ class TextToImageModel {
   /// Whether the denoiser sees a masked picture, for inpainting.
   virtual bool inpaints() const { return false; }
 
+  /// Whether pictures are inpainted by any such model: what a mask keeps is put back into the
+  /// latents at every step. Families with networks for inpainting ask for one of those instead.
+  virtual bool inpaints_latents() const { return false; }
+
   /// Tells an inpainting model what to keep, in every row: mask [B, 1, H, W], 1 where the picture
   /// is new, and the latents of the picture with those parts blank.
   virtual void add_masked_picture(Conditions& conditions, const at::Tensor& mask,
@@ -255,7 +269,7 @@ class TextToImageModel {
   virtual std::unique_ptr<ControlNetwork> create_control(ControlKind kind,
                                                          std::uint64_t seed) const;
 
-  /// A control encoder from the tensors of an adapter file. Throws also Error(mismatch) that names
+  /// A control network from the tensors of an adapter file. Throws also Error(mismatch) that names
   /// what does not fit.
   virtual std::unique_ptr<ControlNetwork> control_from_tensors(
       const std::map<std::string, at::Tensor>& tensors, const std::string& where) const;
@@ -299,6 +313,10 @@ class TextToImageModel {
   /// The conditions of pictures: prompts and frames, as many of each.
   Conditions conditions(std::span<const std::string> prompts, std::span<const PictureFrame> frames,
                         std::int64_t clip_skip) const;
+
+  /// What a control network sees of pictures [B, 3, H, W] in [0, 1]: themselves, or their latents
+  /// [B, channels, h, w], on the model's device.
+  at::Tensor control_view(const ControlNetwork& network, const at::Tensor& pictures) const;
 
   /// Which of these prompts are too long for the text encoder, each when it is asked for the first
   /// time: whoever asks tells the user. Sampling logs a warning for those of its request. Several

@@ -25,6 +25,8 @@ struct AdaptableModel {
   std::map<std::string, std::string> class_names = {};  ///< of layers in other files
 
   adapt::Components components() const;
+  /// Of a text-to-image model: "FLUX.1 dev"; "" of others.
+  std::string kind() const { return model ? model->description().kind : ""; }
 };
 
 /// Opens a text-to-image model, or the network of a folder or .safetensors file (see

@@ -12,18 +12,43 @@
 
 namespace ringlet::service {
 
+namespace {
+
+/// What is wrong with an adapter's file, beside the file and the model, whichever of them the
+/// message leaves out.
+[[noreturn]] void refuse(const Error& problem, const std::string& file, const std::string& kind) {
+  const bool named = problem.where().starts_with(file);
+  std::string hint = problem.hint();
+  if (problem.code() == ErrorCode::mismatch && !kind.empty() &&
+      (problem.message() + hint).find(kind) == std::string::npos)
+    hint += (hint.empty() ? "" : "; ") + ("this model is " + kind);
+  throw Error(problem.code(), named ? problem.where() : file + ": " + problem.where(),
+              problem.message(), hint);
+}
+
+formats::ReadAdapter read(const std::filesystem::path& file, const adapt::Components& components,
+                          const std::string& hash, const std::string& kind) {
+  try {
+    return formats::read_adapter(file, components, hash);
+  } catch (const Error& problem) {
+    refuse(problem, file.string(), kind);
+  }
+}
+
+}  // namespace
+
 LoadedAdapters load_adapters(const pipeline::TextToImageModel& model,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash) {
-  return load_adapters(pipeline::adaptable(model), choices, model_hash);
+  return load_adapters(pipeline::adaptable(model), choices, model_hash, model.description().kind);
 }
 
 LoadedAdapters load_adapters(const adapt::Components& components,
                              const std::vector<pipeline::AdapterChoice>& choices,
-                             const std::string& model_hash) {
+                             const std::string& model_hash, const std::string& model_kind) {
   LoadedAdapters adapters;
   for (const pipeline::AdapterChoice& choice : choices) {
-    formats::ReadAdapter loaded = formats::read_adapter(choice.file, components, model_hash);
+    formats::ReadAdapter loaded = read(choice.file, components, model_hash, model_kind);
     loaded.set.set_strength(choice.strength);
     loaded.set.set_block_strengths(choice.blocks);
     char strength[32];
@@ -59,13 +84,21 @@ void keep_control(const LoadedAdapters& adapters, adapt::AdapterFileInfo& info) 
   info.control_tensors = control->control_tensors;
 }
 
-std::string learnt_signal(const adapt::AdapterFileInfo& info) {
-  // Anybody's metadata: what is no JSON says nothing.
+namespace {
+
+/// A field of what is said about a control network, or "". Anybody's metadata: what is no JSON says
+/// nothing.
+std::string control_field(const adapt::AdapterFileInfo& info, const char* name) {
   const Json control = Json::parse(info.control, nullptr, /*allow_exceptions=*/false);
   if (!control.is_object()) return "";
-  const auto signal = control.find("signal");
-  return signal != control.end() && signal->is_string() ? printable(signal->get<std::string>())
-                                                        : "";
+  const auto found = control.find(name);
+  return found != control.end() && found->is_string() ? printable(found->get<std::string>()) : "";
+}
+
+}  // namespace
+
+std::string learnt_signal(const adapt::AdapterFileInfo& info) {
+  return control_field(info, "signal");
 }
 
 void check_signal(const std::string& learnt, const std::string& signal) {
@@ -81,9 +114,14 @@ std::unique_ptr<pipeline::ControlNetwork> control_network(const pipeline::TextTo
   const adapt::AdapterFileInfo* info = with_control(adapters);
   if (info == nullptr) return nullptr;
   const std::string learnt = learnt_signal(*info);
-  log(LogLevel::info, "control: the adapter's encoder, which learnt to follow " +
+  const std::string network = control_field(*info, "network");
+  log(LogLevel::info, "control: the adapter's " + (network.empty() ? "encoder" : network) +
+                          ", which learnt to follow " +
                           (learnt.empty() ? "a signal that its file does not name" : learnt));
-  return model.control_from_tensors(info->control_tensors, "the adapter file");
+  const std::string made_for = control_field(*info, "model");
+  return model.control_from_tensors(
+      info->control_tensors,
+      "the adapter file" + (made_for.empty() ? "" : ", trained on " + made_for));
 }
 
 std::vector<const adapt::AdapterSet*> pointers_to(const std::vector<adapt::AdapterSet>& sets) {

@@ -23,10 +23,11 @@ struct LoadedAdapters {
 };
 
 /// Loads adapters of any program for a model and sets their strengths; they are not attached.
-/// `model_hash` may be empty. Logs how each was understood. Throws as formats::read_adapter.
+/// `model_hash` and `model_kind`, for messages, may be empty. Logs how each was understood. Throws
+/// as formats::read_adapter, with file and kind in the message.
 LoadedAdapters load_adapters(const adapt::Components& components,
                              const std::vector<pipeline::AdapterChoice>& choices,
-                             const std::string& model_hash);
+                             const std::string& model_hash, const std::string& model_kind = {});
 LoadedAdapters load_adapters(const pipeline::TextToImageModel& model,
                              const std::vector<pipeline::AdapterChoice>& choices,
                              const std::string& model_hash);

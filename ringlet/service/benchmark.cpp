@@ -101,6 +101,7 @@ struct Input {
     const std::vector<std::string> prompts(static_cast<std::size_t>(rows), "a robot");
     const std::vector<pipeline::PictureFrame> frames(prompts.size(), {size, 0, 0, size});
     batch.conditions = model.conditions(prompts, frames, 1);
+    model.add_guidance(batch.conditions, model.defaults().guidance);
     std::vector<std::int64_t> shape = model.latent_shape(size);
     shape.insert(shape.begin(), rows);
     batch.latents = normal(shape, 0, model.options().device);
@@ -284,9 +285,10 @@ void describe(OptionList& list, BenchmarkRequest& r) {
   list.add("model", r.model, "Model folder (diffusers) or single .safetensors checkpoint");
   pipeline::describe(list, r.load.files);
   list.add("methods", r.methods, "Methods of training, separated by commas, which take turns");
-  list.add("targets", r.targets.presets,
-           "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder; may be given "
-           "several times")
+  list.add(
+          "targets", r.targets.presets,
+          "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder, double-blocks, "
+          "single-blocks; may be given several times")
       .or_else("attention");
   list.add("resolution", r.resolution, "Side of the pictures in pixels; 0 = the model's own")
       .within(Range::at_least(0));

@@ -19,13 +19,14 @@ namespace {
 std::optional<adapt::Approximation> write(const ConvertRequest& r) {
   const AdaptableModel opened = open_adaptable(r.model, r.files, r.adapters);
   const adapt::Components components = opened.components();
-  const LoadedAdapters adapters = load_adapters(components, r.adapters, opened.hash);
+  const LoadedAdapters adapters = load_adapters(components, r.adapters, opened.hash, opened.kind());
   adapt::AdapterFileInfo info;
   if (r.adapters.size() == 1)
     info = adapters.infos.front();
   else
     keep_control(adapters, info);
   info.base_hash = opened.hash;
+  info.base_kind = opened.kind();
   if (r.storage) info.storage = *r.storage;
 
   const std::vector<adapt::AdapterSet>& sets = adapters.sets;

@@ -147,8 +147,8 @@ void describe(OptionList& list, ExtractRequest& o) {
       "Several methods, separated by commas: error against parameters as table, CSV and picture");
   list.add("budgets", o.budgets, "Parameter budgets to compare at, for example 0.1M,0.2M,0.4M");
   list.add("targets", o.source.targets.presets,
-           "Layers: attention, attention+ff, all-linear, all, text-encoder; may be given several "
-           "times")
+           "Layers: attention, attention+ff, all-linear, all, text-encoder, double-blocks, "
+           "single-blocks; may be given several times")
       .or_else("attention; all of other files");
   list.add("include", o.source.targets.include,
            "More layers, by glob over \"unet.down_blocks…\" or re:REGEX");

@@ -56,6 +56,19 @@ std::uint64_t first_seed(const PictureRequest& request) {
   return request.seed ? *request.seed : std::random_device{}();
 }
 
+/// A negative prompt that classifier-free guidance would need to be on for.
+void warn_of_unused_negative(const pipeline::TextToImageModel& model,
+                             const pipeline::GenerateRequest& request) {
+  if (request.negative_prompt.value_or("").empty() ||
+      pipeline::classifier_free_scale(model, request) > 1.0)
+    return;
+  const char* const option = model.guidance_is_distilled() ? "`true_guidance=4`" : "`guidance=7`";
+  log(LogLevel::warning,
+      std::string("the negative prompt has no effect, since classifier-free guidance is off: give "
+                  "a scale above 1, for example ") +
+          option);
+}
+
 }  // namespace
 
 Generator::Generator(ModelRequest request)
@@ -104,6 +117,7 @@ pipeline::GenerateRequest Generator::first_request(const PictureRequest& r) cons
   request.latents = read_latents(r.latents);
   if (request.latents.defined()) request.seeds.assign(static_cast<std::size_t>(r.images), 0);
   request = pipeline::checked(*model_, std::move(request));
+  warn_of_unused_negative(*model_, request);
   if (request.control_image) request.control_image = control_picture(r, request);
   return request;
 }

@@ -119,10 +119,11 @@ void merge_other(const MergeRequest& r, const nn::FileStore& weights,
 }
 
 /// One adapter that does what all do together.
-void merge_into_adapter(const MergeRequest& r, const std::string& base_hash,
+void merge_into_adapter(const MergeRequest& r, const AdaptableModel& base,
                         const LoadedAdapters& adapters) {
   adapt::AdapterFileInfo info;
-  info.base_hash = base_hash;
+  info.base_hash = base.hash;
+  info.base_kind = base.kind();
   keep_control(adapters, info);
   for (const adapt::AdapterFileInfo& one : adapters.infos) {
     info.new_layers.insert(one.new_layers.begin(), one.new_layers.end());
@@ -147,9 +148,10 @@ void merge_model(const MergeRequest& r, const pipeline::TextToImageModel& model,
 /// opened for it is closed then.
 bool write_merged(const MergeRequest& r) {
   const AdaptableModel opened = open_adaptable(r.model, r.files, r.adapters);
-  const LoadedAdapters adapters = load_adapters(opened.components(), r.adapters, opened.hash);
+  const LoadedAdapters adapters =
+      load_adapters(opened.components(), r.adapters, opened.hash, opened.kind());
   if (r.into_adapter) {
-    merge_into_adapter(r, opened.hash, adapters);
+    merge_into_adapter(r, opened, adapters);
     return false;
   }
   if (!opened.model) {

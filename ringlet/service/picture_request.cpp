@@ -38,7 +38,8 @@ void describe_start(OptionList& list, PictureRequest& r) {
       .within(Range::between(0, 1))
       .or_else("0.8");
   list.add("mask_image", r.mask_image,
-           "Inpainting models: mask whose white parts of `init_image` are repainted");
+           "Inpainting models, Stable Diffusion 3 and FLUX: mask whose white parts of `init_image` "
+           "are repainted");
   list.add("control_image", r.control_image,
            "Control signal to follow (edges, map or landmarks), for an adapter trained with "
            "`control` or for `controlnet`");
@@ -50,7 +51,7 @@ void describe_start(OptionList& list, PictureRequest& r) {
       .within(Range::between(0, 2))
       .or_else("1");
   list.add("latents", r.latents,
-           "Start noise: a safetensors file with \"latents\" [images, 4, h/8, w/8]");
+           "Start noise: a safetensors file with \"latents\" [images, channels, h/8, w/8]");
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ struct PictureRequest {
   std::int64_t clip_skip = 1;           ///< text encoder layer counted from the end
   std::filesystem::path init_image;
   std::optional<double> strength;    ///< denoising strength, 1 ignores init_image; none = 0.8
-  std::filesystem::path mask_image;  ///< inpainting models: white is repainted
+  std::filesystem::path mask_image;  ///< inpainting models and transformers: white is repainted
   std::filesystem::path latents;     ///< safetensors with "latents" [images, C, h, w]: start noise
   std::filesystem::path control_image;
   std::string control;  ///< "canny" or "segmentation" are made from control_image; "" = it is the

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -51,6 +52,28 @@ MemorySavings stored_as(nn::WeightStorage storage, std::int64_t offloaded = 0) {
   savings.storage = storage;
   savings.offloaded = offloaded;
   return savings;
+}
+
+/// Layers and parameters by what the layers are of.
+std::vector<RunPlan::Group> groups_of(const adapt::AdapterSet& set) {
+  std::map<std::string, std::string> names;  // of groups, by layer
+  std::map<std::string, RunPlan::Group> groups;
+  for (const adapt::AdapterSet::Entry& entry : set.entries()) {
+    const std::string group = adapt::layer_group(entry.target);
+    names.emplace(entry.target.full_name(), group);
+    groups[group].name = group;
+    ++groups[group].layers;
+  }
+  for (const auto& [parameter, tensor] : set.parameters()) {
+    std::string layer = parameter;
+    while (!names.contains(layer) && layer.find('.') != std::string::npos)
+      layer.erase(layer.rfind('.'));
+    if (const auto found = names.find(layer); found != names.end())
+      groups[found->second].parameters += tensor.numel();
+  }
+  std::vector<RunPlan::Group> rows;
+  for (auto& [name, group] : groups) rows.push_back(std::move(group));
+  return rows;
 }
 
 }  // namespace
@@ -220,6 +243,7 @@ void Run::build_adapters() {
   plan_.budget = adapters_->budget();
   plan_.layers = adapters_->set().entries().size();
   plan_.new_layers = whole.size();
+  plan_.groups = groups_of(adapters_->set());
 }
 
 std::vector<Trainable> Run::trainables() const {

@@ -20,9 +20,16 @@ namespace ringlet::train {
 
 /// What a run is going to do, for people to read before it starts. Task::plan_lines has the rest.
 struct RunPlan {
-  std::string method;                    ///< with the sizes that a budget gave it
-  std::size_t layers = 0;                ///< adapted ones; 0 without adapters
-  std::size_t new_layers = 0;            ///< of them, those that are trained in full
+  std::string method;          ///< with the sizes that a budget gave it
+  std::size_t layers = 0;      ///< adapted ones; 0 without adapters
+  std::size_t new_layers = 0;  ///< of them, those that are trained in full
+  /// Which layers these are: a row for each of adapt::layer_group.
+  struct Group {
+    std::string name;
+    std::size_t layers = 0;
+    std::int64_t parameters = 0;  ///< of the adapters
+  };
+  std::vector<Group> groups = {};
   std::vector<adapt::BudgetRow> budget;  ///< how a budget was spent, by shape
   std::int64_t parameters = 0;
   std::int64_t steps = 0;

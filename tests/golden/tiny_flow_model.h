@@ -35,9 +35,8 @@ inline void write_flow_text(const fs::path& root, const Json& model, const std::
   index[tokenizer] = {"transformers", t5 ? "T5TokenizerFast" : "CLIPTokenizer"};
 }
 
-/// "sd3", "sd3_without_t5", "sd35", "flux_dev" or "flux_schnell".
-inline void write_flow_folder(const fs::path& root, const std::string& key) {
-  const Json& model = flow_pipelines().at("models").at(key);
+/// A model of either family by its configurations and shapes.
+inline void write_flow_folder(const fs::path& root, const std::string& key, const Json& model) {
   Json index = {{"_class_name", is_flux(key) ? "FluxPipeline" : "StableDiffusion3Pipeline"},
                 {"transformer",
                  {"diffusers", is_flux(key) ? "FluxTransformer2DModel" : "SD3Transformer2DModel"}},
@@ -51,6 +50,11 @@ inline void write_flow_folder(const fs::path& root, const std::string& key) {
     if (model.contains(part)) write_flow_text(root, model, part, index);
   write_json(root / "scheduler/scheduler_config.json", model.at("scheduler"));
   write_json(root / "model_index.json", index);
+}
+
+/// "sd3", "sd3_without_t5", "sd35", "flux_dev" or "flux_schnell".
+inline void write_flow_folder(const fs::path& root, const std::string& key) {
+  write_flow_folder(root, key, flow_pipelines().at("models").at(key));
 }
 
 }  // namespace ringlet::golden

@@ -8,6 +8,7 @@
 #include "ringlet/core/json.h"
 #include "ringlet/diffusion/schedule.h"
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/models/diffusion/unet.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/train/text_to_image/diffusion_loss.h"
 #include "ringlet/train/trainer.h"

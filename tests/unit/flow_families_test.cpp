@@ -1,6 +1,7 @@
 // Stable Diffusion 3 and FLUX.1 as families: what they are told by, defaults, what they refuse, and
 // what a saved one holds.
 #include <functional>
+#include <map>
 #include <string>
 
 #include <ATen/core/grad_mode.h>
@@ -75,6 +76,31 @@ TEST_F(FlowFamily, PresetsKnowTheLayersOfTheTransformer) {
   EXPECT_EQ(count(*flux, "attention"), 11u);
   EXPECT_EQ(count(*flux, "attention+ff"), 17u);  // not the last projection
   EXPECT_EQ(count(*flux, "text-encoder"), 26u);  // two layers of CLIP, two of T5
+  EXPECT_EQ(count(*sd3, "double-blocks"), 25u);
+  EXPECT_EQ(count(*flux, "double-blocks"), 14u);
+  EXPECT_EQ(count(*flux, "single-blocks"), 6u);
+  EXPECT_EQ(count(*flux, "all-linear"), 29u);  // and nine of embeddings and the end
+  expect_error(ErrorCode::invalid_argument, "Stable Diffusion 3 double blocks",
+               [&] { count(*sd3, "single-blocks"); });
+}
+
+TEST_F(FlowFamily, LayersAreOfBlocksAndKinds) {
+  const auto flux = open(write("flux_dev"));
+  std::map<std::string, int> groups;
+  for (const char* preset : {"all-linear", "text-encoder"})
+    for (const auto& target : adapt::select_targets(adaptable(*flux), {.presets = {preset}}))
+      ++groups[adapt::layer_group(target)];
+  EXPECT_EQ(groups, (std::map<std::string, int>{{"text_encoder, attention", 8},
+                                                {"text_encoder, feed-forward", 4},
+                                                {"text_encoder_2, attention", 8},
+                                                {"text_encoder_2, feed-forward", 6},
+                                                {"transformer, double blocks, attention", 8},
+                                                {"transformer, double blocks, feed-forward", 4},
+                                                {"transformer, double blocks, modulation", 2},
+                                                {"transformer, other layers", 9},
+                                                {"transformer, single blocks, attention", 3},
+                                                {"transformer, single blocks, feed-forward", 2},
+                                                {"transformer, single blocks, modulation", 1}}));
 }
 
 TEST_F(FlowFamily, PartsOfOtherModelsAreNamed) {
@@ -112,6 +138,36 @@ TEST_F(FlowFamily, GuidanceOfAnotherKindIsRefused) {
                [&] { checked(*flux, request); });
   expect_error(ErrorCode::invalid_argument, "clip_skip",
                [&] { flux->encode_prompts(std::array{std::string("a dog")}, 2); });
+}
+
+TEST_F(FlowFamily, ANewControlNetworkChangesNothing) {
+  const at::NoGradGuard no_grad;
+  for (const char* key : {"sd35", "flux_dev"}) {
+    const auto model = open(write(key));
+    GenerateRequest request;
+    request.prompt = "a dog";
+    request.size = {32, 16};
+    request.steps = 2;
+    const at::Tensor plain = sample(*model, request);
+    request.control_image = io::Image{32, 16, std::vector<std::uint8_t>(32 * 16 * 3, 200)};
+    for (const ControlKind kind : {ControlKind::encoder, ControlKind::channels}) {
+      const auto control = model->create_control(kind, 1);
+      EXPECT_EQ(control->kind(), kind);
+      request.control = control.get();
+      EXPECT_TRUE(sample(*model, request).equal(plain)) << key << name_of(kind);
+      for (const auto& [name, tensor] : control->tensors())
+        if (name == "channels.weight" || name == "conv_out.weight") tensor.fill_(0.1);
+      const at::Tensor changed = sample(*model, request);
+      EXPECT_FALSE(changed.equal(plain)) << key << name_of(kind);
+      std::map<std::string, at::Tensor> kept;
+      for (const auto& [name, tensor] : control->tensors()) kept[name] = tensor.detach();
+      const auto again = model->control_from_tensors(kept, "the file");
+      request.control = again.get();
+      EXPECT_TRUE(sample(*model, request).equal(changed)) << key << name_of(kind);
+    }
+    expect_error(ErrorCode::unsupported, model->description().kind,
+                 [&] { model->create_control(ControlKind::controlnet, 1); });
+  }
 }
 
 TEST_F(FlowFamily, ASavedModelHasItsTableOfPositionsAndIsTheSame) {

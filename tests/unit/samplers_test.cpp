@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ringlet/diffusion/rectified_flow.h"
 #include "ringlet/diffusion/sampler_table.h"
 #include "ringlet/diffusion/schedule.h"
 #include "tests/expect_error.h"
@@ -234,14 +235,21 @@ TEST(SamplingSteps, AChosenSpacingTakesThePlaceOfTheModels) {
 }
 
 TEST(SamplingSteps, ImageToImageStartsByStrength) {
-  EXPECT_EQ(start_for_strength(30, 1.0), 0u);
-  EXPECT_EQ(start_for_strength(30, 0.8), 6u);
-  EXPECT_EQ(start_for_strength(30, 0.5), 15u);
-  EXPECT_EQ(start_for_strength(1, 1.0), 0u);
+  const Schedule ddpm(config_of());
+  EXPECT_EQ(start_for_strength(ddpm, 30, 1.0), 0u);
+  EXPECT_EQ(start_for_strength(ddpm, 30, 0.8), 6u);
+  EXPECT_EQ(start_for_strength(ddpm, 30, 0.5), 15u);
+  EXPECT_EQ(start_for_strength(ddpm, 5, 0.5), 3u);
+  EXPECT_EQ(start_for_strength(ddpm, 1, 1.0), 0u);
   for (const double strength : {0.0, -0.1, 1.01, std::nan(""), 1e300})
     expect_error(ErrorCode::invalid_argument, "above 0 and up to 1",
-                 [&] { start_for_strength(30, strength); });
-  expect_error(ErrorCode::invalid_argument, "no step of 10", [] { start_for_strength(10, 0.05); });
+                 [&] { start_for_strength(ddpm, 30, strength); });
+  expect_error(ErrorCode::invalid_argument, "no step of 10",
+               [&] { start_for_strength(ddpm, 10, 0.05); });
+  const RectifiedFlow flow{RectifiedFlowConfig()};  // as its pipelines round
+  EXPECT_EQ(start_for_strength(flow, 5, 0.5), 2u);
+  EXPECT_EQ(start_for_strength(flow, 10, 0.05), 9u);
+  EXPECT_EQ(start_for_strength(flow, 30, 1.0), 0u);
 }
 
 class EverySampler : public testing::TestWithParam<SamplerChoice> {
@@ -288,7 +296,7 @@ TEST_P(EverySampler, StopsWhenTheCallbackSaysSo) {
 
 TEST_P(EverySampler, StartsInTheMiddleForImageToImage) {
   SamplingSteps late = path(8);
-  late.start = start_for_strength(8, 0.5);
+  late.start = start_for_strength(*late.process, 8, 0.5);
   std::vector<std::size_t> seen;
   std::vector<double> asked;
   const Denoiser denoiser = [&](const at::Tensor& x, const NoiseLevel& level) {

@@ -229,8 +229,9 @@ class Reader {
   }
 
   Error wrong_base(const std::string& what) const {
+    const std::string kind = base_kind();
     return {ErrorCode::mismatch, where_, what,
-            "the adapter was made for another kind of base model"};
+            "the adapter was made for " + (kind.empty() ? "another kind of base model" : kind)};
   }
 
   /// The networks' layers that the file names.
@@ -327,11 +328,17 @@ class Reader {
     }
   }
 
+  std::string base_kind() const {
+    const auto kind = file_->metadata().find("ringlet.base_kind");
+    return kind == file_->metadata().end() ? "" : kind->second;
+  }
+
   AdapterFileInfo read_info() const {
     AdapterFileInfo info;
     for (const auto& [key, value] : file_->metadata())
       if (!key.starts_with(kPrefix)) info.extra.emplace(key, value);
     info.base_hash = text("ringlet.base_hash");
+    info.base_kind = base_kind();
     info.training = text("ringlet.training");
     info.new_layers = new_layers_;
     const auto config = file_->metadata().find("ringlet.config");

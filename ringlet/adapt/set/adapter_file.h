@@ -8,6 +8,7 @@
 //   ringlet.modes        factors per dimension
 //   ringlet.factors      {"320": "4x8x10", …}
 //   ringlet.base_hash    what the caller knows the base model by, or empty
+//   ringlet.base_kind    the kind of base model, such as "FLUX.1 dev", or missing
 //   ringlet.base_shapes  {"unet.….to_q": [320, 320], …}: the adapted layers' weights
 //   ringlet.training     JSON of the training run, or empty
 //   ringlet.new_layers   {"model.classifier": "classifier", …}: layers that the base lacks, and
@@ -33,6 +34,7 @@ namespace ringlet::adapt {
 /// What a file says beside the adapters themselves.
 struct AdapterFileInfo {
   std::string base_hash = {};
+  std::string base_kind = {};           ///< for people: "FLUX.1 dev"
   std::string training = {};            ///< JSON text, kept as it is
   io::Metadata extra = {};              ///< more metadata; keys may not start with "ringlet."
   at::ScalarType storage = at::kFloat;  ///< fp32, fp16 or bf16

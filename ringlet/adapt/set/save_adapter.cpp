@@ -41,6 +41,7 @@ io::Metadata metadata_of(const AdapterSet& set, const AdapterFileInfo& info) {
   metadata["ringlet.modes"] = std::to_string(set.factors().modes());
   metadata["ringlet.factors"] = factors.dump();
   metadata["ringlet.base_hash"] = info.base_hash;
+  if (!info.base_kind.empty()) metadata["ringlet.base_kind"] = info.base_kind;
   metadata["ringlet.base_shapes"] = shapes.dump();
   metadata["ringlet.training"] = info.training;
   if (!info.control.empty()) metadata["ringlet.control"] = info.control;

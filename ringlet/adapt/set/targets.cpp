@@ -87,6 +87,15 @@ bool is_feed_forward(const Target& target) {
   return is_main_network(target) && is_named(target, &LayerNames::feed_forward);
 }
 
+/// How the blocks of a transformer are called in its checkpoint.
+constexpr std::string_view kDoubleBlocks = "transformer_blocks.",
+                           kSingleBlocks = "single_transformer_blocks.";
+
+bool is_linear_of(const Target& target, std::string_view blocks) {
+  return target.component == kTransformer && target.name.starts_with(blocks) &&
+         target.layer->shape().size() == 2;
+}
+
 bool is_embedding(const Target& target) {
   return dynamic_cast<const nn::EmbeddingLayer*>(target.layer.get()) != nullptr;
 }
@@ -113,7 +122,9 @@ const std::vector<Preset>& presets() {
        [](const Target& t) { return is_layer_of_main_network(t) && t.layer->shape().size() == 2; }},
       {"all", is_layer_of_main_network},
       {"embedding", is_embedding},
-      {"text-encoder", is_text_encoder_block}};
+      {"text-encoder", is_text_encoder_block},
+      {"double-blocks", [](const Target& t) { return is_linear_of(t, kDoubleBlocks); }},
+      {"single-blocks", [](const Target& t) { return is_linear_of(t, kSingleBlocks); }}};
   return table;
 }
 
@@ -239,6 +250,20 @@ bool pattern_matches(const std::string& pattern, const std::string& name, const 
   return matcher(pattern, option)(name);
 }
 
+std::string layer_group(const Target& target) {
+  std::string group = target.component;
+  if (target.component == kTransformer && target.name.starts_with(kDoubleBlocks))
+    group += ", double blocks";
+  if (target.component == kTransformer && target.name.starts_with(kSingleBlocks))
+    group += ", single blocks";
+  if (is_embedding(target)) return group + ", embeddings";
+  if (is_named(target, &LayerNames::attention)) return group + ", attention";
+  if (is_named(target, &LayerNames::feed_forward)) return group + ", feed-forward";
+  if (target.component == kTransformer && target.name.find(".norm") != std::string::npos)
+    return group + ", modulation";
+  return group + ", other layers";
+}
+
 std::vector<std::string> target_presets() {
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.push_back(preset.name);
@@ -254,9 +279,13 @@ std::vector<Target> select_targets(const Components& components, const TargetOpt
     if (mark(layers, find_preset(name).selects, true, marks)) continue;
     std::vector<std::string> parts;
     for (const auto& component : components) parts.push_back(component.first);
+    const bool blocks = name.ends_with("-blocks");
     throw Error(ErrorCode::invalid_argument, Field("targets"),
                 "the preset \"" + name + "\" matches no layer",
-                "the model's parts are: " + join(parts));
+                blocks ? "FLUX has double and single blocks, Stable Diffusion 3 double blocks; the "
+                         "model's parts are: " +
+                             join(parts)
+                       : "the model's parts are: " + join(parts));
   }
   mark_patterns(layers, options.include, Field("include"), true, marks);
   mark_patterns(layers, options.exclude, Field("exclude"), false, marks);

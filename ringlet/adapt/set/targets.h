@@ -53,7 +53,14 @@ struct TargetOptions {
 ///   all           every linear layer and convolution of it
 ///   embedding     its tables of embeddings
 ///   text-encoder  attention projections and feed-forwards of all text encoders
+///   double-blocks every linear layer of a transformer's blocks that keep text and picture apart
+///                 (Stable Diffusion 3's, and FLUX's first)
+///   single-blocks every linear layer of its blocks that have both as one sequence (FLUX's last)
 std::vector<std::string> target_presets();
+
+/// What a layer is of, for people who read which layers were chosen: "transformer, double blocks,
+/// attention", "unet, feed-forward", "text_encoder, other layers".
+std::string layer_group(const Target& target);
 
 /// Whether a pattern matches a full name, of a layer or a parameter. Throws Error(invalid_argument)
 /// for an invalid regular expression; `option` names the pattern's place.

@@ -1,4 +1,4 @@
-// From a control picture to what is added to the U-Net's first features: the small convolutional
+// From a control picture to what is added to a denoiser's first features: the small convolutional
 // encoder of ControlNet (Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion
 // Models", §3.2), which OFT (Qiu et al. 2023) trains alone beside its adapters. Member names are
 // diffusers' ControlNetConditioningEmbedding's.
@@ -16,8 +16,8 @@ namespace ringlet::models {
 
 class ControlEmbedding {
  public:
-  /// Halves the picture's sides once per entry of `channels` but the first; `out` are the U-Net's
-  /// first channels. The published encoder has channels 16, 32, 96, 256.
+  /// Halves the picture's sides once per entry of `channels` but the first; `out` is the features'
+  /// width. The published encoder has channels 16, 32, 96, 256.
   ControlEmbedding(const nn::WeightSource& source, const std::vector<std::int64_t>& channels,
                    std::int64_t out);
 

@@ -154,19 +154,36 @@ void Flux::add_guidance(Conditions& conditions, double scale) const {
 
 at::Tensor Flux::predict(const at::Tensor& x, const at::Tensor& timesteps,
                          const Conditions& conditions, const ControlInput* control) const {
-  if (control != nullptr)
-    throw Error(ErrorCode::mismatch, files_.path.string(),
-                "the control network was made for another kind of model");
   memory_of("transformer").enter();
   const std::int64_t height = x.size(2), width = x.size(3);
+  const at::Tensor latents = x.to(options().precision);
   const models::FluxConditions seen{
       .timesteps = timesteps.expand(x.size(0)),
       .text = conditions.get("text"),
       .pooled = conditions.get("pooled"),
       .positions = models::packed_positions(height, width, x.device()),
-      .guidance = conditions.get("guidance")};
-  const at::Tensor packed = models::pack_latents(x.to(options().precision));
+      .guidance = conditions.get("guidance"),
+      .control = control_tokens(control, first_layer(), latents)};
+  const at::Tensor packed = models::pack_latents(latents);
   return models::unpack_latents(transformer_->forward(packed, seen), height, width).to(at::kFloat);
+}
+
+FirstLayer Flux::first_layer() const {
+  return {.model = files_.kind,
+          .downscale = vae().config().downscale(),
+          .latent_channels = vae().config().latent_channels,
+          .kernel = kFluxPatch,
+          .stride = kFluxPatch,
+          .width = transformer_->config().width()};
+}
+
+std::unique_ptr<ControlNetwork> Flux::create_control(ControlKind kind, std::uint64_t seed) const {
+  return ControlFeatures::create(kind, first_layer(), options().device, seed, files_.path.string());
+}
+
+std::unique_ptr<ControlNetwork> Flux::control_from_tensors(
+    const std::map<std::string, at::Tensor>& tensors, const std::string& where) const {
+  return ControlFeatures::from_tensors(tensors, first_layer(), options().device, where);
 }
 
 std::vector<StepBlock> Flux::training_step(const TrainingStepShape& shape) const {

@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/models/diffusion/flux_transformer.h"
+#include "ringlet/pipeline/control_features.h"
 #include "ringlet/pipeline/flux/flux_files.h"
 #include "ringlet/pipeline/latent_model.h"
 #include "ringlet/pipeline/text_stage.h"
@@ -36,10 +37,17 @@ class Flux final : public LatentModel {
   Conditions encode_prompts(std::span<const std::string> prompts,
                             std::int64_t clip_skip) const override;
   bool embeds_guidance() const override { return files_.dev; }
+  bool guidance_is_distilled() const override { return true; }
   void add_guidance(Conditions& conditions, double scale) const override;
 
   at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps, const Conditions& conditions,
                      const ControlInput* control = nullptr) const override;
+
+  bool inpaints_latents() const override { return true; }
+  std::unique_ptr<ControlNetwork> create_control(ControlKind kind,
+                                                 std::uint64_t seed) const override;
+  std::unique_ptr<ControlNetwork> control_from_tensors(
+      const std::map<std::string, at::Tensor>& tensors, const std::string& where) const override;
 
   std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
   double denoising_bytes(PictureSize size, std::int64_t rows) const override;
@@ -55,6 +63,7 @@ class Flux final : public LatentModel {
   Flux(FluxFiles files, const LoadOptions& options);
 
   void check_parts_fit() const;
+  FirstLayer first_layer() const;
 
   FluxFiles files_;
   std::int64_t t5_tokens_;

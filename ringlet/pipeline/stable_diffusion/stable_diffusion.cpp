@@ -138,11 +138,10 @@ at::Tensor StableDiffusion::predict(const at::Tensor& x, const at::Tensor& times
   const models::AddedConditions added{conditions.get("pooled"), conditions.get("sizes")};
   models::UNetResiduals residuals;
   if (control != nullptr) {
-    const auto* network = dynamic_cast<const UNetControl*>(&control->network);
-    if (network == nullptr)
-      throw Error(ErrorCode::mismatch, files_.path.string(),
-                  "the control network was made for another kind of model");
-    residuals = (*network)(latents, times, text, &added, control->pictures, control->strength);
+    if (const auto* network = dynamic_cast<const UNetControl*>(&control->network))
+      residuals = (*network)(latents, times, text, &added, control->pictures, control->strength);
+    else
+      residuals.conv_in = control_features(*control, first_layer(*this), latents);
   }
   return unet_->forward(latents, times, text, &added, &residuals).to(at::kFloat);
 }
@@ -158,12 +157,16 @@ void StableDiffusion::add_masked_picture(Conditions& conditions, const at::Tenso
 
 std::unique_ptr<ControlNetwork> StableDiffusion::create_control(ControlKind kind,
                                                                 std::uint64_t seed) const {
-  return UNetControl::create(kind, *this, seed);
+  const std::string where = files_.path.string();
+  if (inpaints())
+    throw Error(ErrorCode::unsupported, where, "inpainting models do not support control networks");
+  if (kind == ControlKind::controlnet) return UNetControl::create(*this, seed);
+  return ControlFeatures::create(kind, first_layer(*this), options().device, seed, where);
 }
 
 std::unique_ptr<ControlNetwork> StableDiffusion::control_from_tensors(
     const std::map<std::string, at::Tensor>& tensors, const std::string& where) const {
-  return UNetControl::from_tensors(tensors, *this, where);
+  return ControlFeatures::from_tensors(tensors, first_layer(*this), options().device, where);
 }
 
 std::unique_ptr<ControlNetwork> StableDiffusion::open_control(

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <utility>
 #include <vector>
 
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/zeros.h>
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
@@ -24,45 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kWeights = "diffusion_pytorch_model";
-
-/// The start of a control network: tensors that the U-Net has as well are copies of its own, what
-/// ends in the U-Net is zero, and the rest is random.
-class StartStore final : public nn::TensorStore {
- public:
-  StartStore(std::map<std::string, at::Tensor> copied, std::uint64_t seed)
-      : copied_(std::move(copied)), random_(seed) {}
-
-  std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
-                                 const nn::Init& init) const override {
-    if (const auto own = copied_.find(name); own != copied_.end())
-      return own->second.detach().clone();
-    const bool last = name.starts_with("controlnet_down_blocks.") ||
-                      name.starts_with("controlnet_mid_block.") ||
-                      name.find("conv_out.") != std::string::npos;
-    return last ? at::zeros(shape) : random_.find(name, shape, init);
-  }
-  std::vector<std::string> names() const override { return {}; }
-  std::string description() const override { return "a new control network"; }
-
- private:
-  std::map<std::string, at::Tensor> copied_;
-  nn::RandomStore random_;
-};
-
-/// Of the published encoder, for autoencoders that make pictures 2^n times smaller.
-std::vector<std::int64_t> encoder_channels(std::int64_t downscale, const std::string& where) {
-  constexpr std::array<std::int64_t, 4> kPublished = {16, 32, 96, 256};
-  if (downscale < 2 || !std::has_single_bit(static_cast<std::uint64_t>(downscale)))
-    throw Error(ErrorCode::invalid_argument, where,
-                "its latents are " + std::to_string(downscale) + " times smaller than pictures",
-                "control networks halve pictures: 2, 4, 8, … times");
-  const auto halvings =
-      static_cast<std::size_t>(std::countr_zero(static_cast<std::uint64_t>(downscale)));
-  std::vector<std::int64_t> channels;
-  for (std::size_t i = 0; i <= halvings; ++i)
-    channels.push_back(kPublished[std::min(i, kPublished.size() - 1)]);
-  return channels;
-}
 
 /// What diffusers' ControlNetModel shares with its U-Net.
 Json controlnet_config(const Json& unet, const std::vector<std::int64_t>& channels) {
@@ -124,61 +83,27 @@ void check_fits(const models::ControlNetConfig& control, const models::UNetConfi
 
 }  // namespace
 
-std::unique_ptr<UNetControl> UNetControl::made(std::unique_ptr<Network> network,
-                                               const nn::WeightSource& source, Json config) {
+FirstLayer first_layer(const StableDiffusion& model) {
+  constexpr std::int64_t kKernel = 3;
+  return {.model = model.files().kind,
+          .downscale = model.vae().config().downscale(),
+          .latent_channels = model.vae().config().latent_channels,
+          .kernel = kKernel,
+          .stride = 1,
+          .width = model.unet().config().levels.front().channels};
+}
+
+std::unique_ptr<UNetControl> UNetControl::create(const StableDiffusion& model, std::uint64_t seed) {
+  const std::string where = model.files().path.string();
+  Json config = controlnet_config(model.files().parts.at("unet").config,
+                                  encoder_channels(model.vae().config().downscale(), where));
+  const nn::WeightSource source(
+      std::make_shared<ControlStart>(way_down(model.networks().at("unet").index), seed),
+      {.device = model.options().device, .trainable = true});
+  models::ControlNet network(source, models::ControlNetConfig::from_json(config, where));
   // Not make_unique: the constructor is private.
   return std::unique_ptr<UNetControl>(
       new UNetControl(std::move(network), source.finish(), std::move(config)));
-}
-
-std::unique_ptr<UNetControl> UNetControl::create(ControlKind kind, const StableDiffusion& model,
-                                                 std::uint64_t seed) {
-  const std::string where = model.files().path.string();
-  if (model.files().inpainting)
-    throw Error(ErrorCode::unsupported, where, "inpainting models do not support control networks");
-  const auto channels = encoder_channels(model.vae().config().downscale(), where);
-  const nn::WeightOptions options{.device = model.options().device, .trainable = true};
-  if (kind == ControlKind::encoder) {
-    const nn::WeightSource source(
-        std::make_shared<StartStore>(std::map<std::string, at::Tensor>{}, seed), options);
-    return made(std::make_unique<Network>(models::ControlEmbedding(
-                    source, channels, model.unet().config().levels.front().channels)),
-                source, {});
-  }
-  Json config = controlnet_config(model.files().parts.at("unet").config, channels);
-  const nn::WeightSource source(
-      std::make_shared<StartStore>(way_down(model.networks().at("unet").index), seed), options);
-  auto network = std::make_unique<Network>(
-      models::ControlNet(source, models::ControlNetConfig::from_json(config, where)));
-  return made(std::move(network), source, std::move(config));
-}
-
-std::unique_ptr<UNetControl> UNetControl::from_tensors(
-    const std::map<std::string, at::Tensor>& tensors, const StableDiffusion& model,
-    const std::string& where) {
-  std::vector<std::int64_t> channels;
-  const auto add = [&](const std::string& name) {
-    const auto found = tensors.find(name);
-    if (found == tensors.end() || found->second.dim() != 4 || found->second.numel() == 0)
-      return false;
-    channels.push_back(found->second.size(0));
-    return true;
-  };
-  if (!add("conv_in.weight"))
-    throw Error(ErrorCode::mismatch, where, "its control encoder has no \"conv_in.weight\"",
-                "the file is damaged");
-  for (int block = 1; add("blocks." + std::to_string(block) + ".weight");) block += 2;
-  const auto halvings = static_cast<std::int64_t>(channels.size()) - 1;
-  if (std::int64_t{1} << halvings != model.vae().config().downscale())
-    throw Error(ErrorCode::mismatch, where,
-                "its control encoder halves pictures " + std::to_string(halvings) +
-                    " times, which does not give this model's latents",
-                "it was made for another model");
-  const nn::WeightSource source(std::make_shared<nn::MapStore>(tensors, where),
-                                {.device = model.options().device});
-  return made(std::make_unique<Network>(models::ControlEmbedding(
-                  source, channels, model.unet().config().levels.front().channels)),
-              source, {});
 }
 
 std::unique_ptr<UNetControl> UNetControl::open(const fs::path& path, const StableDiffusion& model) {
@@ -197,16 +122,12 @@ std::unique_ptr<UNetControl> UNetControl::open(const fs::path& path, const Stabl
         store, {.dtype = options.precision,
                 .device = options.device,
                 .keep_storage_type = options.keeps_storage_type(options.precision)});
-    auto control = made(std::make_unique<Network>(models::ControlNet(source, parsed)), source,
-                        std::move(config));
-    control->index_.pack(*store, options.weight_use());
-    return control;
+    models::ControlNet network(source, parsed);
+    nn::ModuleIndex index = source.finish();
+    index.pack(*store, options.weight_use());
+    return std::unique_ptr<UNetControl>(
+        new UNetControl(std::move(network), std::move(index), std::move(config)));
   });
-}
-
-ControlKind UNetControl::kind() const {
-  return std::holds_alternative<models::ControlNet>(*network_) ? ControlKind::controlnet
-                                                               : ControlKind::encoder;
 }
 
 models::UNetResiduals UNetControl::operator()(const at::Tensor& latents,
@@ -216,13 +137,8 @@ models::UNetResiduals UNetControl::operator()(const at::Tensor& latents,
   const auto type = index_.tensors.begin()->second.scalar_type();
   const auto in = [&](const at::Tensor& x) { return x.to(latents.device(), type); };
   const auto out = [&](const at::Tensor& x) { return x.to(latents.scalar_type()); };
-  models::UNetResiduals residuals;
-  if (const auto* encoder = std::get_if<models::ControlEmbedding>(network_.get())) {
-    residuals.conv_in = out(encoder->forward(in(pictures)) * strength);
-    return residuals;
-  }
-  residuals = std::get<models::ControlNet>(*network_).forward(in(latents), timesteps, in(text),
-                                                              in(pictures), strength, added);
+  models::UNetResiduals residuals =
+      network_.forward(in(latents), timesteps, in(text), in(pictures), strength, added);
   for (at::Tensor& skip : residuals.skips) skip = out(skip);
   residuals.middle = out(residuals.middle);
   return residuals;

@@ -7,35 +7,33 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/core/json.h"
-#include "ringlet/models/diffusion/control_embedding.h"
 #include "ringlet/models/diffusion/controlnet.h"
 #include "ringlet/models/diffusion/unet.h"
 #include "ringlet/nn/weight_source.h"
-#include "ringlet/pipeline/control.h"
+#include "ringlet/pipeline/control_features.h"
 
 namespace ringlet::pipeline {
 
 class StableDiffusion;
 
+/// Where the U-Net takes what a ControlFeatures adds.
+FirstLayer first_layer(const StableDiffusion& model);
+
+/// A ControlNet.
 class UNetControl final : public ControlNetwork {
  public:
-  /// The functions of TextToImageModel for Stable Diffusion. A ControlNet starts as a copy of the
-  /// U-Net's weights. Throws Error(unsupported) for inpainting models and Error(invalid_argument)
-  /// where the model's latents are not 2, 4, 8, … times smaller than its pictures.
-  static std::unique_ptr<UNetControl> create(ControlKind kind, const StableDiffusion& model,
-                                             std::uint64_t seed);
-  static std::unique_ptr<UNetControl> from_tensors(const std::map<std::string, at::Tensor>& tensors,
-                                                   const StableDiffusion& model,
-                                                   const std::string& where);
+  /// A new one, which starts as a copy of the U-Net's weights. Throws Error(invalid_argument) where
+  /// the model's latents are not 2, 4, 8, … times smaller than its pictures.
+  static std::unique_ptr<UNetControl> create(const StableDiffusion& model, std::uint64_t seed);
+  /// TextToImageModel::open_control.
   static std::unique_ptr<UNetControl> open(const std::filesystem::path& path,
                                            const StableDiffusion& model);
 
-  ControlKind kind() const override;
+  ControlKind kind() const override { return ControlKind::controlnet; }
   const std::map<std::string, at::Tensor>& tensors() const override { return index_.tensors; }
   void save(const std::filesystem::path& folder, at::ScalarType storage) const override;
 
@@ -46,15 +44,12 @@ class UNetControl final : public ControlNetwork {
                                    const at::Tensor& pictures, double strength) const;
 
  private:
-  using Network = std::variant<models::ControlEmbedding, models::ControlNet>;
-  static std::unique_ptr<UNetControl> made(std::unique_ptr<Network> network,
-                                           const nn::WeightSource& source, Json config);
-  UNetControl(std::unique_ptr<Network> network, nn::ModuleIndex index, Json config)
+  UNetControl(models::ControlNet network, nn::ModuleIndex index, Json config)
       : network_(std::move(network)), index_(std::move(index)), config_(std::move(config)) {}
 
-  std::unique_ptr<Network> network_;
+  models::ControlNet network_;
   nn::ModuleIndex index_;
-  Json config_;  ///< of a ControlNet
+  Json config_;
 };
 
 }  // namespace ringlet::pipeline

@@ -83,8 +83,20 @@ StableDiffusion3::StableDiffusion3(StableDiffusion3Files files, const LoadOption
   transformer_ = std::make_unique<models::Sd3Transformer2DModel>(source, sd3_config(files_));
   add_network("transformer", part, source);
   open_autoencoder(files_.parts.at("vae"));
+  check_order_of_clips();
   check_parts_fit();
   finish_denoiser(part);
+}
+
+/// Exchanged, both still fit: their widths add up to the same.
+void StableDiffusion3::check_order_of_clips() const {
+  const models::ClipTextConfig &large = clips_.front().encoder.config(),
+                               &giant = clips_.back().encoder.config();
+  if (large.hidden_size > giant.hidden_size ||
+      (large.hidden_act == "gelu" && giant.hidden_act == "quick_gelu"))
+    throw Error(ErrorCode::mismatch, files_.parts.at("text_encoder").where,
+                "the first text encoder is CLIP-G and the second CLIP-L, in the wrong order",
+                "exchange text_encoder and text_encoder_2");
 }
 
 void StableDiffusion3::check_parts_fit() const {
@@ -165,13 +177,32 @@ Conditions StableDiffusion3::encode_prompts(std::span<const std::string> prompts
 at::Tensor StableDiffusion3::predict(const at::Tensor& x, const at::Tensor& timesteps,
                                      const Conditions& conditions,
                                      const ControlInput* control) const {
-  if (control != nullptr)
-    throw Error(ErrorCode::mismatch, files_.path.string(),
-                "the control network was made for another kind of model");
   memory_of("transformer").enter();
+  const at::Tensor latents = x.to(options().precision);
   const models::Sd3Conditions seen{timesteps.expand(x.size(0)), conditions.get("text"),
-                                   conditions.get("pooled")};
-  return transformer_->forward(x.to(options().precision), seen).to(at::kFloat);
+                                   conditions.get("pooled"),
+                                   control_tokens(control, first_layer(), latents)};
+  return transformer_->forward(latents, seen).to(at::kFloat);
+}
+
+FirstLayer StableDiffusion3::first_layer() const {
+  const models::Sd3Config& config = transformer_->config();
+  return {.model = files_.kind,
+          .downscale = vae().config().downscale(),
+          .latent_channels = config.in_channels,
+          .kernel = config.patch_size,
+          .stride = config.patch_size,
+          .width = config.width()};
+}
+
+std::unique_ptr<ControlNetwork> StableDiffusion3::create_control(ControlKind kind,
+                                                                 std::uint64_t seed) const {
+  return ControlFeatures::create(kind, first_layer(), options().device, seed, files_.path.string());
+}
+
+std::unique_ptr<ControlNetwork> StableDiffusion3::control_from_tensors(
+    const std::map<std::string, at::Tensor>& tensors, const std::string& where) const {
+  return ControlFeatures::from_tensors(tensors, first_layer(), options().device, where);
 }
 
 std::vector<StepBlock> StableDiffusion3::training_step(const TrainingStepShape& shape) const {

@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/models/diffusion/sd3_transformer.h"
+#include "ringlet/pipeline/control_features.h"
 #include "ringlet/pipeline/latent_model.h"
 #include "ringlet/pipeline/stable_diffusion_3/stable_diffusion_3_files.h"
 #include "ringlet/pipeline/text_stage.h"
@@ -33,6 +34,10 @@ class StableDiffusion3 final : public LatentModel {
   std::int64_t size_unit() const override {
     return vae().config().downscale() * transformer_->config().patch_size;
   }
+  /// Positions are known for so many tokens.
+  std::int64_t largest_side() const override {
+    return size_unit() * transformer_->config().table_side;
+  }
 
   PromptTokens tokens(const std::string& prompt) const override;
   std::int64_t text_layers() const override;
@@ -41,6 +46,12 @@ class StableDiffusion3 final : public LatentModel {
 
   at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps, const Conditions& conditions,
                      const ControlInput* control = nullptr) const override;
+
+  bool inpaints_latents() const override { return true; }
+  std::unique_ptr<ControlNetwork> create_control(ControlKind kind,
+                                                 std::uint64_t seed) const override;
+  std::unique_ptr<ControlNetwork> control_from_tensors(
+      const std::map<std::string, at::Tensor>& tensors, const std::string& where) const override;
 
   std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
   double denoising_bytes(PictureSize size, std::int64_t rows) const override;
@@ -56,6 +67,8 @@ class StableDiffusion3 final : public LatentModel {
   StableDiffusion3(StableDiffusion3Files files, const LoadOptions& options);
 
   void check_parts_fit() const;
+  void check_order_of_clips() const;
+  FirstLayer first_layer() const;
   std::int64_t all_tokens() const;
 
   StableDiffusion3Files files_;

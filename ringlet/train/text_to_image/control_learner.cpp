@@ -53,8 +53,10 @@ Observation ControlLearner::observe(std::int64_t step) const {
 
 void ControlLearner::complete(adapt::AdapterFileInfo& info) const {
   if (is_controlnet()) return;
-  info.control =
-      Json{{"network", "encoder"}, {"signal", data::name_of(options_.signal.value())}}.dump();
+  info.control = Json{{"network", pipeline::name_of(network_->kind())},
+                      {"signal", data::name_of(options_.signal.value())},
+                      {"model", model_.description().kind}}
+                     .dump();
   info.control_tensors = network_->tensors();
 }
 

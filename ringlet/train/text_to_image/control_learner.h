@@ -37,7 +37,7 @@ class ControlLearner {
                    const SampleOptions& samples);
   Observation observe(std::int64_t step) const;  ///< of the held-out pictures
 
-  /// An encoder is saved in the adapter's file, a ControlNet in a folder.
+  /// A ControlNet is saved in a folder, other networks in the adapter's file.
   void complete(adapt::AdapterFileInfo& info) const;
   void save(const std::filesystem::path& folder, at::ScalarType precision) const;
 

@@ -45,15 +45,17 @@ double ControlValidation::loss(std::size_t shift) const {
       batch.levels.push_back(model_.noise_process()->level_at(share));
       clean_rows.push_back(clean);
       noise_rows.push_back(noise);
-      control_rows.push_back(other.control);
+      control_rows.push_back(other.seen_control());
     }
     batch.latents = at::stack(clean_rows);
     batch.noise = at::stack(noise_rows);
     batch.control =
         pipeline::control_tensor(nn::to_device(at::stack(control_rows), clean.device()));
     const std::array frame = {pipeline::PictureFrame{samples_.size, 0, 0, samples_.size}};
-    batch.conditions = model_.conditions(std::array{picture.caption}, frame, samples_.clip_skip)
-                           .repeated(static_cast<std::int64_t>(kShares.size()));
+    pipeline::Conditions row =
+        model_.conditions(std::array{picture.caption}, frame, samples_.clip_skip);
+    model_.add_guidance(row, samples_.guidance.value_or(model_.defaults().guidance));
+    batch.conditions = row.repeated(static_cast<std::int64_t>(kShares.size()));
     sum += denoising_errors(model_, batch, 0.0, &control_).mean().item<double>();
   }
   return sum / static_cast<double>(count);

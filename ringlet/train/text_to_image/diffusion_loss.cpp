@@ -102,6 +102,13 @@ at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
   return instance + prior_weight * errors.narrow(0, instance_rows, class_rows).mean();
 }
 
+void check_loss(const DiffusionLossOptions& options, const pipeline::TextToImageModel& model) {
+  if (options.guidance && !model.embeds_guidance())
+    throw Error(ErrorCode::invalid_argument, Field("training_guidance"),
+                "this model is not told a guidance scale", "leave it out");
+  if (options.times.any()) model.noise_process()->with_times(options.times);
+}
+
 DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSet instance,
                              TrainingSet prior, DiffusionLossOptions options)
     : model_(model),
@@ -110,9 +117,7 @@ DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSe
       instance_(std::move(instance)),
       prior_(std::move(prior)),
       options_(options) {
-  if (options_.guidance && !model_.embeds_guidance())
-    throw Error(ErrorCode::invalid_argument, Field("training_guidance"),
-                "this model is not told a guidance scale", "leave it out");
+  check_loss(options_, model_);
   if (options_.train_text) return;
   at::NoGradGuard no_grad;
   const auto encode = [&](const std::string& caption) {
@@ -234,7 +239,7 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& par
   std::vector<at::Tensor> host = {nn::stream_table(streams), numbers.numbers};
   std::vector<at::Tensor> controls;
   if (options_.control) {
-    for (const Row& row : rows) controls.push_back(row.crop->control);
+    for (const Row& row : rows) controls.push_back(row.crop->seen_control());
     host.push_back(at::stack(controls));
   }
   const std::vector<at::Tensor> there = nn::to_device(host, some.device());

@@ -27,7 +27,7 @@ struct NoisyBatch {
   at::Tensor noise;    ///< [B, C, h, w]
   std::vector<diffusion::NoiseLevel> levels;
   pipeline::Conditions conditions;
-  at::Tensor control = {};  ///< control pictures, [B, 3, H, W] in [0, 1], or undefined
+  at::Tensor control = {};  ///< control pictures as ControlInput has them, or undefined
 };
 
 /// A network's prediction for noisy latents x [B, C, h, w], at the process's input_scale, at the
@@ -63,6 +63,9 @@ struct DiffusionLossOptions {
   bool train_text = false;  ///< text encoders learn, so that their outputs cannot be kept
   const pipeline::ControlNetwork* control = nullptr;  ///< sees the crops' control pictures
 };
+
+/// Refuses options that are for models of another kind. Throws Error(invalid_argument).
+void check_loss(const DiffusionLossOptions& options, const pipeline::TextToImageModel& model);
 
 /// The loss of micro-batch n as a function of n alone: which pictures, crops, captions, timesteps
 /// and noise follow from the seed and n.

@@ -73,7 +73,9 @@ void describe_control(OptionList& list, ControlTraining& o) {
            ".json/.pts landmarks; canny and segmentation are computed without it");
   list.add("control_network", choice("control_network", o.network, pipeline::kControlKindNames),
            "encoder: a small one that is trained with the adapter and saved in its file; "
-           "controlnet: a ControlNet, saved beside it in diffusers' format")
+           "channels: the first layer sees the picture's latents, too, and is saved there; "
+           "controlnet: a ControlNet (Stable Diffusion 1, 2 and XL), saved beside it in diffusers' "
+           "format")
       .repeated();
   data::describe(list, o.canny);
   for (const char* threshold : {"canny_low", "canny_high"}) list.at(threshold).repeated();

@@ -46,7 +46,12 @@ std::unique_ptr<pipeline::TextToImageModel> open_model(const TextToImageOptions&
   if (model->inpaints())
     throw Error(ErrorCode::unsupported, options.model.string(),
                 "inpainting models cannot be trained", "use the model that it was made from");
+  check_loss(options.loss, *model);
   const std::int64_t layers = model->text_layers();
+  if (options.loss.clip_skip > 1 && layers == 1)
+    throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
+                model->description().kind + " takes no layer of its text encoders, only their last",
+                "leave it out");
   if (options.loss.clip_skip < 1 || options.loss.clip_skip > layers)
     throw Error(ErrorCode::invalid_argument, Field("clip_skip"),
                 "must lie between 1 and " + std::to_string(layers) +
@@ -63,7 +68,12 @@ CropOptions crop_for(const TextToImageOptions& options, const RunOptions& run,
   for (const std::int64_t side : {crop.size.width, crop.size.height})
     if (side < unit || side % unit != 0)
       throw Error(ErrorCode::invalid_argument, Field("resolution"),
-                  std::to_string(side) + " is not a multiple of " + std::to_string(unit));
+                  std::to_string(side) + " is not a multiple of " + std::to_string(unit),
+                  "try " + std::to_string(std::max(unit, (side + unit / 2) / unit * unit)));
+    else if (side > model.largest_side())
+      throw Error(ErrorCode::invalid_argument, Field("resolution"),
+                  std::to_string(side) + " pixels are too many",
+                  "the largest side is " + std::to_string(model.largest_side()));
   return crop;
 }
 
@@ -284,7 +294,7 @@ TrainingSet TextToImageTask::encode(const std::vector<data::Picture>& pictures,
   return encode_pictures(
       *model_, pictures, crop, options_.cache,
       [&] { return !progress || progress(stage, ++done, pictures.size()); },
-      signals ? &*signals : nullptr);
+      signals ? &*signals : nullptr, control_ && control_->network().sees_latents());
 }
 
 void TextToImageTask::prepare_validation(const StageProgress& progress) {
@@ -347,6 +357,7 @@ void TextToImageTask::save_model(const fs::path& folder, at::ScalarType precisio
 
 void TextToImageTask::complete(adapt::AdapterFileInfo& info) const {
   info.extra.emplace("modelspec.resolution", crop_.size.text());
+  info.base_kind = plan_.model_kind;
   if (control_) control_->complete(info);
 }
 

@@ -94,43 +94,55 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
 
 namespace {
 
-TrainingSet encode_all(const pipeline::TextToImageModel& model,
-                       const std::vector<data::Picture>& pictures, const CropOptions& options,
-                       const fs::path& cache_folder, const std::function<bool()>& progress,
-                       const data::ControlSettings* control) {
-  const LatentCache cache(model, cache_folder);
-  TrainingSet set;
-  for (std::size_t i = 0; i < pictures.size(); ++i) {
-    const data::Picture& picture = pictures[i];
-    const io::Image image = io::read_image(picture.path);
-    const std::string hash = cache_folder.empty() ? "" : sha256_file(picture.path);
-    EncodedPicture encoded{{}, picture.caption, image.size()};
-    // In these proportions there is one place.
-    const bool whole = image.width * options.size.height == image.height * options.size.width;
-    for (int place = 0; place < (options.random && !whole ? kRandomCrops : 1); ++place) {
-      data::CropPlace where;
-      if (options.random && !whole) {
-        RandomStream random =
-            Random(options.seed).stream("crop", i, static_cast<std::uint64_t>(place));
-        where = {random.uniform(), random.uniform()};
-      }
-      const data::Crop crop = data::covering_crop(image, options.size, where);
-      io::Image signal;
-      if (control) signal = data::control_picture(*control, picture.path, image, crop);
-      const auto add = [&](const io::Image& pixels, const io::Image& hint, bool mirrored) {
-        encoded.crops.push_back(cache.encode(hash, pixels, crop.left, crop.top, mirrored));
-        if (control) encoded.crops.back().control = pipeline::image_bytes(hint)[0];
-      };
-      add(crop.image, signal, false);
-      if (options.flip)
-        add(data::mirrored(crop.image), control ? data::mirrored(signal) : signal, true);
+/// How pictures become crops.
+struct Encoding {
+  const LatentCache& cache;
+  const CropOptions& crop;
+  const data::ControlSettings* control;
+  bool control_latents;
+};
+
+/// The latents of a crop's control picture, which are cached like those of pictures.
+at::Tensor encoded_control(const Encoding& how, const io::Image& signal) {
+  const auto bytes = std::as_bytes(std::span(signal.pixels));
+  Sha256 hash;
+  hash.update(bytes);
+  return how.cache.encode(hash.hex(), signal, 0, 0, false).mean.to(at::kCPU);
+}
+
+void add_crop(EncodedPicture& picture, const Encoding& how, const std::string& hash,
+              const data::Crop& crop, const io::Image& signal, bool mirrored) {
+  picture.crops.push_back(how.cache.encode(hash, mirrored ? data::mirrored(crop.image) : crop.image,
+                                           crop.left, crop.top, mirrored));
+  if (how.control == nullptr) return;
+  const io::Image hint = mirrored ? data::mirrored(signal) : signal;
+  EncodedCrop& encoded = picture.crops.back();
+  encoded.control = pipeline::image_bytes(hint)[0];
+  if (how.control_latents) encoded.control_latents = encoded_control(how, hint);
+}
+
+EncodedPicture encode_one(const Encoding& how, const data::Picture& picture, std::size_t number,
+                          const std::string& hash) {
+  const io::Image image = io::read_image(picture.path);
+  EncodedPicture encoded{{}, picture.caption, image.size()};
+  // In these proportions there is one place.
+  const PictureSize size = how.crop.size;
+  const bool whole = image.width * size.height == image.height * size.width;
+  const bool random_places = how.crop.random && !whole;
+  for (int place = 0; place < (random_places ? kRandomCrops : 1); ++place) {
+    data::CropPlace where;
+    if (random_places) {
+      RandomStream random =
+          Random(how.crop.seed).stream("crop", number, static_cast<std::uint64_t>(place));
+      where = {random.uniform(), random.uniform()};
     }
-    set.pictures.push_back(std::move(encoded));
-    for (std::int64_t n = 0; n < picture.repeats; ++n) set.order.push_back(i);
-    if (progress && !progress())
-      throw Error(ErrorCode::cancelled, "training", "stopped while the pictures were encoded");
+    const data::Crop crop = data::covering_crop(image, size, where);
+    io::Image signal;
+    if (how.control) signal = data::control_picture(*how.control, picture.path, image, crop);
+    add_crop(encoded, how, hash, crop, signal, false);
+    if (how.crop.flip) add_crop(encoded, how, hash, crop, signal, true);
   }
-  return set;
+  return encoded;
 }
 
 }  // namespace
@@ -138,9 +150,19 @@ TrainingSet encode_all(const pipeline::TextToImageModel& model,
 TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const fs::path& cache_folder, const std::function<bool()>& progress,
-                            const data::ControlSettings* control) {
+                            const data::ControlSettings* control, bool control_latents) {
   return nn::with_ringlet_errors("training", [&] {
-    return encode_all(model, pictures, options, cache_folder, progress, control);
+    const LatentCache cache(model, cache_folder);
+    const Encoding how{cache, options, control, control_latents};
+    TrainingSet set;
+    for (std::size_t i = 0; i < pictures.size(); ++i) {
+      const std::string hash = cache_folder.empty() ? "" : sha256_file(pictures[i].path);
+      set.pictures.push_back(encode_one(how, pictures[i], i, hash));
+      for (std::int64_t n = 0; n < pictures[i].repeats; ++n) set.order.push_back(i);
+      if (progress && !progress())
+        throw Error(ErrorCode::cancelled, "training", "stopped while the pictures were encoded");
+    }
+    return set;
   });
 }
 

@@ -30,6 +30,13 @@ struct EncodedCrop {
   std::int64_t left = 0;
   std::int64_t top = 0;
   at::Tensor control = {};  ///< [3, H, W] as bytes, on the host; undefined without control
+  /// The same as latents [C, h, w], on the host, for control networks that see those.
+  at::Tensor control_latents = {};
+
+  /// What a control network sees of it, for pipeline::control_tensor.
+  const at::Tensor& seen_control() const {
+    return control_latents.defined() ? control_latents : control;
+  }
 };
 
 struct EncodedPicture {
@@ -66,13 +73,15 @@ class LatentCache {
 /// How many random places of a picture are encoded.
 inline constexpr int kRandomCrops = 8;
 
-/// Encodes all pictures, and makes their control pictures when `control` says how. `progress` is
-/// called after each and stops the work with Error(cancelled) when it returns false. Throws Error
-/// as image reading does, with the file's name.
+/// Encodes all pictures, and makes their control pictures when `control` says how; with
+/// `control_latents` those are encoded as well. `progress` is called after each and stops the work
+/// with Error(cancelled) when it returns false. Throws Error as image reading does, with the file's
+/// name.
 TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const std::filesystem::path& cache_folder,
                             const std::function<bool()>& progress = {},
-                            const data::ControlSettings* control = nullptr);
+                            const data::ControlSettings* control = nullptr,
+                            bool control_latents = false);
 
 }  // namespace ringlet::train
