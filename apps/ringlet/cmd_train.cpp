@@ -31,8 +31,7 @@ void add_options(OptionList& list, TrainOptions& o) {
       "What is trained: parts such as trm(rank=2), tr(rank=6), lora(rank=4,alpha=4) joined by +, "
       "an alias (tlora, tlora-star), full for all weights, or none for a ControlNet alone",
       "Layers to adapt: attention, attention+ff, all-linear, all, text-encoder, and of "
-      "transformers "
-      "double-blocks and single-blocks; may be given several times",
+      "transformers double-blocks and single-blocks; may be given several times",
       "attention");
   train::describe(list, o.task);
   pipeline::describe_offload(list, o.task.load);

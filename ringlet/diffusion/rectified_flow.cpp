@@ -171,8 +171,8 @@ double RectifiedFlow::loss_weight(const NoiseLevel& level, double min_snr_gamma)
 }
 
 Spacing RectifiedFlow::spacing(const std::optional<Spacing>& chosen, Grid grid) const {
-  const bool by_pipelines = config_.dynamic_shift && !is_multistep(grid);
-  const Spacing own = by_pipelines ? Spacing::trailing : Spacing::linspace;
+  if (is_multistep(grid)) return chosen.value_or(Spacing::linspace);
+  const Spacing own = config_.dynamic_shift ? Spacing::trailing : Spacing::linspace;
   return chosen.value_or(config_.spacing.value_or(own));
 }
 

@@ -37,7 +37,7 @@ struct RectifiedFlowConfig {
 
   /// linspace: from 1 down to the lowest training level, as diffusers' schedulers do it alone;
   /// trailing: from 1 to 1 / steps, as its pipelines for FLUX and later models ask. None: trailing
-  /// where the shift is dynamic, but for the solvers dpm and unipc, which lay out their own.
+  /// where the shift is dynamic. The solvers dpm and unipc lay out their own, whatever this is.
   std::optional<Spacing> spacing = std::nullopt;
 
   TimeDensity times;  ///< of training levels, before the shift

@@ -17,10 +17,12 @@ namespace {
 /// What is wrong with an adapter's file, beside the file and the model, whichever of them the
 /// message leaves out.
 [[noreturn]] void refuse(const Error& problem, const std::string& file, const std::string& kind) {
+  if (problem.at_field()) throw Error(problem);
   const bool named = problem.where().starts_with(file);
+  const std::string said = problem.message() + problem.hint();
   std::string hint = problem.hint();
   if (problem.code() == ErrorCode::mismatch && !kind.empty() &&
-      (problem.message() + hint).find(kind) == std::string::npos)
+      said.find(kind) == std::string::npos && said.find("the model is ") == std::string::npos)
     hint += (hint.empty() ? "" : "; ") + ("this model is " + kind);
   throw Error(problem.code(), named ? problem.where() : file + ": " + problem.where(),
               problem.message(), hint);

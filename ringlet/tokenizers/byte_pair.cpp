@@ -42,7 +42,8 @@ Source read_tokenizer_json(const fs::path& path, std::string_view end_of_word, c
   const Json model = json_require<Json>(json, "model", where);
   if (json_value<std::string>(model, "type", "BPE", where) != "BPE" ||
       json_value<std::string>(model, "end_of_word_suffix", "", where) != end_of_word)
-    throw Error(ErrorCode::unsupported, where, std::string("this is not a ") + kind + " tokenizer");
+    throw Error(ErrorCode::unsupported, where, std::string("this is not a ") + kind + " tokenizer",
+                "the folders of two tokenizers may be exchanged");
   Source source{json_require<Json>(model, "vocab", where), {}, where};
   for (const Json& merge : json_require<Json>(model, "merges", where)) {
     if (merge.is_string()) {

@@ -123,6 +123,14 @@ def run(pipe, key, case):
     return torch.cat(steps)[:, KEPT]
 
 
+def scheduler_of(case, model):
+    """The configuration's fields that JSON has."""
+    if "scheduler" not in case:
+        return model["scheduler"]
+    config = {k: v for k, v in case["scheduler"].config.items() if not k.startswith("_") and v != -float("inf")}
+    return dict(config, _class_name=type(case["scheduler"]).__name__)
+
+
 def main():
     torch.manual_seed(0)
     tensors, models, cases = {}, {}, {}
@@ -133,12 +141,8 @@ def main():
             pipe, models[key] = pipes[key]
             tensors[name] = run(pipe, key, case).contiguous()
             assert torch.isfinite(tensors[name]).all(), name
-            config = dict(case["scheduler"].config) if "scheduler" in case else models[key]["scheduler"]
-            if "scheduler" in case:
-                config = dict(config, _class_name=type(case["scheduler"]).__name__)
-            cases[name] = dict(scheduler={k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"},
-                               strength=case.get("strength", STRENGTH), picture=case.get("picture", False),
-                               mask=case.get("mask", False), control=case.get("control", False))
+            cases[name] = dict(scheduler=scheduler_of(case, models[key]), strength=case.get("strength", STRENGTH),
+                               **{what: case.get(what, False) for what in ("picture", "mask", "control")})
     save_file(tensors, DATA / "flow_pictures.safetensors")
     (DATA / "flow_pictures.json").write_text(json.dumps(
         {"steps": STEPS, "size": [WIDTH, HEIGHT], "channels": CHANNELS, "cases": cases, "models": models},

@@ -31,17 +31,6 @@ std::int64_t t5_tokens_of(const FluxFiles& files, const LoadOptions& options) {
   return files.dev ? kDev : kSchnell;
 }
 
-/// FLUX's pipelines space the steps themselves, but for the solvers' own sigmas.
-std::shared_ptr<const diffusion::RectifiedFlow> flux_process(const FluxFiles& files) {
-  const auto config =
-      diffusion::RectifiedFlowConfig::describes(files.scheduler, files.scheduler_where)
-          ? diffusion::RectifiedFlowConfig::from_json(files.scheduler, files.scheduler_where)
-          : diffusion::RectifiedFlowConfig();
-  std::optional<diffusion::Spacing> spacing;
-  if (!config.dynamic_shift) spacing = diffusion::Spacing::trailing;
-  return flow_process(files, kFluxPatch, spacing);
-}
-
 Json flux_model_index(const FluxFiles& files) {
   return {{"_class_name", "FluxPipeline"},
           {"transformer", {"diffusers", "FluxTransformer2DModel"}},
@@ -61,7 +50,9 @@ Flux Flux::open(const std::filesystem::path& path, const LoadOptions& options) {
 }
 
 Flux::Flux(FluxFiles files, const LoadOptions& load)
-    : LatentModel("transformer", load, flux_process(files), files.scheduler_where),
+    : LatentModel("transformer", load,
+                  flow_process(files, kFluxPatch, diffusion::Spacing::trailing),
+                  files.scheduler_where),
       files_(std::move(files)),
       t5_tokens_(t5_tokens_of(files_, load)) {
   const ModelComponent& clip = files_.parts.at("text_encoder");

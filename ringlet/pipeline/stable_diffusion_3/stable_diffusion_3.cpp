@@ -56,7 +56,10 @@ StableDiffusion3 StableDiffusion3::open(const std::filesystem::path& path,
 }
 
 StableDiffusion3::StableDiffusion3(StableDiffusion3Files files, const LoadOptions& load)
-    : LatentModel("transformer", load, flow_process(files, sd3_config(files).patch_size),
+    : LatentModel("transformer", load,
+                  // Its pipelines leave the spacing to the scheduler, also where its shift depends
+                  // on the size.
+                  flow_process(files, sd3_config(files).patch_size, diffusion::Spacing::linspace),
                   files.scheduler_where),
       files_(std::move(files)),
       t5_tokens_(load.files.text_tokens > 0 ? load.files.text_tokens
