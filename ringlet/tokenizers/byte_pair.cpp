@@ -43,7 +43,7 @@ Source read_tokenizer_json(const fs::path& path, std::string_view end_of_word, c
   if (json_value<std::string>(model, "type", "BPE", where) != "BPE" ||
       json_value<std::string>(model, "end_of_word_suffix", "", where) != end_of_word)
     throw Error(ErrorCode::unsupported, where, std::string("this is not a ") + kind + " tokenizer",
-                "the folders of two tokenizers may be exchanged");
+                "give the tokenizer that the model was published with");
   Source source{json_require<Json>(model, "vocab", where), {}, where};
   for (const Json& merge : json_require<Json>(model, "merges", where)) {
     if (merge.is_string()) {

@@ -32,9 +32,9 @@ class FlowControl : public TinyProgram {
   /// Trained, used, and resumed to the same bytes.
   void train_use_and_resume(const std::string& key, const std::string& network) const {
     golden::write_flow_folder(folder_ / "model", key);
-    const ProgramResult result = expect_success(trained(network, "2", "run"));
+    const ProgramResult result = expect_success(trained(network, "2", "run/out"));
     EXPECT_NE(result.err.find("canny through " + network), std::string::npos) << result.err;
-    const std::string adapter = path("run/adapter.safetensors");
+    const std::string adapter = path("run/out/adapter.safetensors");
     const Arguments with = {"--adapter", adapter, "--control-image", path("pictures/a.png"),
                             "--control", "canny"};
     Arguments off = with;
@@ -43,15 +43,15 @@ class FlowControl : public TinyProgram {
     EXPECT_NE(controlled, picture(off));
     EXPECT_EQ(picture(off), picture({"--adapter", adapter}));
 
-    expect_success(trained(network, "1", "again"));
-    expect_success(trained(network, "2", "again", {"--resume"}));
-    EXPECT_EQ(read_bytes(folder_ / "again/adapter.safetensors"), read_bytes(adapter));
+    expect_success(trained(network, "1", "again/out"));
+    expect_success(trained(network, "2", "again/out", {"--resume"}));
+    EXPECT_EQ(read_bytes(folder_ / "again/out/adapter.safetensors"), read_bytes(adapter));
   }
 };
 
 TEST_F(FlowControl, FluxIsControlledByChannels) {
   train_use_and_resume("flux_dev", "channels");
-  const Json kept = Json::parse(io::SafetensorsFile::open(folder_ / "run/adapter.safetensors")
+  const Json kept = Json::parse(io::SafetensorsFile::open(folder_ / "run/out/adapter.safetensors")
                                     ->metadata()
                                     .at("ringlet.control"));
   EXPECT_EQ(kept, (Json{{"network", "channels"}, {"signal", "canny"}, {"model", "FLUX.1 dev"}}));
@@ -60,16 +60,17 @@ TEST_F(FlowControl, FluxIsControlledByChannels) {
 TEST_F(FlowControl, StableDiffusion3IsControlledByItsEncoder) {
   train_use_and_resume("sd35", "encoder");
   // The encoder is evaluated like that of any other model.
-  const ProgramResult evaluated = expect_success({"eval",        "control",
-                                                  "--kind",      "canny",
-                                                  "--reference", path("pictures"),
-                                                  "--model",     path("model"),
-                                                  "--adapter",   path("run/adapter.safetensors"),
-                                                  "--samples",   "1",
-                                                  "--steps",     "1",
-                                                  "--size",      "16",
-                                                  "--out",       path("made"),
-                                                  "--prompt",    "waves"});
+  const ProgramResult evaluated =
+      expect_success({"eval",        "control",
+                      "--kind",      "canny",
+                      "--reference", path("pictures"),
+                      "--model",     path("model"),
+                      "--adapter",   path("run/out/adapter.safetensors"),
+                      "--samples",   "1",
+                      "--steps",     "1",
+                      "--size",      "16",
+                      "--out",       path("made"),
+                      "--prompt",    "waves"});
   EXPECT_NE(evaluated.out.find("F1"), std::string::npos) << evaluated.out;
   const ProgramResult refused = run_program(trained("controlnet", "1", "no"));
   EXPECT_EQ(refused.status, 5);

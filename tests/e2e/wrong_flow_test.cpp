@@ -52,7 +52,7 @@ void grey_picture(const fs::path& folder) {
   io::write_png(folder / "pictures/a.png", {32, 32, std::vector<std::uint8_t>(32 * 32 * 3, 128)});
 }
 
-void edit_json(const fs::path& path, const char* key, const Json& value) {
+void set_field(const fs::path& path, const char* key, const Json& value) {
   Json json = read_json_file(path);
   json[key] = value;
   golden::write_json(path, json);
@@ -295,7 +295,7 @@ const std::vector<WrongInput> kFlowParts = {
      {"transformer/diffusion_pytorch_model.safetensors", "guidance_embedder", "is missing"},
      [](const fs::path& folder) {
        schnell(folder);
-       edit_json(folder / "flux/transformer/config.json", "guidance_embeds", true);
+       set_field(folder / "flux/transformer/config.json", "guidance_embeds", true);
      }},
     {"SchedulerOfAnotherProcess",
      small("sd3"),
@@ -303,7 +303,7 @@ const std::vector<WrongInput> kFlowParts = {
      {"scheduler_config.json", "not one of rectified flow", "FlowMatchEulerDiscreteScheduler"},
      [](const fs::path& folder) {
        sd3(folder);
-       edit_json(folder / "sd3/scheduler/scheduler_config.json", "_class_name", "DDIMScheduler");
+       set_field(folder / "sd3/scheduler/scheduler_config.json", "_class_name", "DDIMScheduler");
      }},
 };
 

@@ -79,7 +79,7 @@ TEST_F(FlowFamily, PresetsKnowTheLayersOfTheTransformer) {
   EXPECT_EQ(count(*sd3, "double-blocks"), 25u);
   EXPECT_EQ(count(*flux, "double-blocks"), 14u);
   EXPECT_EQ(count(*flux, "single-blocks"), 6u);
-  EXPECT_EQ(count(*flux, "all-linear"), 29u);  // and nine of embeddings and the end
+  EXPECT_EQ(count(*flux, "all-linear"), 30u);  // and ten of embeddings and the end
   expect_error(ErrorCode::invalid_argument, "Stable Diffusion 3 double blocks",
                [&] { count(*sd3, "single-blocks"); });
 }
@@ -97,7 +97,7 @@ TEST_F(FlowFamily, LayersAreOfBlocksAndKinds) {
                                                 {"transformer, double blocks, attention", 8},
                                                 {"transformer, double blocks, feed-forward", 4},
                                                 {"transformer, double blocks, modulation", 2},
-                                                {"transformer, other layers", 9},
+                                                {"transformer, other layers", 10},
                                                 {"transformer, single blocks, attention", 3},
                                                 {"transformer, single blocks, feed-forward", 2},
                                                 {"transformer, single blocks, modulation", 1}}));
