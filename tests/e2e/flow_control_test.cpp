@@ -69,7 +69,7 @@ TEST_F(FlowControl, StableDiffusion3IsControlledByItsEncoder) {
                       "--samples",   "1",
                       "--steps",     "1",
                       "--size",      "16",
-                      "--out",       path("made"),
+                      "--generated", path("made"),
                       "--prompt",    "waves"});
   EXPECT_NE(evaluated.out.find("F1"), std::string::npos) << evaluated.out;
   const ProgramResult refused = run_program(trained("controlnet", "1", "no"));
