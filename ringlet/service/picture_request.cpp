@@ -64,11 +64,12 @@ void describe(OptionList& list, PictureRequest& r) {
       .or_else("the model's own: 30, and fewer for rectified flow");
   diffusion::describe(list, r.sampler);
   list.add("guidance", r.guidance,
-           "Classifier-free guidance scale, 1 = off; FLUX.1 dev is told it instead")
+           "Classifier-free guidance scale, 1 = off; FLUX.1 dev is told it instead, and schnell "
+           "takes none")
       .within(Range::between(0, 1000))
       .or_else("the model's own");
   list.add("true_guidance", r.true_guidance,
-           "FLUX.1 dev: classifier-free guidance scale, with the negative prompt")
+           "FLUX.1: classifier-free guidance scale, with the negative prompt")
       .within(Range::between(0, 1000))
       .or_else("1, which is off");
   list.add("guidance_rescale", r.guidance_rescale,

@@ -43,8 +43,10 @@ class FlowControl : public TinyProgram {
     EXPECT_NE(controlled, picture(off));
     EXPECT_EQ(picture(off), picture({"--adapter", adapter}));
 
-    expect_success(trained(network, "1", "again/out"));
-    expect_success(trained(network, "2", "again/out", {"--resume"}));
+    // The second half sees latents, those of the signals among them, from the first one's cache.
+    const Arguments cache = {"--cache", path("cache")};
+    expect_success(trained(network, "1", "again/out", cache));
+    expect_success(trained(network, "2", "again/out", {"--resume", cache[0], cache[1]}));
     EXPECT_EQ(read_bytes(folder_ / "again/out/adapter.safetensors"), read_bytes(adapter));
   }
 };
@@ -69,7 +71,7 @@ TEST_F(FlowControl, StableDiffusion3IsControlledByItsEncoder) {
                       "--samples",   "1",
                       "--steps",     "1",
                       "--size",      "16",
-                      "--out",       path("made"),
+                      "--generated", path("made"),
                       "--prompt",    "waves"});
   EXPECT_NE(evaluated.out.find("F1"), std::string::npos) << evaluated.out;
   const ProgramResult refused = run_program(trained("controlnet", "1", "no"));
