@@ -13,7 +13,8 @@ namespace ringlet::models {
 /// GELU (Hendrycks and Gimpel 2016) by their approximation with tanh.
 at::Tensor gelu_tanh(const at::Tensor& x);
 
-/// net.0.proj, GELU, net.2; the hidden layer is four times as wide.
+/// net.0.proj, GELU, net.2; the hidden layer is four times as wide. GELU's result is not kept for
+/// the backward pass, which computes it again where net.2 needs it.
 class FeedForward {
  public:
   FeedForward(const nn::WeightSource& source, std::int64_t width);

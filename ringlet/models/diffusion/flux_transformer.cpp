@@ -7,6 +7,7 @@
 #include "ringlet/models/diffusion/feed_forward.h"
 #include "ringlet/models/diffusion/rotary.h"
 #include "ringlet/models/diffusion/text_width.h"
+#include "ringlet/nn/recomputed_inputs.h"
 
 namespace ringlet::models {
 namespace {
@@ -24,7 +25,7 @@ FluxSingleTransformerBlock::FluxSingleTransformerBlock(const nn::WeightSource& s
                                                        const HeadsConfig& c)
     : block_(s),
       norm_(s.at("norm"), c.width, 1),
-      attn_(s.at("attn"), c, /*projected_out=*/false),
+      attn_(s.at("attn"), c, HeadProjections::kOwn),
       proj_mlp_(s.at("proj_mlp"), c.width, kHiddenFactor * c.width),
       proj_out_(s.at("proj_out"), c.inner_width() + kHiddenFactor * c.width, c.width) {}
 
@@ -36,10 +37,16 @@ at::Tensor FluxSingleTransformerBlock::forward(const at::Tensor& x, const at::Te
 
 at::Tensor FluxSingleTransformerBlock::compute(const at::Tensor& x, const at::Tensor& time,
                                                const at::Tensor& rotations) const {
-  const Modulation modulation = norm_(time).front();
-  const at::Tensor normed = modulate(plain_layer_norm(x), modulation);
-  const at::Tensor both = at::cat({attn_(normed, rotations), gelu_tanh(proj_mlp_(normed))}, -1);
-  return add_gated(x, modulation, proj_out_(both));
+  const NormedTokens tokens{x, norm_(time).front()};
+  const auto of_tokens = tokens.into([this](const at::Tensor& normed) {
+    const Heads heads = attn_(normed);
+    return std::vector<at::Tensor>{heads.query, heads.key, heads.value, proj_mlp_(normed)};
+  });
+  const Heads heads{.query = of_tokens[0], .key = of_tokens[1], .value = of_tokens[2]};
+  const at::Tensor attended = attend({{attn_, heads}}, rotations);
+  const auto both = [](const auto& in) { return at::cat({in[0], gelu_tanh(in[1])}, -1); };
+  return add_gated(x, tokens.modulation,
+                   nn::use_recomputed(both, {attended, of_tokens[3]}, proj_out_));
 }
 
 FluxTransformer2DModel::FluxTransformer2DModel(const nn::WeightSource& s, const FluxConfig& c)
@@ -86,7 +93,7 @@ at::Tensor FluxTransformer2DModel::forward(const at::Tensor& packed,
   at::Tensor x = at::cat({tokens.text, tokens.picture}, 1);
   for (const FluxSingleTransformerBlock& block : single_transformer_blocks_)
     x = block.forward(x, time, turns);
-  return proj_out_(norm_out_(x.narrow(1, words, packed.size(1)), time));
+  return norm_out_(x.narrow(1, words, packed.size(1)), time).into(proj_out_);
 }
 
 }  // namespace ringlet::models

@@ -34,7 +34,7 @@ class FluxSingleTransformerBlock {
 
   nn::Block block_;
   AdaLayerNormZero norm_;
-  SelfAttention attn_;
+  HeadProjections attn_;
   nn::Linear proj_mlp_, proj_out_;
 };
 

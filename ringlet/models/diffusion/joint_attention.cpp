@@ -4,17 +4,16 @@
 
 #include "ringlet/models/diffusion/rotary.h"
 #include "ringlet/nn/attention.h"
+#include "ringlet/nn/recomputed_inputs.h"
 
 namespace ringlet::models {
 namespace {
 
 constexpr double kHeadNormEpsilon = 1e-6;
 
-/// One sequence: the tokens of `first`, then those of `second`.
-Heads joined(const Heads& first, const Heads& second) {
-  return {.query = at::cat({first.query, second.query}, 1),
-          .key = at::cat({first.key, second.key}, 1),
-          .value = at::cat({first.value, second.value}, 1)};
+/// Streams one after the other, without a copy of a single one.
+at::Tensor in_one_sequence(const std::vector<at::Tensor>& streams) {
+  return streams.size() == 1 ? streams.front() : at::cat(streams, 1);
 }
 
 }  // namespace
@@ -30,31 +29,61 @@ HeadProjections::HeadProjections(const nn::WeightSource& s, const HeadsConfig& c
   }
 }
 
-Heads HeadProjections::operator()(const at::Tensor& tokens) const {
-  const auto split = [this](const at::Tensor& x) { return x.unflatten(-1, {heads_, -1}); };
-  Heads heads{
-      .query = split(query_(tokens)), .key = split(key_(tokens)), .value = split(value_(tokens))};
-  if (query_norm_) heads.query = (*query_norm_)(heads.query);
-  if (key_norm_) heads.key = (*key_norm_)(heads.key);
-  return heads;
+Heads HeadProjections::operator()(const at::Tensor& normed) const {
+  return {.query = query_(normed), .key = key_(normed), .value = value_(normed)};
 }
 
-at::Tensor attend(const Heads& heads, const at::Tensor& rotations) {
-  const auto placed = [&rotations](const at::Tensor& x) {
-    return (rotations.defined() ? rotate(x, rotations) : x).flatten(2);
+Heads HeadProjections::operator()(const NormedTokens& tokens) const {
+  const auto all = tokens.into([this](const at::Tensor& normed) {
+    const Heads heads = (*this)(normed);
+    return std::vector<at::Tensor>{heads.query, heads.key, heads.value};
+  });
+  return {.query = all[0], .key = all[1], .value = all[2]};
+}
+
+at::Tensor HeadProjections::split(const at::Tensor& x,
+                                  const std::optional<nn::RmsNorm>& norm) const {
+  const at::Tensor heads = x.unflatten(-1, {heads_, -1});
+  return norm ? (*norm)(heads) : heads;
+}
+
+at::Tensor attend(const std::vector<StreamHeads>& streams, const at::Tensor& rotations) {
+  const HeadProjections& first = streams.front().projections;
+  std::vector<at::Tensor> raw, values;
+  std::vector<HeadProjections> norms;
+  for (const StreamHeads& stream : streams) {
+    raw.insert(raw.end(), {stream.heads.query, stream.heads.key});
+    values.push_back(stream.heads.value);
+    norms.push_back(stream.projections);
+  }
+  raw.push_back(rotations);
+  const auto placed = [norms](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+    std::vector<at::Tensor> queries, keys;
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+      queries.push_back(norms[i].normed_query(in[2 * i]));
+      keys.push_back(norms[i].normed_key(in[2 * i + 1]));
+    }
+    const auto turned = [&in](const std::vector<at::Tensor>& parts) {
+      const at::Tensor all = in_one_sequence(parts);
+      return (in.back().defined() ? rotate(all, in.back()) : all).flatten(2);
+    };
+    return {turned(queries), turned(keys)};
   };
-  return nn::multi_head_attention(placed(heads.query), placed(heads.key), heads.value.flatten(2),
-                                  heads.query.size(2));
+  const at::Tensor value = in_one_sequence(values);
+  const auto attention = [&](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+    return {nn::multi_head_attention(in[0], in[1], value, first.heads())};
+  };
+  // Without norms nobody else keeps the queries and keys of single streams.
+  return first.has_norms() ? nn::use_recomputed(placed, raw, attention).front()
+                           : attention(placed(raw)).front();
 }
 
-SelfAttention::SelfAttention(const nn::WeightSource& s, const HeadsConfig& c, bool projected_out)
-    : projections_(s, c, HeadProjections::kOwn) {
-  if (projected_out) to_out_.emplace(s.at("to_out").at(0), c.inner_width(), c.width);
-}
+SelfAttention::SelfAttention(const nn::WeightSource& s, const HeadsConfig& c)
+    : projections_(s, c, HeadProjections::kOwn),
+      to_out_(s.at("to_out").at(0), c.inner_width(), c.width) {}
 
-at::Tensor SelfAttention::operator()(const at::Tensor& x, const at::Tensor& rotations) const {
-  const at::Tensor mixed = attend(projections_(x), rotations);
-  return to_out_ ? (*to_out_)(mixed) : mixed;
+at::Tensor SelfAttention::operator()(const NormedTokens& x) const {
+  return to_out_(attend({{projections_, projections_(x)}}, {}));
 }
 
 JointAttention::JointAttention(const nn::WeightSource& s, const HeadsConfig& c,
@@ -65,12 +94,19 @@ JointAttention::JointAttention(const nn::WeightSource& s, const HeadsConfig& c,
   if (!context_pre_only) to_add_out_.emplace(s.at("to_add_out"), c.inner_width(), c.width);
 }
 
-std::pair<at::Tensor, at::Tensor> JointAttention::operator()(const at::Tensor& x,
-                                                             const at::Tensor& context,
+std::pair<at::Tensor, at::Tensor> JointAttention::operator()(const NormedTokens& x,
+                                                             const NormedTokens& context,
                                                              const at::Tensor& rotations) const {
-  const at::Tensor mixed = attend(joined(added_(context), own_(x)), rotations);
-  const auto streams = mixed.split_with_sizes({context.size(1), x.size(1)}, 1);
-  return {to_out_(streams[1]), to_add_out_ ? (*to_add_out_)(streams[0]) : at::Tensor()};
+  const at::Tensor mixed = attend({{added_, added_(context)}, {own_, own_(x)}}, rotations);
+  const std::int64_t words = context.x.size(1), tokens = x.x.size(1);
+  // A layer that takes its rows together has a copy of them where there are several pictures.
+  const auto stream = [&mixed](std::int64_t begin, std::int64_t count, const nn::Linear& layer) {
+    return nn::use_recomputed(
+        [begin, count](const auto& in) { return in.front().narrow(1, begin, count).contiguous(); },
+        {mixed}, layer);
+  };
+  return {stream(words, tokens, to_out_),
+          to_add_out_ ? stream(0, words, *to_add_out_) : at::Tensor()};
 }
 
 }  // namespace ringlet::models

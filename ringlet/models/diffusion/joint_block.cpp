@@ -7,7 +7,7 @@ namespace {
 enum Sublayer : std::size_t { kAttention, kFeedForward, kDualAttention };
 
 at::Tensor with_feed_forward(const at::Tensor& x, const FeedForward& ff, const Modulation& m) {
-  return add_gated(x, m, ff(modulate(plain_layer_norm(x), m)));
+  return add_gated(x, m, NormedTokens{x, m}.into(ff));
 }
 
 }  // namespace
@@ -24,7 +24,7 @@ JointTransformerBlock::JointTransformerBlock(const nn::WeightSource& s, const Jo
     norm1_context_.emplace(s.at("norm1_context"), c.heads.width);
   else
     context_.emplace(s, c.heads.width);
-  if (c.dual_attention) attn2_.emplace(s.at("attn2"), c.heads, /*projected_out=*/true);
+  if (c.dual_attention) attn2_.emplace(s.at("attn2"), c.heads);
 }
 
 TokenStreams JointTransformerBlock::forward(const TokenStreams& tokens, const at::Tensor& time,
@@ -41,27 +41,25 @@ TokenStreams JointTransformerBlock::forward(const TokenStreams& tokens, const at
 TokenStreams JointTransformerBlock::compute(const TokenStreams& tokens, const at::Tensor& time,
                                             const at::Tensor& rotations) const {
   const auto modulations = norm1_(time);
-  const at::Tensor normed = plain_layer_norm(tokens.picture);
-  const at::Tensor picture = modulate(normed, modulations[kAttention]);
+  const NormedTokens picture{tokens.picture, modulations[kAttention]};
   if (norm1_context_) {
-    const at::Tensor text = (*norm1_context_)(tokens.text, time);
-    const at::Tensor attended = attn_(picture, text, rotations).first;
-    return {finish_picture(tokens.picture, attended, normed, modulations), at::Tensor()};
+    const NormedTokens text = (*norm1_context_)(tokens.text, time);
+    return {finish_picture(tokens.picture, attn_(picture, text, rotations).first, modulations),
+            at::Tensor()};
   }
   const auto of_text = context_->norm1(time);
-  const at::Tensor text = modulate(plain_layer_norm(tokens.text), of_text[kAttention]);
+  const NormedTokens text{tokens.text, of_text[kAttention]};
   const auto [attended, attended_text] = attn_(picture, text, rotations);
-  return {finish_picture(tokens.picture, attended, normed, modulations),
+  return {finish_picture(tokens.picture, attended, modulations),
           with_feed_forward(add_gated(tokens.text, of_text[kAttention], attended_text),
                             context_->ff, of_text[kFeedForward])};
 }
 
 at::Tensor JointTransformerBlock::finish_picture(const at::Tensor& picture,
                                                  const at::Tensor& attended,
-                                                 const at::Tensor& normed,
                                                  const std::vector<Modulation>& m) const {
   at::Tensor x = add_gated(picture, m[kAttention], attended);
-  if (attn2_) x = add_gated(x, m[kDualAttention], (*attn2_)(modulate(normed, m[kDualAttention])));
+  if (attn2_) x = add_gated(x, m[kDualAttention], (*attn2_)({picture, m[kDualAttention]}));
   return with_feed_forward(x, ff_, m[kFeedForward]);
 }
 

@@ -49,7 +49,6 @@ class JointTransformerBlock {
   TokenStreams compute(const TokenStreams& tokens, const at::Tensor& time,
                        const at::Tensor& rotations) const;
   at::Tensor finish_picture(const at::Tensor& picture, const at::Tensor& attended,
-                            const at::Tensor& normed,
                             const std::vector<Modulation>& modulations) const;
 
   nn::Block block_;

@@ -1,20 +1,31 @@
 #include "ringlet/models/diffusion/modulation.h"
 
 #include <ATen/ops/addcmul.h>
-#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/silu.h>
 
 #include "ringlet/nn/half_range.h"
+#include "ringlet/nn/modulated_norm.h"
+#include "ringlet/nn/recomputed_inputs.h"
 
 namespace ringlet::models {
 
-at::Tensor plain_layer_norm(const at::Tensor& x) {
-  constexpr double kEpsilon = 1e-6;
-  return at::layer_norm(x, {x.size(-1)}, {}, {}, kEpsilon);
+namespace {
+
+at::Tensor normed(const std::vector<at::Tensor>& in) {
+  return nn::modulated_layer_norm(in[0], in[1], in[2]);
 }
 
-at::Tensor modulate(const at::Tensor& normed, const Modulation& m) {
-  return at::addcmul(m.shift, normed, 1.0 + m.scale);
+}  // namespace
+
+std::vector<at::Tensor> NormedTokens::into(
+    const std::function<std::vector<at::Tensor>(const at::Tensor&)>& layers) const {
+  return nn::use_recomputed([](const auto& in) { return std::vector<at::Tensor>{normed(in)}; },
+                            {x, modulation.scale, modulation.shift},
+                            [&layers](const auto& in) { return layers(in.front()); });
+}
+
+at::Tensor NormedTokens::into(const std::function<at::Tensor(const at::Tensor&)>& layers) const {
+  return nn::use_recomputed(normed, {x, modulation.scale, modulation.shift}, layers);
 }
 
 at::Tensor add_gated(const at::Tensor& x, const Modulation& m, const at::Tensor& y) {
@@ -36,9 +47,9 @@ std::vector<Modulation> AdaLayerNormZero::operator()(const at::Tensor& time) con
 AdaLayerNormContinuous::AdaLayerNormContinuous(const nn::WeightSource& s, std::int64_t width)
     : linear_(s.at("linear"), width, 2 * width) {}
 
-at::Tensor AdaLayerNormContinuous::operator()(const at::Tensor& x, const at::Tensor& time) const {
+NormedTokens AdaLayerNormContinuous::operator()(const at::Tensor& x, const at::Tensor& time) const {
   const auto parts = linear_(at::silu(time)).unsqueeze(1).chunk(2, -1);
-  return modulate(plain_layer_norm(x), {.shift = parts[1], .scale = parts[0], .gate = {}});
+  return {x, {.shift = parts[1], .scale = parts[0], .gate = {}}};
 }
 
 }  // namespace ringlet::models

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -19,11 +20,17 @@ struct Modulation {
   at::Tensor gate;
 };
 
-/// Layer norm without parameters over the last axis.
-at::Tensor plain_layer_norm(const at::Tensor& x);
+/// Tokens as the layers of a sublayer take them: layer_norm(x) (1 + scale) + shift.
+struct NormedTokens {
+  at::Tensor x;  ///< [B, N, width]
+  Modulation modulation;
 
-/// normed * (1 + scale) + shift.
-at::Tensor modulate(const at::Tensor& normed, const Modulation& modulation);
+  /// layers(the normed tokens). What layers keep of these for their backward pass is computed again
+  /// there (nn/recomputed_inputs.h).
+  std::vector<at::Tensor> into(
+      const std::function<std::vector<at::Tensor>(const at::Tensor&)>& layers) const;
+  at::Tensor into(const std::function<at::Tensor(const at::Tensor&)>& layers) const;
+};
 
 /// x + gate * y. In fp16 the sum is kept finite, as diffusers does it.
 at::Tensor add_gated(const at::Tensor& x, const Modulation& modulation, const at::Tensor& y);
@@ -47,8 +54,8 @@ class AdaLayerNormContinuous {
  public:
   AdaLayerNormContinuous(const nn::WeightSource& source, std::int64_t width);
 
-  /// x [B, N, width], time [B, width] -> [B, N, width].
-  at::Tensor operator()(const at::Tensor& x, const at::Tensor& time) const;
+  /// x [B, N, width], time [B, width].
+  NormedTokens operator()(const at::Tensor& x, const at::Tensor& time) const;
 
  private:
   nn::Linear linear_;

@@ -48,7 +48,7 @@ at::Tensor Sd3Transformer2DModel::forward(const at::Tensor& latents,
   for (const JointTransformerBlock& block : transformer_blocks_)
     tokens = block.forward(tokens, time);
 
-  const at::Tensor patches = proj_out_(norm_out_(tokens.picture, time));
+  const at::Tensor patches = norm_out_(tokens.picture, time).into(proj_out_);
   const std::int64_t patch = config_.patch_size;
   return unpatch(patches, latents.size(2) / patch, latents.size(3) / patch, patch);
 }
