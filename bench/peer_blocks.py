@@ -109,11 +109,11 @@ def measure(kind, file, tokens, steps, method):
     seconds, forward, norm = [], [], 0.0
     for _ in range(steps):
         step.picture.grad = step.text.grad = None
-        begin = time.perf_counter()
+        begin = time.process_time()
         loss = step.loss()
-        forward.append(time.perf_counter() - begin)
+        forward.append(time.process_time() - begin)
         loss.backward()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
         norm = step.picture.grad.norm().item()
     del step.picture.grad, step.text.grad
     return dict(count(step), seconds=seconds, forward_seconds=forward, norm=norm,

@@ -37,15 +37,21 @@ class TransformerWalk {
   }
 
  private:
+  /// Of layers whose input is computed again in the backward pass, or is there anyway.
   double adapted(const std::string& prefix, std::initializer_list<const char*> layers,
-                 double tokens, double widths) const {
-    return kept_by_layers(adapters_, prefix, layers, {tokens, widths * width_}, s_);
+                 double tokens) const {
+    return kept_by_layers(adapters_, prefix, layers, {tokens, 0.0}, s_);
+  }
+  /// Of those that take attention's result, which only a fused kernel keeps.
+  double adapted_result(const std::string& prefix, const char* layer, double tokens) const {
+    return kept_by_layers(adapters_, prefix, {layer}, {tokens, s_.fused_attention ? 0.0 : width_},
+                          s_);
   }
 
-  /// Queries, keys and values as attention takes them, its result, and the norms' inputs.
+  /// Queries and keys as their layers or, without norms, attention have them, values and result.
   double attention(double tokens, double seen) const {
     const double scores = s_.fused_attention ? 0.0 : static_cast<double>(t_.heads) * tokens * seen;
-    return tokens * width_ * (4.0 + (t_.rms_norm ? 2.0 : 0.0)) + scores;
+    return tokens * width_ * 4.0 + scores;
   }
 
   void block(const std::string& name, double inside, double tokens, double work) {
@@ -63,17 +69,14 @@ class TransformerWalk {
     // The second norm's input, and the activation's.
     double inside = attention(tokens, seen) + tokens * width_ * (1.0 + kInner);
     if (dual) inside += attention(picture_, picture_ / static_cast<double>(s_.rows));
-    inside +=
-        adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v"}, picture_, 1.0) +
-        adapted(name, {".attn.add_q_proj", ".attn.add_k_proj", ".attn.add_v_proj"}, text_, 1.0) +
-        adapted(name, {".attn.to_out.0"}, picture_, s_.fused_attention ? 0.0 : 1.0) +
-        adapted(name, {".attn.to_add_out"}, text_, s_.fused_attention ? 0.0 : 1.0) +
-        adapted(name, {".attn2.to_q", ".attn2.to_k", ".attn2.to_v"}, picture_, 1.0) +
-        adapted(name, {".attn2.to_out.0"}, picture_, s_.fused_attention ? 0.0 : 1.0) +
-        adapted(name, {".ff.net.0.proj"}, picture_, 1.0) +
-        adapted(name, {".ff.net.2"}, picture_, kInner) +
-        adapted(name, {".ff_context.net.0.proj"}, text_, 1.0) +
-        adapted(name, {".ff_context.net.2"}, text_, kInner);
+    inside += adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v"}, picture_) +
+              adapted(name, {".attn.add_q_proj", ".attn.add_k_proj", ".attn.add_v_proj"}, text_) +
+              adapted_result(name, ".attn.to_out.0", picture_) +
+              adapted_result(name, ".attn.to_add_out", text_) +
+              adapted(name, {".attn2.to_q", ".attn2.to_k", ".attn2.to_v"}, picture_) +
+              adapted_result(name, ".attn2.to_out.0", picture_) +
+              adapted(name, {".ff.net.0.proj", ".ff.net.2"}, picture_) +
+              adapted(name, {".ff_context.net.0.proj", ".ff_context.net.2"}, text_);
     const double products = 4.0 + 2.0 * kInner + (dual ? 4.0 : 0.0);
     block(name, inside, tokens, kOperations * tokens * width_ * (products * width_ + 2.0 * seen));
   }
@@ -82,8 +85,8 @@ class TransformerWalk {
     const std::string name = "single_transformer_blocks." + std::to_string(index);
     const double tokens = picture_ + text_, seen = tokens / static_cast<double>(s_.rows);
     double inside = attention(tokens, seen) + tokens * width_ * kInner;
-    inside += adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v", ".proj_mlp"}, tokens, 1.0) +
-              adapted(name, {".proj_out"}, tokens, 1.0 + kInner);
+    inside += adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v", ".proj_mlp"}, tokens) +
+              adapted_result(name, ".proj_out", tokens);
     block(name, inside, tokens,
           kOperations * tokens * width_ * ((4.0 + 2.0 * kInner) * width_ + 2.0 * seen));
   }
@@ -105,8 +108,7 @@ TransformerShape TransformerShape::of(const models::Sd3Config& c, PictureSize la
           .joint_blocks = c.layers,
           .picture_tokens = tokens_of(latents, c.patch_size),
           .text_tokens = text_tokens,
-          .dual_attention = {c.dual_attention_layers.begin(), c.dual_attention_layers.end()},
-          .rms_norm = c.rms_norm};
+          .dual_attention = {c.dual_attention_layers.begin(), c.dual_attention_layers.end()}};
 }
 
 TransformerShape TransformerShape::of(const models::FluxConfig& c, PictureSize latents,
@@ -116,8 +118,7 @@ TransformerShape TransformerShape::of(const models::FluxConfig& c, PictureSize l
           .joint_blocks = c.layers,
           .single_blocks = c.single_layers,
           .picture_tokens = tokens_of(latents, kPatch),
-          .text_tokens = text_tokens,
-          .rms_norm = true};
+          .text_tokens = text_tokens};
 }
 
 PassBlocks transformer_pass(const TransformerShape& transformer, const PassShape& shape,

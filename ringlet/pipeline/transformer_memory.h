@@ -20,7 +20,6 @@ struct TransformerShape {
   std::int64_t picture_tokens = 0;
   std::int64_t text_tokens = 0;
   std::set<std::int64_t> dual_attention = {};  ///< joint blocks with attn2
-  bool rms_norm = false;                       ///< of queries and keys
 
   /// For latents of this size, in latents.
   static TransformerShape of(const models::Sd3Config& config, PictureSize latents,
