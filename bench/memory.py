@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What `ringlet train` says that it will take of memory, beside what it takes.
 
-    bench/memory.py [--sizes starter middle sd1] [--only METHOD …] [--resolution N] [--json FILE]
+    bench/memory.py [--sizes starter middle sd1 sd35] [--only METHOD …] [--resolution N] [--modes off on limit]
+                    [--no-samples] [--json FILE]
 
 For every method, without and with gradient checkpointing and with a memory limit in the middle between the
 two, on three models: the starter model, one of
@@ -9,7 +10,8 @@ two, on three models: the starter model, one of
 work folder by ringlet_make_tiny_checkpoint). A run has two steps and makes one sample picture before
 and after. "says" is the plan's number, "takes" the process's peak resident memory, as the system counts
 it. Ends with status 1 where they differ by more than 10 %. Needs the release build; Stable
-Diffusion 1.5's size takes up to 10 GB of memory and half a minute a run.
+Diffusion 1.5's size takes up to 10 GB of memory and half a minute a run. sd35 has the shapes of Stable
+Diffusion 3.5 medium in bf16 (peer_sd3.py), and its base stays in bf16: 5 GB of disk, many minutes.
 """
 import argparse
 import json
@@ -19,18 +21,24 @@ import shutil
 import subprocess
 import sys
 
-from compare import BIN, ROOT
+from compare import BIN, ROOT, peer_python, run
 from compare_methods import METHODS
 
 ALLOWED = 0.10
-PIXELS = {"starter": 128, "middle": 256, "sd1": 256}
-BATCH = {"starter": 4, "middle": 2, "sd1": 1}
+PIXELS = {"starter": 128, "middle": 256, "sd1": 256, "sd35": 512}
+BATCH = {"starter": 4, "middle": 2, "sd1": 1, "sd35": 1}
+DEFAULT_SIZES = ["starter", "middle", "sd1"]
+STORAGE = {"sd35": ["--base-storage", "bf16"]}
 
 
 def model_of(size, work):
     if size == "starter":
         return ROOT / "assets/starter"
     folder = work / f"model-{size}"
+    if size == "sd35":
+        if not (folder / "model_index.json").exists():
+            run(peer_python(work), ROOT / "bench/peer_sd3.py", folder)
+        return folder
     if not (folder / "model_index.json").exists():
         print("making", folder, file=sys.stderr)
         subprocess.run([BIN / "ringlet_make_tiny_checkpoint", folder, "1", size, "fp16"], check=True,
@@ -51,12 +59,15 @@ def measure(words, log):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=list(PIXELS), choices=list(PIXELS))
+    parser.add_argument("--sizes", nargs="+", default=DEFAULT_SIZES, choices=list(PIXELS))
     parser.add_argument("--only", nargs="+", help="methods whose text begins so")
     parser.add_argument("--full", action="store_true", help="also --method full, which takes four times the weights")
     parser.add_argument("--resolution", type=int, help="pixels of a side [128 for the starter model, else 256]")
     parser.add_argument("--batch-size", type=int, help="pictures at a time [4, 2 and 1]")
     parser.add_argument("--targets", default="attention")
+    parser.add_argument("--modes", nargs="+", default=["off", "on", "limit"], choices=["off", "on", "limit"],
+                        help="of gradient checkpointing; limit needs the other two")
+    parser.add_argument("--no-samples", action="store_true", help="no sample pictures")
     parser.add_argument("--json", type=pathlib.Path, help="where all numbers go")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
     options = parser.parse_args()
@@ -72,14 +83,16 @@ def main():
         model = model_of(size, work)
         for method in methods:
             said = {}
-            for checkpointing in ("off", "on", "limit"):
+            for checkpointing in options.modes:
                 out = work / "memory-run"
                 shutil.rmtree(out, ignore_errors=True)
                 pixels = options.resolution or PIXELS[size]
                 words = [BIN / "ringlet", "train", "--json", "--model", model, "--instance-images",
                          ROOT / "examples/quickstart/robot", "--method", method, "--steps", "2", "--seed", "1",
                          "--resolution", pixels, "--batch-size", options.batch_size or BATCH[size],
-                         "--sample-prompt", "a robot", "--sample-images", "1", "--sample-steps", "1", "--out", out]
+                         *STORAGE.get(size, []), "--out", out]
+                words += ["--sample-images", "0"] if options.no_samples else [
+                    "--sample-prompt", "a robot", "--sample-images", "1", "--sample-steps", "1"]
                 words += [] if method == "full" else ["--targets", *options.targets.split(",")[:1]]
                 words += ["--gradient-checkpointing"] if checkpointing == "on" else []
                 if checkpointing == "limit":

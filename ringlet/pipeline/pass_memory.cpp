@@ -1,39 +1,76 @@
 #include "ringlet/pipeline/pass_memory.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/contraction.h"
+#include "ringlet/nn/byte_count.h"
 
 namespace ringlet::pipeline {
 namespace {
 
 double number(std::int64_t count) { return static_cast<double>(count); }
 
-/// What an adapter keeps besides its layer's input: a weight that it has formed, with what led to
-/// it, or intermediate results of its tokens. Weights that are formed of a narrow one are not kept.
-double kept_by(const adapt::AdapterSet::Entry& entry, double tokens, at::ScalarType precision) {
-  const adapt::TransformResidual& adapter = *entry.adapter;
-  const adapt::Parts& parts = adapter.parts();
-  const bool narrow = entry.target.layer->stored_weight().needs_widening(precision);
-  const adapt::LayerShape& shape = adapter.shape();
+adapt::Contraction contraction_of(const adapt::Parts& parts, const adapt::LayerShape& shape,
+                                  double tokens) {
   const bool factored =
       dynamic_cast<const adapt::FactoredResidual*>(parts.residual.get()) != nullptr;
-  adapt::Contraction contraction =
-      adapt::choose_contraction(parts.transforms, parts.residual.get(), shape,
-                                static_cast<std::int64_t>(tokens), /*training=*/true);
   if (parts.magnitude && (!parts.transforms.empty() || (parts.residual && !factored)))
-    contraction = adapt::Contraction::everything_folded;
-  const double weight = number(shape.out * shape.patch());
-  const double transforms = static_cast<double>(parts.transforms.size());
-  double formed = 0.0;
+    return adapt::Contraction::everything_folded;
+  return adapt::choose_contraction(parts.transforms, parts.residual.get(), shape,
+                                   static_cast<std::int64_t>(tokens), /*training=*/true);
+}
+
+/// What transforms of activations keep besides the layer's input: what the later ones take in.
+double kept_by_transforms(const adapt::Parts& parts, const adapt::LayerShape& shape) {
+  const auto inputs = std::ranges::count_if(
+      parts.transforms, [](const auto& one) { return one->side() == adapt::Side::input; });
+  const double outputs = static_cast<double>(parts.transforms.size()) - number(inputs);
+  return number(std::max<std::int64_t>(inputs - 1, 0) * shape.in) + outputs * number(shape.out);
+}
+
+/// What an adapter keeps besides its layer's input: a weight that it has formed, or intermediate
+/// results of its tokens. Weights that are formed of a narrow one are not kept.
+double kept_by(const adapt::AdapterSet::Entry& entry, double tokens, at::ScalarType precision) {
+  const adapt::Parts& parts = entry.adapter->parts();
+  const adapt::LayerShape& shape = entry.adapter->shape();
+  const bool narrow = entry.target.layer->stored_weight().needs_widening(precision);
+  const bool factored =
+      dynamic_cast<const adapt::FactoredResidual*>(parts.residual.get()) != nullptr;
+  const adapt::Contraction contraction = contraction_of(parts, shape, tokens);
   const bool folds_all = contraction == adapt::Contraction::everything_folded;
-  if (contraction != adapt::Contraction::through_input && !narrow)
-    formed = weight * (1.0 + transforms);
-  if (parts.residual && (folds_all ? !narrow : !factored)) formed += weight;
-  if (parts.magnitude && !narrow) formed += weight;
-  double through = 0.0;
-  if (contraction == adapt::Contraction::through_input) through = transforms * number(shape.in);
-  return formed + through * tokens;
+  const double weight = number(shape.out * shape.patch()), formed = narrow ? 0.0 : weight;
+  double kept = contraction == adapt::Contraction::through_input
+                    ? tokens * kept_by_transforms(parts, shape)
+                    : formed * std::max(1.0, static_cast<double>(parts.transforms.size()));
+  if (parts.residual && !folds_all)
+    kept += factored ? tokens * number(parts.residual->ranks()) : weight;
+  if (parts.magnitude)
+    kept += folds_all ? formed
+                      : tokens * number(parts.magnitude->side() == adapt::Side::input ? shape.in
+                                                                                      : shape.out);
+  return kept;
+}
+
+/// Bytes that a layer's parts make of their parameters alone, as an input of one row asks for it.
+std::int64_t made_of_parameters(const adapt::AdapterSet::Entry& entry, at::ScalarType precision) {
+  const adapt::Parts& parts = entry.adapter->parts();
+  const at::AutoGradMode recording(true);
+  const nn::ByteCount count;
+  std::vector<at::Tensor> made;
+  const auto options = at::TensorOptions(precision).device(entry.target.layer->device());
+  for (const auto& transform : parts.transforms)
+    made.push_back(transform->forward(at::zeros({1, transform->width()}, options)));
+  if (const auto* factored = dynamic_cast<const adapt::FactoredResidual*>(parts.residual.get())) {
+    const adapt::FactoredResidual::Pair pair = factored->pair();
+    made.insert(made.end(), {pair.down, pair.up});
+  }
+  return count.now();
 }
 
 /// The most that a residual block without gradients holds, per pixel: input, norm and convolution,
@@ -64,6 +101,19 @@ double kept_by_layers(const LayerAdapters& adapters, const std::string& prefix,
     kept += kept_by(*found->second, input.tokens, shape.precision);
   }
   return any ? kept + input.tokens * input.width : kept;
+}
+
+double kept_by_parameters(const adapt::AdapterSet* adapters, at::ScalarType precision) {
+  if (adapters == nullptr) return 0.0;
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> measured;  // by width: in, out
+  double bytes = 0.0;
+  for (const adapt::AdapterSet::Entry& entry : adapters->entries()) {
+    const adapt::LayerShape& shape = entry.adapter->shape();
+    const auto [found, is_new] = measured.try_emplace({shape.in, shape.out * shape.patch()}, 0);
+    if (is_new) found->second = made_of_parameters(entry, precision);
+    bytes += number(found->second);
+  }
+  return bytes / static_cast<double>(c10::elementSize(precision));
 }
 
 PassBlocks text_pass(const models::ClipTextConfig& config, const PassShape& shape) {

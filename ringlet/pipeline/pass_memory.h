@@ -46,6 +46,10 @@ double kept_by_layers(const LayerAdapters& adapters, const std::string& prefix,
                       std::initializer_list<const char*> layers, const LayerInput& input,
                       const PassShape& shape);
 
+/// What a step computes from the adapters' parameters alone and holds until its end
+/// (adapt/derived.h): measured on a layer of each width.
+double kept_by_parameters(const adapt::AdapterSet* adapters, at::ScalarType precision);
+
 /// A training pass of a text encoder.
 PassBlocks text_pass(const models::ClipTextConfig& config, const PassShape& shape);
 

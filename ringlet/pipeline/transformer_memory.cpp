@@ -54,11 +54,15 @@ class TransformerWalk {
     return tokens * width_ * 4.0 + scores;
   }
 
-  void block(const std::string& name, double inside, double tokens, double work) {
+  /// `wide` numbers go into the layer with the widest input. When its gradient is computed they are
+  /// there again, beside gradients of them from the layer and from its adapter. Meanwhile the
+  /// gradient of the tokens waits.
+  void block(const std::string& name, double inside, double wide, double work) {
+    const double tokens = picture_ + text_;
     blocks_.push_back({.name = name,
                        .before = std::exchange(before_, tokens * width_),
                        .inside = inside,
-                       .passing = 3.0 * kInner * tokens * width_,
+                       .passing = 3.0 * wide + tokens * width_,
                        .work = work});
   }
 
@@ -78,7 +82,8 @@ class TransformerWalk {
               adapted(name, {".ff.net.0.proj", ".ff.net.2"}, picture_) +
               adapted(name, {".ff_context.net.0.proj", ".ff_context.net.2"}, text_);
     const double products = 4.0 + 2.0 * kInner + (dual ? 4.0 : 0.0);
-    block(name, inside, tokens, kOperations * tokens * width_ * (products * width_ + 2.0 * seen));
+    block(name, inside, kInner * picture_ * width_,
+          kOperations * tokens * width_ * (products * width_ + 2.0 * seen));
   }
 
   void single(std::int64_t index) {
@@ -87,7 +92,7 @@ class TransformerWalk {
     double inside = attention(tokens, seen) + tokens * width_ * kInner;
     inside += adapted(name, {".attn.to_q", ".attn.to_k", ".attn.to_v", ".proj_mlp"}, tokens) +
               adapted_result(name, ".proj_out", tokens);
-    block(name, inside, tokens,
+    block(name, inside, (1.0 + kInner) * tokens * width_,
           kOperations * tokens * width_ * ((4.0 + 2.0 * kInner) * width_ + 2.0 * seen));
   }
 
@@ -123,7 +128,13 @@ TransformerShape TransformerShape::of(const models::FluxConfig& c, PictureSize l
 
 PassBlocks transformer_pass(const TransformerShape& transformer, const PassShape& shape,
                             const adapt::AdapterSet* adapters) {
-  return TransformerWalk(transformer, shape, layer_adapters(adapters, "transformer")).all();
+  PassBlocks blocks =
+      TransformerWalk(transformer, shape, layer_adapters(adapters, "transformer")).all();
+  // Gradients of it gather, and are put together when those of the blocks are done.
+  constexpr double kWithGradients = 1.4, kTogether = 1.6;
+  const double made = kept_by_parameters(adapters, shape.precision);
+  blocks.insert(blocks.begin(), {.before = kWithGradients * made, .passing = kTogether * made});
+  return blocks;
 }
 
 double transformer_inference(const TransformerShape& t, std::int64_t rows) {

@@ -352,6 +352,14 @@ TEST(Factors, CoverEveryDimension) {
   EXPECT_EQ(to_string(factorise(768, 3)), "8x8x12");
   EXPECT_EQ(to_string(factorise(1280, 3)), "8x10x16");
   EXPECT_EQ(to_string(factorise(2048, 3)), "8x16x16");
+  // Widths of diffusion transformers, and of their feed-forwards.
+  EXPECT_EQ(to_string(factorise(1536, 3)), "8x12x16");
+  EXPECT_EQ(to_string(factorise(2432, 3)), "8x16x19");
+  EXPECT_EQ(to_string(factorise(3072, 3)), "12x16x16");
+  EXPECT_EQ(to_string(factorise(6144, 3)), "16x16x24");
+  EXPECT_EQ(to_string(factorise(9728, 3)), "16x19x32");
+  EXPECT_EQ(to_string(factorise(12288, 3)), "16x24x32");
+  EXPECT_EQ(to_string(factorise(15360, 3)), "20x24x32");
   for (const std::int64_t n : {1, 2, 3, 7, 97, 193, 1021, 3072, 49408})
     for (int modes = 1; modes <= 4; ++modes) {
       const Factors factors = factorise(n, modes);
