@@ -2,7 +2,7 @@
 """What `ringlet train` says that it will take of memory, beside what it takes.
 
     bench/memory.py [--sizes starter middle sd1 sd35] [--only METHOD …] [--resolution N] [--modes off on limit]
-                    [--no-samples] [--json FILE]
+                    [--json FILE]
 
 For every method, without and with gradient checkpointing and with a memory limit in the middle between the
 two, on three models: the starter model, one of
@@ -28,7 +28,7 @@ ALLOWED = 0.10
 PIXELS = {"starter": 128, "middle": 256, "sd1": 256, "sd35": 512}
 BATCH = {"starter": 4, "middle": 2, "sd1": 1, "sd35": 1}
 DEFAULT_SIZES = ["starter", "middle", "sd1"]
-STORAGE = {"sd35": ["--base-storage", "bf16"]}
+WORDS = {"sd35": ["--base-storage", "bf16", "--sample-guidance", "1"]}
 
 
 def model_of(size, work):
@@ -64,10 +64,10 @@ def main():
     parser.add_argument("--full", action="store_true", help="also --method full, which takes four times the weights")
     parser.add_argument("--resolution", type=int, help="pixels of a side [128 for the starter model, else 256]")
     parser.add_argument("--batch-size", type=int, help="pictures at a time [4, 2 and 1]")
+    parser.add_argument("--pictures", type=pathlib.Path, default=ROOT / "examples/quickstart/robot")
     parser.add_argument("--targets", default="attention")
     parser.add_argument("--modes", nargs="+", default=["off", "on", "limit"], choices=["off", "on", "limit"],
                         help="of gradient checkpointing; limit needs the other two")
-    parser.add_argument("--no-samples", action="store_true", help="no sample pictures")
     parser.add_argument("--json", type=pathlib.Path, help="where all numbers go")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/bench")
     options = parser.parse_args()
@@ -88,11 +88,10 @@ def main():
                 shutil.rmtree(out, ignore_errors=True)
                 pixels = options.resolution or PIXELS[size]
                 words = [BIN / "ringlet", "train", "--json", "--model", model, "--instance-images",
-                         ROOT / "examples/quickstart/robot", "--method", method, "--steps", "2", "--seed", "1",
+                         options.pictures.resolve(), "--method", method, "--steps", "2", "--seed", "1",
                          "--resolution", pixels, "--batch-size", options.batch_size or BATCH[size],
-                         *STORAGE.get(size, []), "--out", out]
-                words += ["--sample-images", "0"] if options.no_samples else [
-                    "--sample-prompt", "a robot", "--sample-images", "1", "--sample-steps", "1"]
+                         "--sample-prompt", "a robot", "--sample-images", "1", "--sample-steps", "1",
+                         *WORDS.get(size, []), "--out", out]
                 words += [] if method == "full" else ["--targets", *options.targets.split(",")[:1]]
                 words += ["--gradient-checkpointing"] if checkpointing == "on" else []
                 if checkpointing == "limit":

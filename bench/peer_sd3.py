@@ -3,7 +3,7 @@
     python peer_sd3.py FOLDER [LAYERS]
 
 The transformer and the autoencoder are as large as the published ones (2.2 and 0.08 billion parameters). The two
-CLIP encoders have their widths and one layer each, T5 is left out, and LAYERS below 24 make a smaller transformer.
+CLIP encoders have their widths and two layers each, T5 is left out, and LAYERS below 24 make a smaller transformer.
 """
 import json
 import pathlib
@@ -14,7 +14,7 @@ DUAL = 13  # blocks with a second attention, the first ones
 
 def clip(width, heads, activation):
     return dict(architectures=["CLIPTextModelWithProjection"], vocab_size=514, hidden_size=width,
-                intermediate_size=4 * width, num_hidden_layers=1, num_attention_heads=heads,
+                intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=heads,
                 max_position_embeddings=77, hidden_act=activation, bos_token_id=512, eos_token_id=513,
                 projection_dim=width)
 

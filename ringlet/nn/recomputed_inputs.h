@@ -2,6 +2,7 @@
 // pass, while the layers that take them are not.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
