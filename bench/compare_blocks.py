@@ -93,8 +93,8 @@ def main():
     for block in options.blocks:
         for tokens in options.tokens:
             measured.append(measure(block, tokens, options, python, work / "blocks"))
-            print(block, tokens, file=sys.stderr, flush=True)
-    print(table(keep(parser, options, measured)))
+            result = keep(parser, options, measured)  # a run of hours may be cut short
+    print(table(result))
 
 
 if __name__ == "__main__":
