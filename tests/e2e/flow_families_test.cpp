@@ -79,7 +79,8 @@ TEST_F(FlowFamilies, SingleFilesTrainAndMergeWithTheirPartsBeside) {
   };
   Arguments train = with_parts(training("lora(rank=2)", "2", "run", {"--text-tokens", "16"}));
   train[2] = path("flux.safetensors");
-  EXPECT_NE(expect_success(train).out.find("FLUX.1 schnell"), std::string::npos);
+  const ProgramResult trained = expect_success(train);
+  EXPECT_NE((trained.out + trained.err).find("FLUX.1 schnell"), std::string::npos);
   const std::string adapter = path("run/adapter.safetensors");
   // With its parts the result is compared in pictures, without them only written.
   const Arguments merge = {"merge",     "--model", path("flux.safetensors"),

@@ -28,6 +28,7 @@ bool has_prefix(const nn::TensorStore& store, const std::string& prefix) {
 
 /// Families that users will try, by a tensor that only they have.
 void refuse_other_families(const nn::TensorStore& store) {
+  constexpr const char* kNoCheckpoint = ", not a Stable Diffusion or FLUX.1 checkpoint";
   constexpr const char* kGiveTheModel =
       "give the model itself; ringlet inspect FILE shows what a file contains";
   static constexpr std::array<std::pair<const char*, const char*>, 3> kFamilies = {{
@@ -38,7 +39,7 @@ void refuse_other_families(const nn::TensorStore& store) {
   for (const std::string& name : store.names())
     if (name.find(".lora_") != std::string::npos)
       throw Error(ErrorCode::unsupported, store.description(),
-                  "this file is a LoRA adapter, not the checkpoint of a model", kGiveTheModel);
+                  std::string("this file is a LoRA adapter") + kNoCheckpoint, kGiveTheModel);
   // Complete ones have readers of their own.
   static constexpr std::array<std::pair<const char*, const char*>, 2> kTransformers = {
       {{"joint_blocks.", "Stable Diffusion 3"}, {"double_blocks.", "FLUX"}}};
@@ -52,8 +53,7 @@ void refuse_other_families(const nn::TensorStore& store) {
   for (const auto& [prefix, family] : kFamilies)
     if (has_prefix(store, prefix))
       throw Error(ErrorCode::unsupported, store.description(),
-                  std::string("this file is ") + family + ", not the checkpoint of a model",
-                  kGiveTheModel);
+                  std::string("this file is ") + family + kNoCheckpoint, kGiveTheModel);
   // Stable Diffusion XL in shape, but trained on the continuous noise levels of Karras et al. 2022.
   static constexpr std::array<std::pair<const char*, const char*>, 4> kEdm = {{
       {"edm_vpred.sigma_max", "CosXL (v-prediction in EDM's form)"},
