@@ -5,6 +5,8 @@
 #include <string_view>
 #include <utility>
 
+#include <ATen/TensorOperators.h>
+
 #include "ringlet/core/error.h"
 
 namespace ringlet::formats {
