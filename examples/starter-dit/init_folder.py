@@ -120,6 +120,8 @@ def main():
     write_json(options.out / "scheduler/scheduler_config.json", SCHEDULER)
     write_text_encoders(options.starter, options.out)
     shutil.copytree(options.starter / "vae", options.out / "vae")
+    vae = json.loads((options.starter / "vae/config.json").read_text(encoding="utf-8"))
+    write_json(options.out / "vae/config.json", vae | {"shift_factor": 0.0})  # diffusers wants to see it
     write_json(options.out / "transformer/config.json", TRANSFORMER)
     save_file(transformer(), options.out / "transformer/diffusion_pytorch_model.safetensors", {"format": "pt"})
 

@@ -5,7 +5,8 @@
 #
 #   examples/starter-dit/train.sh WORK_FOLDER [STEPS]
 #
-# The result is WORK_FOLDER/train/model in fp16, a folder that ringlet and diffusers read.
+# The result is WORK_FOLDER/train/model in fp16, a folder that ringlet and diffusers read. In
+# assets/starter-dit a link stands for the second text encoder, which equals the first.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
