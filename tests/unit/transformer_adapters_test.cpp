@@ -157,7 +157,9 @@ TEST(PublishedFluxFiles, EveryTensorOfSevenLayoutsIsPlaced) {
     SCOPED_TRACE(one.file);
     const ReadAdapter adapter = read(of_list(*list), model);
     EXPECT_EQ(adapter.summary.dialect, one.dialect);
-    if (one.layers > 0) EXPECT_EQ(adapter.set.entries().size(), one.layers);
+    if (one.layers > 0) {
+      EXPECT_EQ(adapter.set.entries().size(), one.layers);
+    }
   }
 }
 

@@ -107,8 +107,8 @@ TEST_F(TransformerKeptBytes, ABasicBlockKeepsSeventeenTensorsOfItsTokens) {
                      text = 3 * kText * kWidth;
   constexpr std::int64_t kRank = 2, kOfPicture = 8, kOfText = 2;
   const std::int64_t narrow = kRank * (kOfPicture * kPicture + kOfText * kText);
-  const auto run = [](const BasicTransformerBlock& block, const at::Tensor& picture,
-                      const at::Tensor& text) { return block.forward(picture, text); };
+  const auto run = [](const BasicTransformerBlock& block, const at::Tensor& tokens,
+                      const at::Tensor& context) { return block.forward(tokens, context); };
   EXPECT_EQ(kept<BasicTransformerBlock>(
                 [](const nn::WeightSource& s) {
                   return BasicTransformerBlock(

@@ -130,7 +130,7 @@ TEST(Sd3Transformer, TakesTheTableOfItsFileAndAControl) {
   const at::Tensor plain = forward(formula_source(), sd3_conditions());
   // A constant in the table's place is the same as a constant control beside no table.
   struct TableStore final : nn::TensorStore {
-    explicit TableStore(double value) : value(value) {}
+    explicit TableStore(double number) : value(number) {}
     std::optional<at::Tensor> find(const std::string& name, const nn::Shape& shape,
                                    const nn::Init&) const override {
       return name == "pos_embed.pos_embed" ? at::full(shape, value) : golden::weight(name, shape);
