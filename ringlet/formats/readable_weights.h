@@ -31,7 +31,9 @@ class WidenedStore final : public nn::TensorStore {
   std::string description() const override { return store_->description(); }
   void release() const override { store_->release(); }
 
-  /// The tensors as they are in the files: for their shapes.
+  bool has_scales() const { return !scales_.empty(); }
+
+  /// The tensors as they are in the files: for their shapes, and for their types without scales.
   const std::shared_ptr<const nn::FileStore>& stored() const { return store_; }
 
  private:

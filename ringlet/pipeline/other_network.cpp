@@ -124,7 +124,10 @@ std::shared_ptr<const nn::TensorStore> network_of(
   const auto store = formats::readable_weights(file);
   if (const auto found = formats::find_original_transformer(*store))
     return formats::open_original_transformer(store, *found).weights;
-  return formats::with_text_model_level(store);
+  // Extraction tells rounding by the type that a file has.
+  const auto* widened = dynamic_cast<const formats::WidenedStore*>(store.get());
+  const bool plain = widened != nullptr && !widened->has_scales();
+  return formats::with_text_model_level(plain ? widened->stored() : store);
 }
 
 nn::ModuleIndex layers_of(const std::shared_ptr<const nn::FileStore>& file) {
