@@ -78,8 +78,9 @@ class NetworkShapes {
   std::int64_t rows(const std::string& layer) const { return size(layer + ".weight", 0); }
   std::int64_t columns(const std::string& layer) const { return size(layer + ".weight", 1); }
   std::int64_t blocks(const std::string& list, const std::string& layer) const {
+    const std::string begin = list + ".", end = "." + layer + ".weight";
     std::int64_t count = 0;
-    while (has(list + "." + std::to_string(count) + "." + layer + ".weight")) ++count;
+    while (has(begin + std::to_string(count) + end)) ++count;
     return count;
   }
 

@@ -157,16 +157,16 @@ std::optional<TextEncoderKind> text_encoder_kind(const Json& config) {
 
 SingleFileComponent open_text_encoder(const std::shared_ptr<const nn::TensorStore>& store,
                                       FoundTextEncoder found, ClipProjection projection) {
-  auto& [config, origins] = found.encoder;
+  LdmTextEncoder encoder = std::move(found.encoder);
   const bool clip_l = found.kind == TextEncoderKind::clip_l;
   if (clip_l && projection == ClipProjection::none) {
-    origins.erase(kProjection);
-    config["architectures"] = {"CLIPTextModel"};
+    encoder.origins.erase(kProjection);
+    encoder.config["architectures"] = {"CLIPTextModel"};
   }
   const bool lacks =
-      clip_l && projection == ClipProjection::needed && !origins.contains(kProjection);
-  SingleFileComponent part{std::move(config),
-                           std::make_shared<RenamedStore>(store, std::move(origins))};
+      clip_l && projection == ClipProjection::needed && !encoder.origins.contains(kProjection);
+  SingleFileComponent part{std::move(encoder.config),
+                           std::make_shared<RenamedStore>(store, std::move(encoder.origins))};
   if (!lacks) return part;
   const std::int64_t width = part.config.at("hidden_size");
   part.config["architectures"] = {kProjectedClass};

@@ -52,7 +52,7 @@ LatentModel::LatentModel(std::string denoiser, const LoadOptions& options,
                          const std::string& where)
     : denoiser_(std::move(denoiser)), options_(options), noise_process_(std::move(process)) {
   for (const std::string& warning : noise_process_->warnings())
-    log(LogLevel::warning, where + ": " + warning);
+    log(LogLevel::warning, std::string(where).append(": ").append(warning));
 }
 
 nn::WeightSource LatentModel::source_of(const ModelComponent& part,
@@ -82,7 +82,7 @@ nn::WeightSource LatentModel::source_of(const ModelComponent& part,
 
 void LatentModel::add_network(const std::string& name, const ModelComponent& part,
                               const nn::WeightSource& source) {
-  const nn::WeightOptions options = source.options();
+  const nn::WeightOptions& options = source.options();
   ModelNetwork network{part.role, source.finish(), part.config};
   network.memory = std::make_shared<nn::NetworkMemory>(part.weights, options, network.index);
   networks_[name] = std::move(network);
@@ -129,7 +129,7 @@ std::map<std::string, std::string> LatentModel::text_class_names(const ModelFile
       continue;
     for (const auto& [layer, pointer] : networks_.at(component).index.layers)
       if (std::string bare = nn::without_text_model_level(layer); bare != layer)
-        names.emplace(component + "." + layer, std::move(bare));
+        names.emplace(std::string(component).append(".").append(layer), std::move(bare));
   }
   return names;
 }
