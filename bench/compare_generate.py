@@ -67,7 +67,7 @@ def main():
     options = parser.parse_args()
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    python = None if options.no_peer else peer_python(work)
+    python = None if options.no_peer else peer_python(work, "venv-generate", "requirements-generate.txt")
     model = work / "model-sd1"
     if not (model / "model_index.json").exists():
         run(BIN / "ringlet_make_tiny_checkpoint", model, "1", "sd1", "fp16")
