@@ -5,9 +5,8 @@ compare_blocks.py.
     python peer_blocks.py --make BLOCK FILE       writes random weights of real width
 
 What BLOCK, TOKENS, STEPS and the numbers are says transformer_block.cpp; METHOD is a key of PEERS of
-peer_train.py. Saved tensors are counted as in peer_saved.py.
+peer_train.py. Saved tensors are counted by saved_tensors.py.
 """
-import collections
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ import time
 
 from peer_train import PEERS
 from peer_unet import peak_mib
+from saved_tensors import count
 
 TARGETS = r".*\.?(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out|net\.0\.proj|net\.2|proj_mlp|proj_out)"
 FEW = 64  # tokens of the pass that warms up
@@ -83,24 +83,6 @@ class Step:
                 *(self.rotations or ())]
 
 
-def count(step):
-    import torch
-
-    known = {tensor.untyped_storage().data_ptr() for tensor in step.tensors()}
-    saved, shapes = {}, collections.Counter()
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known | saved.keys():
-            saved[storage.data_ptr()] = storage  # kept, so that no other takes its place
-            shapes[str(list(tensor.shape))] += storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step.loss()
-    return dict(saved_bytes=sum(storage.nbytes() for storage in saved.values()), shapes=dict(shapes.most_common(20)))
-
-
 def measure(kind, file, tokens, steps, method):
     step = Step(kind, file, method)
     step.set_tokens(FEW)
@@ -116,7 +98,7 @@ def measure(kind, file, tokens, steps, method):
         seconds.append(time.process_time() - begin)
         norm = step.picture.grad.norm().item()
     del step.picture.grad, step.text.grad
-    return dict(count(step), seconds=seconds, forward_seconds=forward, norm=norm,
+    return dict(count(step, most=20), seconds=seconds, forward_seconds=forward, norm=norm,
                 parameters=sum(p.numel() for p in step.parameters), peak_mib=peak_mib())
 
 
