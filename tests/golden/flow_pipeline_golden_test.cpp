@@ -42,15 +42,7 @@ class FlowPipelineGolden : public testing::TestWithParam<std::string> {
     options.files.text_tokens = flow_pipelines().at("text_tokens");
     return pipeline::open_text_to_image_model(folder_ / "model", options);
   }
-  static pipeline::GenerateRequest request() {
-    pipeline::GenerateRequest request;
-    request.prompt = flow_pipelines().at("prompt");
-    request.negative_prompt = flow_pipelines().at("negative").get<std::string>();
-    request.seeds = {1, 2};
-    request.latents = 1.7 * golden::uniform(GetParam() + ".latents", {2, 4, 16, 12});
-    if (GetParam() != "flux_schnell") request.steps = flow_pipelines().at("steps");
-    return request;
-  }
+  static pipeline::GenerateRequest request() { return golden::flow_request(GetParam()); }
   static void expect_near(const std::string& part, const at::Tensor& actual) {
     const at::Tensor& want = expected_tensors().at(GetParam() + part);
     ASSERT_EQ(actual.sizes(), want.sizes()) << part;

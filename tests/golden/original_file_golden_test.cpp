@@ -75,15 +75,7 @@ class OriginalFileGolden : public testing::TestWithParam<std::string> {
     io::save_tensors(path, golden::original_file_tensors(GetParam(), parts));
     return path;
   }
-  static pipeline::GenerateRequest request() {
-    pipeline::GenerateRequest request;
-    request.prompt = flow_pipelines().at("prompt");
-    request.negative_prompt = flow_pipelines().at("negative").get<std::string>();
-    request.seeds = {1, 2};
-    request.latents = 1.7 * golden::uniform(GetParam() + ".latents", {2, 4, 16, 12});
-    if (GetParam() != "flux_schnell") request.steps = flow_pipelines().at("steps");
-    return request;
-  }
+  static pipeline::GenerateRequest request() { return golden::flow_request(GetParam()); }
   static void edit(const fs::path& file, const Json& fields) {
     Json json = read_json_file(file);
     json.update(fields);

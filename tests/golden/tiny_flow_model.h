@@ -1,9 +1,11 @@
-// Writes the tiny models of make_flow_pipelines.py to disk as diffusers folders.
+// The tiny models of make_flow_pipelines.py as diffusers folders, and what is asked of them.
 #pragma once
 
 #include <filesystem>
 #include <string>
 
+#include "ringlet/pipeline/generation.h"
+#include "tests/golden/formula.h"
 #include "tests/golden/tiny_model.h"
 
 namespace ringlet::golden {
@@ -55,6 +57,17 @@ inline void write_flow_folder(const fs::path& root, const std::string& key, cons
 /// "sd3", "sd3_without_t5", "sd35", "flux_dev" or "flux_schnell".
 inline void write_flow_folder(const fs::path& root, const std::string& key) {
   write_flow_folder(root, key, flow_pipelines().at("models").at(key));
+}
+
+/// What make_flow_pipelines.py asks of a model: two pictures, from latents of the formula.
+inline pipeline::GenerateRequest flow_request(const std::string& key) {
+  pipeline::GenerateRequest request;
+  request.prompt = flow_pipelines().at("prompt");
+  request.negative_prompt = flow_pipelines().at("negative").get<std::string>();
+  request.seeds = {1, 2};
+  request.latents = 1.7 * uniform(key + ".latents", {2, 4, 16, 12});
+  if (key != "flux_schnell") request.steps = flow_pipelines().at("steps");
+  return request;
 }
 
 }  // namespace ringlet::golden

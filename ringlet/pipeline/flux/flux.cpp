@@ -8,11 +8,9 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/models/diffusion/packed_latents.h"
-#include "ringlet/nn/attention.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/flow_process.h"
 #include "ringlet/pipeline/model_folder.h"
-#include "ringlet/pipeline/transformer_memory.h"
 
 namespace ringlet::pipeline {
 namespace {
@@ -31,17 +29,6 @@ std::int64_t t5_tokens_of(const FluxFiles& files, const LoadOptions& options) {
   return files.dev ? kDev : kSchnell;
 }
 
-Json flux_model_index(const FluxFiles& files) {
-  return {{"_class_name", "FluxPipeline"},
-          {"transformer", {"diffusers", "FluxTransformer2DModel"}},
-          {"vae", {"diffusers", "AutoencoderKL"}},
-          {"text_encoder", {"transformers", "CLIPTextModel"}},
-          {"tokenizer", {"transformers", "CLIPTokenizer"}},
-          {"text_encoder_2", {"transformers", "T5EncoderModel"}},
-          {"tokenizer_2", {"transformers", "T5TokenizerFast"}},
-          {"scheduler", scheduler_entry(files, "FlowMatchEulerDiscreteScheduler")}};
-}
-
 }  // namespace
 
 Flux Flux::open(const std::filesystem::path& path, const LoadOptions& options) {
@@ -50,9 +37,9 @@ Flux Flux::open(const std::filesystem::path& path, const LoadOptions& options) {
 }
 
 Flux::Flux(FluxFiles files, const LoadOptions& load)
-    : LatentModel("transformer", load,
-                  flow_process(files, kFluxPatch, diffusion::Spacing::trailing),
-                  files.scheduler_where),
+    : TransformerModel("transformer", load,
+                       flow_process(files, kFluxPatch, diffusion::Spacing::trailing),
+                       files.scheduler_where),
       files_(std::move(files)),
       t5_tokens_(t5_tokens_of(files_, load)) {
   const ModelComponent& clip = files_.parts.at("text_encoder");
@@ -168,53 +155,27 @@ FirstLayer Flux::first_layer() const {
           .width = transformer_->config().width()};
 }
 
-std::unique_ptr<ControlNetwork> Flux::create_control(ControlKind kind, std::uint64_t seed) const {
-  return ControlFeatures::create(kind, first_layer(), options().device, seed, files_.path.string());
+Json Flux::model_index() const {
+  return {{"_class_name", "FluxPipeline"},
+          {"transformer", {"diffusers", "FluxTransformer2DModel"}},
+          {"vae", {"diffusers", "AutoencoderKL"}},
+          {"text_encoder", {"transformers", "CLIPTextModel"}},
+          {"tokenizer", {"transformers", "CLIPTokenizer"}},
+          {"text_encoder_2", {"transformers", "T5EncoderModel"}},
+          {"tokenizer_2", {"transformers", "T5TokenizerFast"}},
+          {"scheduler", scheduler_entry(files_, "FlowMatchEulerDiscreteScheduler")}};
 }
 
-std::unique_ptr<ControlNetwork> Flux::control_from_tensors(
-    const std::map<std::string, at::Tensor>& tensors, const std::string& where) const {
-  return ControlFeatures::from_tensors(tensors, first_layer(), options().device, where);
+TransformerShape Flux::transformer_shape(PictureSize latents) const {
+  return TransformerShape::of(transformer_->config(), latents, t5_tokens_);
 }
 
-std::vector<StepBlock> Flux::training_step(const TrainingStepShape& shape) const {
-  const models::FluxConfig& config = transformer_->config();
-  const PictureSize latents = shape.size.divided_by(vae().config().downscale());
-  const PassShape pass{
-      .rows = shape.rows,
-      .latents = latents,
-      .text_length = clip_->encoder.config().max_position_embeddings,
-      .trained = shape.full,
-      .precision = options().precision,
-      .fused_attention = nn::attention_is_fused(
-          config.head_width, at::TensorOptions(options().precision).device(options().device))};
-  PassBlocks blocks;
-  const auto add = [&](const PassBlocks& more) {
-    std::ranges::copy(more, std::back_inserter(blocks));
-  };
-  if (shape.text) {
-    add(text_pass(clip_->encoder.config(), pass));
-    add(t5_pass(t5_->encoder.config(), shape.rows, t5_tokens_));
-  }
-  add(transformer_pass(TransformerShape::of(config, latents, t5_tokens_), pass, shape.adapters));
-  return in_bytes(std::move(blocks), options().precision);
-}
-
-double Flux::denoising_bytes(PictureSize size, std::int64_t rows) const {
-  const PictureSize latents = size.divided_by(vae().config().downscale());
-  return bytes_of(transformer_inference(
-                      TransformerShape::of(transformer_->config(), latents, t5_tokens_), rows),
-                  options().precision);
-}
-
-void Flux::save(const std::filesystem::path& folder, const SaveModelOptions& options) const {
-  nn::with_ringlet_errors(folder.string(), [&] {
-    write_model_folder(files_, flux_model_index(files_), folder, options);
-  });
-}
-
-void Flux::save_file(const std::filesystem::path& file, const Replacements& replacements) const {
-  nn::with_ringlet_errors(file.string(), [&] { write_single_file(files_, file, replacements); });
+PassBlocks Flux::text_blocks(PassShape shape) const {
+  shape.text_length = clip_->encoder.config().max_position_embeddings;
+  PassBlocks blocks = text_pass(clip_->encoder.config(), shape);
+  std::ranges::copy(t5_pass(t5_->encoder.config(), shape.rows, t5_tokens_),
+                    std::back_inserter(blocks));
+  return blocks;
 }
 
 }  // namespace ringlet::pipeline

@@ -13,22 +13,20 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/models/diffusion/flux_transformer.h"
-#include "ringlet/pipeline/control_features.h"
 #include "ringlet/pipeline/flux/flux_files.h"
-#include "ringlet/pipeline/latent_model.h"
 #include "ringlet/pipeline/text_stage.h"
+#include "ringlet/pipeline/transformer_model.h"
 
 namespace ringlet::pipeline {
 
 /// Conditions are "text" [B, tokens, width] of T5, "pooled" [B, width] of CLIP, and for dev
 /// "guidance" [B].
-class Flux final : public LatentModel {
+class Flux final : public TransformerModel {
  public:
   /// Loads a model; see find_flux. Throws Error(mismatch) that names missing, unused or
   /// wrong-shaped tensors, and parts of different models.
   static Flux open(const std::filesystem::path& path, const LoadOptions& options = {});
 
-  const ModelDescription& description() const override { return files_; }
   ModelDefaults defaults() const override;
 
   std::int64_t size_unit() const override { return 2 * vae().config().downscale(); }
@@ -43,29 +41,18 @@ class Flux final : public LatentModel {
   at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps, const Conditions& conditions,
                      const ControlInput* control = nullptr) const override;
 
-  bool inpaints_latents() const override { return true; }
-  std::unique_ptr<ControlNetwork> create_control(ControlKind kind,
-                                                 std::uint64_t seed) const override;
-  std::unique_ptr<ControlNetwork> control_from_tensors(
-      const std::map<std::string, at::Tensor>& tensors, const std::string& where) const override;
-
-  std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
-  double denoising_bytes(PictureSize size, std::int64_t rows) const override;
-
-  void save(const std::filesystem::path& folder, const SaveModelOptions& options) const override;
-  void save_file(const std::filesystem::path& file,
-                 const Replacements& replacements) const override;
-  std::map<std::string, std::string> class_names() const override {
-    return text_class_names(files_);
-  }
-
   const FluxFiles& files() const { return files_; }
 
  private:
   Flux(FluxFiles files, const LoadOptions& options);
 
   void check_parts_fit() const;
-  FirstLayer first_layer() const;
+  const ModelFiles& model_files() const override { return files_; }
+  Json model_index() const override;
+  FirstLayer first_layer() const override;
+  std::int64_t head_width() const override { return transformer_->config().head_width; }
+  TransformerShape transformer_shape(PictureSize latents) const override;
+  PassBlocks text_blocks(PassShape shape) const override;
 
   FluxFiles files_;
   std::int64_t t5_tokens_;

@@ -10,11 +10,9 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
-#include "ringlet/nn/attention.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/flow_process.h"
 #include "ringlet/pipeline/model_folder.h"
-#include "ringlet/pipeline/transformer_memory.h"
 
 namespace ringlet::pipeline {
 namespace {
@@ -28,24 +26,6 @@ models::Sd3Config sd3_config(const StableDiffusion3Files& files) {
   return models::Sd3Config::from_json(part.config, part.where);
 }
 
-Json sd3_model_index(const StableDiffusion3Files& files) {
-  Json index = {{"_class_name", "StableDiffusion3Pipeline"},
-                {"transformer", {"diffusers", "SD3Transformer2DModel"}},
-                {"vae", {"diffusers", "AutoencoderKL"}},
-                {"text_encoder", {"transformers", "CLIPTextModelWithProjection"}},
-                {"tokenizer", {"transformers", "CLIPTokenizer"}},
-                {"text_encoder_2", {"transformers", "CLIPTextModelWithProjection"}},
-                {"tokenizer_2", {"transformers", "CLIPTokenizer"}},
-                {"text_encoder_3", {nullptr, nullptr}},
-                {"tokenizer_3", {nullptr, nullptr}},
-                {"scheduler", scheduler_entry(files, "FlowMatchEulerDiscreteScheduler")}};
-  if (files.has_t5()) {
-    index["text_encoder_3"] = {"transformers", "T5EncoderModel"};
-    index["tokenizer_3"] = {"transformers", "T5TokenizerFast"};
-  }
-  return index;
-}
-
 }  // namespace
 
 StableDiffusion3 StableDiffusion3::open(const std::filesystem::path& path,
@@ -56,11 +36,12 @@ StableDiffusion3 StableDiffusion3::open(const std::filesystem::path& path,
 }
 
 StableDiffusion3::StableDiffusion3(StableDiffusion3Files files, const LoadOptions& load)
-    : LatentModel("transformer", load,
-                  // Its pipelines leave the spacing to the scheduler, also where its shift depends
-                  // on the size.
-                  flow_process(files, sd3_config(files).patch_size, diffusion::Spacing::linspace),
-                  files.scheduler_where),
+    : TransformerModel(
+          "transformer", load,
+          // Its pipelines leave the spacing to the scheduler, also where its shift depends
+          // on the size.
+          flow_process(files, sd3_config(files).patch_size, diffusion::Spacing::linspace),
+          files.scheduler_where),
       files_(std::move(files)),
       t5_tokens_(load.files.text_tokens > 0 ? load.files.text_tokens
                                             : sd3_config(files_).t5_tokens) {
@@ -198,56 +179,37 @@ FirstLayer StableDiffusion3::first_layer() const {
           .width = config.width()};
 }
 
-std::unique_ptr<ControlNetwork> StableDiffusion3::create_control(ControlKind kind,
-                                                                 std::uint64_t seed) const {
-  return ControlFeatures::create(kind, first_layer(), options().device, seed, files_.path.string());
+Json StableDiffusion3::model_index() const {
+  Json index = {{"_class_name", "StableDiffusion3Pipeline"},
+                {"transformer", {"diffusers", "SD3Transformer2DModel"}},
+                {"vae", {"diffusers", "AutoencoderKL"}},
+                {"text_encoder", {"transformers", "CLIPTextModelWithProjection"}},
+                {"tokenizer", {"transformers", "CLIPTokenizer"}},
+                {"text_encoder_2", {"transformers", "CLIPTextModelWithProjection"}},
+                {"tokenizer_2", {"transformers", "CLIPTokenizer"}},
+                {"text_encoder_3", {nullptr, nullptr}},
+                {"tokenizer_3", {nullptr, nullptr}},
+                {"scheduler", scheduler_entry(files_, "FlowMatchEulerDiscreteScheduler")}};
+  if (files_.has_t5()) {
+    index["text_encoder_3"] = {"transformers", "T5EncoderModel"};
+    index["tokenizer_3"] = {"transformers", "T5TokenizerFast"};
+  }
+  return index;
 }
 
-std::unique_ptr<ControlNetwork> StableDiffusion3::control_from_tensors(
-    const std::map<std::string, at::Tensor>& tensors, const std::string& where) const {
-  return ControlFeatures::from_tensors(tensors, first_layer(), options().device, where);
+TransformerShape StableDiffusion3::transformer_shape(PictureSize latents) const {
+  return TransformerShape::of(transformer_->config(), latents, all_tokens());
 }
 
-std::vector<StepBlock> StableDiffusion3::training_step(const TrainingStepShape& shape) const {
-  const models::Sd3Config& config = transformer_->config();
-  const PictureSize latents = shape.size.divided_by(vae().config().downscale());
-  PassShape pass{
-      .rows = shape.rows,
-      .latents = latents,
-      .text_length = clips_.front().encoder.config().max_position_embeddings,
-      .trained = shape.full,
-      .precision = options().precision,
-      .fused_attention = nn::attention_is_fused(
-          config.head_width, at::TensorOptions(options().precision).device(options().device))};
+PassBlocks StableDiffusion3::text_blocks(PassShape shape) const {
+  shape.text_length = clips_.front().encoder.config().max_position_embeddings;
   PassBlocks blocks;
-  const auto add = [&](const PassBlocks& more) {
+  const auto add = [&blocks](const PassBlocks& more) {
     std::ranges::copy(more, std::back_inserter(blocks));
   };
-  if (shape.text) {
-    for (const TextStage& stage : clips_) add(text_pass(stage.encoder.config(), pass));
-    if (t5_) add(t5_pass(t5_->encoder.config(), shape.rows, t5_tokens_));
-  }
-  add(transformer_pass(TransformerShape::of(config, latents, all_tokens()), pass, shape.adapters));
-  return in_bytes(std::move(blocks), options().precision);
-}
-
-double StableDiffusion3::denoising_bytes(PictureSize size, std::int64_t rows) const {
-  const PictureSize latents = size.divided_by(vae().config().downscale());
-  return bytes_of(transformer_inference(
-                      TransformerShape::of(transformer_->config(), latents, all_tokens()), rows),
-                  options().precision);
-}
-
-void StableDiffusion3::save(const std::filesystem::path& folder,
-                            const SaveModelOptions& options) const {
-  nn::with_ringlet_errors(folder.string(), [&] {
-    write_model_folder(files_, sd3_model_index(files_), folder, options);
-  });
-}
-
-void StableDiffusion3::save_file(const std::filesystem::path& file,
-                                 const Replacements& replacements) const {
-  nn::with_ringlet_errors(file.string(), [&] { write_single_file(files_, file, replacements); });
+  for (const TextStage& stage : clips_) add(text_pass(stage.encoder.config(), shape));
+  if (t5_) add(t5_pass(t5_->encoder.config(), shape.rows, t5_tokens_));
+  return blocks;
 }
 
 }  // namespace ringlet::pipeline

@@ -13,22 +13,20 @@
 #include <ATen/core/Tensor.h>
 
 #include "ringlet/models/diffusion/sd3_transformer.h"
-#include "ringlet/pipeline/control_features.h"
-#include "ringlet/pipeline/latent_model.h"
 #include "ringlet/pipeline/stable_diffusion_3/stable_diffusion_3_files.h"
 #include "ringlet/pipeline/text_stage.h"
+#include "ringlet/pipeline/transformer_model.h"
 
 namespace ringlet::pipeline {
 
 /// Conditions are "text" [B, tokens of CLIP and of T5, width] and "pooled" [B, width of both
 /// CLIPs].
-class StableDiffusion3 final : public LatentModel {
+class StableDiffusion3 final : public TransformerModel {
  public:
   /// Loads a model; see find_stable_diffusion_3. Throws Error(mismatch) that names missing, unused
   /// or wrong-shaped tensors, and parts of different models.
   static StableDiffusion3 open(const std::filesystem::path& path, const LoadOptions& options = {});
 
-  const ModelDescription& description() const override { return files_; }
   ModelDefaults defaults() const override;
 
   std::int64_t size_unit() const override {
@@ -47,22 +45,6 @@ class StableDiffusion3 final : public LatentModel {
   at::Tensor predict(const at::Tensor& x, const at::Tensor& timesteps, const Conditions& conditions,
                      const ControlInput* control = nullptr) const override;
 
-  bool inpaints_latents() const override { return true; }
-  std::unique_ptr<ControlNetwork> create_control(ControlKind kind,
-                                                 std::uint64_t seed) const override;
-  std::unique_ptr<ControlNetwork> control_from_tensors(
-      const std::map<std::string, at::Tensor>& tensors, const std::string& where) const override;
-
-  std::vector<StepBlock> training_step(const TrainingStepShape& shape) const override;
-  double denoising_bytes(PictureSize size, std::int64_t rows) const override;
-
-  void save(const std::filesystem::path& folder, const SaveModelOptions& options) const override;
-  void save_file(const std::filesystem::path& file,
-                 const Replacements& replacements) const override;
-  std::map<std::string, std::string> class_names() const override {
-    return text_class_names(files_);
-  }
-
   const StableDiffusion3Files& files() const { return files_; }
 
  private:
@@ -70,7 +52,12 @@ class StableDiffusion3 final : public LatentModel {
 
   void check_parts_fit() const;
   void check_order_of_clips() const;
-  FirstLayer first_layer() const;
+  const ModelFiles& model_files() const override { return files_; }
+  Json model_index() const override;
+  FirstLayer first_layer() const override;
+  std::int64_t head_width() const override { return transformer_->config().head_width; }
+  TransformerShape transformer_shape(PictureSize latents) const override;
+  PassBlocks text_blocks(PassShape shape) const override;
   std::int64_t all_tokens() const;
 
   StableDiffusion3Files files_;
