@@ -59,7 +59,7 @@ Done. The model has learnt "$subject" through an adapter of $(($(stat -c %s "$ad
   with the adapter   $out/with-adapter.png
   merged             $out/merged.png   (the same pictures, from $out/merged)
 
-Your own: put 4 to 6 photos into a folder and give --model a Stable Diffusion 1, 2 or XL checkpoint:
+Your own: put 4 to 6 photos into a folder and give --model a Stable Diffusion or FLUX.1 checkpoint:
 
   $ringlet train --model MODEL --instance-images photos --instance-prompt "a photo of sks dog" --out runs/dog
 TEXT
