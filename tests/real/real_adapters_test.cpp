@@ -129,7 +129,7 @@ struct RealFile {
 };
 
 std::vector<RealFile> real_files() {
-  const std::set<std::string> all = {"peft", "diffusers", "kohya", "lycoris"};
+  const std::set<std::string> all = {"peft", "diffusers", "kohya", "lycoris", "comfyui"};
   return {
       {"cloneofsimo_analog_svd_rank4.safetensors", "sd1", "LoRA adapter (cloneofsimo)",
        "cloneofsimo", 192, all},
@@ -145,19 +145,19 @@ std::vector<RealFile> real_files() {
        "LoKr adapter (kohya)",
        "kohya",
        350,
-       {"lycoris"}},
+       {"lycoris", "comfyui"}},
       {"lycoris_smart_falcon_8_lokr.safetensors",
        "sd1",
        "LoKr adapter (kohya)",
        "kohya",
        350,
-       {"lycoris"}},
+       {"lycoris", "comfyui"}},
       {"lycoris_smart_falcon_16_lokr.safetensors",
        "sd1",
        "LoKr adapter (kohya)",
        "kohya",
        350,
-       {"lycoris"}},
+       {"lycoris", "comfyui"}},
       {"peft_gpt2_shibbir24", "gpt2", "LoRA adapter (PEFT)", "PEFT", 12, {"peft"}}};
 }
 
