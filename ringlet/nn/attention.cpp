@@ -1,10 +1,6 @@
 #include "ringlet/nn/attention.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/function.h>
-
+#include "ringlet/nn/kernels.h"
 #include "ringlet/nn/layer_scope.h"
 
 namespace ringlet::nn {
@@ -12,37 +8,27 @@ namespace ringlet::nn {
 namespace {
 
 at::Tensor attention_of_heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              std::int64_t heads, const at::Tensor& mask, bool causal,
-                              std::optional<double> scale) {
+                              const AttentionOptions& options) {
   LayerScope scope(LayerKind::attention);
   if (scope.observed()) scope.set_work(attention_work(q, k, v));
-  const auto split = [heads](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
-    return x.unflatten(-1, {heads, -1}).transpose(1, 2);
-  };
-  const std::optional<at::Tensor> given = mask.defined() ? std::optional(mask) : std::nullopt;
-  return at::scaled_dot_product_attention(split(q), split(k), split(v), given, 0.0, causal, scale)
-      .transpose(1, 2)
-      .flatten(2);
+  return kernels_for(q).attention(q, k, v, options);
 }
 
 }  // namespace
 
 at::Tensor multi_head_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                 std::int64_t heads, bool causal, const at::Tensor& seen) {
-  return attention_of_heads(q, k, v, heads, seen, causal, std::nullopt);
+  return attention_of_heads(q, k, v, {.heads = heads, .causal = causal, .mask = seen});
 }
 
 at::Tensor biased_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             std::int64_t heads, const at::Tensor& bias) {
-  return attention_of_heads(q, k, v, heads, bias, /*causal=*/false, /*scale=*/1.0);
+  return attention_of_heads(q, k, v, {.heads = heads, .mask = bias, .scale = 1.0});
 }
 
 bool attention_is_fused(std::int64_t head_width, const at::TensorOptions& options) {
-  constexpr std::int64_t kTokens = 16;
-  const at::AutoGradMode recording(true);
-  const at::Tensor x = at::zeros({1, 1, kTokens, head_width}, options).set_requires_grad(true);
-  const at::Tensor y = at::scaled_dot_product_attention(x, x, x);
-  return y.grad_fn() && y.grad_fn()->name().starts_with("ScaledDotProduct");
+  return kernels_for(options.device(), c10::typeMetaToScalarType(options.dtype()))
+      .fuses_attention(head_width, options);
 }
 
 Attention::Attention(const WeightSource& source, const AttentionConfig& c)

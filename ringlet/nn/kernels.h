@@ -39,6 +39,14 @@ class PreparedConv2d {
   const KernelSet& kernels_;
 };
 
+/// What attention is besides its queries, keys and values.
+struct AttentionOptions {
+  std::int64_t heads;
+  bool causal = false;   ///< later positions are masked
+  at::Tensor mask = {};  ///< bool or added to scores, broadcasts to [B, H, N, M]; or undefined
+  double scale = 0.0;    ///< of q k^T; 0: one through the root of a head's width
+};
+
 /// The operations of one device and type. This class is LibTorch's set, for any of them; another
 /// set derives from it and overrides what it has better kernels for (nn/onednn.cpp).
 class KernelSet {
@@ -66,6 +74,14 @@ class KernelSet {
   /// Widened and kept as for linear().
   virtual at::Tensor conv2d(const at::Tensor& x, const StoredWeight& weight, const at::Tensor& bias,
                             Conv2dOptions options) const;
+
+  /// softmax(scale q k^T) v per head: q [B, N, H*d], k and v [B, M, H*d] -> [B, N, H*d].
+  virtual at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const AttentionOptions& options) const;
+
+  /// Whether attention without a mask keeps no scores for the backward pass, for heads of this
+  /// width in the options' type. Computes a small one.
+  virtual bool fuses_attention(std::int64_t head_width, const at::TensorOptions& options) const;
 
   /// Lays a frozen kernel out for its use; one in codes stays so. `weight` may be narrower than the
   /// set's type. Null where the set has nothing better than conv2d above.

@@ -3,13 +3,17 @@
 #include <optional>
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function.h>
 
 #include "ringlet/nn/input_gradient.h"
 #include "ringlet/nn/kernels.h"
@@ -114,6 +118,27 @@ at::Tensor KernelSet::conv2d(const at::Tensor& x, const StoredWeight& weight,
   if (bias_learns(bias))
     return FrozenConvolution::apply(x, weight, std::nullopt, options) + bias.view({-1, 1, 1});
   return FrozenConvolution::apply(x, weight, if_defined(bias), options);
+}
+
+at::Tensor KernelSet::attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const AttentionOptions& options) const {
+  const auto split = [&options](const at::Tensor& x) {  // [B, N, H*d] -> [B, H, N, d], a view
+    return x.unflatten(-1, {options.heads, -1}).transpose(1, 2);
+  };
+  const std::optional<double> scale =
+      options.scale == 0.0 ? std::nullopt : std::optional(options.scale);
+  return at::scaled_dot_product_attention(split(q), split(k), split(v), if_defined(options.mask),
+                                          0.0, options.causal, scale)
+      .transpose(1, 2)
+      .flatten(2);
+}
+
+bool KernelSet::fuses_attention(std::int64_t head_width, const at::TensorOptions& options) const {
+  constexpr std::int64_t kTokens = 16;
+  const at::AutoGradMode recording(true);
+  const at::Tensor x = at::zeros({1, 1, kTokens, head_width}, options).set_requires_grad(true);
+  const at::Tensor y = at::scaled_dot_product_attention(x, x, x);
+  return y.grad_fn() && y.grad_fn()->name().starts_with("ScaledDotProduct");
 }
 
 std::shared_ptr<const PreparedConv2d> KernelSet::prepare_conv2d(const StoredWeight& weight,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -18,6 +19,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/io/mapped_pages.h"
+#include "ringlet/nn/fused_attention.h"
 #include "ringlet/nn/input_gradient.h"
 #include "ringlet/nn/patch_rows.h"
 #include "ringlet/nn/saved_weight.h"
@@ -439,6 +441,17 @@ class OneDnnKernels final : public KernelSet {
       sum.narrow(0, first, count).add_(matrix_product(a.narrow(0, first, count), b), s);
     }
   }
+
+  at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       const AttentionOptions& options) const override {
+    if (options.causal || options.mask.defined() || k.size(1) == 0)
+      return KernelSet::attention(q, k, v, options);
+    const auto width = static_cast<double>(q.size(2) / options.heads);
+    return fused_attention(q, k, v, options.heads,
+                           options.scale == 0.0 ? 1.0 / std::sqrt(width) : options.scale);
+  }
+
+  bool fuses_attention(std::int64_t, const at::TensorOptions&) const override { return true; }
 
   std::shared_ptr<const PreparedConv2d> prepare_conv2d(const StoredWeight& weight,
                                                        Conv2dOptions options,

@@ -1,37 +1,12 @@
 #include "ringlet/nn/small_products.h"
 
-#include <array>
 #include <cstddef>
 #include <cstring>
 
-// Everything below is inlined into one function for each instruction set, where the compiler knows
-// how wide a vector may be.
-#define RINGLET_INLINE inline __attribute__((always_inline))
-
-#if defined(__x86_64__)
-#define RINGLET_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
-#define RINGLET_AVX2 __attribute__((target("avx2,fma")))
-#endif
+#include "ringlet/nn/vector_types.h"
 
 namespace ringlet::nn {
 namespace {
-
-using Vector4 = float __attribute__((vector_size(16)));
-using Vector8 = float __attribute__((vector_size(32)));
-using Vector16 = float __attribute__((vector_size(64)));
-
-template <class Vector>
-constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(float);
-
-template <class Vector>
-RINGLET_INLINE void load(const float* from, Vector& to) {
-  std::memcpy(&to, from, sizeof(Vector));
-}
-
-template <class Vector>
-RINGLET_INLINE void store(const Vector& from, float* to) {
-  std::memcpy(to, &from, sizeof(Vector));
-}
 
 /// `kRows` rows of a product, `kVectors` vectors of each: sums stay in registers over all k.
 template <class Vector, int kRows, int kVectors>
@@ -88,21 +63,6 @@ RINGLET_INLINE void product_columns(const Product& c) {
       product_rows<Vector, kRows, 1>(c, in, out, 0, n);
     for (; n < c.width; ++n) product_rows<float, kRows, 1>(c, in, out, 0, n);
   }
-}
-
-/// low = {a0, b0, a1, b1, …} of the lower halves of two vectors, high of the upper ones.
-RINGLET_INLINE void alternate(const Vector4& a, const Vector4& b, Vector4& low, Vector4& high) {
-  low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-  high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-}
-RINGLET_INLINE void alternate(const Vector8& a, const Vector8& b, Vector8& low, Vector8& high) {
-  low = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-  high = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-}
-RINGLET_INLINE void alternate(const Vector16& a, const Vector16& b, Vector16& low, Vector16& high) {
-  low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  high =
-      __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
 /// sums[i] = the sum of the numbers of vectors[i], of as many vectors as a vector has numbers.
@@ -162,16 +122,6 @@ RINGLET_INLINE void dot_rows(const DotProducts& c, std::int64_t m) {
 }
 
 constexpr std::int64_t kLanes = SmallProducts::kLanes;
-
-/// 16 rows of 16 numbers turned in place: four rounds in which halves alternate.
-RINGLET_INLINE void turn(Vector16 (&rows)[kLanes]) {
-  for (int round = 0; round < 4; ++round) {
-    Vector16 next[kLanes];
-    for (std::int64_t i = 0; i < 8; ++i)
-      alternate(rows[i], rows[i + 8], next[2 * i], next[2 * i + 1]);
-    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
-  }
-}
 
 template <bool kShuffles>
 RINGLET_INLINE void load_tile_with(const float* x, std::int64_t stride, std::int64_t count,
@@ -257,12 +207,10 @@ const SmallProducts& portable_small_products() { return kPortable; }
 
 const SmallProducts& small_products() {
 #if defined(__x86_64__)
-  static const SmallProducts& widest =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-          ? kAvx512
-      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? kAvx2
-                                                                        : kPortable;
+  static const SmallProducts& widest = widest_instruction_set() == InstructionSet::avx512 ? kAvx512
+                                       : widest_instruction_set() == InstructionSet::avx2
+                                           ? kAvx2
+                                           : kPortable;
   return widest;
 #else
   return kPortable;
