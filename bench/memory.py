@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `ringlet train` says that it will take of memory, beside what it takes.
 
-    bench/memory.py [--sizes starter middle sd1 sd35] [--only METHOD …] [--resolution N] [--modes off on limit]
+    bench/memory.py [--sizes starter middle sd1 sdxl sd35] [--only METHOD …] [--resolution N] [--modes off on limit]
                     [--json FILE]
 
 For every method, without and with gradient checkpointing and with a memory limit in the middle between the
@@ -10,8 +10,8 @@ two, on three models: the starter model, one of
 work folder by ringlet_make_tiny_checkpoint). A run has two steps and makes one sample picture before
 and after. "says" is the plan's number, "takes" the process's peak resident memory, as the system counts
 it. Ends with status 1 where they differ by more than 10 %. Needs the release build; Stable
-Diffusion 1.5's size takes up to 10 GB of memory and half a minute a run. sd35 has the shapes of Stable
-Diffusion 3.5 medium in bf16 (peer_sd3.py), and its base stays in bf16: 5 GB of disk, many minutes.
+Diffusion 1.5's size takes up to 10 GB of memory and half a minute a run. sd35 and sdxl have the shapes of Stable Diffusion
+3.5 medium and XL in bf16 (peer_models.py), and their base stays so: 5 GB of disk, many minutes.
 """
 import argparse
 import json
@@ -25,19 +25,20 @@ from compare import BIN, ROOT, peer_python, run
 from compare_methods import METHODS
 
 ALLOWED = 0.10
-PIXELS = {"starter": 128, "middle": 256, "sd1": 256, "sd35": 512}
-BATCH = {"starter": 4, "middle": 2, "sd1": 1, "sd35": 1}
+PIXELS = {"starter": 128, "middle": 256, "sd1": 256, "sdxl": 1024, "sd35": 512}
+BATCH = {"starter": 4, "middle": 2, "sd1": 1, "sdxl": 1, "sd35": 1}
 DEFAULT_SIZES = ["starter", "middle", "sd1"]
-WORDS = {"sd35": ["--base-storage", "bf16", "--sample-guidance", "1"]}
+NARROW = ["--base-storage", "bf16", "--sample-guidance", "1"]
+WORDS = {"sd35": NARROW, "sdxl": NARROW}
 
 
 def model_of(size, work):
     if size == "starter":
         return ROOT / "assets/starter"
     folder = work / f"model-{size}"
-    if size == "sd35":
+    if size in WORDS:
         if not (folder / "model_index.json").exists():
-            run(peer_python(work), ROOT / "bench/peer_sd3.py", folder)
+            run(peer_python(work), ROOT / "bench/peer_models.py", size, folder)
         return folder
     if not (folder / "model_index.json").exists():
         print("making", folder, file=sys.stderr)

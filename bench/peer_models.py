@@ -1,9 +1,10 @@
-"""Writes a diffusers folder of Stable Diffusion 3.5 medium's shapes with random weights in bf16, for memory.py.
+"""Writes a diffusers folder of a published model's shapes with random weights in bf16, for memory.py.
 
-    python peer_sd3.py FOLDER [LAYERS]
+    python peer_models.py sd35|sdxl FOLDER [LAYERS]
 
-The transformer and the autoencoder are as large as the published ones (2.2 and 0.08 billion parameters). The two
-CLIP encoders have their widths and two layers each, T5 is left out, and LAYERS below 24 make a smaller transformer.
+The denoiser and the autoencoder are as large as the published ones: Stable Diffusion 3.5 medium has 2.2 billion
+parameters, Stable Diffusion XL 2.6 billion. The two CLIP encoders have their widths and two layers
+each, and T5 is left out. LAYERS below 24 make a smaller transformer.
 """
 import json
 import pathlib
@@ -52,36 +53,64 @@ def write_tokenizer(folder, pad):
     (folder / "tokenizer_config.json").write_text(json.dumps(dict(model_max_length=77, pad_token=pad)))
 
 
-def write(folder, layers):
+def write_model(folder, parts, index, scheduler):
+    """parts: by name the class and its configuration; `index`: what else model_index.json says."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    for part, (network, config) in parts.items():
+        index[part] = ["diffusers", network.__name__]
+        write_weights(lambda: network(**config), folder / part / "diffusion_pytorch_model.safetensors")
+        (folder / part / "config.json").write_text(json.dumps(config | {"_class_name": network.__name__}))
+    pooled_by_both = index["_class_name"] == "StableDiffusion3Pipeline"
+    for number, config in {"": clip(768, 12, "quick_gelu"), "_2": clip(1280, 20, "gelu")}.items():
+        encoder = CLIPTextModelWithProjection if number or pooled_by_both else CLIPTextModel
+        index[f"text_encoder{number}"] = ["transformers", encoder.__name__]
+        index[f"tokenizer{number}"] = ["transformers", "CLIPTokenizer"]
+        write_weights(lambda: encoder(CLIPTextConfig(**config)), folder / f"text_encoder{number}/model.safetensors")
+        (folder / f"text_encoder{number}/config.json").write_text(json.dumps(config | {"architectures": [encoder.__name__]}))
+        write_tokenizer(folder / f"tokenizer{number}", "!" if number else "<|endoftext|>")
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def autoencoder(**config):
+    return dict(block_out_channels=[128, 256, 512, 512], layers_per_block=2, sample_size=1024,
+                down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, **config)
+
+
+def write_sd35(folder, layers=24):
     from diffusers import AutoencoderKL, SD3Transformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     transformer = dict(sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=layers,
                        attention_head_dim=64, num_attention_heads=24, joint_attention_dim=4096,
                        caption_projection_dim=1536, pooled_projection_dim=2048, pos_embed_max_size=384,
                        qk_norm="rms_norm", dual_attention_layers=list(range(min(DUAL, layers - 1))))
-    vae = dict(block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_channels=16, sample_size=1024,
-               scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False,
-               down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
-    parts = {"transformer": (SD3Transformer2DModel, transformer), "vae": (AutoencoderKL, vae)}
-    index = {"_class_name": "StableDiffusion3Pipeline", "text_encoder_3": [None, None], "tokenizer_3": [None, None],
-             "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
-    for part, (kind, config) in parts.items():
-        index[part] = ["diffusers", kind.__name__]
-        write_weights(lambda: kind(**config), folder / part / "diffusion_pytorch_model.safetensors")
-        (folder / part / "config.json").write_text(json.dumps(config | {"_class_name": kind.__name__}))
-    for number, config in {"": clip(768, 12, "quick_gelu"), "_2": clip(1280, 20, "gelu")}.items():
-        index[f"text_encoder{number}"] = ["transformers", "CLIPTextModelWithProjection"]
-        index[f"tokenizer{number}"] = ["transformers", "CLIPTokenizer"]
-        write_weights(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**config)),
-                      folder / f"text_encoder{number}/model.safetensors")
-        (folder / f"text_encoder{number}/config.json").write_text(json.dumps(config))
-        write_tokenizer(folder / f"tokenizer{number}", "!" if number else "<|endoftext|>")
-    (folder / "scheduler").mkdir(exist_ok=True)
-    (folder / "scheduler/scheduler_config.json").write_text(
-        json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}))
-    (folder / "model_index.json").write_text(json.dumps(index))
+    vae = autoencoder(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False,
+                      use_post_quant_conv=False)
+    write_model(folder, {"transformer": (SD3Transformer2DModel, transformer), "vae": (AutoencoderKL, vae)},
+                {"_class_name": "StableDiffusion3Pipeline", "text_encoder_3": [None, None], "tokenizer_3": [None, None]},
+                {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
+
+
+def write_sdxl(folder):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    unet = dict(sample_size=128, in_channels=4, out_channels=4, block_out_channels=[320, 640, 1280], layers_per_block=2,
+                down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                transformer_layers_per_block=[1, 2, 10], attention_head_dim=[5, 10, 20], cross_attention_dim=2048,
+                use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816)
+    vae = autoencoder(latent_channels=4, scaling_factor=0.13025)
+    scheduler = dict(_class_name="EulerDiscreteScheduler", beta_start=0.00085, beta_end=0.012,
+                     beta_schedule="scaled_linear", num_train_timesteps=1000, prediction_type="epsilon", steps_offset=1,
+                     timestep_spacing="leading")
+    write_model(folder, {"unet": (UNet2DConditionModel, unet), "vae": (AutoencoderKL, vae)},
+                {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}, scheduler)
 
 
 if __name__ == "__main__":
-    write(pathlib.Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 24)
+    kind, folder, *rest = sys.argv[1:]
+    {"sd35": write_sd35, "sdxl": write_sdxl}[kind](pathlib.Path(folder), *map(int, rest))
