@@ -36,7 +36,8 @@ METHOD_TEXT_USERS = (
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"ringlet/([a-z_]+)/')
 QUOTED = re.compile(r'^\s*#\s*include\s+"(?!ringlet/)([^"]+)"')
-FORBIDDEN = re.compile(r"\bstd::(cout|cerr|clog|exit|abort|terminate|quick_exit)\b"
+# at::parallel_for uses one thread in code that is compiled without OpenMP (nn/parallel.h).
+FORBIDDEN = re.compile(r"\bat::parallel_(for|reduce)\b|\bstd::(cout|cerr|clog|exit|abort|terminate|quick_exit)\b"
                        r"|(?<![\w:])(printf|fprintf|puts|exit|abort|assert)\s*\(")
 
 OPTION = re.compile(r"--[A-Za-z]")

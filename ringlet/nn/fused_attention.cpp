@@ -6,7 +6,6 @@
 #include <limits>
 #include <vector>
 
-#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -14,6 +13,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/nn/attention_tiles.h"
+#include "ringlet/nn/parallel.h"
 
 namespace ringlet::nn {
 namespace {
@@ -46,6 +46,8 @@ struct AttentionShape {
   std::int64_t batch, heads, queries, keys, width;
 
   std::int64_t tiles() const { return (queries + kTileQueries - 1) / kTileQueries; }
+  /// Multiply-adds of a head, forward.
+  std::int64_t work() const { return 2 * queries * keys * width; }
   std::int64_t padded_width() const { return (width + kTileEven - 1) / kTileEven * kTileEven; }
   /// Head `number` of all those of the batch, in a contiguous tensor.
   Head head(const at::Tensor& x, std::int64_t number) const {
@@ -238,18 +240,19 @@ Attended attend(const AttentionShape& shape, double scale, const at::Tensor& q, 
   float* const log_sums = result.log_sums.data_ptr<float>();
   // Tiles in the order of their heads: a thread gathers keys and values when it comes to a head.
   const std::int64_t per_head = shape.tiles();
-  at::parallel_for(
-      0, shape.batch * shape.heads * per_head, 1, [&](std::int64_t begin, std::int64_t end) {
-        HeadForward pass(shape, static_cast<float>(scale));
-        KeysAndValues kv(shape);
-        while (begin < end) {
-          const std::int64_t head = begin / per_head, last = std::min(end, (head + 1) * per_head);
-          kv.take(shape.head(k, head), shape.head(v, head));
-          for (; begin < last; ++begin)
-            pass.tile(shape.head(q, head), kv, begin % per_head * kTileQueries,
-                      shape.head_to_fill(result.y, head), log_sums + head * shape.queries);
-        }
-      });
+  parallel_for(shape.batch * shape.heads * per_head, grain_of(shape.work() / per_head),
+               [&](std::int64_t begin, std::int64_t end) {
+                 HeadForward pass(shape, static_cast<float>(scale));
+                 KeysAndValues kv(shape);
+                 while (begin < end) {
+                   const std::int64_t head = begin / per_head,
+                                      last = std::min(end, (head + 1) * per_head);
+                   kv.take(shape.head(k, head), shape.head(v, head));
+                   for (; begin < last; ++begin)
+                     pass.tile(shape.head(q, head), kv, begin % per_head * kTileQueries,
+                               shape.head_to_fill(result.y, head), log_sums + head * shape.queries);
+                 }
+               });
   return result;
 }
 
@@ -262,18 +265,20 @@ Gradients gradients_of_attention(const AttentionShape& shape, double scale, cons
                                  const at::Tensor& dy) {
   Gradients d = {at::empty_like(q), at::empty_like(k), at::empty_like(v)};
   const float* const log_sums = attended.log_sums.const_data_ptr<float>();
-  at::parallel_for(0, shape.batch * shape.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    HeadBackward pass(shape, static_cast<float>(scale));
-    KeysAndValues kv(shape);
-    for (std::int64_t head = begin; head < end; ++head) {
-      kv.take(shape.head(k, head), shape.head(v, head));
-      pass.begin();
-      for (std::int64_t first = 0; first < shape.queries; first += kTileQueries)
-        pass.tile(shape.head(q, head), kv, shape.head(attended.y, head), shape.head(dy, head),
-                  log_sums + head * shape.queries, first, shape.head_to_fill(d.q, head));
-      pass.end(shape.head_to_fill(d.k, head), shape.head_to_fill(d.v, head));
-    }
-  });
+  parallel_for(shape.batch * shape.heads, grain_of(2 * shape.work()),
+               [&](std::int64_t begin, std::int64_t end) {
+                 HeadBackward pass(shape, static_cast<float>(scale));
+                 KeysAndValues kv(shape);
+                 for (std::int64_t head = begin; head < end; ++head) {
+                   kv.take(shape.head(k, head), shape.head(v, head));
+                   pass.begin();
+                   for (std::int64_t first = 0; first < shape.queries; first += kTileQueries)
+                     pass.tile(shape.head(q, head), kv, shape.head(attended.y, head),
+                               shape.head(dy, head), log_sums + head * shape.queries, first,
+                               shape.head_to_fill(d.q, head));
+                   pass.end(shape.head_to_fill(d.k, head), shape.head_to_fill(d.v, head));
+                 }
+               });
   return d;
 }
 

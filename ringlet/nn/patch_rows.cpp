@@ -3,8 +3,9 @@
 #include <type_traits>
 #include <vector>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+
+#include "ringlet/nn/parallel.h"
 
 namespace ringlet::nn {
 namespace {
@@ -52,7 +53,7 @@ at::Tensor patch_rows(const at::Tensor& picture, const PatchGeometry& geometry, 
   const float* const from = picture.const_data_ptr<float>();
   float* const to = rows.data_ptr<float>();
   const std::vector<float> beyond(static_cast<std::size_t>(channels), 0.0F);
-  at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(count, grain_of(geometry.columns()), [&](std::int64_t begin, std::int64_t end) {
     std::vector<const float*> sources(static_cast<std::size_t>(taps));
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t pixel = (first + row) % pixels, sample = (first + row) / pixels;
@@ -86,31 +87,33 @@ void add_patch_rows(at::Tensor& picture, const PatchGeometry& geometry, std::int
   float* const to = picture.data_ptr<float>();
   const std::vector<float> beyond(static_cast<std::size_t>(channels * taps), 0.0F);
   const std::int64_t pixels = geometry.height * geometry.width;
-  at::parallel_for(0, geometry.batch * pixels, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<const float*> sources(static_cast<std::size_t>(taps));
-    for (std::int64_t pixel = begin; pixel < end; ++pixel) {
-      const std::int64_t sample = pixel / pixels;
-      const std::int64_t down = pixel % pixels / geometry.width + geometry.options.padding;
-      const std::int64_t right = pixel % geometry.width + geometry.options.padding;
-      bool any = false;
-      for (std::int64_t tap = 0; tap < taps; ++tap) {
-        const std::int64_t y = down - tap / geometry.side, x = right - tap % geometry.side;
-        const std::int64_t row =
-            (sample * out_height + y / stride) * out_width + x / stride - first;
-        const bool seen = y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0 &&
-                          y / stride < out_height && x / stride < out_width && row >= 0 &&
-                          row < count;
-        sources[static_cast<std::size_t>(tap)] =
-            seen ? from + row * channels * taps : beyond.data();
-        any = any || seen;
-      }
-      if (!any) continue;
-      if (taps == kCommonTaps)
-        add_interleaved(sources, channels, CommonTaps(), to + pixel * channels);
-      else
-        add_interleaved(sources, channels, taps, to + pixel * channels);
-    }
-  });
+  parallel_for(
+      geometry.batch * pixels, grain_of(channels * taps),
+      [&](std::int64_t begin, std::int64_t end) {
+        std::vector<const float*> sources(static_cast<std::size_t>(taps));
+        for (std::int64_t pixel = begin; pixel < end; ++pixel) {
+          const std::int64_t sample = pixel / pixels;
+          const std::int64_t down = pixel % pixels / geometry.width + geometry.options.padding;
+          const std::int64_t right = pixel % geometry.width + geometry.options.padding;
+          bool any = false;
+          for (std::int64_t tap = 0; tap < taps; ++tap) {
+            const std::int64_t y = down - tap / geometry.side, x = right - tap % geometry.side;
+            const std::int64_t row =
+                (sample * out_height + y / stride) * out_width + x / stride - first;
+            const bool seen = y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0 &&
+                              y / stride < out_height && x / stride < out_width && row >= 0 &&
+                              row < count;
+            sources[static_cast<std::size_t>(tap)] =
+                seen ? from + row * channels * taps : beyond.data();
+            any = any || seen;
+          }
+          if (!any) continue;
+          if (taps == kCommonTaps)
+            add_interleaved(sources, channels, CommonTaps(), to + pixel * channels);
+          else
+            add_interleaved(sources, channels, taps, to + pixel * channels);
+        }
+      });
 }
 
 }  // namespace ringlet::nn

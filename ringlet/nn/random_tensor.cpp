@@ -8,7 +8,6 @@
 #include <numbers>
 #include <vector>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/arange.h>
@@ -20,6 +19,7 @@
 #include <c10/util/accumulate.h>
 
 #include "ringlet/nn/device.h"
+#include "ringlet/nn/parallel.h"
 
 namespace ringlet::nn {
 namespace {
@@ -183,16 +183,15 @@ at::Tensor keep_mask(std::uint64_t key, at::IntArrayRef sizes, double p, at::Dev
   const std::int64_t count = mask.numel();
   auto* kept = mask.data_ptr<bool>();
   const std::int16_t least = least_kept(p);
-  constexpr std::int64_t kGrain = 8192;
-  at::parallel_for(
-      0, (count + kPieces - 1) / kPieces, kGrain, [&](std::int64_t from, std::int64_t to) {
-        for (std::int64_t i = from; i < to; ++i) {
-          std::uint64_t word = mixed(key + static_cast<std::uint64_t>(i) * kGolden);
-          const std::int64_t end = std::min(count, kPieces * (i + 1));
-          for (std::int64_t element = kPieces * i; element < end; ++element, word >>= 16)
-            kept[element] = static_cast<std::int16_t>(word) >= least;
-        }
-      });
+  parallel_for((count + kPieces - 1) / kPieces, grain_of(kPieces),
+               [&](std::int64_t from, std::int64_t to) {
+                 for (std::int64_t i = from; i < to; ++i) {
+                   std::uint64_t word = mixed(key + static_cast<std::uint64_t>(i) * kGolden);
+                   const std::int64_t end = std::min(count, kPieces * (i + 1));
+                   for (std::int64_t element = kPieces * i; element < end; ++element, word >>= 16)
+                     kept[element] = static_cast<std::int16_t>(word) >= least;
+                 }
+               });
   return mask;
 }
 

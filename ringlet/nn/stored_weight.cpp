@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/bucketize.h>
@@ -17,6 +16,7 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/nn/device.h"
+#include "ringlet/nn/parallel.h"
 
 namespace ringlet::nn {
 
@@ -211,9 +211,7 @@ at::Tensor StoredWeight::widened(at::ScalarType type, const Part& part) const {
   float* const to = wide.data_ptr<float>();
   const auto* const codes = static_cast<const std::uint8_t*>(codes_->codes.const_data_ptr());
   const float* const scales = codes_->scales.const_data_ptr<float>();
-  constexpr std::int64_t kNumbersOfATask = 1 << 14;
-  const std::int64_t grain = std::max<std::int64_t>(1, kNumbersOfATask / (part.columns + 1));
-  at::parallel_for(0, part.rows, grain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(part.rows, grain_of(part.columns), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t row = part.first_row + i, first = row * width + part.first_column;
       float* const here = to + i * part.columns;

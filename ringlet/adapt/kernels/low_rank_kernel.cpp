@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ringlet/adapt/kernels/row_chunks.h"
+#include "ringlet/nn/parallel.h"
 #include "ringlet/nn/small_products.h"
 
 namespace ringlet::adapt {
@@ -64,11 +64,13 @@ void NarrowRows::compute_tile(std::int64_t first, std::int64_t count) const {
 
 void compute(const NarrowRows& rows) {
   const RowChunks chunks(rows.rows, kTileRows);
-  at::parallel_for(0, chunks.count(), 1, [&](std::int64_t begin, std::int64_t end) {
-    chunks.each_tile(begin, end, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-      rows.compute_tile(first, count);
-    });
-  });
+  nn::parallel_for(chunks.count(), nn::grain_of(chunks.length * rows.width * rows.ranks),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     chunks.each_tile(begin, end,
+                                      [&](std::int64_t, std::int64_t first, std::int64_t count) {
+                                        rows.compute_tile(first, count);
+                                      });
+                   });
 }
 
 /// narrow [rows, ranks]^T wide [rows, width]: each thread has columns of its own.
@@ -79,7 +81,7 @@ at::Tensor column_sums(const at::Tensor& narrow, const at::Tensor& wide) {
   const float *const a = narrow.const_data_ptr<float>(), *const from = wide.const_data_ptr<float>();
   float* const to = sums.data_ptr<float>();
   const nn::SmallProducts& products = nn::small_products();
-  at::parallel_for(0, (width + kColumns - 1) / kColumns, 1,
+  nn::parallel_for((width + kColumns - 1) / kColumns, nn::grain_of(rows * ranks * kColumns),
                    [&](std::int64_t begin, std::int64_t end) {
                      for (std::int64_t first = begin * kColumns;
                           first < std::min(width, end * kColumns); first += kColumns)

@@ -4,13 +4,13 @@
 #include <new>
 #include <vector>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "ringlet/adapt/kernels/ring_kernel.h"
 #include "ringlet/adapt/kernels/row_chunks.h"
+#include "ringlet/nn/parallel.h"
 #include "ringlet/nn/small_products.h"
 
 namespace ringlet::adapt {
@@ -105,6 +105,11 @@ std::vector<at::Tensor> unpacked(const RingChain& ring, const at::Tensor& sums,
   return all;
 }
 
+/// A chunk has at least as many operations as numbers times the rank's square.
+std::int64_t grain(const RingChain& ring, const RowChunks& chunks) {
+  return nn::grain_of(chunks.length * ring.width() * ring.rank * ring.rank);
+}
+
 class CpuRingKernel final : public RingKernel {
  public:
   at::Tensor product(const at::Tensor& x, const std::vector<at::Tensor>& cores,
@@ -117,18 +122,20 @@ class CpuRingKernel final : public RingKernel {
     const float *const from = x.const_data_ptr<float>(), *const packed_cores =
                                                              numbers.const_data_ptr<float>();
     float* const to = y.data_ptr<float>();
-    at::parallel_for(0, chunks.count(), 1, [&](std::int64_t begin, std::int64_t end) {
-      const OneThread run = {nn::small_products()};
-      const std::int64_t tile = ring.width() * ring.lanes;
-      Scratch scratch(2 * (tile + ring.scratch()));
-      float *const in = scratch.take(tile), *const out = scratch.take(tile),
-                   *const z = scratch.take(ring.scratch()), *const w = scratch.take(ring.scratch());
-      chunks.each_tile(begin, end, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-        run.products.load_tile(from + first * width, width, count, width, ring.width(), in);
-        ring_chain::forward(ring, packed_cores, in, out, z, w, run);
-        run.products.store_tile(out, width, count, width, to + first * width);
-      });
-    });
+    nn::parallel_for(
+        chunks.count(), grain(ring, chunks), [&](std::int64_t begin, std::int64_t end) {
+          const OneThread run = {nn::small_products()};
+          const std::int64_t tile = ring.width() * ring.lanes;
+          Scratch scratch(2 * (tile + ring.scratch()));
+          float *const in = scratch.take(tile), *const out = scratch.take(tile),
+                       *const z = scratch.take(ring.scratch()),
+                       *const w = scratch.take(ring.scratch());
+          chunks.each_tile(begin, end, [&](std::int64_t, std::int64_t first, std::int64_t count) {
+            run.products.load_tile(from + first * width, width, count, width, ring.width(), in);
+            ring_chain::forward(ring, packed_cores, in, out, z, w, run);
+            run.products.store_tile(out, width, count, width, to + first * width);
+          });
+        });
     return y;
   }
 
@@ -143,10 +150,11 @@ class CpuRingKernel final : public RingKernel {
     // The sums of each chunk, which are added in the order of the chunks.
     const std::int64_t parameters = of_cores ? ring.parameters() : 0;
     at::Tensor sums = at::zeros({chunks.count(), parameters}, numbers.options());
-    at::parallel_for(0, chunks.count(), 1, [&](std::int64_t begin, std::int64_t end) {
-      tiles_of(ring, numbers, chunks, begin, end, of_cores ? x : dy, dy, found.dx,
-               of_cores ? &sums : nullptr);
-    });
+    nn::parallel_for(chunks.count(), grain(ring, chunks),
+                     [&](std::int64_t begin, std::int64_t end) {
+                       tiles_of(ring, numbers, chunks, begin, end, of_cores ? x : dy, dy, found.dx,
+                                of_cores ? &sums : nullptr);
+                     });
     if (of_cores) found.dcores = unpacked(ring, sums, cores, transposed);
     return found;
   }
