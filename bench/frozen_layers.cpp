@@ -1,15 +1,18 @@
-// Speed of frozen layers of Stable Diffusion 1.5's U-Net, batch 2 at 64x64 latents: LibTorch's own
-// operators beside oneDNN's with the weight prepared (ringlet/nn/kernels.h). Prints a Markdown
-// table.
+// Speed of frozen layers of Stable Diffusion 1.5's U-Net, batch 2 at 64x64 latents, and of
+// attention in it and in FLUX, batch 1: LibTorch's own operators beside those of
+// ringlet/nn/kernels.h, with the weight prepared. Prints a Markdown table.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
+#include "ringlet/nn/kernels.h"
 #include "ringlet/nn/layer.h"
 
 namespace {
@@ -60,6 +63,27 @@ void convolution(std::int64_t channels, std::int64_t side, std::int64_t out) {
          2.0 * 2.0 * 9.0 * static_cast<double>(side * side * channels * out), plain, ours);
 }
 
+/// Forward alone, and both passes: the backward pass has five products for the forward pass's two.
+void attention(std::int64_t queries, std::int64_t keys, std::int64_t heads, std::int64_t width) {
+  const auto tokens = [&](std::int64_t count) { return at::randn({1, count, heads * width}); };
+  const at::Tensor q = tokens(queries), k = tokens(keys), v = tokens(keys), dy = tokens(queries);
+  const std::string shape = std::to_string(queries) + " x " + std::to_string(keys) + ", " +
+                            std::to_string(heads) + " heads of " + std::to_string(width);
+  const double operations = 4.0 * static_cast<double>(queries * keys * heads * width);
+  const ringlet::nn::KernelSet plain, &ours = ringlet::nn::kernels_for(q);
+  const auto seconds = [&](const ringlet::nn::KernelSet& kernels, bool learn) {
+    const at::AutoGradMode recording(learn);
+    std::vector<at::Tensor> inputs;
+    for (const at::Tensor& x : {q, k, v}) inputs.push_back(x.detach().requires_grad_(learn));
+    return median_seconds([&] {
+      const at::Tensor y = kernels.attention(inputs[0], inputs[1], inputs[2], {.heads = heads});
+      if (learn) torch::autograd::grad({y}, inputs, {dy});
+    });
+  };
+  report("attention", shape, operations, seconds(plain, false), seconds(ours, false));
+  report("with its gradients", shape, 3.5 * operations, seconds(plain, true), seconds(ours, true));
+}
+
 }  // namespace
 
 int main() {
@@ -74,4 +98,9 @@ int main() {
   convolution(640, 32, 640);
   convolution(1280, 16, 1280);
   convolution(1280, 8, 1280);
+  attention(4096, 4096, 8, 40);
+  attention(4096, 77, 8, 40);
+  attention(1024, 1024, 8, 80);
+  attention(256, 256, 8, 160);
+  attention(1536, 1536, 24, 128);
 }
