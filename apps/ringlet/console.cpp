@@ -79,6 +79,7 @@ int report(const Error& problem, bool json) {
 void catch_interrupts() {
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
+  std::signal(SIGUSR1, on_interrupt);
 }
 
 bool interrupted() { return interrupt_seen != 0; }
