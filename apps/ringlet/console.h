@@ -27,7 +27,8 @@ void print_made(bool json, const nlohmann::json& result, const std::string& path
 int report(const Error& problem, bool json);
 
 /// From now on Ctrl-C, SIGTERM and SIGUSR1 (which Slurm can send before the time is up, and which
-/// mpirun passes on) set a flag that `interrupted` reads; a second one ends the program.
+/// mpirun passes on) set a flag that `interrupted` reads; a second Ctrl-C or SIGTERM ends the
+/// program.
 void catch_interrupts();
 bool interrupted();
 

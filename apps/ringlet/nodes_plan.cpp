@@ -40,7 +40,7 @@ std::vector<std::int64_t> NodesPlanOptions::counts() const {
     constexpr std::int64_t kMost = 1 << 20;
     if (problem != std::errc() || end != one.data() + one.size() || count < 1 || count > kMost)
       throw Error(ErrorCode::invalid_argument, Field("nodes_plan"),
-                  "\"" + one + "\" is no number of ranks", "write it as 2,4,8");
+                  "\"" + one + "\" is not a number of ranks", "write it as 2,4,8");
     found.push_back(count);
   }
   return found;

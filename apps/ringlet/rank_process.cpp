@@ -76,7 +76,7 @@ int report_of_rank(const Error& problem, bool json) {
                  with_options(problem).what());
   }
   std::fflush(stdout);
-  if (together) group->abort(status);
+  if (together) group->end_all(status);
   return status;
 }
 

@@ -98,7 +98,7 @@ int hear(int* rank, char* word) {
 
 void end() { MPI_Finalize(); }
 
-void abort_all(int status) { MPI_Abort(MPI_COMM_WORLD, status); }
+void end_all(int status) { MPI_Abort(MPI_COMM_WORLD, status); }
 
 constexpr train::MpiModule kModule = {train::kMpiModuleVersion,
                                       start,
@@ -109,7 +109,7 @@ constexpr train::MpiModule kModule = {train::kMpiModuleVersion,
                                       say,
                                       hear,
                                       end,
-                                      abort_all};
+                                      end_all};
 
 }  // namespace
 }  // namespace ringlet::mpi

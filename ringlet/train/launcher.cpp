@@ -31,7 +31,7 @@ std::int64_t number_in(const char* name, const char* text) {
   const auto [last, problem] = std::from_chars(text, end, number);
   if (problem != std::errc() || last != end || number < 0)
     throw Error(ErrorCode::invalid_argument, name,
-                "the variable is \"" + std::string(text) + "\", which is no number",
+                "the variable is \"" + std::string(text) + "\", which is not a number",
                 "start the program by mpirun or srun, or unset the variable");
   return number;
 }

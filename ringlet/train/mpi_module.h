@@ -28,7 +28,7 @@ struct MpiModule {
   /// Takes a word that was sent to this rank: 1 = there was one.
   int (*hear)(int* rank, char* word);
   void (*end)();              ///< MPI_Finalize, which all ranks call
-  void (*abort)(int status);  ///< MPI_Abort: ends all ranks, and does not return
+  void (*end_all)(int status);  ///< MPI_Abort: ends all ranks, and does not return
 };
 
 /// The module's only symbol.

@@ -71,8 +71,9 @@ ProcessGroup::ProcessGroup(const MpiModule& module, const Launch& launch, double
     throw Error(ErrorCode::mismatch, kWhere,
                 launch.launcher + " has started " + std::to_string(launch.count) +
                     " processes, but MPI sees " + std::to_string(count),
-                "start them by the launcher of the MPI that ringlet was built with: mpirun "
-                "--version; for srun, srun --mpi=list");
+                "start them by the launcher of the MPI that ringlet was built with; srun needs the "
+                "one that "
+                "this MPI knows, for example its pmix");
   rank_ = rank;
   count_ = count;
   find_machines();
@@ -159,15 +160,15 @@ void ProcessGroup::sum_floats(const std::vector<at::Tensor>& tensors,
   each([](const at::Tensor& tensor, const at::Tensor& place) { place.copy_(tensor); });
   if (numbers > 0)
     check(module_->begin_sum(buffer_.mutable_data_ptr(), static_cast<std::size_t>(numbers), 0));
-  std::vector<at::Tensor> copies;
+  wide_.clear();
   for (const at::Tensor& tensor : wide) {
-    copies.push_back(tensor.cpu().contiguous().clone());
-    check(module_->begin_sum(copies.back().mutable_data_ptr(),
+    wide_.push_back(tensor.cpu().contiguous().clone());
+    check(module_->begin_sum(wide_.back().mutable_data_ptr(),
                              static_cast<std::size_t>(tensor.numel()), 1));
   }
   wait();
   each([](const at::Tensor& tensor, const at::Tensor& place) { tensor.copy_(place); });
-  for (std::size_t i = 0; i < wide.size(); ++i) wide[i].copy_(copies[i]);
+  for (std::size_t i = 0; i < wide.size(); ++i) wide[i].copy_(wide_[i]);
 }
 
 /// Until all that was begun is done. Words that others are at work begin the time anew.

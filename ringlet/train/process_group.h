@@ -53,7 +53,7 @@ class ProcessGroup : public std::enable_shared_from_this<ProcessGroup> {
   bool finished() const { return finished_; }
 
   /// Ends all processes, this one too.
-  void abort(int status) const { module_->abort(status); }
+  void end_all(int status) const { module_->end_all(status); }
 
   /// Whether others were lost, and whether rank 0 is among them.
   bool lost_some() const { return lost_some_; }
@@ -81,6 +81,7 @@ class ProcessGroup : public std::enable_shared_from_this<ProcessGroup> {
   std::vector<std::string> hosts_;  ///< by rank
   std::mutex speaking_;             ///< MPI is used by one thread at a time
   at::Tensor buffer_;               ///< tensors side by side, in host memory
+  std::vector<at::Tensor> wide_;    ///< those in fp64 there; MPI may have them after an error, too
   bool alone_ = false, finished_ = false, lost_some_ = false, lost_first_ = false;
 };
 

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <set>
 #include <string>
@@ -92,29 +93,43 @@ class Mpi : public TinyProgram {
     return 0;
   }
 
-  /// Trains for long, and sends a rank a signal in the midst of it. What mpirun said, and how long
-  /// it went on afterwards.
+  /// A long training that is harmed in the midst of it: what mpirun said, and how long it went on
+  /// afterwards.
   struct Loss {
     ProgramResult result;
     double seconds = 0.0;
   };
-  Loss lose(int ranks, int lost, int signal, const std::string& out) const {
+  using Start = std::function<ProgramResult(const Arguments&, const ProgramOptions&)>;
+  Loss lose(const std::string& out, const Start& start, const std::function<void()>& harm) const {
+    constexpr std::size_t kMidst = 6;
     std::chrono::steady_clock::time_point at;
     ProgramOptions options;
     options.interrupt_when = [&] {
-      if (metrics(out).size() < 6) return false;
-      const pid_t process = process_of(lost, out);
-      if (process != 0) kill(process, signal);
+      if (metrics(out).size() < kMidst) return false;
+      harm();
       at = std::chrono::steady_clock::now();
       return true;
     };
     options.signal = 0;  // none for mpirun itself
     Loss loss;
-    loss.result = run_ranks(
-        ranks, command(out, 100000, 1, {"--checkpoint-every", "5", "--rank-timeout", "3"}),
-        options);
+    loss.result =
+        start(command(out, 100000, 1, {"--checkpoint-every", "5", "--rank-timeout", "3"}), options);
     loss.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - at).count();
     return loss;
+  }
+
+  /// The same where a rank gets a signal.
+  Loss lose(int ranks, int lost, int signal, const std::string& out) const {
+    return lose(
+        out,
+        [&](const Arguments& arguments, const ProgramOptions& options) {
+          return run_ranks(ranks, arguments, options);
+        },
+        [&] {
+          const pid_t process = process_of(lost, out);
+          ASSERT_NE(process, 0);
+          kill(process, signal);
+        });
   }
 };
 
@@ -221,6 +236,66 @@ TEST_F(Mpi, NodesPlanMeasuresAndWritesNothing) {
   EXPECT_FALSE(fs::exists(folder_ / "plan/run"));
 }
 
+/// Two machines: network namespaces that hosts.sh makes.
+class MpiHosts : public Mpi {
+ protected:
+  void SetUp() override {
+    Mpi::SetUp();
+    if (IsSkipped()) return;
+    if (geteuid() != 0) GTEST_SKIP() << "namespaces of networks need root";
+    const ProgramResult up = hosts({"up", name_, "2", "1gbit", "0"});
+    if (up.status != 0) GTEST_SKIP() << "this machine makes no hosts: " << up.err;
+  }
+  void TearDown() override { hosts({"down", name_}); }
+
+  static ProgramResult hosts(Arguments words, const ProgramOptions& options = {}) {
+    words.insert(words.begin(), {"/bin/bash", RINGLET_SOURCE_DIR "/tests/e2e/hosts.sh"});
+    return run_words(std::move(words), options);
+  }
+
+  ProgramResult run_on_hosts(const Arguments& arguments, const ProgramOptions& options = {}) const {
+    Arguments words = {"run", name_, "2", RINGLET_BINARY};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    return hosts(words, options);
+  }
+
+  const std::string name_ = "ringlet" + std::to_string(getpid());
+};
+
+TEST_F(MpiHosts, TwoMachinesAreOneRunAndTheirNetworkIsMeasured) {
+  expect_success(command("whole", 3, 2, {}));
+  const ProgramResult result = run_on_hosts(command("hosts", 3, 1, {}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_NE(result.err.find("2 on 2 machines"), std::string::npos) << result.err;
+  expect_same_run("hosts", "whole");
+
+  const ProgramResult measured =
+      run_on_hosts(command("plan", 2, 1, {"--nodes-plan", "2", "--json"}));
+  ASSERT_EQ(measured.status, 0) << measured.err;
+  const double gigabits = parse_json(measured.out, "plan").at("nodes_plan").at("network_gigabits");
+  EXPECT_GT(gigabits, 0.3);
+  EXPECT_LT(gigabits, 1.2);  // what the hosts were given, with TCP's own bytes
+}
+
+TEST_F(MpiHosts, ALinkThatIsCutEndsTheRunInTimeWithACheckpoint) {
+  const Loss loss = lose(
+      "cut",
+      [&](const Arguments& arguments, const ProgramOptions& options) {
+        return run_on_hosts(arguments, options);
+      },
+      [&] {
+        EXPECT_EQ(hosts({"cut", name_, "1"}).status, 0);
+      });
+  EXPECT_NE(loss.result.status, 0);
+  EXPECT_LT(loss.seconds, 25.0) << loss.result.err;
+  EXPECT_NE(loss.result.err.find("no answer from rank 1 on " + name_ + "-h1;"), std::string::npos)
+      << loss.result.err;
+  ASSERT_TRUE(checkpoint("cut"));
+  const std::int64_t step = CheckpointFolder::load(*checkpoint("cut")).step;
+  EXPECT_EQ(metrics("cut").size(), static_cast<std::size_t>(step));
+  expect_success(command("cut", static_cast<int>(step) + 2, 2, {"--resume"}));
+}
+
 // These need no MPI.
 class WithoutMpi : public TinyProgram {
  protected:
@@ -259,7 +334,7 @@ TEST_F(WithoutMpi, NodesPlanTakesTheNetworkFromItsOptions) {
   EXPECT_NEAR(plan.at("ranks").at(1).at("exchange_seconds"), 100e-6 + bytes / 125e6, 1e-9);
   const ProgramResult wrong =
       run_program(training("lora(rank=2)", "2", "out", {"--nodes-plan", "2,x"}));
-  EXPECT_NE(wrong.err.find("--nodes-plan: \"x\" is no number of ranks"), std::string::npos)
+  EXPECT_NE(wrong.err.find("--nodes-plan: \"x\" is not a number of ranks"), std::string::npos)
       << wrong.err;
   const ProgramResult said =
       expect_success(training("lora(rank=2)", "2", "out", {"--nodes-plan", "2", "--quiet"}));
