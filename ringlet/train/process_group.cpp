@@ -212,13 +212,13 @@ void ProcessGroup::say_to_others(char word) {
 
 /// Asks who is there, so that the message can name who is not.
 LostRanks ProcessGroup::lost() {
-  constexpr auto kAnswers = std::chrono::seconds(2);
+  const auto answers = std::min<std::chrono::duration<double>>(std::chrono::seconds(2), timeout_);
   constexpr auto kPause = std::chrono::milliseconds(5);
   std::vector<bool> answered(static_cast<std::size_t>(count_));
   answered[static_cast<std::size_t>(rank_)] = true;
   say_to_others(kWhoIsThere);
   for (const Clock::time_point begin = Clock::now();
-       Clock::now() - begin < kAnswers && std::ranges::find(answered, false) != answered.end();) {
+       Clock::now() - begin < answers && std::ranges::find(answered, false) != answered.end();) {
     module_->done();
     hear(answered);
     std::this_thread::sleep_for(kPause);

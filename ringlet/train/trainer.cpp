@@ -306,11 +306,9 @@ std::map<std::string, at::Tensor> Trainer::state_tensors() const {
   return tensors;
 }
 
-/// All ranks wait until it is written: one that ends a moment later would take the writer with it.
 std::filesystem::path Trainer::save() const {
   std::filesystem::path file;
-  options_.data_parallel.writer_first(device_of(optimizer_->parameters()),
-                                      [&] { file = save_state(); });
+  options_.data_parallel.alone([&] { file = save_state(); });
   return file;
 }
 
@@ -401,6 +399,8 @@ bool Trainer::run_steps(const StepObserver& observe,
     const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
     std::filesystem::path saved;
     if (saves && (due || last || failed || !proceed)) saved = save();
+    // A rank that ends by an error takes the one that still writes with it.
+    if (failed) options_.data_parallel.writer_first(device_of(optimizer_->parameters()), [] {});
     if (failed)
       throw Error(
           ErrorCode::non_finite, "training",
