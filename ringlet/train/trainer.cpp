@@ -399,14 +399,15 @@ bool Trainer::run_steps(const StepObserver& observe,
     const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
     std::filesystem::path saved;
     if (saves && (due || last || failed || !proceed)) saved = save();
-    // A rank that ends by an error takes the one that still writes with it.
-    if (failed) options_.data_parallel.writer_first(device_of(optimizer_->parameters()), [] {});
-    if (failed)
+    if (failed) {
+      // A rank that ends by an error takes one that still writes with it.
+      options_.data_parallel.writer_first(device_of(optimizer_->parameters()), [] {});
       throw Error(
           ErrorCode::non_finite, "training",
           std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
           "lower `learning_rate` or use `precision=fp32`" +
               (saved.empty() ? "" : "; the last good state is " + saved.string()));
+    }
     if (!proceed && !last) return false;
     if (afterwards) afterwards(step_);
   }
