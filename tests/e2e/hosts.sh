@@ -6,7 +6,7 @@
 #                                       delay (0 = none; 5ms needs the kernel's netem)
 #   hosts.sh run NAME COUNT PROGRAM …   mpirun on the first host, with one rank on each
 #   hosts.sh cut NAME NUMBER            takes the cable out of host NUMBER (0 = the first)
-#   hosts.sh down NAME                  removes all of them
+#   hosts.sh down NAME                  removes all of them, with what still runs there
 set -euo pipefail
 
 self=$(realpath "${BASH_SOURCE[0]}")
@@ -49,7 +49,8 @@ run() {
   # Between hosts there is TCP alone; mpirun starts its daemons by this script instead of ssh.
   on_host 0 mpirun --allow-run-as-root --bind-to none --mca plm rsh --mca plm_rsh_agent "$self agent $name" \
     --mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include 10.77.0.0/24 \
-    --mca oob_tcp_if_include 10.77.0.0/24 -host "$hosts" -n "$count" "$@"
+    --mca oob_tcp_if_include 10.77.0.0/24 --mca oob_tcp_keepalive_time 8 --mca oob_tcp_keepalive_intvl 1 \
+    --mca oob_tcp_keepalive_probes 3 -host "$hosts" -n "$count" "$@"
 }
 
 # What mpirun calls as it would call ssh: an address, and words for a shell.
@@ -63,7 +64,10 @@ cut() { ip -n "$name-sw" link set "h$1" down; }
 
 down() {
   local space
-  for space in $(ip netns list | awk '{print $1}' | grep "^$name-"); do ip netns del "$space"; done
+  for space in $(ip netns list | awk '{print $1}' | grep "^$name-"); do
+    ip netns pids "$space" | xargs -r kill -9
+    ip netns del "$space"
+  done
 }
 
 "$verb" "$@"
