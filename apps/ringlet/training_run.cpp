@@ -104,7 +104,7 @@ void print_result(const train::Run& run) {
 void show_ranks(const train::ProcessGroup& ranks) {
   plan_line("ranks", std::to_string(ranks.count()) + " on " + std::to_string(ranks.machines()) +
                          (ranks.machines() == 1 ? " machine, " : " machines, ") +
-                         std::to_string(at::get_num_threads()) + " threads each");
+                         "threads of each: " + std::to_string(at::get_num_threads()));
 }
 
 void train_to_the_end(train::Run& run, bool silent, c10::Device device,

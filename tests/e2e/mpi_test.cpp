@@ -287,7 +287,7 @@ TEST_F(MpiHosts, ALinkThatIsCutEndsTheRunInTimeWithACheckpoint) {
         EXPECT_EQ(hosts({"cut", name_, "1"}).status, 0);
       });
   EXPECT_NE(loss.result.status, 0);
-  EXPECT_LT(loss.seconds, 25.0) << loss.result.err;
+  EXPECT_LT(loss.seconds, 40.0) << loss.result.err;  // mpirun's own time: see hosts.sh
   EXPECT_NE(loss.result.err.find("no answer from rank 1 on " + name_ + "-h1;"), std::string::npos)
       << loss.result.err;
   ASSERT_TRUE(checkpoint("cut"));
