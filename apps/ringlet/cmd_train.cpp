@@ -91,6 +91,7 @@ int cmd_train(int argc, char** argv) {
   catch_interrupts();
   return nn::with_ringlet_errors("train", [&] {
     check_given(app, options);
+    options.training.nodes_plan.check(app);
     translate(options);
     return carry_out(options.run, train::text_to_image(options.task), options.training,
                      options.common, list);

@@ -69,6 +69,7 @@ int cmd_tune(int argc, char** argv) {
   command.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("tune", [&] {
+    command.training.nodes_plan.check(app);
     translate(command, app.get_option("--length")->count() > 0);
     return carry_out(command.run, tune::task(command.task), command.training, command.common, list);
   });

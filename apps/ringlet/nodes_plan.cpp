@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "options.h"
 #include "ringlet/core/error.h"
 #include "ringlet/train/scaling.h"
 
@@ -46,7 +47,12 @@ std::vector<std::int64_t> NodesPlanOptions::counts() const {
   return found;
 }
 
-void NodesPlanOptions::check() const { counts(); }
+void NodesPlanOptions::check(const CLI::App& app) const {
+  counts();
+  if (ranks.empty())
+    refuse_given(app, {"--network-gigabits", "--network-microseconds", "--step-seconds"},
+                 "it is for --nodes-plan, which is not given", "give both, or leave it out");
+}
 
 nlohmann::json plan_nodes(train::Run& run, const NodesPlanOptions& options,
                           train::ProcessGroup* group, const train::StageProgress& progress) {

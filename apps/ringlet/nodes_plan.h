@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json_fwd.hpp>
 
 #include "ringlet/core/option.h"
@@ -21,8 +22,9 @@ struct NodesPlanOptions {
 
   void add_to(OptionList& list);
 
-  /// Throws Error(invalid_argument) for what are no numbers of ranks.
-  void check() const;
+  /// Throws Error(invalid_argument) for what are no numbers of ranks, and for options that would
+  /// be ignored.
+  void check(const CLI::App& app) const;
   std::vector<std::int64_t> counts() const;
 };
 

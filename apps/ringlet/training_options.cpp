@@ -71,7 +71,6 @@ void TrainingOptions::translate(train::RunOptions& run, const CommonOptions& com
   if (!chosen && run.resume) chosen = train::recorded_seed(run.out);
   run.seed = chosen.value_or(std::random_device{}());
   run.trainer.choose_threads = common.automatic_threads();
-  nodes_plan.check();
   ranks = join_ranks(rank_timeout, common.verbose);
   if (!ranks) return;
   run.seed = ranks->first_of(run.seed);

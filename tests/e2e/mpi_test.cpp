@@ -336,6 +336,10 @@ TEST_F(WithoutMpi, NodesPlanTakesTheNetworkFromItsOptions) {
       run_program(training("lora(rank=2)", "2", "out", {"--nodes-plan", "2,x"}));
   EXPECT_NE(wrong.err.find("--nodes-plan: \"x\" is not a number of ranks"), std::string::npos)
       << wrong.err;
+  const ProgramResult unused =
+      run_program(training("lora(rank=2)", "2", "out", {"--step-seconds", "1"}));
+  EXPECT_NE(unused.err.find("--step-seconds: it is for --nodes-plan"), std::string::npos)
+      << unused.err;
   const ProgramResult said =
       expect_success(training("lora(rank=2)", "2", "out", {"--nodes-plan", "2", "--quiet"}));
   EXPECT_NE(said.out.find("efficiency"), std::string::npos) << said.out;
