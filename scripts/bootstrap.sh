@@ -21,6 +21,7 @@ packages=(
   libsentencepiece-dev
   libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
   libgtest-dev
+  openmpi-bin libopenmpi-dev
 )
 
 say() { printf 'bootstrap: %s\n' "$*"; }

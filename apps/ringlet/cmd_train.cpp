@@ -48,12 +48,11 @@ void translate(TrainOptions& o) {
   train::TextToImageOptions& task = o.task;
   if (o.model.empty() == o.init.empty())
     throw Error(ErrorCode::invalid_argument, "--model", "give either --model or --init");
-  o.training.translate(run);
+  o.training.translate(run, o.common);
   task.model = o.model.empty() ? o.init : o.model;
   if (!o.init.empty()) task.load.files.random_seed = run.seed;
   task.load.device = o.common.select_device();
   task.load.precision = o.common.select_precision(task.load.device, nn::Work::training);
-  run.trainer.choose_threads = o.common.automatic_threads();
   if (task.control) task.control.metric = service::control_metric(task.control.settings());
 }
 
@@ -92,6 +91,7 @@ int cmd_train(int argc, char** argv) {
   catch_interrupts();
   return nn::with_ringlet_errors("train", [&] {
     check_given(app, options);
+    options.training.nodes_plan.check(app);
     translate(options);
     return carry_out(options.run, train::text_to_image(options.task), options.training,
                      options.common, list);

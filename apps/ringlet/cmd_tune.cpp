@@ -43,14 +43,13 @@ void translate(TuneCommand& o, bool has_length) {
   tune::TaskOptions& task = o.task;
   if (o.model.empty() == o.init.empty())
     throw Error(ErrorCode::invalid_argument, "--model", "give either --model or --init");
-  o.training.translate(run);
+  o.training.translate(run, o.common);
   task.model = o.model.empty() ? o.init : o.model;
   if (!o.init.empty()) task.random_seed = run.seed;
   if (!has_length && task.task == "sentence-similarity")
     task.length = tune::usual_length(task.model);
   task.weights.device = o.common.select_device();
   task.weights.dtype = o.common.select_precision(task.weights.device, nn::Work::training);
-  run.trainer.choose_threads = o.common.automatic_threads();
 }
 
 }  // namespace
@@ -70,6 +69,7 @@ int cmd_tune(int argc, char** argv) {
   command.common.apply();
   catch_interrupts();
   return nn::with_ringlet_errors("tune", [&] {
+    command.training.nodes_plan.check(app);
     translate(command, app.get_option("--length")->count() > 0);
     return carry_out(command.run, tune::task(command.task), command.training, command.common, list);
   });

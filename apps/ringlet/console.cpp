@@ -20,7 +20,8 @@ volatile std::sig_atomic_t interrupt_seen = 0;
 
 void on_interrupt(int signal_number) {
   interrupt_seen = 1;
-  std::signal(signal_number, SIG_DFL);
+  // Launchers may send theirs twice: to a process and through its parent.
+  if (signal_number != SIGUSR1) std::signal(signal_number, SIG_DFL);
 }
 
 /// "1:05" or "2:03:10".
@@ -79,6 +80,7 @@ int report(const Error& problem, bool json) {
 void catch_interrupts() {
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
+  std::signal(SIGUSR1, on_interrupt);
 }
 
 bool interrupted() { return interrupt_seen != 0; }

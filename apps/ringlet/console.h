@@ -26,7 +26,9 @@ void print_made(bool json, const nlohmann::json& result, const std::string& path
 /// status.
 int report(const Error& problem, bool json);
 
-/// From now on Ctrl-C sets a flag that `interrupted` reads; a second Ctrl-C ends the program.
+/// From now on Ctrl-C, SIGTERM and SIGUSR1 (which Slurm can send before the time is up, and which
+/// mpirun passes on) set a flag that `interrupted` reads; a second Ctrl-C or SIGTERM ends the
+/// program.
 void catch_interrupts();
 bool interrupted();
 

@@ -67,6 +67,7 @@ int compare(CompareOptions& o) {
   o.request.threads = o.common.threads;
   o.request.program = "/proc/self/exe";
   const service::ComparisonFiles made = service::run_comparison(o.request, command_of, interrupted);
+  if (made.page.empty()) return 0;  // others go on
   if (o.common.json)
     print_json({{"report", made.page.string()},
                 {"csv", made.table.string()},
@@ -84,7 +85,8 @@ int cmd_eval_compare(int argc, char** argv) {
   CLI::App app(
       "Train every method of a recipe, with a search for its learning rate and several seeds, "
       "measure them, and report. Finished cells are kept: the same command continues after a stop, "
-      "and several commands on machines that share --out divide the work.\nExample:\n  ringlet "
+      "and several commands on machines that share --out divide the work, also as tasks of mpirun, "
+      "srun or a job array.\nExample:\n  ringlet "
       "eval compare examples/paper/control-starter.toml --out runs/control",
       "eval compare");
   service::describe(list, options.request);

@@ -8,6 +8,7 @@
 #include "console.h"
 #include "option_binding.h"
 #include "options.h"
+#include "rank_process.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
@@ -113,9 +114,9 @@ int run(int argc, char** argv) {
   try {
     return dispatch(argc, argv);
   } catch (const Error& error) {
-    return report(error, json);
+    return report_of_rank(error, json);
   } catch (const std::exception& problem) {
-    return report(nn::to_error(problem, "ringlet"), json);
+    return report_of_rank(nn::to_error(problem, "ringlet"), json);
   }
 }
 

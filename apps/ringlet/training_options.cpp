@@ -4,7 +4,10 @@
 #include <random>
 #include <utility>
 
+#include <ATen/Parallel.h>
+
 #include "options.h"
+#include "rank_process.h"
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
@@ -52,9 +55,14 @@ void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
            "Type of the numbers that are saved");
   list.add("resume", run.resume, "Continue from the last checkpoint of `out`");
   list.add("dry_run", dry_run, "Print the plan and stop");
+  list.add("rank_timeout", rank_timeout,
+           "Several processes (mpirun, srun): seconds that a rank waits for the others before the "
+           "run ends with a checkpoint")
+      .within(Range::above(0));
+  nodes_plan.add_to(list);
 }
 
-void TrainingOptions::translate(train::RunOptions& run) const {
+void TrainingOptions::translate(train::RunOptions& run, const CommonOptions& common) {
   run.learning = parse_learning(method);
   run.trainer.learning_rate.peak = learning_rate.value_or(run.full() ? 1e-5 : 1e-4);
   run.trainer.optimizer = chosen_optimizer();
@@ -62,6 +70,13 @@ void TrainingOptions::translate(train::RunOptions& run) const {
   std::optional<std::uint64_t> chosen = seed;
   if (!chosen && run.resume) chosen = train::recorded_seed(run.out);
   run.seed = chosen.value_or(std::random_device{}());
+  run.trainer.choose_threads = common.automatic_threads();
+  ranks = join_ranks(rank_timeout, common.verbose);
+  if (!ranks) return;
+  run.seed = ranks->first_of(run.seed);
+  run.trainer.data_parallel = ranks->data_parallel();
+  run.trainer.choose_threads = false;
+  if (common.automatic_threads()) at::set_num_threads(ranks->threads());
 }
 
 train::OptimizerSpec TrainingOptions::chosen_optimizer() const {

@@ -3,14 +3,18 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "console.h"
+#include "nodes_plan.h"
+#include "options.h"
 #include "ringlet/core/option.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/option_list.h"
+#include "ringlet/train/process_group.h"
 #include "ringlet/train/run_options.h"
 #include "ringlet/train/trainer.h"
 
@@ -24,6 +28,9 @@ struct TrainingOptions {
   std::optional<std::uint64_t> seed;
   std::uint64_t memory_limit = 0;
   bool dry_run = false;
+  double rank_timeout = 600.0;                 ///< seconds
+  std::shared_ptr<train::ProcessGroup> ranks;  ///< null where this is a process of its own
+  NodesPlanOptions nodes_plan;
 
   void add_method(OptionList& list, train::AdapterTrainingOptions& adapters,
                   const char* method_help, const char* layers, const char* usual_layers);
@@ -32,8 +39,10 @@ struct TrainingOptions {
   void add_output(OptionList& list, train::RunOptions& run);
 
   /// Reads the method and the optimizer, and chooses what was not given: the rate, and the seed of
-  /// the run that is resumed or a random one. Throws Error(invalid_argument).
-  void translate(train::RunOptions& run) const;
+  /// the run that is resumed or a random one. Joins the ranks that were started together, which
+  /// have rank 0's seed and share the processors. Throws Error(invalid_argument), and as
+  /// join_ranks.
+  void translate(train::RunOptions& run, const CommonOptions& common);
 
   /// By --optimizer, with the numbers that were given. Throws Error(invalid_argument).
   train::OptimizerSpec chosen_optimizer() const;

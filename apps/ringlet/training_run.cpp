@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 
 #include "option_words.h"
@@ -19,8 +20,11 @@ std::string steps_text(const train::Run& run) {
   char epochs[40];
   std::snprintf(epochs, sizeof epochs, "%.1f epochs", plan.epochs);
   return std::to_string(plan.steps) + " of batch " + std::to_string(o.batch_size) + " x " +
-         std::to_string(o.trainer.gradient_accumulation) + (size.empty() ? "" : " at " + size) +
-         ", " + epochs +
+         std::to_string(o.trainer.gradient_accumulation) +
+         (o.trainer.data_parallel.count == 1
+              ? ""
+              : " on each of " + std::to_string(o.trainer.data_parallel.count) + " ranks") +
+         (size.empty() ? "" : " at " + size) + ", " + epochs +
          (plan.first_step == 0 ? "" : ", resuming after step " + std::to_string(plan.first_step));
 }
 
@@ -52,7 +56,8 @@ nlohmann::json plan_json(const train::Run& run) {
                {"optimizer", run.options().trainer.optimizer.name},
                {"steps", plan.steps},
                {"first_step", plan.first_step},
-               {"epochs", plan.epochs}});
+               {"epochs", plan.epochs},
+               {"ranks", run.options().trainer.data_parallel.count}});
   json["layer_groups"] = nlohmann::json::array();
   for (const train::RunPlan::Group& group : plan.groups)
     json["layer_groups"].push_back(
@@ -96,14 +101,23 @@ void print_result(const train::Run& run) {
   std::printf("%s\n", run.report_file().c_str());
 }
 
-void train_to_the_end(train::Run& run, bool silent, c10::Device device) {
+void show_ranks(const train::ProcessGroup& ranks) {
+  plan_line("ranks", std::to_string(ranks.count()) + " on " + std::to_string(ranks.machines()) +
+                         (ranks.machines() == 1 ? " machine, " : " machines, ") +
+                         "threads of each: " + std::to_string(at::get_num_threads()));
+}
+
+void train_to_the_end(train::Run& run, bool silent, c10::Device device,
+                      train::ProcessGroup* ranks) {
   TrainProgress progress(silent, run.plan().steps - run.plan().first_step, device);
   train::RunObserver observer;
   observer.progress = [&](const std::string& stage, std::size_t, std::size_t total) {
     return progress.stage(stage, total);
   };
   observer.step = [&](const train::StepResult& result) { return progress.step(result); };
-  if (!run.run(observer))
+  const bool finished = run.run(observer);
+  if (ranks != nullptr) ranks->finish();
+  if (!finished)
     throw Error(ErrorCode::cancelled, "training", "stopped",
                 "a checkpoint was written; run the same command with --resume to continue");
 }
@@ -112,7 +126,9 @@ void train_to_the_end(train::Run& run, bool silent, c10::Device device) {
 
 int carry_out(const train::RunOptions& options, const train::OpenTask& task,
               const TrainingOptions& words, const CommonOptions& common, const OptionList& list) {
-  const bool silent = common.quiet || common.json;
+  train::ProcessGroup* const ranks = words.ranks.get();
+  const train::DataParallel& parallel = options.trainer.data_parallel;
+  const bool silent = common.quiet || common.json || !parallel.writes();
   const c10::Device device = common.select_device();
   std::optional<TrainProgress> checking(std::in_place, silent, 0, device);
   train::RunObserver opening;
@@ -120,17 +136,27 @@ int carry_out(const train::RunOptions& options, const train::OpenTask& task,
     constexpr std::size_t kFew = 200;  // a few seconds
     return total < kFew ? !interrupted() : checking->stage(stage, total);
   };
-  train::Run run(options, task, opening);
+  std::optional<train::Run> opened;
+  parallel.alone([&] { opened.emplace(options, task, opening); });
+  train::Run& run = *opened;
   checking.reset();
   if (!silent) show_plan(run);
+  if (!silent && ranks != nullptr) show_ranks(*ranks);
   nlohmann::json result = {{"plan", plan_json(run)}};
   result["plan"]["options"] = list.values();
-  if (!words.dry_run) {
-    train_to_the_end(run, silent, device);
+  const bool predicts = !words.nodes_plan.ranks.empty();
+  if (predicts) {
+    result["nodes_plan"] = plan_nodes(run, words.nodes_plan, ranks, opening.progress);
+  } else if (!words.dry_run) {
+    train_to_the_end(run, silent, device, ranks);
     add_result(result, run);
   }
+  if (ranks != nullptr) ranks->finish();
+  if (!parallel.writes()) return 0;
   if (common.json) {
     print_json(result);
+  } else if (predicts) {
+    print_nodes_plan(result.at("nodes_plan"));
   } else if (!words.dry_run) {
     print_result(run);
   }

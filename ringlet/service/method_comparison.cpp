@@ -16,6 +16,7 @@
 #include "ringlet/core/text.h"
 #include "ringlet/io/image.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/launcher.h"
 #include "ringlet/train/metrics_file.h"
 
 namespace ringlet::service {
@@ -40,8 +41,9 @@ class CellRunner {
              const eval::CellWords& words, const StopChild& stop)
       : recipe_(recipe), options_(options), words_(words), stop_(stop) {}
 
-  /// Until none of them is left. Throws the first error of a cell after the others have ended.
-  void run(const std::vector<eval::Cell>& cells, eval::Stage stage) {
+  /// Until none of them is left; false: of those that are, others have each in hand. Throws the
+  /// first error of a cell after the others have ended.
+  bool run(const std::vector<eval::Cell>& cells, eval::Stage stage) {
     std::atomic<std::size_t> next = 0;
     std::vector<std::thread> workers;
     for (int i = 0; i < options_.jobs; ++i)
@@ -54,13 +56,25 @@ class CellRunner {
     if (told_to_stop())
       throw Error(ErrorCode::cancelled, "eval compare", "stopped",
                   "run the same command to continue");
+    if (options_.no_wait && left(cells, stage) > 0) {
+      log(LogLevel::info, "cells that are left to other processes: " +
+                              std::to_string(left(cells, stage)) +
+                              "; run the same command again when they are done, for what follows");
+      return false;
+    }
     wait_for_others(cells, stage);
+    return true;
   }
 
  private:
   static bool done(const eval::Cell& cell, eval::Stage stage) {
     if (stage != eval::Stage::measure && fs::exists(cell.diverged())) return true;
     return fs::exists(cell.made_by(stage));
+  }
+
+  static std::ptrdiff_t left(const std::vector<eval::Cell>& cells, eval::Stage stage) {
+    return std::ranges::count_if(cells,
+                                 [&](const eval::Cell& cell) { return !done(cell, stage); });
   }
 
   bool told_to_stop() const { return stop_ && stop_(); }
@@ -208,6 +222,9 @@ void describe(OptionList& list, ComparisonRequest& r) {
   list.add("jobs", r.jobs, "Cells at a time; each gets its share of the cores")
       .within(Range::between(1, 1024));
   list.add("report_only", r.report_only, "Report on what has been measured so far");
+  list.add("no_wait", r.no_wait,
+           "End when all cells that are left are being computed by other processes, instead of "
+           "waiting for them: for members of job arrays");
 }
 
 ComparisonPlan plan_comparison(const ComparisonRequest& request, const eval::CellWords& words) {
@@ -228,10 +245,13 @@ ComparisonFiles run_comparison(const ComparisonRequest& request, const eval::Cel
                   "is needed: it trains and measures the cells", "give the path of ringlet");
     const eval::Recipe recipe = eval::read_recipe(request.recipe);
     if (!request.report_only) {
+      train::forget_launch();  // cells are processes of their own
       CellRunner runner(recipe, request, words, stop);
-      runner.run(cells_to_search(recipe, request.out),
-                 recipe.kind == "control" ? eval::Stage::train : eval::Stage::validate);
-      runner.run(eval::final_cells(recipe, request.out), eval::Stage::measure);
+      const bool searched =
+          runner.run(cells_to_search(recipe, request.out),
+                     recipe.kind == "control" ? eval::Stage::train : eval::Stage::validate);
+      if (!searched || !runner.run(eval::final_cells(recipe, request.out), eval::Stage::measure))
+        return ComparisonFiles();
     }
     return report(recipe, request, words);
   });

@@ -18,6 +18,7 @@ struct ComparisonRequest {
   std::filesystem::path out;     ///< folder for cells and report
   int jobs = 1;                  ///< cells at a time
   bool report_only = false;
+  bool no_wait = false;           ///< end when all that is left is other processes' work
   std::string device = "auto";    ///< of every cell
   int threads = 0;                ///< of a cell; 0 = its share of the processors
   std::filesystem::path program;  ///< `ringlet`, which trains and measures the cells
@@ -42,7 +43,9 @@ struct ComparisonFiles {
 };
 
 /// Does what is left of the cells, by commands of the program as `words` writes them without its
-/// name, and reports. A cell that another process works on is left to it.
+/// name, and reports. A cell that another process works on is left to it, and waited for unless the
+/// request says otherwise: nothing is reported then, and the files have no names. Several processes
+/// that mpirun, srun or a job array has started divide the cells so.
 /// Throws Error(invalid_argument) for values out of range and, where it is more than a report,
 /// without a program, Error(cancelled) once `stop` says so (the cells that are done stay),
 /// Error(not_found) where nothing has been measured, the first error of a cell, and as the

@@ -224,8 +224,12 @@ void Run::open_within_limit(const OpenTask& open) {
 void Run::take_recorded_savings() {
   const auto latest = checkpoint();
   if (!latest) return;
-  const Json settings = CheckpointFolder::load(*latest).settings;
-  options_.savings = savings_from_json(settings.value(kSavings, Json()), latest->string());
+  recorded_savings_ = CheckpointFolder::load(*latest).settings.value(kSavings, Json());
+  options_.savings = savings_from_json(*recorded_savings_, latest->string());
+  // Parts of a batch that ranks share are recorded for all of them.
+  std::int64_t& parts = options_.savings.parts;
+  parts = parts % ranks().count == 0 ? parts / ranks().count : 1;
+  parts = std::min(parts, options_.batch_size);
 }
 
 void Run::build_adapters() {
@@ -262,7 +266,7 @@ void Run::make_plan() {
   with_rate_factors(trainables(), options_.trainer.rate_factors);  // refuses wrong ones early
   plan_.steps = options_.trainer.steps;
   plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
-                                     options_.batch_size) /
+                                     options_.batch_size * ranks().count) /
                  static_cast<double>(task_->epoch_size());
   if (const auto latest = checkpoint()) plan_.first_step = CheckpointFolder::load(*latest).step;
   if (options_.memory_limit == 0) task_->fit(learners());
@@ -280,14 +284,22 @@ std::optional<fs::path> Run::checkpoint() const {
 }
 
 Json Run::settings() const {
+  const std::int64_t sharing = ranks_of_batch();
   Json settings = {{"method", plan_.method},
                    {"parameters", plan_.parameters},
-                   {"batch size", options_.batch_size},
+                   {"batch size", options_.batch_size * sharing},
                    {"seed", options_.seed}};
   settings.update(settings_of(options_));
   settings.update(settings_of(options_.trainer));
+  if (sharing > 1) settings["gradient accumulation"] = options_.trainer.gradient_accumulation;
   settings.update(task_->settings());
-  if (options_.savings.any()) settings[kSavings] = to_json(options_.savings);
+  if (recorded_savings_) {
+    if (!recorded_savings_->is_null()) settings[kSavings] = *recorded_savings_;
+  } else if (options_.savings.any()) {
+    MemorySavings savings = options_.savings;
+    savings.parts *= sharing;
+    settings[kSavings] = to_json(savings);
+  }
   return settings;
 }
 
@@ -301,13 +313,18 @@ void Run::check_resume() const {
 }
 
 LossFunction Run::loss_function() const {
-  return [this](std::int64_t number) {
-    const std::int64_t parts = options_.savings.parts, micro_batch = number / parts;
-    const BatchPart part = BatchPart::of_batch(options_.batch_size, number % parts, parts);
-    if (!adapters_) return task_->loss(micro_batch, part);
-    adapters_->begin_step(micro_batch, rows_of(part, task_->rows_per_example()));
-    return adapters_->set().pass(
-        [&] { return adapters_->penalised(task_->loss(micro_batch, part), part.share()); });
+  return [this, sharing = ranks_of_batch()](std::int64_t number) {
+    const std::int64_t parts = options_.savings.parts * sharing, micro_batch = number / parts;
+    const BatchPart part =
+        BatchPart::of_batch(options_.batch_size * sharing, number % parts, parts);
+    const auto loss = [&] {
+      if (!adapters_) return task_->loss(micro_batch, part);
+      adapters_->begin_step(micro_batch, rows_of(part, task_->rows_per_example()));
+      return adapters_->set().pass(
+          [&] { return adapters_->penalised(task_->loss(micro_batch, part), part.share()); });
+    };
+    // The trainer takes the mean over ranks, of which each has only a share.
+    return sharing == 1 ? loss() : loss() * static_cast<double>(sharing);
   };
 }
 
@@ -339,12 +356,14 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
   const auto due = [&](std::int64_t step) {
     return observes && (step == steps || (every > 0 && step % every == 0));
   };
-  if (observes && rules.base_first && first == 0) observe(trainer, log, 0);
+  const auto observe_alone = [&](std::int64_t step) {
+    ranks().alone([&] { observe(trainer, log, step); });
+  };
+  if (observes && rules.base_first && first == 0) observe_alone(0);
   if (adapters_) adapters_->set().attach();
-  if (observes && !rules.base_first && first == 0) observe(trainer, log, 0);
+  if (observes && !rules.base_first && first == 0) observe_alone(0);
   // One that an interruption after the checkpoint has prevented. Scores cost little.
-  if (first > 0 && due(first) && !(rules.pictures && log.has_samples(first)))
-    observe(trainer, log, first);
+  if (first > 0 && due(first) && !(rules.pictures && log.has_samples(first))) observe_alone(first);
   return_free_memory();  // of preparing and observing
   return trainer.run(
       [&](const StepResult& step) {
@@ -356,7 +375,7 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
         return proceed;
       },
       [&](std::int64_t step) {
-        if (due(step)) observe(trainer, log, step);
+        if (due(step)) observe_alone(step);
       });
 }
 
@@ -420,7 +439,7 @@ Report Run::report(const Trainer& trainer, const Json& settings) const {
 bool Run::run(const RunObserver& observer) {
   return nn::with_ringlet_errors(kWhere, [&] {
     Json settings = settings_;
-    settings.update(task_->prepare(learners(), observer.progress));
+    ranks().alone([&] { settings.update(task_->prepare(learners(), observer.progress)); });
     TrainerOptions loop = options_.trainer;
     loop.checkpoint_folder = options_.out / kCheckpoints;
     loop.settings = settings;
@@ -428,11 +447,14 @@ bool Run::run(const RunObserver& observer) {
     loop.micro_batch_parts = options_.savings.parts;
     Trainer trainer(trainables(), loss_function(), std::move(loop));
     if (const auto latest = checkpoint()) trainer.resume(*latest);
+    check_ranks(trainer, settings);
     RunLog log(options_.out, trainer.steps_done(), writes());
     score_file_.emplace(options_.out / task_->observation_rules().score_file, trainer.steps_done());
     const bool finished = train(trainer, log, observer.step);
-    if (finished && writes()) save(trainer, settings);
-    log.write_report(report(trainer, settings), task_->picture_caption());
+    ranks().alone([&] {
+      if (finished && writes()) save(trainer, settings);
+      log.write_report(report(trainer, settings), task_->picture_caption());
+    });
     return finished;
   });
 }

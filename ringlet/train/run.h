@@ -67,6 +67,10 @@ class Run {
   /// Error(cancelled) when `observer.progress` did, and as Trainer::run.
   bool run(const RunObserver& observer = {});
 
+  /// Prepares, and measures the seconds of a step of this rank alone. Nothing is written but what
+  /// Task::prepare makes; the run cannot go on afterwards.
+  double measure_step(const StageProgress& progress = {});
+
   /// What the run makes: OUT/adapter.safetensors, OUT/model for method "full", or the task's
   /// companion for "none".
   std::filesystem::path result() const;
@@ -82,7 +86,9 @@ class Run {
   double seconds() const { return seconds_; }  ///< of this process's training steps alone
 
  private:
-  bool writes() const { return options_.trainer.data_parallel.writes(); }
+  const DataParallel& ranks() const { return options_.trainer.data_parallel; }
+  bool writes() const { return ranks().writes(); }
+  std::int64_t ranks_of_batch() const;
   void open_task(const OpenTask& open);
   void open_within_limit(const OpenTask& open);
   bool try_storage(const OpenTask& open, nn::WeightStorage storage);
@@ -95,6 +101,7 @@ class Run {
   void build_adapters();
   void make_plan();
   void check_resume() const;
+  void check_ranks(const Trainer& trainer, Json settings) const;
   Json settings() const;
   Learners learners() const;
   std::vector<Trainable> trainables() const;
@@ -110,7 +117,8 @@ class Run {
   std::unique_ptr<Task> task_;
   std::optional<AdapterTraining> adapters_;
   RunPlan plan_;
-  Json settings_;  ///< null where Task::prepare finds the value
+  Json settings_;                         ///< null where Task::prepare finds the value
+  std::optional<Json> recorded_savings_;  ///< of the run that is resumed
   std::optional<ScoreFile> score_file_;
   std::vector<Score> latest_scores_;
   double seconds_ = 0.0;

@@ -19,7 +19,7 @@ struct RunOptions : AdapterTrainingOptions {
   std::filesystem::path out;  ///< folder for all that the run writes
   bool resume = false;        ///< from the last checkpoint of `out`, if there is one
   std::uint64_t seed = 0;
-  std::int64_t batch_size = 1;     ///< examples at a time
+  std::int64_t batch_size = 1;     ///< examples at a time, on each rank
   std::int64_t observe_every = 0;  ///< steps between samples or scores; 0 = before and after only
   TrainerOptions trainer;          ///< checkpoint_folder and settings are the run's own
   /// The most bytes that the run may take at a time, of the process on the CPU and otherwise of the

@@ -26,4 +26,8 @@ std::vector<Trainable> trainables(const nn::ModuleIndex& network, const std::str
   return found;
 }
 
+at::Device device_of(const std::vector<Trainable>& trainables) {
+  return trainables.empty() ? at::Device(at::kCPU) : trainables.front().value.device();
+}
+
 }  // namespace ringlet::train

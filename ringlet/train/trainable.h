@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include "ringlet/adapt/set/adapter_set.h"
 #include "ringlet/nn/weight_source.h"
@@ -26,5 +27,8 @@ std::vector<Trainable> trainables(const adapt::AdapterSet& adapters);
 
 /// The tensors of a network that record gradients, by `prefix` and their names.
 std::vector<Trainable> trainables(const nn::ModuleIndex& network, const std::string& prefix = {});
+
+/// Where they are, all on one device; the CPU where there are none.
+at::Device device_of(const std::vector<Trainable>& trainables);
 
 }  // namespace ringlet::train

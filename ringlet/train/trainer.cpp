@@ -218,11 +218,12 @@ StepResult Trainer::measure(const std::vector<at::Tensor>& losses) {
 
 /// Sums the loss and the gradients over the ranks. One that a parameter lacks on some of them, such
 /// as that of a layer which module dropout left out, is zero there; one that it lacks on all of
-/// them is none.
-void Trainer::reduce(double& loss) const {
+/// them is none. With them goes whether a rank wants to stop.
+void Trainer::reduce(double& loss) {
   const at::NoGradGuard no_grad;
   const std::vector<Trainable>& parameters = optimizer_->parameters();
-  std::vector<double> numbers = {loss};  // and how many ranks have a gradient
+  std::vector<double> numbers = {loss, wants_stop_ ? 1.0 : 0.0};
+  const auto first = static_cast<std::int64_t>(numbers.size());  // how many ranks have a gradient
   std::vector<at::Tensor> sums;
   for (const Trainable& parameter : parameters) {
     const at::Tensor gradient = parameter.value.grad();
@@ -234,9 +235,11 @@ void Trainer::reduce(double& loss) const {
   sums.push_back(summed);
   options_.data_parallel.reduce(sums);
   summed = sums.back().cpu();
-  loss = summed[0].item<double>();
+  const double* const sum = summed.const_data_ptr<double>();
+  loss = sum[0];
+  all_stop_ = sum[1] > 0.0;
   for (std::size_t i = 0; i < parameters.size(); ++i)
-    if (summed[static_cast<std::int64_t>(i) + 1].item<double>() > 0.0)
+    if (sum[first + static_cast<std::int64_t>(i)] > 0.0)
       parameters[i].value.mutable_grad() = sums[i];
 }
 
@@ -304,6 +307,12 @@ std::map<std::string, at::Tensor> Trainer::state_tensors() const {
 }
 
 std::filesystem::path Trainer::save() const {
+  std::filesystem::path file;
+  options_.data_parallel.alone([&] { file = save_state(); });
+  return file;
+}
+
+std::filesystem::path Trainer::save_state() const {
   const CheckpointFolder folder(options_.checkpoint_folder, options_.keep_checkpoints,
                                 options_.data_parallel.writes());
   return folder.save({step_, optimizer_->updates(), skipped_, options_.settings, state_tensors(),
@@ -352,27 +361,53 @@ bool Trainer::run(const StepObserver& observe,
   return nn::with_ringlet_errors("training", [&] { return run_steps(observe, afterwards); });
 }
 
+/// A step. Where other ranks are lost in it, the state before it is written: it is whole.
+StepResult Trainer::step_with_others() {
+  try {
+    return train_step();
+  } catch (const LostRanks& lost) {
+    const bool saves = !options_.checkpoint_folder.empty() && options_.data_parallel.writes();
+    if (!saves || step_ == 0) throw;
+    throw LostRanks(lost.code(), lost.where(), lost.message(),
+                    lost.hint() + "; " + save_state().string() + " holds the run as it was after " +
+                        std::to_string(step_) + " steps: continue with `resume`, with any number " +
+                        "of ranks");
+  }
+}
+
+/// Whether the run is to stop, once this rank has said whether it goes on. Others hear of it by the
+/// next step's sum.
+bool Trainer::stops(bool proceeds) {
+  if (options_.data_parallel.count == 1) return !proceeds;
+  wants_stop_ = wants_stop_ || !proceeds;
+  return all_stop_;
+}
+
 bool Trainer::run_steps(const StepObserver& observe,
                         const std::function<void(std::int64_t step)>& afterwards) {
   const bool saves = !options_.checkpoint_folder.empty();
   int skipped_in_a_row = 0;
+  wants_stop_ = all_stop_ = false;
   if (step_ < options_.steps) choose_threads();
   while (step_ < options_.steps) {
-    const StepResult result = train_step();
+    const StepResult result = step_with_others();
     if (!result.scaled_down) skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
     if (result.skipped) report_skipped(result);
     const bool failed = skipped_in_a_row >= kMostSkippedInARow;
-    const bool proceed = !observe || observe(result);
+    const bool proceed = !stops(!observe || observe(result));
     const bool last = step_ == options_.steps;
     const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
     std::filesystem::path saved;
     if (saves && (due || last || failed || !proceed)) saved = save();
-    if (failed)
+    if (failed) {
+      // A rank that ends by an error takes one that still writes with it.
+      options_.data_parallel.writer_first(device_of(optimizer_->parameters()), [] {});
       throw Error(
           ErrorCode::non_finite, "training",
           std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
           "lower `learning_rate` or use `precision=fp32`" +
               (saved.empty() ? "" : "; the last good state is " + saved.string()));
+    }
     if (!proceed && !last) return false;
     if (afterwards) afterwards(step_);
   }

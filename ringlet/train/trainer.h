@@ -65,7 +65,8 @@ struct StepResult {
 };
 
 /// Called after every step, before its checkpoint: what a checkpoint counts as done has been
-/// observed. Returning false stops the run (with a checkpoint).
+/// observed. Returning false stops the run (with a checkpoint); of several ranks, where one of them
+/// does, all of them after the next step.
 using StepObserver = std::function<bool(const StepResult&)>;
 
 /// What a resumed run must find unchanged of the options.
@@ -107,15 +108,18 @@ class Trainer {
 
  private:
   bool run_steps(const StepObserver& observe, const std::function<void(std::int64_t)>& afterwards);
+  StepResult step_with_others();
+  bool stops(bool proceeds);
   StepResult train_step();
   std::vector<at::Tensor> accumulate_gradients();
   StepResult measure(const std::vector<at::Tensor>& losses);
-  void reduce(double& loss) const;
+  void reduce(double& loss);
   void report_skipped(const StepResult& report) const;
   void choose_threads();
   void update_averages();
   std::map<std::string, at::Tensor> state_tensors() const;
   std::filesystem::path save() const;
+  std::filesystem::path save_state() const;
 
   LossFunction loss_;
   TrainerOptions options_;
@@ -124,7 +128,8 @@ class Trainer {
   std::vector<at::Tensor> averages_;
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;
-  int threads_ = 0;  ///< of the checkpoint; 0 = none
+  int threads_ = 0;                             ///< of the checkpoint; 0 = none
+  bool wants_stop_ = false, all_stop_ = false;  ///< of this rank, and of any
 };
 
 /// While it lives, the parameters are their moving averages: to measure and to save.

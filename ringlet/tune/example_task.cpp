@@ -108,7 +108,7 @@ at::Tensor ExampleTask::loss(std::int64_t micro_batch, const train::BatchPart& p
   std::vector<std::size_t> order(examples());
   std::iota(order.begin(), order.end(), std::size_t{0});
   const std::vector<std::size_t> rows =
-      train::batch_rows(order, Random(run_.seed), "examples", micro_batch, run_.batch_size);
+      train::batch_rows(order, Random(run_.seed), "examples", micro_batch, part.of);
   const auto count = static_cast<std::size_t>(part.end - part.begin);
   const at::Tensor loss =
       loss_of(std::span(rows).subspan(static_cast<std::size_t>(part.begin), count));

@@ -1,6 +1,7 @@
 // `ringlet eval` on the tiny model.
 #include <future>
 
+#include "ringlet/core/child_process.h"
 #include "ringlet/core/json.h"
 #include "tests/e2e/tiny_program_test.h"
 #include "tests/tiny_training.h"
@@ -346,14 +347,19 @@ TEST_F(Eval, AComparisonByLandmarks) {
             (std::set<std::string>{"a-s1.json", "b-s1.json", "c-s1.json", "d-s1.json"}));
 }
 
-// Two of them on one folder, as mpirun or two machines would start them.
+// Two of them on one folder, as srun starts them: the programs that train their cells, which have
+// the same environment, are no ranks of one run.
 TEST_F(Eval, SeveralComparisonsShareTheCells) {
   write_recipe("[1e-3]", 1, "[[method]]\nmethod = 'lora(rank=1)'\n");
   const Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out")};
-  const auto start = [&] {
-    return std::async(std::launch::async, [&] { return run_program(command); });
+  const auto start = [&](const char* task) {
+    ProgramOptions options;
+    options.environment = detail::usual_environment();
+    options.environment->emplace_back("SLURM_STEP_NUM_TASKS=2");
+    options.environment->emplace_back(std::string("SLURM_PROCID=") + task);
+    return std::async(std::launch::async, [=] { return run_program(command, options); });
   };
-  auto first = start(), second = start();
+  auto first = start("0"), second = start("1");
   const ProgramResult a = first.get(), b = second.get();
   EXPECT_EQ(a.status, 0) << a.err;
   EXPECT_EQ(b.status, 0) << b.err;
@@ -366,6 +372,23 @@ TEST_F(Eval, SeveralComparisonsShareTheCells) {
   };
   EXPECT_EQ(count(a.err) + count(b.err), 2u) << a.err << b.err;  // each cell once
   EXPECT_EQ(a.out, b.out);
+}
+
+// A member of a job array has no use for waiting.
+TEST_F(Eval, AMemberThatDoesNotWaitLeavesCellsToTheOthers) {
+  write_recipe("[1e-3]", 1, "[[method]]\nmethod = 'lora(rank=1)'\n");
+  const fs::path cells = folder_ / "out/cells";
+  Arguments command = {"eval", "compare", path("recipe.toml"), "--out", path("out"), "--no-wait"};
+  fs::create_directories(cells / "lora_rank_1_-lr0.001-seed1");
+  {
+    const FolderLock other(cells / "lora_rank_1_-lr0.001-seed1/lock");
+    ASSERT_TRUE(other);
+    const ProgramResult left = expect_success(command);
+    EXPECT_NE(left.err.find("left to other processes: 1;"), std::string::npos) << left.err;
+    EXPECT_EQ(left.out, "");
+    EXPECT_TRUE(fs::exists(cells / "lora_rank_1_-lr0.001-seed2/cost.json")) << left.err;
+  }
+  EXPECT_NE(expect_success(command).out.find("comparison.html"), std::string::npos);
 }
 
 // Ctrl-C reaches every process of the terminal's group; a training saves before it stops.

@@ -122,16 +122,21 @@ inline void interrupt(pid_t child, const ProgramOptions& options) {
 
 }  // namespace detail
 
-/// `ringlet ARGUMENTS…` with nothing on stdin.
-inline ProgramResult run_program(Arguments arguments, const ProgramOptions& options = {}) {
-  arguments.insert(arguments.begin(), RINGLET_BINARY);
+/// A program by its path, with nothing on stdin.
+inline ProgramResult run_words(Arguments words, const ProgramOptions& options = {}) {
   const detail::Capture out, err;
-  const pid_t child = detail::start(std::move(arguments), options, out, err);
+  const pid_t child = detail::start(std::move(words), options, out, err);
   if (options.interrupt_when) detail::interrupt(child, options);
   int status = 0;
   if (waitpid(child, &status, 0) != child) detail::check_errno(errno, "waitpid");
   return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), out.text(),
           err.text()};
+}
+
+/// `ringlet ARGUMENTS…`
+inline ProgramResult run_program(Arguments arguments, const ProgramOptions& options = {}) {
+  arguments.insert(arguments.begin(), RINGLET_BINARY);
+  return run_words(std::move(arguments), options);
 }
 
 }  // namespace ringlet::e2e

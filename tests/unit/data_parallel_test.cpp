@@ -5,6 +5,7 @@
 #include <fstream>
 #include <limits>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -195,6 +196,70 @@ TEST(DataParallel, TheOthersFindWhatTheWriterLeaves) {
       1, 2, [&](std::vector<at::Tensor>& tensors) { met.push_back(tensors.at(0).device()); }};
   other.writer_first(at::kMeta, [] {});
   EXPECT_EQ(met, std::vector<at::Device>{at::kMeta});
+}
+
+TEST(DataParallel, OneRankThatStopsStopsAllAtOneStep) {
+  const TemporaryFolder folder;
+  TwoRanks ranks;
+  std::array<std::int64_t, 2> done{};
+  as_two_ranks([&](std::size_t rank) {
+    const RankRun run(folder / "run", 1,
+                      DataParallel{static_cast<std::int64_t>(rank), 2, ranks.reduction(rank)});
+    Trainer trainer = run.make();
+    EXPECT_FALSE(
+        trainer.run([&](const StepResult& result) { return rank == 0 || result.step != 2; }));
+    done[rank] = trainer.steps_done();
+  });
+  EXPECT_EQ(done, (std::array<std::int64_t, 2>{3, 3}));
+  EXPECT_EQ(CheckpointFolder::load(*CheckpointFolder(folder / "run", 1).latest()).step, 3);
+}
+
+// The state before the step in which others did not come is whole.
+TEST(DataParallel, LostRanksLeaveACheckpointOfTheLastStep) {
+  const TemporaryFolder folder;
+  for (const std::int64_t rank : {0, 1}) {
+    int steps = 0;
+    const auto gone_in_fourth = [&steps](std::vector<at::Tensor>& tensors) {
+      if (tensors.size() > 1 && ++steps == 4)
+        throw LostRanks(ErrorCode::io, "ranks", "no answer from rank 1", "look at it");
+    };
+    RankRun run(folder / std::to_string(rank), 1, DataParallel{rank, 2, gone_in_fourth});
+    run.options.checkpoint_every = 0;
+    expect_error(ErrorCode::io, rank == 0 ? "holds the run as it was after 3 steps" : "look at it",
+                 [&] { run.make().run(); });
+    const auto latest = CheckpointFolder(folder / std::to_string(rank), 1).latest();
+    ASSERT_EQ(latest.has_value(), rank == 0);
+    if (latest) {
+      EXPECT_EQ(CheckpointFolder::load(*latest).step, 3);
+    }
+  }
+}
+
+TEST(DataParallel, RanksWithOtherSettingsAreRefusedByTheirNames) {
+  const auto outcome = [](const Json& first, const Json& second) {
+    TwoRanks ranks;
+    std::array<std::string, 2> said;
+    as_two_ranks([&](std::size_t rank) {
+      try {
+        DataParallel{static_cast<std::int64_t>(rank), 2, ranks.reduction(rank)}.check_same(
+            rank == 0 ? first : second, at::kCPU);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::mismatch);
+        said[rank] = error.what();
+      }
+    });
+    EXPECT_EQ(said[0], said[1]);
+    return said[0];
+  };
+  const Json settings = {{"seed", 5}, {"pictures", "a"}, {"steps done", 0}};
+  Json other = settings;
+  EXPECT_EQ(outcome(settings, settings), "");
+  other["pictures"] = "b";
+  other["steps done"] = 4;
+  EXPECT_NE(outcome(settings, other).find("differ in: pictures; steps done"), std::string::npos);
+  other["more"] = true;
+  EXPECT_NE(outcome(settings, other).find("which settings there are"), std::string::npos);
+  DataParallel{}.check_same(settings, at::kCPU);
 }
 
 }  // namespace

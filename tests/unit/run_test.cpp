@@ -1,8 +1,10 @@
 // A task that this file alone defines goes through a whole run: nothing else knows it.
 #include "ringlet/train/run.h"
 
+#include <array>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 
 #include <ATen/Functions.h>
@@ -16,11 +18,13 @@
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/layer.h"
 #include "ringlet/nn/weight_store.h"
+#include "ringlet/train/metrics_file.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/log_capture.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
+#include "tests/two_ranks.h"
 
 namespace ringlet::train {
 namespace {
@@ -78,7 +82,7 @@ class ToyTask final : public Task {
     return {{"found", toy_.found}, {"model", "a hash"}};
   }
   at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const override {
-    const at::Tensor errors = row_errors(static_cast<std::uint64_t>(micro_batch));
+    const at::Tensor errors = row_errors(static_cast<std::uint64_t>(micro_batch), part.of);
     return errors.narrow(0, part.begin, part.end - part.begin).sum() / part.of;
   }
   ObservationRules observation_rules() const override {
@@ -107,9 +111,9 @@ class ToyTask final : public Task {
   }
 
  private:
-  at::Tensor error_of(std::uint64_t number) const { return row_errors(number).mean(); }
-  at::Tensor row_errors(std::uint64_t number) const {
-    const at::Tensor x = at::empty({run_.batch_size, kToyWidth});
+  at::Tensor error_of(std::uint64_t number) const { return row_errors(number, 4).mean(); }
+  at::Tensor row_errors(std::uint64_t number, std::int64_t rows) const {
+    const at::Tensor x = at::empty({rows, kToyWidth});
     Random(run_.seed)
         .stream("toy", number)
         .fill_normal({x.data_ptr<float>(), static_cast<std::size_t>(x.numel())});
@@ -190,6 +194,52 @@ TEST_F(RunTest, ATaskOfItsOwnIsPlannedTrainedMeasuredSavedAndReported) {
   const std::string report = file_content(run.report_file());
   EXPECT_NE(report.find("error of held-out examples"), std::string::npos);
   EXPECT_NE(report.find("seasoning"), std::string::npos);
+}
+
+// n ranks with batches of b: one with batches of n * b, whatever is drawn for a batch (here ranks
+// that are dropped), also when the number of ranks changes over a checkpoint.
+TEST_F(RunTest, RanksShareABatch) {
+  const RunOptions whole = options("whole");
+  ASSERT_TRUE(Run(whole, toy()).run());
+  RunOptions shared = options("shared");
+  const auto as_ranks = [&](const RunObserver& observer) {
+    TwoRanks ranks;
+    std::array<std::unique_ptr<Run>, 2> runs;
+    for (std::size_t rank = 0; rank < 2; ++rank) {
+      RunOptions o = shared;
+      o.batch_size = 2;
+      o.trainer.data_parallel = {static_cast<std::int64_t>(rank), 2, ranks.reduction(rank)};
+      runs[rank] = std::make_unique<Run>(o, toy());
+    }
+    EXPECT_DOUBLE_EQ(runs[0]->plan().epochs, 6.0 * 2.0 * 4.0 / 20.0);
+    as_two_ranks([&](std::size_t rank) { runs[rank]->run(observer); });
+  };
+  as_ranks(stop_after(3));  // all of them one step later
+  EXPECT_EQ(read_metrics(shared.out / "metrics.csv").size(), 4u);
+  shared.resume = true;
+  as_ranks({});
+  const auto expected = read_metrics(whole.out / "metrics.csv");
+  const auto rows = read_metrics(shared.out / "metrics.csv");
+  ASSERT_EQ(rows.size(), expected.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_NEAR(rows[i].loss, expected[i].loss, 1e-6) << i;
+    EXPECT_NEAR(rows[i].gradient_norm, expected[i].gradient_norm, 1e-6) << i;
+  }
+  EXPECT_EQ(entry_count(shared.out), entry_count(whole.out));
+
+  RunOptions one = shared;  // the last checkpoint, with all of the batch again
+  one.trainer.steps = 8;
+  EXPECT_TRUE(Run(one, toy()).run());
+  RunOptions other = one;
+  other.batch_size = 3;
+  expect_error(ErrorCode::mismatch, "batch size was 4, now 3", [&] { Run(other, toy()); });
+}
+
+TEST_F(RunTest, AStepIsMeasuredWithoutARun) {
+  const RunOptions o = options("measured");
+  Run run(o, toy());
+  EXPECT_GT(run.measure_step(), 0.0);
+  EXPECT_FALSE(fs::exists(o.out));
 }
 
 TEST_F(RunTest, WhereverItIsStoppedAResumedRunIsTheUninterruptedOne) {

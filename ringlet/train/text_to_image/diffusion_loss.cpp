@@ -134,7 +134,7 @@ void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t 
                          const BatchPart& part, std::uint64_t first, std::vector<Row>& rows) const {
   const Random random(options_.seed);
   const std::vector<std::size_t> all =
-      batch_rows(set.order, random, name, micro_batch, options_.batch_size);
+      batch_rows(set.order, random, name, micro_batch, part.of);
   for (std::int64_t i = part.begin; i < part.end; ++i) {
     const EncodedPicture& picture = set.pictures[all[static_cast<std::size_t>(i)]];
     const std::uint64_t number = first + static_cast<std::uint64_t>(i);
@@ -225,7 +225,7 @@ at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch, const BatchPart& 
 
 at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& part) const {
   std::vector<Row> rows;
-  const auto behind = static_cast<std::uint64_t>(options_.batch_size);
+  const auto behind = static_cast<std::uint64_t>(part.of);
   draw(instance_, "instance order", micro_batch, part, 0, rows);
   if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, part, behind, rows);
   NoisyBatch batch;
