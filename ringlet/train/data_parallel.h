@@ -25,6 +25,9 @@ struct DataParallel {
   /// only read them.
   bool writes() const { return rank == 0; }
 
+  /// Whether one rank says so. Every rank asks, at the same place; `device` as below.
+  bool any(bool own, at::Device device) const;
+
   /// Does what leaves files that all ranks need: first the rank that writes, then the others, which
   /// find its files. Every rank calls it. Where the first one fails the others wait until `reduce`
   /// gives up. `device` is that of the parameters: a reduction may know no other (NCCL).

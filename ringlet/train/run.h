@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "ringlet/train/adapter_training.h"
+#include "ringlet/train/run_control.h"
+#include "ringlet/train/run_lock.h"
 #include "ringlet/train/run_log.h"
 #include "ringlet/train/run_options.h"
 #include "ringlet/train/score_file.h"
@@ -98,10 +100,13 @@ class Run {
   Json settings() const;
   Learners learners() const;
   std::vector<Trainable> trainables() const;
-  std::optional<std::filesystem::path> checkpoint() const;
+  void find_checkpoint();
+  std::unique_ptr<RunLock> take_folder();
   LossFunction loss_function() const;
   bool train(Trainer& trainer, RunLog& log, const StepObserver& observer);
   void observe(Trainer& trainer, RunLog& log, std::int64_t step);
+  bool asked_to_stop(RunControl& control) const;
+  void answer(RunControl& control, std::int64_t step, const std::string& seen) const;
   void save(Trainer& trainer, const Json& settings) const;
   void save_adapters(std::int64_t steps, const Json& settings) const;
   Report report(const Trainer& trainer, const Json& settings) const;
@@ -110,7 +115,8 @@ class Run {
   std::unique_ptr<Task> task_;
   std::optional<AdapterTraining> adapters_;
   RunPlan plan_;
-  Json settings_;  ///< null where Task::prepare finds the value
+  std::optional<std::filesystem::path> checkpoint_;  ///< that the run resumes from
+  Json settings_;                                    ///< null where Task::prepare finds the value
   std::optional<ScoreFile> score_file_;
   std::vector<Score> latest_scores_;
   double seconds_ = 0.0;
