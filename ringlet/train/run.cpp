@@ -14,7 +14,9 @@
 #include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/memory_error.h"
 #include "ringlet/train/not_finite.h"
 #include "ringlet/train/option_list.h"
 #include "ringlet/train/run_folder.h"
@@ -374,10 +376,24 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
       [&](std::int64_t step) {
         if (due(step) || (observes && control.asked(RunRequest::sample)))
           observe(trainer, log, step);
-        answer(control, step, observes ? rules.what : "");
+        control.answer_all(step, observes ? rules.what : "");
       });
-  if (!finished) answer(control, trainer.steps_done(), "");
+  if (!finished) control.answer_all(trainer.steps_done(), "");
   return finished;
+}
+
+/// Says what the step needs when there is too little memory for it.
+bool Run::train_within_memory(Trainer& trainer, RunLog& log, const StepObserver& observer) {
+  try {
+    return nn::with_ringlet_errors(kWhere, [&] { return train(trainer, log, observer); });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::out_of_memory) throw;
+    const std::vector<Trainable> learners = trainables();
+    const at::Device device = learners.empty() ? at::kCPU : learners.front().value.device();
+    throw memory_error(
+        error, options_,
+        {plan_.expected_bytes, nn::peak_memory(device), task_->example_size(), device.is_cuda()});
+  }
 }
 
 /// Looks at the requests; ranks agree on a stop, so that none waits for another one.
@@ -388,16 +404,6 @@ bool Run::asked_to_stop(RunControl& control) const {
   if (ranks.count == 1) return own;
   const std::vector<Trainable> learners = trainables();
   return ranks.any(own, learners.empty() ? at::Device(at::kCPU) : learners.front().value.device());
-}
-
-/// After a step and its checkpoint. `seen`: what is looked at; "" = nothing.
-void Run::answer(RunControl& control, std::int64_t step, const std::string& seen) const {
-  if (!control.asked()) return;
-  const auto newest = CheckpointFolder(options_.out / kCheckpoints, 1).newest();
-  const std::string checkpoint = newest ? newest->filename().string() : "nothing to save";
-  control.answer(RunRequest::sample, step, seen.empty() ? "nothing is looked at" : seen);
-  control.answer(RunRequest::save, step, checkpoint);
-  control.answer(RunRequest::stop, step, checkpoint);
 }
 
 fs::path Run::result() const {
@@ -478,7 +484,7 @@ bool Run::run(const RunObserver& observer) {
     if (checkpoint_) trainer.resume(*checkpoint_);
     RunLog log(options_.out, trainer.steps_done(), writes());
     score_file_.emplace(options_.out / task_->observation_rules().score_file, trainer.steps_done());
-    const bool finished = train(trainer, log, observer.step);
+    const bool finished = train_within_memory(trainer, log, observer.step);
     if (finished && writes()) save(trainer, settings);
     log.write_report(report(trainer, settings), task_->picture_caption());
     return finished;

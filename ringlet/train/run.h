@@ -103,10 +103,10 @@ class Run {
   void find_checkpoint();
   std::unique_ptr<RunLock> take_folder();
   LossFunction loss_function() const;
+  bool train_within_memory(Trainer& trainer, RunLog& log, const StepObserver& observer);
   bool train(Trainer& trainer, RunLog& log, const StepObserver& observer);
   void observe(Trainer& trainer, RunLog& log, std::int64_t step);
   bool asked_to_stop(RunControl& control) const;
-  void answer(RunControl& control, std::int64_t step, const std::string& seen) const;
   void save(Trainer& trainer, const Json& settings) const;
   void save_adapters(std::int64_t steps, const Json& settings) const;
   Report report(const Trainer& trainer, const Json& settings) const;

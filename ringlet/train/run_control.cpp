@@ -109,6 +109,15 @@ void RunControl::answer(RunRequest what, std::int64_t step, const std::string& r
   std::erase_if(pending_, [&](const Pending& one) { return one.what == what; });
 }
 
+void RunControl::answer_all(std::int64_t step, const std::string& seen) {
+  if (pending_.empty()) return;
+  const auto newest = CheckpointFolder(out_ / kCheckpoints, 1).newest();
+  const std::string checkpoint = newest ? newest->filename().string() : "nothing to save";
+  answer(RunRequest::sample, step, seen.empty() ? "there is nothing to look at" : seen);
+  answer(RunRequest::save, step, checkpoint);
+  answer(RunRequest::stop, step, checkpoint);
+}
+
 std::string ask_run(const fs::path& out, RunRequest what) {
   if (RunLock::holder(out).empty())
     throw Error(ErrorCode::not_found, out.string(), "nobody is training in this folder",

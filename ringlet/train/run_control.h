@@ -36,12 +36,14 @@ class RunControl {
 
   /// Whether this has been asked for and is not answered yet.
   bool asked(RunRequest what) const;
-  bool asked() const { return !pending_.empty(); }
 
-  /// Answers all requests of a kind, in the log and in requests.log. `result` says what was done.
-  void answer(RunRequest what, std::int64_t step, const std::string& result);
+  /// Answers all requests, in the log and in requests.log, after a step and its checkpoint. `seen`
+  /// says what was looked at; "" = there is nothing to look at.
+  void answer_all(std::int64_t step, const std::string& seen);
 
  private:
+  void answer(RunRequest what, std::int64_t step, const std::string& result);
+
   struct Pending {
     RunRequest what;
     std::string id;  ///< name of its file

@@ -18,6 +18,8 @@ namespace {
   throw Error(ErrorCode::bad_format, place, what, hint);
 }
 
+std::string dashed(const std::string& flag) { return std::string(2, '-') + flag; }
+
 std::string trimmed(std::string_view text) {
   constexpr std::string_view kBlank = " \t\r\f\v";
   const std::size_t first = text.find_first_not_of(kBlank);
@@ -31,8 +33,8 @@ Number whole_number_of(const std::string& flag, const std::string& text, const s
   Number number{};
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (problem != std::errc() || end != text.data() + text.size() || number < least)
-    bad_line(place, flag + " \"" + text + "\": a whole number" + (least > 0 ? " above 0" : "") +
-                        " is needed");
+    bad_line(place, dashed(flag) + " \"" + text + "\": a whole number" +
+                        (least > 0 ? " above 0" : "") + " is needed");
   return number;
 }
 
@@ -40,7 +42,7 @@ double scale_of(const std::string& flag, const std::string& text, const std::str
   constexpr double kLargest = 1000.0;
   const std::optional<double> number = read_number(text);
   if (!number || *number < 0.0 || *number > kLargest)
-    bad_line(place, flag + " \"" + text + "\": a number from 0 to 1000 is needed");
+    bad_line(place, dashed(flag) + " \"" + text + "\": a number from 0 to 1000 is needed");
   return *number;
 }
 
@@ -49,69 +51,69 @@ diffusion::SamplerChoice sampler_of(const std::string& text, const std::string& 
   try {
     return diffusion::find_sampler(text);
   } catch (const Error& error) {
-    bad_line(place, "--ss \"" + text + "\": " + error.message(), error.hint());
+    bad_line(place, dashed("ss") + " \"" + text + "\": " + error.message(), error.hint());
   }
 }
 
 using SetField = void (*)(SamplePrompt&, const std::string& text, const std::string& place);
 
+/// By their names without the dashes.
 constexpr std::array<std::pair<const char*, SetField>, 8> kFlags = {{
-    {"--n",
-     [](SamplePrompt& p, const std::string& text, const std::string&) { p.negative = text; }},
-    {"--w",
+    {"n", [](SamplePrompt& p, const std::string& text, const std::string&) { p.negative = text; }},
+    {"w",
      [](SamplePrompt& p, const std::string& text, const std::string& place) {
-       p.width = whole_number_of<std::int64_t>("--w", text, place, 1);
+       p.width = whole_number_of<std::int64_t>("w", text, place, 1);
      }},
-    {"--h",
+    {"h",
      [](SamplePrompt& p, const std::string& text, const std::string& place) {
-       p.height = whole_number_of<std::int64_t>("--h", text, place, 1);
+       p.height = whole_number_of<std::int64_t>("h", text, place, 1);
      }},
-    {"--d",
+    {"d",
      [](SamplePrompt& p, const std::string& text, const std::string& place) {
-       p.seed = whole_number_of<std::uint64_t>("--d", text, place, 0);
+       p.seed = whole_number_of<std::uint64_t>("d", text, place, 0);
      }},
-    {"--s",
+    {"s",
      [](SamplePrompt& p, const std::string& text, const std::string& place) {
-       p.steps = whole_number_of<std::int64_t>("--s", text, place, 1);
+       p.steps = whole_number_of<std::int64_t>("s", text, place, 1);
      }},
-    {"--l", [](SamplePrompt& p, const std::string& text,
-               const std::string& place) { p.guidance = scale_of("--l", text, place); }},
-    {"--g", [](SamplePrompt& p, const std::string& text,
-               const std::string& place) { p.told_guidance = scale_of("--g", text, place); }},
-    {"--ss", [](SamplePrompt& p, const std::string& text,
-                const std::string& place) { p.sampler = sampler_of(text, place); }},
+    {"l", [](SamplePrompt& p, const std::string& text,
+             const std::string& place) { p.guidance = scale_of("l", text, place); }},
+    {"g", [](SamplePrompt& p, const std::string& text,
+             const std::string& place) { p.told_guidance = scale_of("g", text, place); }},
+    {"ss", [](SamplePrompt& p, const std::string& text,
+              const std::string& place) { p.sampler = sampler_of(text, place); }},
 }};
 
 /// Flags of sd-scripts that have no counterpart in a sheet.
-constexpr std::array<std::pair<const char*, const char*>, 5> kOtherFlags = {{
-    {"--cn", "use `control` and `validation_pictures` for samples that follow a signal"},
-    {"--ctr", "use `control` and `validation_pictures` for samples that follow a signal"},
-    {"--fs", "the shift is the model's own"},
-    {"--rcfg", "there is one scale of classifier-free guidance, --l"},
-    {"--i", "samples start from noise; `ringlet generate` starts from pictures"},
+constexpr std::array<std::pair<const char*, const char*>, 4> kOtherFlags = {{
+    {"cn", "use `control` and `validation_pictures` for samples that follow a signal"},
+    {"ctr", "use `control` and `validation_pictures` for samples that follow a signal"},
+    {"fs", "the shift is the model's own"},
+    {"rcfg", "there is one scale of classifier-free guidance, that of the flag l"},
 }};
 
 void set_flag(SamplePrompt& prompt, const std::string& flag, const std::string& value,
               const std::string& place) {
   for (const auto& [name, set] : kFlags)
     if (flag == name) {
-      if (value.empty()) bad_line(place, flag + " has no value");
+      if (value.empty()) bad_line(place, dashed(flag) + " has no value");
       return set(prompt, value, place);
     }
   for (const auto& [name, hint] : kOtherFlags)
-    if (flag == name) bad_line(place, flag + " is not supported", hint);
+    if (flag == name) bad_line(place, dashed(flag) + " is not supported", hint);
   std::vector<std::string> names;
-  for (const auto& [name, set] : kFlags) names.emplace_back(name);
-  const std::string nearest = nearest_name(flag, names);
-  bad_line(place, flag + " is not known",
+  for (const auto& [name, set] : kFlags) names.push_back(dashed(name));
+  const std::string nearest = nearest_name(dashed(flag), names);
+  bad_line(place, dashed(flag) + " is not known",
            nearest.empty() ? "known are " + join(names) : "did you mean " + nearest + "?");
 }
 
 /// Where the next flag begins: two dashes behind a blank, and a letter.
 std::size_t next_flag(std::string_view line, std::size_t from) {
-  for (std::size_t at = line.find(" --", from); at != std::string_view::npos;
-       at = line.find(" --", at + 1)) {
-    const std::size_t letter = at + 3;
+  const std::string dashes = " " + dashed("");
+  for (std::size_t at = line.find(dashes, from); at != std::string_view::npos;
+       at = line.find(dashes, at + 1)) {
+    const std::size_t letter = at + dashes.size();
     if (letter < line.size() && std::isalpha(static_cast<unsigned char>(line[letter])) != 0)
       return at;
   }
@@ -138,7 +140,7 @@ SamplePrompt parse_sample_prompt(std::string_view line, const std::string& place
     const std::string part =
         trimmed(text.substr(begin, end == std::string_view::npos ? end : end - begin));
     const std::size_t blank = part.find(' ');
-    set_flag(prompt, lower(part.substr(0, blank)),
+    set_flag(prompt, lower(part.substr(2, blank == std::string::npos ? blank : blank - 2)),
              blank == std::string::npos ? "" : trimmed(part.substr(blank)), place);
     begin = end;
   }
@@ -174,8 +176,8 @@ void SamplePrompt::apply_to(pipeline::GenerateRequest& request,
   if (!told_guidance) return;
   if (!model.guidance_is_distilled())
     throw Error(ErrorCode::invalid_argument, place,
-                "--g is for models that are told a guidance scale, and this one is not",
-                "give --l, the scale of classifier-free guidance");
+                dashed("g") + " is for models that are told a guidance scale, and this one is not",
+                "give " + dashed("l") + ", the scale of classifier-free guidance");
   request.guidance = told_guidance;
 }
 

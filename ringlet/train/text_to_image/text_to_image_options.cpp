@@ -141,8 +141,8 @@ void describe_samples(OptionList& list, SampleOptions& o) {
       .or_else("the captions; with `control` the validation pictures instead");
   list.add(
       "sample_prompts", o.prompts_file,
-      "File of sample prompts as sd-scripts reads it: one per line with --n --w --h --d --s --l "
-      "--g --ss, # for comments");
+      "File of sample prompts as sd-scripts reads it: one per line with its own negative prompt, "
+      "size, seed, steps, scales and sampler");
   list.add("sample_images", o.images, "Pictures per sample prompt").within(Range::at_least(1));
   list.add("sample_steps", o.steps, "Sampling steps").within(Range::at_least(1));
   list.add("sample_guidance", o.guidance, "Guidance scale of samples and class pictures")
