@@ -87,7 +87,7 @@ void RunControl::look() {
       pending_.push_back({*what, name});
     else
       log(LogLevel::warning, (out_ / kRequests / name).string() +
-                                 ": is no request; names end with sample, save or stop");
+                                 ": is not a request; names end with sample, save or stop");
   }
 }
 

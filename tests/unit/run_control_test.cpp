@@ -88,7 +88,7 @@ TEST_F(RunControlled, AFileByHandIsARequest) {
                                   if (step.step == 2) std::ofstream(o.out / "requests/stop");
                                   return true;
                                 }}));
-  EXPECT_NE(log.warnings().find("please: is no request"), std::string::npos) << log.warnings();
+  EXPECT_NE(log.warnings().find("please: is not a request"), std::string::npos) << log.warnings();
   EXPECT_TRUE(fs::exists(o.out / "checkpoints/step-00000002.safetensors"));
 }
 
