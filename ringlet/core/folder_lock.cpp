@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ringlet/core/error.h"
@@ -32,35 +33,52 @@ bool try_lock(int descriptor, int kind, const std::filesystem::path& file) {
 
 }  // namespace
 
-FolderLock::FolderLock(const std::filesystem::path& file, std::chrono::milliseconds patience) {
-  constexpr int kReadable = 0644;
-  descriptor_ = retried("folder_lock.open", [&] {
-    return ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kReadable);
-  });
-  if (descriptor_ < 0) throw lock_error("the lock cannot be created", file, errno);
+FolderLock::FolderLock(const std::filesystem::path& file, std::chrono::milliseconds patience)
+    : file_(file) {
+  const auto end = std::chrono::steady_clock::now() + patience;
   try {
-    const auto end = std::chrono::steady_clock::now() + patience;
-    while (!(held_ = try_lock(descriptor_, LOCK_EX, file)) &&
-           std::chrono::steady_clock::now() < end)
+    while (!(held_ = open_and_try()) && std::chrono::steady_clock::now() < end)
       std::this_thread::sleep_for(kBetweenTries);
   } catch (...) {
-    ::close(descriptor_);
+    if (descriptor_ >= 0) ::close(descriptor_);
     throw;
   }
 }
 
+/// A file that the last holder has removed meanwhile is nobody's: there may be another one.
+bool FolderLock::open_and_try() {
+  constexpr int kReadable = 0644;
+  while (true) {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    descriptor_ = retried("folder_lock.open", [&] {
+      return ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kReadable);
+    });
+    if (descriptor_ < 0) throw lock_error("the lock cannot be created", file_, errno);
+    if (!try_lock(descriptor_, LOCK_EX, file_)) return false;
+    struct stat locked {
+    }, present{};
+    if (::fstat(descriptor_, &locked) == 0 && ::stat(file_.c_str(), &present) == 0 &&
+        locked.st_ino == present.st_ino && locked.st_dev == present.st_dev)
+      return true;
+  }
+}
+
 FolderLock::FolderLock(FolderLock&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), held_(std::exchange(other.held_, false)) {}
+    : file_(std::move(other.file_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      held_(std::exchange(other.held_, false)) {}
 
 FolderLock::~FolderLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void FolderLock::sign(std::string_view holder) const {
-  if (::ftruncate(descriptor_, 0) != 0 || holder.empty()) return;
+  if (::ftruncate(descriptor_, 0) != 0) return;
   // In place: another file would not be the one that is locked.
   static_cast<void>(::pwrite(descriptor_, holder.data(), holder.size(), 0) < 0);
 }
+
+void FolderLock::remove_file() const { ::unlink(file_.c_str()); }
 
 std::string FolderLock::signature() const {
   constexpr std::size_t kLongest = 1000;

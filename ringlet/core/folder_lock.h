@@ -9,8 +9,7 @@
 namespace ringlet {
 
 /// A lock that ends with its holders, also when they are killed: the kernel gives it back, and
-/// nobody guesses from ids or dates whether it is stale. The file stays; only the lock on it
-/// counts.
+/// nobody guesses from ids or dates whether it is stale. Only the lock on the file counts.
 class FolderLock {
  public:
   /// Makes the file where there is none, and tries for the lock for as long as `patience` says.
@@ -26,6 +25,9 @@ class FolderLock {
   /// that replaces the one before. A disk that is full is no reason to stop.
   void sign(std::string_view holder) const;
 
+  /// Removes the file, for a holder that is about to end. Whoever waits notices, and makes another.
+  void remove_file() const;
+
   /// What the last holder has signed with; "" = nothing.
   std::string signature() const;
 
@@ -33,6 +35,9 @@ class FolderLock {
   static bool is_held(const std::filesystem::path& file);
 
  private:
+  bool open_and_try();
+
+  std::filesystem::path file_;
   int descriptor_ = -1;
   bool held_ = false;
 };

@@ -366,7 +366,7 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
       [&](const StepResult& step) {
         log.add(step);
         seconds_ += step.seconds;
-        const bool proceed = (!observer || observer(step)) && !asked_to_stop(control);
+        const bool proceed = !stops(control, observer && !observer(step));
         if (control.asked(RunRequest::save)) trainer.ask_for_checkpoint();
         if (!proceed || step.step == steps || control.asked(RunRequest::save) ||
             (save_every > 0 && step.step % save_every == 0))
@@ -396,10 +396,10 @@ bool Run::train_within_memory(Trainer& trainer, RunLog& log, const StepObserver&
   }
 }
 
-/// Looks at the requests; ranks agree on a stop, so that none waits for another one.
-bool Run::asked_to_stop(RunControl& control) const {
+/// Looks at the requests. Ranks agree on a stop, so that none waits for another one.
+bool Run::stops(RunControl& control, bool interrupted) const {
   control.look();
-  const bool own = control.asked(RunRequest::stop);
+  const bool own = interrupted || control.asked(RunRequest::stop);
   const DataParallel& ranks = options_.trainer.data_parallel;
   if (ranks.count == 1) return own;
   const std::vector<Trainable> learners = trainables();

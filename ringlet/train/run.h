@@ -106,7 +106,7 @@ class Run {
   bool train_within_memory(Trainer& trainer, RunLog& log, const StepObserver& observer);
   bool train(Trainer& trainer, RunLog& log, const StepObserver& observer);
   void observe(Trainer& trainer, RunLog& log, std::int64_t step);
-  bool asked_to_stop(RunControl& control) const;
+  bool stops(RunControl& control, bool interrupted) const;
   void save(Trainer& trainer, const Json& settings) const;
   void save_adapters(std::int64_t steps, const Json& settings) const;
   Report report(const Trainer& trainer, const Json& settings) const;

@@ -60,7 +60,7 @@ RunLock::RunLock(const fs::path& out) : lock_(lock_of(out)) {
   lock_.sign(this_process());
 }
 
-RunLock::~RunLock() { lock_.sign(""); }
+RunLock::~RunLock() { lock_.remove_file(); }
 
 std::string RunLock::holder(const fs::path& out) {
   const fs::path file = out / kLockFile;

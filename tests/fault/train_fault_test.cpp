@@ -226,10 +226,10 @@ TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
   run(saving("whole"));
   FineTuneOptions o = saving("parts");
   o.samples.prompts = {};
-  // Renames after the last step: checkpoint, samples, adapter.
+  // Renames after the last step: the checkpoint's hash, checkpoint, samples, adapter.
   expect_error(ErrorCode::no_space, "adapter.safetensors", [&] {
     FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
-                       if (report.step == 4) arm_failpoint("atomic_file.rename", ENOSPC, 3);
+                       if (report.step == 4) arm_failpoint("atomic_file.rename", ENOSPC, 4);
                        return true;
                      }});
   });
@@ -245,7 +245,7 @@ TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
 TEST_F(TrainingRunFault, ASamplePictureThatCannotBeWrittenIsAWarning) {
   const FineTuneOptions o = saving("run");
   EXPECT_TRUE(FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
-                                 if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 2);
+                                 if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 3);
                                  return true;
                                }}));
   EXPECT_FALSE(fs::exists(o.out / "samples/step-00000004.png"));
