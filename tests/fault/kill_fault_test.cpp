@@ -2,8 +2,6 @@
 // uninterrupted run makes. RINGLET_KILLS=500 kills it so often.
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
-#include <fstream>
 #include <thread>
 
 #include <ATen/Parallel.h>
@@ -14,6 +12,7 @@
 #include "ringlet/core/random.h"
 #include "tests/fault/calls/fault_calls.h"
 #include "tests/file_content.h"
+#include "tests/kill_count.h"
 #include "tests/log_capture.h"
 #include "tests/tiny_fine_tune_test.h"
 
@@ -23,12 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kLength = 12;  ///< steps of a run
-
-int kills_asked_for() {
-  constexpr int kUsual = 21;
-  const char* text = std::getenv("RINGLET_KILLS");
-  return text != nullptr ? std::max(1, std::atoi(text)) : kUsual;
-}
 
 class Killed : public FineTuning {
  protected:
@@ -86,7 +79,7 @@ TEST_F(Killed, AnywhereTheRunEndsWithWhatItWouldHaveMade) {
   EXPECT_TRUE(run(whole));
   const std::string expected = file_content(whole.out / "adapter.safetensors");
   constexpr int kCallsOfASave = 24;  // about; more than that lie in the save after
-  const int kills = kills_asked_for();
+  const int kills = kill_count(21);
   int done = 0, inside = 0, finished = 0;
   std::int64_t before = 0;
   const LogCapture quiet;
