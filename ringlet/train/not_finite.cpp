@@ -72,7 +72,7 @@ class Probes {
 /// computed.
 std::vector<std::string> culprits(const Task& task, std::int64_t micro_batch,
                                   const BatchPart& part) {
-  const std::vector<std::string> names = task.examples(micro_batch);
+  const std::vector<std::string> names = task.example_names(micro_batch);
   if (names.size() != static_cast<std::size_t>(part.of)) return {};
   const at::NoGradGuard no_grad;
   std::vector<std::string> all, found;

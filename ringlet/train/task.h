@@ -153,7 +153,7 @@ class Task {
 
   /// What people call the examples of a micro-batch, for messages: one name for each of the batch.
   /// None unless overridden.
-  virtual std::vector<std::string> examples(std::int64_t micro_batch) const {
+  virtual std::vector<std::string> example_names(std::int64_t micro_batch) const {
     static_cast<void>(micro_batch);
     return {};
   }

@@ -81,7 +81,7 @@ TEST_F(NotFiniteRun, ABadPictureIsNamedAndItsStepsAreSkipped) {
   const DiffusionLoss loss(model, set, {}, {.seed = 3, .batch_size = 2});
   std::ptrdiff_t bad = 0;
   for (std::int64_t n = 0; n < 6; ++n) {
-    const std::vector<std::string> names = loss.examples(n);
+    const std::vector<std::string> names = loss.example_names(n);
     ASSERT_EQ(names.size(), 2u);
     const auto shown = std::ranges::count(names, "b.png");
     EXPECT_EQ(std::isfinite(loss(n).item<double>()), shown == 0) << n;

@@ -146,7 +146,7 @@ void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t 
   }
 }
 
-std::vector<std::string> DiffusionLoss::examples(std::int64_t micro_batch) const {
+std::vector<std::string> DiffusionLoss::example_names(std::int64_t micro_batch) const {
   const BatchPart whole{0, options_.batch_size, options_.batch_size};
   std::vector<Row> rows, prior;
   draw(instance_, "instance order", micro_batch, whole, 0, rows);

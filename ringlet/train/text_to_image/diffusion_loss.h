@@ -83,7 +83,7 @@ class DiffusionLoss {
   at::Tensor operator()(std::int64_t micro_batch, const BatchPart& part) const;
 
   /// The files of its pictures: of each row, with its class picture where there is one.
-  std::vector<std::string> examples(std::int64_t micro_batch) const;
+  std::vector<std::string> example_names(std::int64_t micro_batch) const;
 
  private:
   struct Row {

@@ -368,8 +368,8 @@ at::Tensor TextToImageTask::loss(std::int64_t micro_batch, const BatchPart& part
   return (*loss_)(micro_batch, part);  // the backward pass may repeat parts of it
 }
 
-std::vector<std::string> TextToImageTask::examples(std::int64_t micro_batch) const {
-  return loss_->examples(micro_batch);
+std::vector<std::string> TextToImageTask::example_names(std::int64_t micro_batch) const {
+  return loss_->example_names(micro_batch);
 }
 
 ObservationRules TextToImageTask::observation_rules() const {
