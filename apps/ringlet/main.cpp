@@ -29,6 +29,8 @@ constexpr std::array kVerbs = {
     Verb{"train", "Teach a model a subject or style with a small adapter", cmd_train},
     Verb{"tune", "Fine-tune language, vision, speech and other networks with the same adapters",
          cmd_tune},
+    Verb{"control-run", "Steer a training run that is at work: sample, save, stop, status",
+         cmd_control_run},
     Verb{"control", "Make control signals from pictures: edges, segmentations, landmarks",
          cmd_control},
     Verb{"eval", "Measure pictures and compare methods", cmd_eval},
@@ -56,7 +58,7 @@ void print_help() {
       "ringlet %s: small adapters for text-to-image diffusion models\n\nUsage: ringlet VERB "
       "[OPTIONS]\n\nVerbs:\n",
       kVersion);
-  for (const Verb& verb : kVerbs) std::printf("  %-10s %s\n", verb.name, verb.help);
+  for (const Verb& verb : kVerbs) std::printf("  %-12s %s\n", verb.name, verb.help);
   std::printf("\n\"ringlet VERB --help\" lists a verb's options.\n");
 }
 

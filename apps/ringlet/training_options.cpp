@@ -53,6 +53,9 @@ void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
   list.add("out", run.out, "Folder for the adapter, checkpoints, logs and report").required();
   list.add("save_precision", choice("save_precision", run.save_precision, nn::kPrecisionNames),
            "Type of the numbers that are saved");
+  list.add("metadata", choice("metadata", run.metadata, adapt::kMetadataLevelNames),
+           "What the adapter's file says of the training; captions and the names of files and "
+           "folders are in full alone");
   list.add("resume", run.resume, "Continue from the last checkpoint of `out`");
   list.add("dry_run", dry_run, "Print the plan and stop");
   list.add("rank_timeout", rank_timeout,

@@ -6,6 +6,7 @@ namespace ringlet::app {
 
 int cmd_bench(int argc, char** argv);
 int cmd_control(int argc, char** argv);
+int cmd_control_run(int argc, char** argv);
 int cmd_convert(int argc, char** argv);
 int cmd_doctor(int argc, char** argv);
 int cmd_eval(int argc, char** argv);

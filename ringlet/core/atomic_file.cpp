@@ -110,6 +110,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
+  flushed_ = false;
   while (!bytes.empty()) {
     const ssize_t written = step(target_, "atomic_file.write", "write",
                                  [&] { return ::write(descriptor_, bytes.data(), bytes.size()); });
@@ -119,8 +120,14 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 
 void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
-void AtomicFile::commit() {
+void AtomicFile::flush() {
+  if (flushed_) return;
   step(target_, "atomic_file.fsync", "flush", [&] { return ::fsync(descriptor_); });
+  flushed_ = true;
+}
+
+void AtomicFile::commit() {
+  flush();
   step(target_, "atomic_file.rename", "rename the new file into place",
        [&] { return ::rename(temporary_.c_str(), target_.c_str()); });
   ::close(std::exchange(descriptor_, -1));

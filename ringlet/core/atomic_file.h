@@ -23,12 +23,17 @@ class AtomicFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
+
+  /// Brings all that was written to the disk, under the temporary name; commit() does it where
+  /// nobody has. What must be there before the target is can be written in between.
+  void flush();
   void commit();
 
  private:
   std::filesystem::path target_;
   std::filesystem::path temporary_;
   int descriptor_ = -1;
+  bool flushed_ = false;
 };
 
 /// Writes a whole file atomically.

@@ -9,7 +9,6 @@
 
 #include <fcntl.h>
 #include <spawn.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -101,19 +100,5 @@ ChildResult run_command(const std::string& command, const std::vector<std::strin
   posix_spawn_file_actions_adddup2(&spawn.actions, STDERR_FILENO, STDOUT_FILENO);
   return wait_for(start("/bin/sh", std::move(words), spawn), command, stop);
 }
-
-FolderLock::FolderLock(const std::filesystem::path& file) {
-  constexpr int kReadable = 0644;
-  descriptor_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kReadable);
-  if (descriptor_ < 0) throw cannot("the lock cannot be created", file.string(), errno);
-  held_ = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
-  if (!held_ && errno != EWOULDBLOCK) {
-    const int problem = errno;
-    close(descriptor_);
-    throw cannot("the lock cannot be acquired", file.string(), problem);
-  }
-}
-
-FolderLock::~FolderLock() { close(descriptor_); }
 
 }  // namespace ringlet

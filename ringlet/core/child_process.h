@@ -7,27 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/core/folder_lock.h"
+
 namespace ringlet {
 
 struct ChildResult {
   int status = 0;                ///< exit status; 128 + n when signal n ended it
   std::uint64_t peak_bytes = 0;  ///< of resident memory
-};
-
-/// A lock that ends with its holders, also when they are killed. Nothing when another process has
-/// it.
-class FolderLock {
- public:
-  explicit FolderLock(const std::filesystem::path& file);
-  ~FolderLock();
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  explicit operator bool() const { return held_; }
-  int descriptor() const { return descriptor_; }
-
- private:
-  int descriptor_ = -1;
-  bool held_ = false;
 };
 
 /// Says whether children are to be interrupted; may be empty.

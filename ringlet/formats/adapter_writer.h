@@ -1,25 +1,18 @@
 // An AdapterSet into the adapter files of other programs.
 #pragma once
 
-#include <array>
 #include <filesystem>
 #include <map>
 #include <string>
-#include <utility>
 
 #include "ringlet/adapt/set/adapter_file.h"
+#include "ringlet/adapt/set/metadata_level.h"
 #include "ringlet/formats/adapter_format.h"
 
 namespace ringlet::formats {
 
-/// What of a training goes into the file beside the numbers. Captions and folder names are in
-/// "full".
-enum class MetadataLevel { none, minimum, full };
-
-inline constexpr std::array<std::pair<const char*, MetadataLevel>, 3> kMetadataLevelNames = {
-    {{"none", MetadataLevel::none},
-     {"minimum", MetadataLevel::minimum},
-     {"full", MetadataLevel::full}}};
+using adapt::kMetadataLevelNames;
+using adapt::MetadataLevel;
 
 struct AdapterWriteOptions {
   AdapterFormat format = AdapterFormat::ringlet;

@@ -102,10 +102,14 @@ struct TensorBytes {
   std::span<const std::byte> bytes;
 };
 
+/// Called with the SHA-256 of a whole file, as 64 digits, when its bytes are on the disk and before
+/// it gets its name: what the call writes is there whenever the file is.
+using BeforeRename = std::function<void(const std::string& sha256)>;
+
 /// Writes tensors and metadata atomically. The bytes depend on the content only: tensors are laid
 /// out by descending alignment, then name; metadata by key. Saving onto a file that is mapped (by
 /// this or another process) is safe. Throws Error(invalid_argument | io | no_space).
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorBytes> tensors,
-                       const Metadata& metadata = {});
+                       const Metadata& metadata = {}, const BeforeRename& before_rename = {});
 
 }  // namespace ringlet::io

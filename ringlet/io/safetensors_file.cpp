@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <span>
 #include <system_error>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/json.h"
+#include "ringlet/core/sha256.h"
 #include "ringlet/core/text.h"
 #include "ringlet/io/mapped_pages.h"
 #include "ringlet/io/safetensors.h"
@@ -176,7 +178,7 @@ void give_back_pages(const void* begin, std::size_t bytes) {
 }
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorBytes> tensors,
-                       const Metadata& metadata) {
+                       const Metadata& metadata, const BeforeRename& before_rename) {
   std::set<std::string_view> names;
   for (const TensorBytes& tensor : tensors) {
     check_entry(tensor);
@@ -200,9 +202,18 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorByte
   std::array<std::byte, 8> length{};
   for (std::size_t i = 0; i < length.size(); ++i)
     length[i] = static_cast<std::byte>(header.size() >> (8 * i));
-  file.write(length);
-  file.write(header);
-  for (const TensorBytes& tensor : tensors) file.write(tensor.bytes);
+  Sha256 hash;
+  const auto write = [&](std::span<const std::byte> bytes) {
+    file.write(bytes);
+    if (before_rename) hash.update(bytes);
+  };
+  write(length);
+  write(std::as_bytes(std::span(header)));
+  for (const TensorBytes& tensor : tensors) write(tensor.bytes);
+  if (before_rename) {
+    file.flush();
+    before_rename(hash.hex());
+  }
   file.commit();
 }
 

@@ -83,7 +83,8 @@ std::map<std::string, at::Tensor> load_tensors(const std::filesystem::path& path
 }
 
 void save_tensors(const std::filesystem::path& path,
-                  const std::map<std::string, at::Tensor>& tensors, const Metadata& metadata) {
+                  const std::map<std::string, at::Tensor>& tensors, const Metadata& metadata,
+                  const BeforeRename& before_rename) {
   std::vector<at::Tensor> alive;  // contiguous copies live until the file is written
   std::vector<TensorBytes> entries;
   for (const auto& [name, tensor] : tensors) {
@@ -93,7 +94,7 @@ void save_tensors(const std::filesystem::path& path,
                        plain.sizes().vec(),
                        {static_cast<const std::byte*>(plain.const_data_ptr()), plain.nbytes()}});
   }
-  write_safetensors(path, std::move(entries), metadata);
+  write_safetensors(path, std::move(entries), metadata, before_rename);
 }
 
 }  // namespace ringlet::io

@@ -23,6 +23,7 @@ std::map<std::string, at::Tensor> load_tensors(const std::filesystem::path& path
 /// Writes tensors atomically and deterministically (see write_safetensors); they are made
 /// contiguous and copied to the CPU first.
 void save_tensors(const std::filesystem::path& path,
-                  const std::map<std::string, at::Tensor>& tensors, const Metadata& metadata = {});
+                  const std::map<std::string, at::Tensor>& tensors, const Metadata& metadata = {},
+                  const BeforeRename& before_rename = {});
 
 }  // namespace ringlet::io

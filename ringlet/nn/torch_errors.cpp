@@ -1,8 +1,12 @@
 #include "ringlet/nn/torch_errors.h"
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <vector>
+
+#include "ringlet/core/text.h"
 
 namespace ringlet::nn {
 
@@ -64,6 +68,24 @@ const std::vector<Known>& known_errors() {
   return all;
 }
 
+/// How much was asked for, in LibTorch's words on the CPU ("tried to allocate 4096 bytes") or a GPU
+/// ("Tried to allocate 2.00 GiB"); "" where the text does not say.
+std::string asked_for(const std::string& text) {
+  constexpr std::string_view kWords = "ried to allocate ";
+  const std::size_t found = text.find(kWords);
+  if (found == std::string::npos) return {};
+  const std::size_t begin = found + kWords.size();
+  const std::size_t blank = text.find(' ', begin);
+  const std::size_t end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyzKMGTBi", blank + 1);
+  if (blank == std::string::npos) return {};
+  const std::string number = text.substr(begin, blank - begin);
+  const std::string unit = text.substr(blank + 1, end == std::string::npos ? end : end - blank - 1);
+  const std::optional<double> value = read_number(number);
+  if (!value || *value < 0.0) return {};
+  const bool bytes = unit == "bytes" || unit == "byte";
+  return bytes ? human_bytes(static_cast<std::uint64_t>(*value)) : number + " " + unit;
+}
+
 /// `Where` is a Field or a string.
 template <class Where>
 Error converted(const std::exception& problem, const Where& where) {
@@ -71,8 +93,13 @@ Error converted(const std::exception& problem, const Where& where) {
   const std::string first_line = text.substr(0, text.find('\n'));
   for (const Known& known : known_errors())
     for (const std::string_view words : known.words)
-      if (text.find(words) != std::string::npos)
-        return {known.code, where, *known.what != '\0' ? known.what : first_line, known.hint};
+      if (text.find(words) != std::string::npos) {
+        std::string what = *known.what != '\0' ? known.what : first_line;
+        if (known.code == ErrorCode::out_of_memory)
+          if (const std::string size = asked_for(text); !size.empty())
+            what += ": " + size + " more were asked for";
+        return {known.code, where, what, known.hint};
+      }
   if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&problem))
     return {ErrorCode::io, file->path1().string(), file->code().message()};
   return {ErrorCode::internal, where, first_line,

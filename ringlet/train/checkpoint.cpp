@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstdio>
+#include <iterator>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -10,8 +11,13 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/stack.h>
 
+#include "ringlet/core/atomic_file.h"
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
 #include "ringlet/core/make_folder.h"
+#include "ringlet/core/read_file.h"
+#include "ringlet/core/sha256.h"
+#include "ringlet/core/text.h"
 #include "ringlet/io/tensor_file.h"
 
 namespace ringlet::train {
@@ -22,24 +28,53 @@ namespace fs = std::filesystem;
 constexpr const char* kFormat = "ringlet.train_state";
 constexpr const char* kVersion = "1";
 
-constexpr std::string_view kPrefix = "step-", kSuffix = ".safetensors";
+constexpr std::string_view kPrefix = "step-", kSuffix = ".safetensors", kHashSuffix = ".sha256";
 
-/// The step in a checkpoint's name, or nothing for other names.
-std::optional<std::int64_t> step_in(const std::string& name) {
-  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
+/// In the metadata: the checkpoint has its hash beside it. Those of earlier versions have none.
+constexpr const char* kHashed = "hashed";
+
+/// The step in the name of a checkpoint, or of its hash, or nothing for other names.
+std::optional<std::int64_t> step_in(const std::string& name, std::string_view suffix) {
+  if (!name.starts_with(kPrefix) || !name.ends_with(suffix)) return std::nullopt;
   std::int64_t step = 0;
-  const char* end = name.data() + name.size() - kSuffix.size();
+  const char* end = name.data() + name.size() - suffix.size();
   const auto [last, problem] = std::from_chars(name.data() + kPrefix.size(), end, step);
   return problem == std::errc() && last == end && step >= 0 ? std::optional(step) : std::nullopt;
 }
 
-/// Checkpoints of a folder by step.
-std::map<std::int64_t, fs::path> checkpoints_in(const fs::path& folder) {
+/// Checkpoints of a folder, or their hashes, by step.
+std::map<std::int64_t, fs::path> checkpoints_in(const fs::path& folder,
+                                                std::string_view suffix = kSuffix) {
   std::map<std::int64_t, fs::path> found;
   std::error_code problem;
   for (const auto& entry : fs::directory_iterator(folder, problem))
-    if (const auto step = step_in(entry.path().filename().string())) found[*step] = entry.path();
+    if (const auto step = step_in(entry.path().filename().string(), suffix))
+      found[*step] = entry.path();
   return found;
+}
+
+fs::path hash_file_of(const fs::path& checkpoint) {
+  return fs::path(checkpoint).replace_extension(kHashSuffix);
+}
+
+/// All that the file of a hash says, as sha256sum writes and checks it.
+std::string hash_line(const std::string& sha256, const fs::path& checkpoint) {
+  return sha256 + "  " + checkpoint.filename().string() + "\n";
+}
+
+/// Removes the oldest checkpoints beyond `keep`, those behind `newest`, and hashes that have lost
+/// theirs. One that stays is no reason to stop.
+void remove_others(const fs::path& folder, std::size_t keep, std::int64_t newest) {
+  auto all = checkpoints_in(folder);
+  std::error_code problem;
+  const auto remove = [&](auto which) {
+    fs::remove(which->second, problem);
+    all.erase(which);
+  };
+  while (!all.empty() && all.rbegin()->first > newest) remove(std::prev(all.end()));
+  while (all.size() > keep) remove(all.begin());
+  for (const auto& [step, file] : checkpoints_in(folder, kHashSuffix))
+    if (!all.contains(step)) fs::remove(file, problem);
 }
 
 /// What saves that were killed have left: AtomicFile's temporary files. A folder has one run.
@@ -108,23 +143,62 @@ fs::path CheckpointFolder::save(const TrainState& state) const {
                            {"updates", std::to_string(state.updates)},
                            {"skipped", std::to_string(state.skipped)},
                            {"threads", std::to_string(state.threads)},
+                           {kHashed, "sha256"},
                            {"settings", state.settings.dump()}};
   if (state.loss_scale > 0.0) {
     metadata["loss_scale"] = Json(state.loss_scale).dump();
     metadata["loss_scale_steps"] = std::to_string(state.loss_scale_steps);
   }
-  io::save_tensors(folder_ / name, state.tensors, metadata);
-  auto all = checkpoints_in(folder_);
-  std::error_code problem;  // one that stays is no reason to stop
-  for (; all.size() > static_cast<std::size_t>(keep_); all.erase(all.begin()))
-    fs::remove(all.begin()->second, problem);
-  return folder_ / name;
+  const fs::path file = folder_ / name;
+  io::save_tensors(file, state.tensors, metadata, [&](const std::string& sha256) {
+    write_file_atomically(hash_file_of(file), hash_line(sha256, file));
+  });
+  remove_others(folder_, static_cast<std::size_t>(keep_), state.step);
+  return file;
 }
 
 std::optional<fs::path> CheckpointFolder::latest() const {
   const auto all = checkpoints_in(folder_);
+  std::vector<std::string> damages;
+  for (auto newest = all.rbegin(); newest != all.rend(); ++newest) {
+    const fs::path& file = newest->second;
+    try {
+      verify(file);
+    } catch (const Error& error) {
+      std::error_code problem;
+      if (!fs::exists(file, problem)) continue;  // the run that writes here has removed it
+      if (error.code() != ErrorCode::bad_format && error.code() != ErrorCode::io) throw;
+      damages.push_back(error.where() + ": " + error.message());
+      continue;
+    }
+    for (const std::string& damage : damages)
+      log(LogLevel::warning, damage + "; the checkpoint before is taken: " + file.string());
+    return file;
+  }
+  if (damages.empty()) return std::nullopt;
+  throw Error(ErrorCode::bad_format, folder_.string(),
+              "none of the checkpoints is whole: " + join(damages, "; "),
+              "start a new run in another folder, or put a copy of a checkpoint back");
+}
+
+std::optional<fs::path> CheckpointFolder::newest() const {
+  const auto all = checkpoints_in(folder_);
   if (all.empty()) return std::nullopt;
   return all.rbegin()->second;
+}
+
+void CheckpointFolder::verify(const fs::path& file) {
+  const fs::path hash_file = hash_file_of(file);
+  std::error_code problem;
+  if (fs::exists(hash_file, problem)) {
+    if (read_file(hash_file) != hash_line(sha256_file(file), file))
+      throw Error(ErrorCode::bad_format, file.string(),
+                  "is damaged: its SHA-256 is not the one in " + hash_file.filename().string());
+    return;
+  }
+  if (io::SafetensorsFile::open(file)->metadata().contains(kHashed))
+    throw Error(ErrorCode::bad_format, file.string(),
+                "is incomplete: " + hash_file.filename().string() + " is missing");
 }
 
 TrainState CheckpointFolder::load(const fs::path& path) {

@@ -1,4 +1,4 @@
-// Training states on disk: a file per checkpoint, the last few kept.
+// Training states on disk: a file per checkpoint with its hash beside it, the last few kept.
 #pragma once
 
 #include <cstdint>
@@ -32,13 +32,24 @@ class CheckpointFolder {
   /// DataParallel::writes) they are another rank's, which this one only reads.
   CheckpointFolder(std::filesystem::path folder, int keep, bool writes = true);
 
-  /// Writes `step-NNNNNNNN.safetensors` atomically, then removes the oldest ones beyond `keep`;
-  /// only names the file where this rank does not write.
-  /// Refuses tensors that hold NaN or infinity: Error(non_finite). Throws Error(io | no_space).
+  /// Writes `step-NNNNNNNN.safetensors` atomically, and before it gets its name
+  /// `step-NNNNNNNN.sha256`, in the format of sha256sum. Then removes the oldest ones beyond
+  /// `keep`, and those of later steps: a run that is there again has gone back beyond damaged ones.
+  /// Only names the file where this rank does not write. Refuses tensors that hold NaN or infinity:
+  /// Error(non_finite). Throws Error(io | no_space).
   std::filesystem::path save(const TrainState& state) const;
 
-  /// The newest checkpoint, or nothing.
+  /// The newest checkpoint that is whole, or nothing where there are none. One that is not what was
+  /// written is a warning, and the one before is taken. Throws Error(bad_format) where all are
+  /// damaged.
   std::optional<std::filesystem::path> latest() const;
+
+  /// The newest checkpoint by its name, whether it is whole or not, or nothing.
+  std::optional<std::filesystem::path> newest() const;
+
+  /// Compares a checkpoint with its hash; one of an earlier version that has none only has to be a
+  /// file of its format. Throws Error(bad_format) that says what is damaged, and Error(io).
+  static void verify(const std::filesystem::path& file);
 
   /// Throws Error(not_found | bad_format | unsupported).
   static TrainState load(const std::filesystem::path& file);

@@ -122,7 +122,8 @@ void describe(OptionList& list, TrainerOptions& o) {
   list.add("checkpoint_every", o.checkpoint_every,
            "Steps between checkpoints; 0 = only at the end and when stopped")
       .within(Range::at_least(0));
-  list.add("keep_checkpoints", o.keep_checkpoints, "Checkpoints to keep")
+  list.add("keep_checkpoints", o.keep_checkpoints,
+           "Checkpoints to keep; with 1 there is none to fall back to when it is damaged")
       .within(Range::at_least(1));
 }
 

@@ -14,9 +14,13 @@
 #include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/memory_error.h"
+#include "ringlet/train/not_finite.h"
 #include "ringlet/train/option_list.h"
 #include "ringlet/train/run_folder.h"
+#include "ringlet/train/run_metadata.h"
 
 namespace ringlet::train {
 namespace {
@@ -110,9 +114,12 @@ std::string base_storage_text(nn::WeightStorage storage) {
 Run::Run(RunOptions options, const OpenTask& open, const RunObserver& observer)
     : options_(std::move(options)) {
   nn::with_ringlet_errors(kWhere, [&] {
+    // Other ranks may come when the first one has the folder already.
+    if (writes() && !options_.out.empty()) RunLock::refuse_held(options_.out);
     check_options(options_);
+    find_checkpoint();
     take_recorded_savings();
-    if (options_.memory_limit > 0 && !checkpoint())
+    if (options_.memory_limit > 0 && !checkpoint_)
       open_within_limit(open);
     else
       open_task(open);
@@ -222,10 +229,9 @@ void Run::open_within_limit(const OpenTask& open) {
 
 /// A run goes on with what it began with, whatever the limit is now.
 void Run::take_recorded_savings() {
-  const auto latest = checkpoint();
-  if (!latest) return;
-  recorded_savings_ = CheckpointFolder::load(*latest).settings.value(kSavings, Json());
-  options_.savings = savings_from_json(*recorded_savings_, latest->string());
+  if (!checkpoint_) return;
+  recorded_savings_ = CheckpointFolder::load(*checkpoint_).settings.value(kSavings, Json());
+  options_.savings = savings_from_json(*recorded_savings_, checkpoint_->string());
   // Parts of a batch that ranks share are recorded for all of them.
   std::int64_t& parts = options_.savings.parts;
   parts = parts % ranks().count == 0 ? parts / ranks().count : 1;
@@ -268,19 +274,29 @@ void Run::make_plan() {
   plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
                                      options_.batch_size * ranks().count) /
                  static_cast<double>(task_->epoch_size());
-  if (const auto latest = checkpoint()) plan_.first_step = CheckpointFolder::load(*latest).step;
+  if (checkpoint_) plan_.first_step = CheckpointFolder::load(*checkpoint_).step;
   if (options_.memory_limit == 0) task_->fit(learners());
   const std::optional<MemoryNeed> need = known_need(options_.savings);
   if (!need) return;
   plan_.expected_bytes = need->peak(options_.savings.recomputed);
-  if (checkpoint() && options_.memory_limit > 0 && plan_.expected_bytes > options_.memory_limit)
+  if (checkpoint_ && options_.memory_limit > 0 && plan_.expected_bytes > options_.memory_limit)
     log(LogLevel::warning, "the run resumes as it began: about " +
                                human_bytes(plan_.expected_bytes) + " of memory, above the limit");
 }
 
-std::optional<fs::path> Run::checkpoint() const {
-  if (!options_.resume) return std::nullopt;
-  return CheckpointFolder(options_.out / kCheckpoints, 1).latest();
+void Run::find_checkpoint() {
+  checkpoint_.reset();
+  if (options_.resume) checkpoint_ = CheckpointFolder(options_.out / kCheckpoints, 1).latest();
+}
+
+/// From now on nobody else trains in the folder; what somebody has done there since the plan was
+/// made counts.
+std::unique_ptr<RunLock> Run::take_folder() {
+  if (!writes()) return nullptr;
+  auto lock = std::make_unique<RunLock>(options_.out);
+  refuse_other_run(options_.out, options_.resume);
+  find_checkpoint();
+  return lock;
 }
 
 Json Run::settings() const {
@@ -305,11 +321,10 @@ Json Run::settings() const {
 
 /// Before anything is made. Trainer::resume compares all, when all is known.
 void Run::check_resume() const {
-  const auto latest = checkpoint();
-  if (!latest) return;
-  const TrainState state = CheckpointFolder::load(*latest);
+  if (!checkpoint_) return;
+  const TrainState state = CheckpointFolder::load(*checkpoint_);
   check_settings(without_later_ones(state.settings, settings_),
-                 without_later_ones(settings_, settings_), latest->string());
+                 without_later_ones(settings_, settings_), checkpoint_->string());
 }
 
 LossFunction Run::loss_function() const {
@@ -365,18 +380,40 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
   // One that an interruption after the checkpoint has prevented. Scores cost little.
   if (first > 0 && due(first) && !(rules.pictures && log.has_samples(first))) observe_alone(first);
   return_free_memory();  // of preparing and observing
-  return trainer.run(
+  RunControl control(options_.out, writes());
+  const bool finished = trainer.run(
       [&](const StepResult& step) {
         log.add(step);
         seconds_ += step.seconds;
-        const bool proceed = !observer || observer(step);
-        if (!proceed || step.step == steps || (save_every > 0 && step.step % save_every == 0))
+        const bool interrupted = observer && !observer(step);
+        control.look();
+        const bool proceed = !interrupted && !control.asked(RunRequest::stop);
+        if (control.asked(RunRequest::save)) trainer.ask_for_checkpoint();
+        if (!proceed || step.step == steps || control.asked(RunRequest::save) ||
+            (save_every > 0 && step.step % save_every == 0))
           log.flush();
         return proceed;
       },
       [&](std::int64_t step) {
-        if (due(step)) observe_alone(step);
+        if (due(step) || (observes && control.asked(RunRequest::sample))) observe_alone(step);
+        control.answer_all(step, observes ? rules.what : "");
       });
+  if (!finished) control.answer_all(trainer.steps_done(), "");
+  return finished;
+}
+
+/// Says what the step needs when there is too little memory for it.
+bool Run::train_within_memory(Trainer& trainer, RunLog& log, const StepObserver& observer) {
+  try {
+    return nn::with_ringlet_errors(kWhere, [&] { return train(trainer, log, observer); });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::out_of_memory) throw;
+    const std::vector<Trainable> learners = trainables();
+    const at::Device device = learners.empty() ? at::kCPU : learners.front().value.device();
+    throw memory_error(
+        error, options_,
+        {plan_.expected_bytes, nn::peak_memory(device), task_->example_size(), device.is_cuda()});
+  }
 }
 
 fs::path Run::result() const {
@@ -407,6 +444,7 @@ void Run::save_adapters(std::int64_t steps, const Json& settings) const {
   info.extra = {{"modelspec.title", run_title(options_.out)}};
   info.storage = options_.save_precision;
   task_->complete(info);
+  keep_metadata(info, options_.metadata);
   adapt::save_adapter(result(), adapters_->set(), info);
 }
 
@@ -438,6 +476,7 @@ Report Run::report(const Trainer& trainer, const Json& settings) const {
 
 bool Run::run(const RunObserver& observer) {
   return nn::with_ringlet_errors(kWhere, [&] {
+    const std::unique_ptr<RunLock> lock = take_folder();
     Json settings = settings_;
     ranks().alone([&] { settings.update(task_->prepare(learners(), observer.progress)); });
     TrainerOptions loop = options_.trainer;
@@ -445,12 +484,18 @@ bool Run::run(const RunObserver& observer) {
     loop.settings = settings;
     loop.loss_scaling = task_->precision() == at::kHalf;
     loop.micro_batch_parts = options_.savings.parts;
+    loop.explain_not_finite = [this](std::int64_t number) {
+      const std::int64_t parts = options_.savings.parts;
+      return not_finite_text(*task_, number / parts,
+                             BatchPart::of_batch(options_.batch_size, number % parts, parts),
+                             [&] { loss_function()(number); });
+    };
     Trainer trainer(trainables(), loss_function(), std::move(loop));
-    if (const auto latest = checkpoint()) trainer.resume(*latest);
+    if (checkpoint_) trainer.resume(*checkpoint_);
     check_ranks(trainer, settings);
     RunLog log(options_.out, trainer.steps_done(), writes());
     score_file_.emplace(options_.out / task_->observation_rules().score_file, trainer.steps_done());
-    const bool finished = train(trainer, log, observer.step);
+    const bool finished = train_within_memory(trainer, log, observer.step);
     ranks().alone([&] {
       if (finished && writes()) save(trainer, settings);
       log.write_report(report(trainer, settings), task_->picture_caption());

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "ringlet/train/adapter_training.h"
+#include "ringlet/train/run_control.h"
+#include "ringlet/train/run_lock.h"
 #include "ringlet/train/run_log.h"
 #include "ringlet/train/run_options.h"
 #include "ringlet/train/score_file.h"
@@ -105,8 +107,10 @@ class Run {
   Json settings() const;
   Learners learners() const;
   std::vector<Trainable> trainables() const;
-  std::optional<std::filesystem::path> checkpoint() const;
+  void find_checkpoint();
+  std::unique_ptr<RunLock> take_folder();
   LossFunction loss_function() const;
+  bool train_within_memory(Trainer& trainer, RunLog& log, const StepObserver& observer);
   bool train(Trainer& trainer, RunLog& log, const StepObserver& observer);
   void observe(Trainer& trainer, RunLog& log, std::int64_t step);
   void save(Trainer& trainer, const Json& settings) const;
@@ -117,8 +121,9 @@ class Run {
   std::unique_ptr<Task> task_;
   std::optional<AdapterTraining> adapters_;
   RunPlan plan_;
-  Json settings_;                         ///< null where Task::prepare finds the value
-  std::optional<Json> recorded_savings_;  ///< of the run that is resumed
+  std::optional<std::filesystem::path> checkpoint_;  ///< that the run resumes from
+  Json settings_;                                    ///< null where Task::prepare finds the value
+  std::optional<Json> recorded_savings_;             ///< of the run that is resumed
   std::optional<ScoreFile> score_file_;
   std::vector<Score> latest_scores_;
   double seconds_ = 0.0;

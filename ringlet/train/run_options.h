@@ -7,6 +7,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "ringlet/adapt/set/metadata_level.h"
 #include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/memory_plan.h"
@@ -26,7 +27,8 @@ struct RunOptions : AdapterTrainingOptions {
   /// device; 0 = no limit. With one, `savings` are chosen.
   std::uint64_t memory_limit = 0;
   MemorySavings savings;  ///< those of the run that is resumed, where it has some
-  at::ScalarType save_precision = at::kFloat;  ///< of what is written
+  at::ScalarType save_precision = at::kFloat;                     ///< of what is written
+  adapt::MetadataLevel metadata = adapt::MetadataLevel::minimum;  ///< of the adapter's file
 
   bool adapts() const { return method() != nullptr; }
 };

@@ -151,6 +151,13 @@ class Task {
   /// part have in it. The part is the whole unless the task is divisible().
   virtual at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const = 0;
 
+  /// What people call the examples of a micro-batch, for messages: one name for each of the batch.
+  /// None unless overridden.
+  virtual std::vector<std::string> example_names(std::int64_t micro_batch) const {
+    static_cast<void>(micro_batch);
+    return {};
+  }
+
   virtual ObservationRules observation_rules() const { return {}; }
 
   /// Looks at the network as it is after `step` steps. Nothing asks for gradients meanwhile.

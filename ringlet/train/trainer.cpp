@@ -171,19 +171,25 @@ Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOp
     averages_.push_back(parameter.value.detach().clone());
 }
 
+/// What the loss function is asked for, of this step's i-th part of a micro-batch on this rank.
+std::int64_t Trainer::number_of(std::int64_t micro_batch_part) const {
+  const std::int64_t parts = options_.micro_batch_parts;
+  const DataParallel& ranks = options_.data_parallel;
+  const std::int64_t own = step_ * options_.gradient_accumulation + micro_batch_part / parts;
+  return (own * ranks.count + ranks.rank) * parts + micro_batch_part % parts;
+}
+
 /// Fills the gradients with those of this rank's share of the mean loss, times the loss scale;
 /// returns the losses of its micro-batches. Nothing waits for the device.
 std::vector<at::Tensor> Trainer::accumulate_gradients() {
   for (const Trainable& parameter : optimizer_->parameters())
     parameter.value.mutable_grad().reset();
   const std::int64_t own = options_.gradient_accumulation;
-  const DataParallel& ranks = options_.data_parallel;
-  const auto count = static_cast<double>(own * ranks.count);
+  const auto count = static_cast<double>(own * options_.data_parallel.count);
   std::vector<at::Tensor> losses;
   const std::int64_t parts = options_.micro_batch_parts;
   for (std::int64_t i = 0; i < own * parts; ++i) {
-    const std::int64_t micro_batch = (step_ * own + i / parts) * ranks.count + ranks.rank;
-    const at::Tensor loss = loss_(micro_batch * parts + i % parts);
+    const at::Tensor loss = loss_(number_of(i));
     losses.push_back(loss.detach());
     (loss / (count / loss_scale_.factor())).backward();
   }
@@ -243,9 +249,31 @@ void Trainer::reduce(double& loss) {
       parameters[i].value.mutable_grad() = sums[i];
 }
 
+/// Which loss, or the gradient of which parameters, is not finite. Costs a forward pass: steps that
+/// are skipped are rare.
+std::string Trainer::not_finite(const std::vector<at::Tensor>& losses) const {
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    if (std::isfinite(losses[i].item<double>())) continue;
+    const std::int64_t number = number_of(static_cast<std::int64_t>(i));
+    const std::string loss =
+        "the loss of micro-batch " + std::to_string(number / options_.micro_batch_parts);
+    return loss + (options_.explain_not_finite ? options_.explain_not_finite(number) : "");
+  }
+  std::vector<std::string> names;
+  for (const Trainable& parameter : optimizer_->parameters())
+    if (const at::Tensor gradient = parameter.value.grad();
+        gradient.defined() && !gradient.isfinite().all().item<bool>())
+      names.push_back(parameter.name);
+  if (names.empty()) return "the norm of the gradient";  // or another rank's
+  const std::string others =
+      names.size() == 1 ? "" : " and of " + std::to_string(names.size() - 1) + " more parameters";
+  return "the gradient of " + names.front() + others;
+}
+
 StepResult Trainer::train_step() {
   const auto begin = std::chrono::steady_clock::now();
-  StepResult result = measure(accumulate_gradients());
+  const std::vector<at::Tensor> losses = accumulate_gradients();
+  StepResult result = measure(losses);
   const at::NoGradGuard no_grad;
   const nn::LayerScope scope(nn::LayerKind::optimizer);
   const double factor =
@@ -253,6 +281,7 @@ StepResult Trainer::train_step() {
   result.scaled_down = loss_scale_.update(!result.skipped) && std::isfinite(result.loss);
   if (result.skipped) {
     ++skipped_;
+    if (!result.scaled_down) result.problem = not_finite(losses);
   } else {
     const std::vector<at::Tensor> gradients = gradients_of(optimizer_->parameters());
     if (factor != 1.0 && !gradients.empty()) at::_foreach_mul_(gradients, factor);
@@ -272,7 +301,8 @@ void Trainer::report_skipped(const StepResult& result) const {
                             "update was made, and the loss scale is now " +
                             std::to_string(std::llround(loss_scale_.factor())));
   else
-    log(LogLevel::warning, step + "the loss or its gradient is not finite; no update was made");
+    log(LogLevel::warning,
+        step + "the loss or its gradient is not finite; no update was made: " + result.problem);
 }
 
 void Trainer::update_averages() {
@@ -346,11 +376,8 @@ void Trainer::choose_threads() {
     return;
   }
   constexpr auto kLook = std::chrono::milliseconds(150);
-  const DataParallel& ranks = options_.data_parallel;
-  const std::int64_t next = (step_ * options_.gradient_accumulation * ranks.count + ranks.rank) *
-                            options_.micro_batch_parts;
   const ThreadChoice choice =
-      train::choose_threads(most, busy_processors(kLook), [&] { loss_(next).backward(); });
+      train::choose_threads(most, busy_processors(kLook), [&] { loss_(number_of(0)).backward(); });
   for (const Trainable& parameter : parameters) parameter.value.mutable_grad().reset();
   log(LogLevel::info, "threads: " + choice.text());
 }
@@ -396,17 +423,19 @@ bool Trainer::run_steps(const StepObserver& observe,
     const bool failed = skipped_in_a_row >= kMostSkippedInARow;
     const bool proceed = !stops(!observe || observe(result));
     const bool last = step_ == options_.steps;
-    const bool due = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
+    const bool due = std::exchange(save_asked_, false) ||
+                     (options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0);
     std::filesystem::path saved;
     if (saves && (due || last || failed || !proceed)) saved = save();
     if (failed) {
       // A rank that ends by an error takes one that still writes with it.
       options_.data_parallel.writer_first(device_of(optimizer_->parameters()), [] {});
-      throw Error(
-          ErrorCode::non_finite, "training",
-          std::to_string(kMostSkippedInARow) + " steps in a row had no finite loss or gradient",
-          "lower `learning_rate` or use `precision=fp32`" +
-              (saved.empty() ? "" : "; the last good state is " + saved.string()));
+      throw Error(ErrorCode::non_finite, "training",
+                  std::to_string(kMostSkippedInARow) +
+                      " steps in a row had no finite loss or gradient; " + "in step " +
+                      std::to_string(result.step) + " " + result.problem,
+                  "lower `learning_rate` or use `precision=fp32`" +
+                      (saved.empty() ? "" : "; the last good state is " + saved.string()));
     }
     if (!proceed && !last) return false;
     if (afterwards) afterwards(step_);

@@ -46,6 +46,9 @@ struct TrainerOptions {
   int keep_checkpoints = 2;
   std::filesystem::path checkpoint_folder = {};  ///< empty = none are written
   Json settings = Json::object();                ///< checked on resume: see Trainer::resume
+  /// What is known of a micro-batch (as LossFunction counts them) whose loss is not finite, for the
+  /// messages about it: its examples, the layer where it begins. May be empty.
+  std::function<std::string(std::int64_t micro_batch)> explain_not_finite = {};
   /// For losses that are computed in fp16: see loss_scale.h.
   bool loss_scaling = false;
   /// Choose the number of LibTorch's threads when the run starts, or take that of the checkpoint:
@@ -62,6 +65,7 @@ struct StepResult {
   bool skipped;          ///< loss or gradient was not finite: no update was made
   /// Skipped because the loss scale was too high, and is lower now: the loss itself was finite.
   bool scaled_down = false;
+  std::string problem = {};  ///< what was not finite, of a step that was skipped for it
 };
 
 /// Called after every step, before its checkpoint: what a checkpoint counts as done has been
@@ -99,6 +103,9 @@ class Trainer {
   bool run(const StepObserver& observe = {},
            const std::function<void(std::int64_t step)>& afterwards = {});
 
+  /// A checkpoint after the step that is under way or comes next; an observer may ask for it.
+  void ask_for_checkpoint() { save_asked_ = true; }
+
   std::int64_t steps_done() const { return step_; }
   std::int64_t skipped() const { return skipped_; }
 
@@ -114,6 +121,8 @@ class Trainer {
   std::vector<at::Tensor> accumulate_gradients();
   StepResult measure(const std::vector<at::Tensor>& losses);
   void reduce(double& loss);
+  std::int64_t number_of(std::int64_t micro_batch_part) const;
+  std::string not_finite(const std::vector<at::Tensor>& losses) const;
   void report_skipped(const StepResult& report) const;
   void choose_threads();
   void update_averages();
@@ -130,6 +139,7 @@ class Trainer {
   std::int64_t skipped_ = 0;
   int threads_ = 0;                             ///< of the checkpoint; 0 = none
   bool wants_stop_ = false, all_stop_ = false;  ///< of this rank, and of any
+  bool save_asked_ = false;
 };
 
 /// While it lives, the parameters are their moving averages: to measure and to save.

@@ -301,8 +301,9 @@ TEST_F(Train, SamplesOnTheWay) {
 TEST_F(Train, OnlyTheLastCheckpointsStay) {
   train({"--steps", "5", "--checkpoint-every", "1", "--keep-checkpoints", "3"});
   EXPECT_EQ(names_in(folder_ / "out/checkpoints"),
-            (std::set<std::string>{"step-00000003.safetensors", "step-00000004.safetensors",
-                                   "step-00000005.safetensors"}));
+            (std::set<std::string>{"step-00000003.safetensors", "step-00000003.sha256",
+                                   "step-00000004.safetensors", "step-00000004.sha256",
+                                   "step-00000005.safetensors", "step-00000005.sha256"}));
 }
 
 TEST_F(Train, LatentsAreCached) {

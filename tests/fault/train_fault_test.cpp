@@ -10,6 +10,7 @@
 
 #include "ringlet/core/failpoint.h"
 #include "tests/expect_error.h"
+#include "tests/fault/toy_saving_run.h"
 #include "tests/file_content.h"
 #include "tests/tiny_fine_tune_test.h"
 
@@ -17,52 +18,18 @@ namespace ringlet::train {
 namespace {
 
 namespace fs = std::filesystem;
-using golden::uniform;
-
-constexpr std::int64_t kSteps = 6;
-
-/// A toy run that saves after every step.
-struct SavingRun {
-  explicit SavingRun(const fs::path& folder) {
-    options.steps = kSteps;
-    options.learning_rate.peak = 0.1;
-    options.ema_decay = 0.9;
-    options.checkpoint_every = 1;
-    options.checkpoint_folder = folder;
-  }
-  Trainer make() const {
-    return {parameters,
-            [this](std::int64_t n) {
-              return (parameters[0].value - uniform(std::to_string(n), {300})).square().mean();
-            },
-            options};
-  }
-  std::vector<Trainable> parameters = {trainable("w", {300})};
-  TrainerOptions options = {};
-};
-
-/// The parameters after the last step.
-const std::vector<at::Tensor>& uninterrupted() {
-  static const std::vector<at::Tensor> values = [] {
-    const SavingRun run({});
-    Trainer trainer = run.make();
-    trainer.run();
-    return values_of(run.parameters);
-  }();
-  return values;
-}
 
 /// Goes on from the newest checkpoint, which must be that of `step`, to the end.
 void expect_resumes(const fs::path& folder, std::int64_t step) {
   const auto latest = CheckpointFolder(folder, 1).latest();
   ASSERT_TRUE(latest);
-  const SavingRun run(folder);
+  const ToySavingRun run(folder);
   Trainer trainer = run.make();
   trainer.resume(*latest);
   EXPECT_EQ(trainer.steps_done(), step);
   EXPECT_TRUE(trainer.run());
-  EXPECT_TRUE(same_bits(values_of(run.parameters), uninterrupted()));
-  EXPECT_EQ(entry_count(folder), 2u);  // no temporary file
+  EXPECT_TRUE(same_bits(values_of(run.parameters), toy_result()));
+  EXPECT_EQ(entry_count(folder), 4u);  // with their hashes, and no temporary file
 }
 
 struct Fault {
@@ -82,7 +49,7 @@ TEST_P(TrainStateFault, EveryFailingCallLeavesACheckpointThatGoesOn) {
   for (int n = 1;; ++n) {
     SCOPED_TRACE("system call " + std::to_string(n));
     const fs::path folder = folder_ / std::to_string(n);
-    const SavingRun run(folder);
+    const ToySavingRun run(folder);
     Trainer trainer = run.make();
     bool failed = false;
     try {
@@ -119,20 +86,20 @@ INSTANTIATE_TEST_SUITE_P(Errors, TrainStateFault,
                          [](const auto& entry) { return entry.param.name; });
 
 TEST_P(TrainStateFault, TheSameTrainerCanGoOnAfterwards) {
-  const SavingRun run(folder_.path());
+  const ToySavingRun run(folder_.path());
   Trainer trainer = run.make();
   arm_failpoint("atomic_file.fsync", GetParam().error_number, 1, GetParam().persistent);
   EXPECT_THROW(trainer.run(), Error);
   arm_failpoint("", 0);
   EXPECT_FALSE(CheckpointFolder(folder_.path(), 1).latest());
   EXPECT_TRUE(trainer.run());
-  EXPECT_TRUE(same_bits(values_of(run.parameters), uninterrupted()));
+  EXPECT_TRUE(same_bits(values_of(run.parameters), toy_result()));
 }
 
 /// What the child of the next test finds wrong, or 0.
 int fill_the_disk(const fs::path& folder) {
   ::signal(SIGXFSZ, SIG_IGN);
-  const SavingRun run(folder);
+  const ToySavingRun run(folder);
   Trainer trainer = run.make();
   rlimit limit{};
   ::getrlimit(RLIMIT_FSIZE, &limit);
@@ -150,17 +117,17 @@ int fill_the_disk(const fs::path& folder) {
   ::setrlimit(RLIMIT_FSIZE, &limit);
   const auto latest = CheckpointFolder(folder, 1).latest();
   if (!latest || CheckpointFolder::load(*latest).step != 2) return 3;
-  const SavingRun next(folder);
+  const ToySavingRun next(folder);
   Trainer resumed = next.make();
   resumed.resume(*latest);
   if (!resumed.run()) return 4;
-  return same_bits(values_of(next.parameters), uninterrupted()) ? 0 : 5;
+  return same_bits(values_of(next.parameters), toy_result()) ? 0 : 5;
 }
 
 // The kernel's own errors, in a child because the limit is the process's.
 TEST(TrainStateLimits, AFullDiskLeavesTheEarlierCheckpoint) {
   const TemporaryFolder folder;
-  uninterrupted();
+  toy_result();
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
@@ -226,10 +193,10 @@ TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
   run(saving("whole"));
   FineTuneOptions o = saving("parts");
   o.samples.prompts = {};
-  // Renames after the last step: checkpoint, samples, adapter.
+  // Renames after the last step: the checkpoint's hash, checkpoint, samples, adapter.
   expect_error(ErrorCode::no_space, "adapter.safetensors", [&] {
     FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
-                       if (report.step == 4) arm_failpoint("atomic_file.rename", ENOSPC, 3);
+                       if (report.step == 4) arm_failpoint("atomic_file.rename", ENOSPC, 4);
                        return true;
                      }});
   });
@@ -245,7 +212,7 @@ TEST_F(TrainingRunFault, AResultThatCannotBeWrittenIsMadeByResume) {
 TEST_F(TrainingRunFault, ASamplePictureThatCannotBeWrittenIsAWarning) {
   const FineTuneOptions o = saving("run");
   EXPECT_TRUE(FineTune(o).run({.progress = {}, .step = [&](const StepResult& report) {
-                                 if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 2);
+                                 if (report.step == 4) arm_failpoint("atomic_file.rename", EIO, 3);
                                  return true;
                                }}));
   EXPECT_FALSE(fs::exists(o.out / "samples/step-00000004.png"));

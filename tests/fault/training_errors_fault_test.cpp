@@ -164,14 +164,16 @@ TEST_F(TrainingErrors, AFolderThatCannotBeMadeIsAnError) {
   o.class_count = 1;
   FineTune tuning(o);
   arm_failpoint("make_folder", EACCES);
+  expect_error(ErrorCode::io, "run: the folder cannot be created", [&] { tuning.run({}); });
+  arm_failpoint("make_folder", EACCES, 2);
   expect_error(ErrorCode::io, "class_images: the folder cannot be created",
                [&] { tuning.run({}); });
-  arm_failpoint("make_folder", ENOSPC, 2);
+  arm_failpoint("make_folder", ENOSPC, 3);
   expect_error(ErrorCode::no_space, "the folder cannot be created", [&] { tuning.run({}); });
 
-  // The log's, the checkpoints', then that of the tuned model.
+  // The run's, the log's, the checkpoints', then that of the tuned model.
   tune::Tune whole(tiny_tuning(folder_.path(), "tuned"));
-  arm_failpoint("make_folder", EACCES, 3);
+  arm_failpoint("make_folder", EACCES, 4);
   expect_error(ErrorCode::io, "model: the folder cannot be created", [&] { whole.run(); });
   arm_failpoint("make_folder", EACCES);
   expect_error(ErrorCode::io, "made: the folder cannot be created",

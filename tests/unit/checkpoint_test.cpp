@@ -61,8 +61,9 @@ TEST_F(Checkpoints, OnlyTheLastFewStay) {
   const CheckpointFolder folder(path(), 3);
   for (const std::int64_t step : {8, 9, 10, 99, 100}) folder.save(state_of(step));
   EXPECT_EQ(names_in(path()),
-            (std::set<std::string>{"step-00000010.safetensors", "step-00000099.safetensors",
-                                   "step-00000100.safetensors"}));
+            (std::set<std::string>{"step-00000010.safetensors", "step-00000010.sha256",
+                                   "step-00000099.safetensors", "step-00000099.sha256",
+                                   "step-00000100.safetensors", "step-00000100.sha256"}));
   EXPECT_EQ(CheckpointFolder::load(*folder.latest()).step, 100);
 }
 
@@ -72,7 +73,7 @@ TEST_F(Checkpoints, AStepIsReplacedWhenItComesAgain) {
   TrainState again = state_of(5);
   again.skipped = 1;
   folder.save(again);
-  EXPECT_EQ(entry_count(path()), 1u);
+  EXPECT_EQ(entry_count(path()), 2u);
   EXPECT_EQ(CheckpointFolder::load(*folder.latest()).skipped, 1);
 }
 
@@ -85,7 +86,7 @@ TEST_F(Checkpoints, OtherFilesAreNotTaken) {
     std::ofstream(path() / name) << "x";
   EXPECT_EQ(folder.latest(), path() / "step-00000003.safetensors");
   folder.save(state_of(4));
-  EXPECT_EQ(entry_count(path()), 6u);
+  EXPECT_EQ(entry_count(path()), 7u);
   EXPECT_EQ(folder.latest(), path() / "step-00000004.safetensors");
 }
 
@@ -104,7 +105,8 @@ TEST_F(Checkpoints, WhatAKilledSaveLeftIsRemoved) {
   EXPECT_EQ(folder.latest(), path() / "step-00000001.safetensors");
   folder.save(state_of(2));
   EXPECT_EQ(names_in(path()),
-            (std::set<std::string>{"step-00000001.safetensors", "step-00000002.safetensors"}));
+            (std::set<std::string>{"step-00000001.safetensors", "step-00000001.sha256",
+                                   "step-00000002.safetensors", "step-00000002.sha256"}));
 }
 
 TEST_F(Checkpoints, NumbersThatAreNotFiniteAreRefused) {
@@ -117,7 +119,7 @@ TEST_F(Checkpoints, NumbersThatAreNotFiniteAreRefused) {
       TrainState state = state_of(2);
       state.tensors.at(name)[1][2] = bad;
       expect_error(ErrorCode::non_finite, name, [&] { folder.save(state); });
-      EXPECT_EQ(entry_count(path()), 1u);
+      EXPECT_EQ(entry_count(path()), 2u);
       EXPECT_EQ(file_content(*folder.latest()), before);
     }
 }

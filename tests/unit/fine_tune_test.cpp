@@ -52,7 +52,8 @@ TEST_F(FineTuning, ThePlanSaysWhatIsGoingToBe) {
 }
 
 TEST_F(FineTuning, MakesAnAdapterThatOpens) {
-  const FineTuneOptions o = options();
+  FineTuneOptions o = options();
+  o.metadata = adapt::MetadataLevel::full;
   EXPECT_TRUE(run(o));
   EXPECT_EQ(metrics(o).size(), 3u);
   EXPECT_TRUE(fs::exists(o.out / "report.html"));

@@ -156,7 +156,8 @@ class RunTest : public testing::Test {
 };
 
 TEST_F(RunTest, ATaskOfItsOwnIsPlannedTrainedMeasuredSavedAndReported) {
-  const RunOptions o = options("whole");
+  RunOptions o = options("whole");
+  o.metadata = adapt::MetadataLevel::full;
   Run run(o, toy());
   EXPECT_EQ(run.plan().layers, 1u);
   EXPECT_EQ(run.plan().steps, 6);

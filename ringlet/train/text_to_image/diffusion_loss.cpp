@@ -146,6 +146,18 @@ void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t 
   }
 }
 
+std::vector<std::string> DiffusionLoss::example_names(std::int64_t micro_batch) const {
+  const BatchPart whole{0, options_.batch_size, options_.batch_size};
+  std::vector<Row> rows, prior;
+  draw(instance_, "instance order", micro_batch, whole, 0, rows);
+  if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, whole, 0, prior);
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    names.push_back(rows[i].picture->name +
+                    (prior.empty() ? "" : " with " + prior[i].picture->name));
+  return names;
+}
+
 std::vector<diffusion::NoiseLevel> DiffusionLoss::levels(const std::vector<Row>& rows,
                                                          std::int64_t micro_batch) const {
   const Random random(options_.seed);

@@ -82,6 +82,9 @@ class DiffusionLoss {
   /// crops, captions, timesteps and noise as in the whole.
   at::Tensor operator()(std::int64_t micro_batch, const BatchPart& part) const;
 
+  /// The files of its pictures: of each row, with its class picture where there is one.
+  std::vector<std::string> example_names(std::int64_t micro_batch) const;
+
  private:
   struct Row {
     const EncodedPicture* picture;

@@ -139,6 +139,10 @@ void describe_times(OptionList& list, DiffusionLossOptions& l) {
 void describe_samples(OptionList& list, SampleOptions& o) {
   list.add("sample_prompt", o.prompts, "Prompt of sample pictures; may be given several times")
       .or_else("the captions; with `control` the validation pictures instead");
+  list.add(
+      "sample_prompts", o.prompts_file,
+      "File of sample prompts as sd-scripts reads it: one per line with its own negative prompt, "
+      "size, seed, steps, scales and sampler");
   list.add("sample_images", o.images, "Pictures per sample prompt").within(Range::at_least(1));
   list.add("sample_steps", o.steps, "Sampling steps").within(Range::at_least(1));
   list.add("sample_guidance", o.guidance, "Guidance scale of samples and class pictures")
@@ -155,8 +159,9 @@ void check_control_samples(const TextToImageOptions& o, const RunOptions& run) {
                 "one is too few: the loss with the picture's signal is compared with the loss with "
                 "another picture's",
                 "give at least 2");
-  if (!o.samples.prompts.empty())
-    throw Error(ErrorCode::invalid_argument, Field("sample_prompt"),
+  if (!o.samples.prompts.empty() || !o.samples.prompts_file.empty())
+    throw Error(ErrorCode::invalid_argument,
+                Field(o.samples.prompts.empty() ? "sample_prompts" : "sample_prompt"),
                 "a prompt has no control signal: with `control`, samples are made from held-out "
                 "pictures",
                 "leave it out, and give `validation_pictures=2` or more");

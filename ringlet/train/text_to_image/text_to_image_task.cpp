@@ -91,14 +91,45 @@ TextToImagePlan plan_with(TextToImagePlan plan, const CropOptions& crop,
   return plan;
 }
 
+/// The pictures' folders and captions under sd-scripts' keys, which other programs show. Only files
+/// that tell everything keep them: see keep_metadata.
+void describe_pictures(const TrainingPictures& pictures, io::Metadata& extra) {
+  Json folders = Json::object(), tags = Json::object();
+  for (const data::Picture& picture : pictures.instance) {
+    const std::string folder = picture.path.parent_path().filename().string();
+    const std::string caption = is_utf8(picture.caption) ? picture.caption : "";
+    if (!is_utf8(folder)) continue;
+    Json& one = folders[folder];
+    one["n_repeats"] = picture.repeats;
+    one["img_count"] = one.value("img_count", 0) + 1;
+    Json& count = tags[folder][caption];
+    count = count.is_null() ? 1 : count.get<int>() + 1;
+  }
+  extra["ss_dataset_dirs"] = folders.dump();
+  extra["ss_tag_frequency"] = tags.dump();
+}
+
+/// What of a file's line the model cannot do is known before the run starts.
+void check_row(const pipeline::TextToImageModel& model, const SampleOptions& samples,
+               const SamplePrompt& row) {
+  try {
+    pipeline::checked(model, sample_request(model, samples, row));
+  } catch (const Error& error) {
+    if (error.where() == row.place) throw;
+    throw Error(error.code(), row.place, error.where() + ": " + error.message(), error.hint());
+  }
+}
+
 SampleOptions samples_for(const TextToImageOptions& options, const CropOptions& crop,
                           const pipeline::TextToImageModel& model, const TextToImagePlan& plan) {
   SampleOptions samples = options.samples;
   samples.size = crop.size;
   if (!samples.guidance) samples.guidance = model.defaults().guidance;
   samples.clip_skip = options.loss.clip_skip;
-  if (samples.prompts.empty() && !options.control)
+  if (!samples.prompts_file.empty()) samples.from_file = read_sample_prompts(samples.prompts_file);
+  if (samples.prompts.empty() && samples.from_file.empty() && !options.control)
     for (const auto& [caption, tokens] : plan.examples) samples.prompts.push_back(caption);
+  for (const SamplePrompt& row : samples.from_file) check_row(model, samples, row);
   return samples;
 }
 
@@ -337,10 +368,14 @@ at::Tensor TextToImageTask::loss(std::int64_t micro_batch, const BatchPart& part
   return (*loss_)(micro_batch, part);  // the backward pass may repeat parts of it
 }
 
+std::vector<std::string> TextToImageTask::example_names(std::int64_t micro_batch) const {
+  return loss_->example_names(micro_batch);
+}
+
 ObservationRules TextToImageTask::observation_rules() const {
   return {.what = "sample pictures",
           .score_file = "control.csv",
-          .any = control_ ? !pictures_.validation.empty() : !samples_.prompts.empty(),
+          .any = control_ ? !pictures_.validation.empty() : !rows_of(samples_).empty(),
           .pictures = true,
           .needed = false,
           .base_first = true};
@@ -358,6 +393,7 @@ void TextToImageTask::save_model(const fs::path& folder, at::ScalarType precisio
 void TextToImageTask::complete(adapt::AdapterFileInfo& info) const {
   info.extra.emplace("modelspec.resolution", crop_.size.text());
   info.base_kind = plan_.model_kind;
+  describe_pictures(pictures_, info.extra);
   if (control_) control_->complete(info);
 }
 
@@ -376,8 +412,10 @@ void TextToImageTask::describe(Report& report, const std::vector<ScoreRow>& scor
 }
 
 std::string TextToImageTask::picture_caption() const {
-  return control_ && !pictures_.validation.empty() ? "per row: source, control signal, result"
-                                                   : join(samples_.prompts, "\n");
+  if (control_ && !pictures_.validation.empty()) return "per row: source, control signal, result";
+  std::vector<std::string> texts;
+  for (const SamplePrompt& row : rows_of(samples_)) texts.push_back(row.text);
+  return join(texts, "\n");
 }
 
 }  // namespace ringlet::train

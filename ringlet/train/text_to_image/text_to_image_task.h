@@ -53,6 +53,7 @@ class TextToImageTask final : public Task {
   Json settings() const override;
   Json prepare(const Learners& learners, const StageProgress& progress) override;
   at::Tensor loss(std::int64_t micro_batch, const BatchPart& part) const override;
+  std::vector<std::string> example_names(std::int64_t micro_batch) const override;
   ObservationRules observation_rules() const override;
   Observation observe(std::int64_t step) const override;
   void save_model(const std::filesystem::path& folder, at::ScalarType precision) const override;

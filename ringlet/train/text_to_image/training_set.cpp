@@ -1,5 +1,6 @@
 #include "ringlet/train/text_to_image/training_set.h"
 
+#include <algorithm>
 #include <fstream>
 #include <optional>
 #include <span>
@@ -50,6 +51,10 @@ std::optional<EncodedCrop> read_cached(const fs::path& file, at::IntArrayRef sha
   }
 }
 
+bool latents_are_finite(const EncodedCrop& crop) {
+  return (crop.mean.isfinite().all() & crop.deviation.isfinite().all()).item<bool>();
+}
+
 }  // namespace
 
 LatentCache::LatentCache(const pipeline::TextToImageModel& model, fs::path folder)
@@ -84,7 +89,8 @@ EncodedCrop LatentCache::encode(const std::string& picture_hash, const io::Image
       encoded = *std::move(cached);
     } else {
       encoded = compute(crop);
-      io::save_tensors(file, {{"mean", encoded.mean}, {"deviation", encoded.deviation}});
+      if (latents_are_finite(encoded))
+        io::save_tensors(file, {{"mean", encoded.mean}, {"deviation", encoded.deviation}});
     }
   }
   encoded.left = left;
@@ -124,7 +130,7 @@ void add_crop(EncodedPicture& picture, const Encoding& how, const std::string& h
 EncodedPicture encode_one(const Encoding& how, const data::Picture& picture, std::size_t number,
                           const std::string& hash) {
   const io::Image image = io::read_image(picture.path);
-  EncodedPicture encoded{{}, picture.caption, image.size()};
+  EncodedPicture encoded{{}, picture.caption, image.size(), picture.path.filename().string()};
   // In these proportions there is one place.
   const PictureSize size = how.crop.size;
   const bool whole = image.width * size.height == image.height * size.width;
@@ -142,6 +148,11 @@ EncodedPicture encode_one(const Encoding& how, const data::Picture& picture, std
     add_crop(encoded, how, hash, crop, signal, false);
     if (how.crop.flip) add_crop(encoded, how, hash, crop, signal, true);
   }
+  if (!std::ranges::all_of(encoded.crops, latents_are_finite))
+    log(LogLevel::warning,
+        picture.path.string() +
+            ": the autoencoder makes numbers of it that are not finite, so steps with it will be "
+            "skipped; use `precision=fp32`");
   return encoded;
 }
 

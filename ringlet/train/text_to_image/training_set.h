@@ -43,6 +43,7 @@ struct EncodedPicture {
   std::vector<EncodedCrop> crops;
   std::string caption;
   PictureSize size = {};  ///< of the file
+  std::string name = {};  ///< of the file, without its folder
 };
 
 /// Pictures to draw from. `order` lists each picture as often as an epoch shows it.
