@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "console.h"
+#include "options.h"
 #include "ringlet/core/option.h"
 #include "ringlet/train/adapter_training.h"
 #include "ringlet/train/option_list.h"
@@ -27,9 +28,11 @@ struct TrainingOptions {
 
   void add_method(OptionList& list, train::AdapterTrainingOptions& adapters,
                   const char* method_help, const char* layers, const char* usual_layers);
-  void add_loop(OptionList& list, train::TrainerOptions& trainer, std::int64_t& batch_size,
-                const char* batch_help);
+  void add_loop(OptionList& list, train::RunOptions& run, const char* batch_help);
   void add_output(OptionList& list, train::RunOptions& run);
+
+  /// Refuses --steps beside --epochs. Throws Error(invalid_argument).
+  static void check_given(const CLI::App& app, const train::RunOptions& run);
 
   /// Reads the method and the optimizer, and chooses what was not given: the rate, and the seed of
   /// the run that is resumed or a random one. Throws Error(invalid_argument).

@@ -7,6 +7,7 @@
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/accumulate.h>
 
 namespace ringlet::train {
 
@@ -25,6 +26,20 @@ std::vector<at::Tensor> Optimizer::zeros() const {
     slot.push_back(at::zeros_like(parameter.value).detach());
   return slot;
 }
+
+std::vector<at::Tensor> Optimizer::copies() const {
+  std::vector<at::Tensor> slot;
+  for (const Trainable& parameter : parameters_) slot.push_back(parameter.value.detach().clone());
+  return slot;
+}
+
+at::Tensor Optimizer::from_start(std::size_t number) const {
+  const Trainable& parameter = parameters_[number];
+  const at::Tensor value = parameter.value.detach();
+  return parameter.start.defined() ? value - parameter.start : value;
+}
+
+void Optimizer::prepare(double, std::vector<Group>&) {}
 
 void Optimizer::add_slot(std::map<std::string, at::Tensor>& state, const std::string& name,
                          const std::vector<at::Tensor>& slot) const {
@@ -67,10 +82,19 @@ void Optimizer::decay(const Group& group) const {
 void Optimizer::step(double learning_rate) {
   const at::NoGradGuard no_grad;
   ++updates_;
-  for (const Group& group : groups(learning_rate)) {
+  std::vector<Group> all = groups(learning_rate);
+  prepare(learning_rate, all);
+  for (const Group& group : all) {
     decay(group);
     update(group);
   }
+}
+
+std::function<std::size_t(at::IntArrayRef)> floats_per_number(double count) {
+  return [count](at::IntArrayRef sizes) {
+    return static_cast<std::size_t>(count * static_cast<double>(c10::multiply_integers(sizes))) *
+           sizeof(float);
+  };
 }
 
 }  // namespace ringlet::train

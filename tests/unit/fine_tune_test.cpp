@@ -116,6 +116,33 @@ TEST_F(FineTuning, ResumeIsBitExact) {
   EXPECT_NE(file_content(other.out / "adapter.safetensors"), expected);
 }
 
+TEST_F(FineTuning, PicturesOfTheirOwnMeasureTheLoss) {
+  write_pictures(folder_ / "validation", 2);
+  FineTuneOptions o = options();
+  o.validation_images = folder_ / "validation";
+  o.observe_every = 1;
+  o.samples.prompts = {"a dog"};
+  o.best.name = "validation loss";
+  ASSERT_TRUE(run(o));
+  const ScoreFile scores(o.out / "scores.csv", 100);
+  EXPECT_EQ(scores.columns(), std::vector<std::string>{"validation loss"});
+  ASSERT_EQ(scores.rows().size(), 4u);
+  EXPECT_NE(scores.rows().front().values, scores.rows().back().values);
+  EXPECT_TRUE(std::filesystem::exists(o.out / "best.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(o.out / "samples/step-00000003.png"));
+  // Fixed noise: the network without training has one loss, whatever is trained.
+  FineTuneOptions other = options("other");
+  other.validation_images = o.validation_images;
+  other.seed = 77;
+  other.trainer.steps = 1;
+  ASSERT_TRUE(run(other));
+  const ScoreFile again(other.out / "scores.csv", 100);
+  EXPECT_EQ(again.rows().front().values, scores.rows().front().values);
+  other.out = folder_ / "third";
+  other.instance_prompt = "";
+  expect_error(ErrorCode::invalid_argument, "the picture has no caption", [&] { run(other); });
+}
+
 TEST_F(FineTuning, TheResultIsTheMovingAverage) {
   FineTuneOptions o = options();
   o.trainer.ema_decay = 0.9;
@@ -233,7 +260,7 @@ TEST_F(FineTuning, OtherSettingsAreRefusedByNameBeforeAnythingIsMade) {
       {"betas was", [](auto& o) { o.trainer.optimizer = adamw({.beta2 = 0.99}); }},
       {"weight decay was", [](auto& o) { o.trainer.optimizer = adamw({.weight_decay = 0.0}); }},
       {"moving average was", [](auto& o) { o.trainer.ema_decay = 0.5; }},
-      {"gamma was", [](auto& o) { o.loss.min_snr_gamma = 5.0; }},
+      {"gamma was", [](auto& o) { o.loss.rule.min_snr_gamma = 5.0; }},
       {"noise offset was", [](auto& o) { o.loss.noise_offset = 0.1; }},
       {"dropout was", [](auto& o) { o.loss.caption_dropout = 0.1; }},
       {"clip skip was 1, now 2", [](auto& o) { o.loss.clip_skip = 2; }},
