@@ -1,5 +1,6 @@
 #include "training_options.h"
 
+#include <array>
 #include <cstdio>
 #include <random>
 #include <utility>
@@ -13,6 +14,9 @@
 
 namespace ringlet::app {
 namespace {
+
+constexpr std::array<std::pair<const char*, at::ScalarType>, 2> kTrainedPrecisions = {
+    {{"fp32", at::kFloat}, {"bf16", at::kBFloat16}}};
 
 train::Learning parse_learning(const std::string& method) {
   if (method == "full") return train::AllWeights{};
@@ -59,6 +63,11 @@ void TrainingOptions::add_loop(OptionList& list, train::RunOptions& run, const c
 
 void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
   list.add("out", run.out, "Folder for the adapter, checkpoints, logs and report").required();
+  list.add("trained_precision",
+           choice("trained_precision", run.trained_precision, kTrainedPrecisions),
+           "--method full: how the weights that learn are kept; bf16 needs --precision bf16 and "
+           "rounds updates stochastically")
+      .repeated();
   list.add("save_precision", choice("save_precision", run.save_precision, nn::kPrecisionNames),
            "Type of the numbers that are saved");
   list.add("resume", run.resume, "Continue from the last checkpoint of `out`");

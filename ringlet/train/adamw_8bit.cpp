@@ -24,7 +24,8 @@ class AdamW8bit final : public Optimizer {
       const at::Tensor value = parameter.value.detach();
       Averages averages;
       if (value.numel() < kLeastNumbers) {
-        averages.exact = {at::zeros_like(value), at::zeros_like(value)};
+        const auto type = value.scalar_type() == at::kBFloat16 ? at::kFloat : value.scalar_type();
+        averages.exact = {at::zeros_like(value, type), at::zeros_like(value, type)};
       } else {
         averages.first = block_codes(value.numel(), value.device());
         averages.second = block_codes(value.numel(), value.device());

@@ -11,16 +11,17 @@ namespace ringlet::train {
 FactoredAverage::FactoredAverage(const std::vector<Trainable>& parameters, bool vectors)
     : row_(parameters.size()), column_(parameters.size()), full_(parameters.size()) {
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const at::Tensor value = parameters[i].value.detach();
+    const at::Tensor& value = parameters[i].value;
+    const auto type = value.scalar_type() == at::kBFloat16 ? at::kFloat : value.scalar_type();
     if (value.dim() < 2) {
-      if (vectors) full_[i] = at::zeros_like(value);
+      if (vectors) full_[i] = at::zeros_like(value, type).detach();
       continue;
     }
     std::vector<std::int64_t> rows = value.sizes().vec(), columns = rows;
     rows.pop_back();
     columns.erase(columns.end() - 2);
-    row_[i] = at::zeros(rows, value.options());
-    column_[i] = at::zeros(columns, value.options());
+    row_[i] = at::zeros(rows, value.options().dtype(type));
+    column_[i] = at::zeros(columns, value.options().dtype(type));
   }
 }
 

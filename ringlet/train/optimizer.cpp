@@ -9,7 +9,17 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/accumulate.h>
 
+#include "ringlet/core/random.h"
+#include "ringlet/train/stochastic_rounding.h"
+
 namespace ringlet::train {
+namespace {
+
+at::ScalarType state_type(const at::Tensor& value) {
+  return value.scalar_type() == at::kBFloat16 ? at::kFloat : value.scalar_type();
+}
+
+}  // namespace
 
 Optimizer::Optimizer(std::vector<Trainable> parameters, double weight_decay)
     : parameters_(std::move(parameters)), weight_decay_(weight_decay) {}
@@ -23,13 +33,15 @@ std::vector<at::Tensor> Optimizer::Group::of(const std::vector<at::Tensor>& slot
 std::vector<at::Tensor> Optimizer::zeros() const {
   std::vector<at::Tensor> slot;
   for (const Trainable& parameter : parameters_)
-    slot.push_back(at::zeros_like(parameter.value).detach());
+    slot.push_back(at::zeros_like(parameter.value, state_type(parameter.value)).detach());
   return slot;
 }
 
 std::vector<at::Tensor> Optimizer::copies() const {
   std::vector<at::Tensor> slot;
-  for (const Trainable& parameter : parameters_) slot.push_back(parameter.value.detach().clone());
+  for (const Trainable& parameter : parameters_)
+    slot.push_back(parameter.value.detach().to(state_type(parameter.value), /*non_blocking=*/false,
+                                               /*copy=*/true));
   return slot;
 }
 
@@ -85,8 +97,27 @@ void Optimizer::step(double learning_rate) {
   std::vector<Group> all = groups(learning_rate);
   prepare(learning_rate, all);
   for (const Group& group : all) {
+    if (group.values.front().scalar_type() == at::kBFloat16) {
+      update_rounded(group);
+      continue;
+    }
     decay(group);
     update(group);
+  }
+}
+
+void Optimizer::update_rounded(const Group& group) {
+  for (std::size_t i = 0; i < group.values.size(); ++i) {
+    const std::size_t number = group.numbers[i];
+    const Group one = {group.learning_rate,
+                       {number},
+                       {group.values[i].detach().to(at::kFloat)},
+                       {group.gradients[i].to(at::kFloat)}};
+    decay(one);
+    update(one);
+    RandomStream keys = Random(0).stream("rounding of " + parameters_[number].name,
+                                         static_cast<std::uint64_t>(updates_));
+    round_stochastically(group.values[i].detach(), one.values.front(), keys.next_u64());
   }
 }
 

@@ -27,7 +27,8 @@ class Optimizer {
 
   /// One update from the gradients that the parameters hold, each at its factor on the rate:
   /// prepare(), p <- p - rate * weight_decay * (p - start), then update(). Parameters without a
-  /// gradient are left alone.
+  /// gradient are left alone. Those in bf16 are updated in fp32, one after the other, and rounded
+  /// stochastically by their names and the update's number; their state is in fp32.
   void step(double learning_rate);
 
   /// The values to look at and to save, one for each of parameters(), where they are others than
@@ -70,7 +71,7 @@ class Optimizer {
   /// value - start: what weight decay pulls away.
   at::Tensor from_start(std::size_t number) const;
 
-  /// Zeros like every parameter: a slot of state.
+  /// fp32 zeros, or fp64 ones, like every parameter: a slot of state.
   std::vector<at::Tensor> zeros() const;
 
   /// Copies of the parameters: a slot of state.
@@ -83,6 +84,7 @@ class Optimizer {
  private:
   std::vector<Group> groups(double learning_rate) const;
   void decay(const Group& group) const;
+  void update_rounded(const Group& group);
 
   std::vector<Trainable> parameters_;
   double weight_decay_;

@@ -30,8 +30,8 @@ class Prodigy final : public Optimizer {
         exp_avg_(zeros()),
         exp_avg_sq_(zeros()),
         estimate_(at::tensor({options.d0, options.d0, 0.0}, at::kDouble)) {
-    for (const Trainable& parameter : parameters()) {
-      first_.push_back(sliced(parameter.value.detach()).clone());
+    for (const at::Tensor& start : copies()) {
+      first_.push_back(sliced(start).clone());
       s_.push_back(at::zeros_like(first_.back()));
     }
   }
@@ -85,17 +85,19 @@ class Prodigy final : public Optimizer {
                std::vector<at::Tensor>& sums) const {
     const double d = estimate().d;
     const std::vector<at::Tensor> averages = group.of(exp_avg_), squares = group.of(exp_avg_sq_);
+    std::vector<at::Tensor> gradients = group.gradients;
+    for (at::Tensor& gradient : gradients) gradient = gradient.to(averages.front().scalar_type());
     at::_foreach_mul_(averages, options_.beta1);
-    at::_foreach_add_(averages, group.gradients, d * (1.0 - options_.beta1));
+    at::_foreach_add_(averages, gradients, d * (1.0 - options_.beta1));
     at::_foreach_mul_(squares, options_.beta2);
-    at::_foreach_addcmul_(squares, group.gradients, group.gradients,
-                          d * d * (1.0 - options_.beta2));
+    at::_foreach_addcmul_(squares, gradients, gradients, d * d * (1.0 - options_.beta2));
     const double step = d / options_.d0 * (options_.safeguard_warmup ? d : rate);
     for (std::size_t i = 0; i < group.values.size(); ++i) {
       const std::size_t number = group.numbers[i];
-      const at::Tensor gradient = sliced(group.gradients[i]);
-      dots.push_back(
-          at::dot(gradient, first_[number] - sliced(group.values[i].detach())).to(at::kDouble));
+      const auto type = first_[number].scalar_type();
+      const at::Tensor gradient = sliced(gradients[i]);
+      dots.push_back(at::dot(gradient, first_[number] - sliced(group.values[i].detach()).to(type))
+                         .to(at::kDouble));
       s_[number].mul_(beta3()).add_(gradient, step);
       sums.push_back(s_[number].abs().sum().to(at::kDouble));
     }

@@ -15,6 +15,7 @@
 #include "ringlet/core/memory_use.h"
 #include "ringlet/core/text.h"
 #include "ringlet/core/version.h"
+#include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/initial_adapter.h"
 #include "ringlet/train/option_list.h"
@@ -113,6 +114,9 @@ void check_options(const RunOptions& o) {
                     std::to_string(o.savings.parts) + " parts");
   check_adapter_options(o);
   check_best(o);
+  if (o.trained_precision != at::kFloat && !o.full())
+    throw Error(ErrorCode::invalid_argument, Field("trained_precision"), "adapters learn in fp32",
+                "it is for `method=full`");
   refuse_other_run(o.out, o.resume);
 }
 
@@ -151,6 +155,16 @@ void Run::open_task(const OpenTask& open) {
   plan_ = {};
   task_ = open(options_);
   if (options_.adapts()) build_adapters();
+  if (options_.trained_precision == at::kBFloat16) {
+    if (task_->precision() != at::kBFloat16)
+      throw Error(ErrorCode::invalid_argument, Field("trained_precision"),
+                  "weights in bf16 are computed with in bf16", "give `precision=bf16`");
+    // Layers hold the same tensors.
+    for (const Trainable& one : trainables()) {
+      at::Tensor value = one.value;
+      value.set_data(value.detach().to(at::kBFloat16));
+    }
+  }
   optimizer_bytes_ = 0;
   for (const Trainable& one : trainables()) {
     plan_.parameters += one.value.numel();
@@ -321,6 +335,8 @@ Json Run::settings() const {
   settings.update(settings_of(options_));
   settings.update(settings_of(options_.trainer));
   settings.update(task_->settings());
+  if (options_.trained_precision != at::kFloat)
+    settings["trained precision"] = nn::precision_name(options_.trained_precision);
   if (!initial_.is_null()) settings["initial adapter"] = initial_;
   if (options_.savings.any()) settings[kSavings] = to_json(options_.savings);
   return settings;

@@ -30,6 +30,9 @@ struct RunOptions : AdapterTrainingOptions {
   /// device; 0 = no limit. With one, `savings` are chosen.
   std::uint64_t memory_limit = 0;
   MemorySavings savings;  ///< those of the run that is resumed, where it has some
+  /// In what the weights that learn are kept with method "full": fp32, or bf16 with stochastic
+  /// rounding.
+  at::ScalarType trained_precision = at::kFloat;
   at::ScalarType save_precision = at::kFloat;  ///< of what is written
 
   bool adapts() const { return method() != nullptr; }

@@ -40,7 +40,10 @@ class ScheduleFree final : public Optimizer {
   std::vector<at::Tensor> shown_values() const override {
     std::vector<at::Tensor> shown;
     for (std::size_t i = 0; i < z_.size(); ++i)
-      shown.push_back(parameters()[i].value.detach().lerp(z_[i], 1.0 - 1.0 / options_.beta1));
+      shown.push_back(parameters()[i]
+                          .value.detach()
+                          .to(z_[i].scalar_type())
+                          .lerp(z_[i], 1.0 - 1.0 / options_.beta1));
     return shown;
   }
 

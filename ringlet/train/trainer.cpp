@@ -58,6 +58,11 @@ std::vector<double> read_numbers(std::vector<at::Tensor> numbers) {
   return {read.const_data_ptr<double>(), read.const_data_ptr<double>() + read.numel()};
 }
 
+/// bf16 numbers in fp32, where small steps of an average count.
+at::Tensor averaged_type(const at::Tensor& value) {
+  return value.scalar_type() == at::kBFloat16 ? value.to(at::kFloat) : value;
+}
+
 double sum_of(const std::vector<double>& numbers) {
   return std::accumulate(numbers.begin(), numbers.end(), 0.0);
 }
@@ -154,7 +159,7 @@ Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOp
   if (options_.loss_scaling) loss_scale_ = LossScale::dynamic();
   if (options_.ema_decay <= 0.0) return;
   for (const Trainable& parameter : optimizer_->parameters())
-    averages_.push_back(parameter.value.detach().clone());
+    averages_.push_back(averaged_type(parameter.value.detach().clone()));
 }
 
 /// Fills the gradients with those of this rank's share of the mean loss, times the loss scale;
@@ -267,22 +272,22 @@ void Trainer::update_averages() {
   std::vector<at::Tensor> values = optimizer_->shown_values();
   if (values.empty())
     for (const Trainable& parameter : optimizer_->parameters())
-      values.push_back(parameter.value.detach());
+      values.push_back(averaged_type(parameter.value.detach()));
   at::_foreach_lerp_(averages_, values, 1.0 - decay);
 }
 
 void Trainer::swap_averages() {
   at::NoGradGuard no_grad;
+  const std::vector<Trainable>& parameters = optimizer_->parameters();
   const bool back = !hidden_.empty();
-  if (averages_.empty() && !back) hidden_ = optimizer_->shown_values();
-  std::vector<at::Tensor>& others = averages_.empty() ? hidden_ : averages_;
+  const std::vector<at::Tensor> others = back                ? std::exchange(hidden_, {})
+                                         : averages_.empty() ? optimizer_->shown_values()
+                                                             : averages_;
   for (std::size_t i = 0; i < others.size(); ++i) {
-    const at::Tensor value = optimizer_->parameters()[i].value.detach();
-    const at::Tensor kept = value.clone();
+    const at::Tensor value = parameters[i].value.detach();
+    if (!back) hidden_.push_back(value.clone());
     value.copy_(others[i]);
-    others[i].copy_(kept);
   }
-  if (back) hidden_.clear();
 }
 
 std::map<std::string, at::Tensor> Trainer::state_tensors() const {

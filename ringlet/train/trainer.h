@@ -124,7 +124,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   LossScale loss_scale_;
   std::vector<at::Tensor> averages_;
-  std::vector<at::Tensor> hidden_;  ///< the parameters, while what the optimiser shows is in place
+  std::vector<at::Tensor> hidden_;  ///< the parameters, while others are in their place
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;
   bool finished_ = false;

@@ -356,6 +356,41 @@ TEST_F(FineTuning, AllWeightsResumeBitExactlyToo) {
         << file;
 }
 
+TEST_F(FineTuning, AllWeightsLearnInBf16AndResumeBitExactly) {
+  const auto bf16 = [&](const std::string& out) {
+    FineTuneOptions o = options(out);
+    o.learning = AllWeights{};
+    o.load.precision = at::kBFloat16;
+    o.trained_precision = at::kBFloat16;
+    o.trainer.learning_rate.peak = 1e-5;
+    o.trainer.ema_decay = 0.5;
+    o.trainer.steps = 4;
+    o.save_precision = at::kBFloat16;
+    return o;
+  };
+  const FineTuneOptions whole = bf16("whole");
+  ASSERT_TRUE(run(whole));
+  FineTuneOptions parts = bf16("parts");
+  EXPECT_FALSE(run(parts, 2));
+  parts.resume = true;
+  EXPECT_TRUE(run(parts));
+  expect_same_metrics(whole, parts);
+  const std::string unet = "model/unet/diffusion_pytorch_model.safetensors";
+  EXPECT_TRUE(file_content(whole.out / unet) == file_content(parts.out / unet));
+  const auto base = io::load_tensors(folder_ / unet);
+  bool changed = false;
+  for (const auto& [name, tensor] : io::load_tensors(whole.out / unet))
+    changed = changed || !at::equal(tensor, base.at(name).to(at::kBFloat16));
+  EXPECT_TRUE(changed);
+  FineTuneOptions wrong = bf16("wrong");
+  wrong.load.precision = at::kFloat;
+  expect_error(ErrorCode::invalid_argument, "trained_precision: weights in bf16",
+               [&] { FineTune{wrong}; });
+  wrong.learning = adapt::parse_method("lora");
+  expect_error(ErrorCode::invalid_argument, "trained_precision: adapters learn in fp32",
+               [&] { FineTune{wrong}; });
+}
+
 TEST_F(FineTuning, PenaltiesChangeTheLossButNotAtTheStart) {
   const FineTuneOptions plain = options("plain");
   run(plain);

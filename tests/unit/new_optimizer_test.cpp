@@ -3,6 +3,7 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/train/stochastic_rounding.h"
 #include "ringlet/train/trainer.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
@@ -211,6 +212,46 @@ struct TableRun {
                                        trainable("large", {70, 64})};
   TrainerOptions options = {};
 };
+
+TEST(StochasticRounding, IsExactInTheMean) {
+  const at::Tensor numbers = golden::uniform("numbers", {37}) * 3.0;
+  at::Tensor sum = at::zeros({37});
+  const at::Tensor rounded = at::empty({37}, at::kBFloat16);
+  constexpr int kDraws = 4000;
+  for (int i = 0; i < kDraws; ++i) {
+    round_stochastically(rounded, numbers, static_cast<std::uint64_t>(i) * 7919 + 1);
+    sum += rounded.to(at::kFloat);
+  }
+  // A step is at most 2^-7 of a number; the mean of 4000 draws is within 4.5 deviations.
+  const at::Tensor away = (sum / kDraws - numbers).abs();
+  EXPECT_TRUE(
+      at::all(away <= numbers.abs() * (0.5 / 128.0) * 4.5 / std::sqrt(kDraws)).item<bool>());
+  round_stochastically(rounded, at::ones({37}) * -1.5, 5);  // what bf16 holds stays
+  EXPECT_TRUE(at::equal(rounded.to(at::kFloat), at::ones({37}) * -1.5));
+}
+
+TEST(StochasticRounding, LetsBf16ParametersLearnByStepsThatRoundingWouldLose) {
+  for (const std::string& name : optimizer_names()) {
+    SCOPED_TRACE(name);
+    std::vector<Trainable> parameters;
+    for (const nn::Shape& shape : {nn::Shape{50}, nn::Shape{70, 64}}) {
+      parameters.push_back({"w" + std::to_string(parameters.size()),
+                            at::ones(shape, at::kBFloat16).set_requires_grad(true)});
+      parameters.back().value.mutable_grad() = at::ones(shape, at::kBFloat16);
+    }
+    const OptimizerSpec spec = optimizer_from_name(name);
+    const auto optimizer = spec.make(parameters);
+    for (const auto& [slot, tensor] : optimizer->state())
+      EXPECT_NE(tensor.scalar_type(), at::kBFloat16) << slot;
+    // A step of 1e-4 is a fortieth of what bf16 tells from 1.
+    for (int step = 0; step < 20; ++step)
+      optimizer->step(spec.usual_rate > 0.0 ? spec.usual_rate : 1e-4);
+    for (const Trainable& one : parameters) {
+      EXPECT_EQ(one.value.scalar_type(), at::kBFloat16);
+      EXPECT_LT(one.value.to(at::kFloat).mean().item<double>(), 0.9999);
+    }
+  }
+}
 
 TEST(OptimizerTable, ResumedRunsAreTheUninterruptedBitForBit) {
   for (const std::string& name : optimizer_names())
