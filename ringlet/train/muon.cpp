@@ -98,7 +98,7 @@ void describe(OptionList& list, MuonOptions& o) {
       .within(Range::between(1, 99))
       .repeated();
   list.add("match_adamw", o.match_adamw, "Steps of matrices are as large as AdamW's").repeated();
-  list.add("eps", o.epsilon, "AdamW's, for what is no matrix").within(Range::above(0)).repeated();
+  list.add("eps", o.epsilon, "AdamW's, for what is not a matrix").within(Range::above(0)).repeated();
 }
 
 OptimizerSpec muon(const MuonOptions& given) {

@@ -5,8 +5,9 @@
 AdamW and SGD are torch.optim's, and so is Muon, but that its products are computed in fp64 instead of bf16.
 Lion is algorithm 2 of Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms" (arXiv 2302.06675), line
 by line, the decay pulling towards `start` instead of zero where there is one. Adafactor is transformers',
-schedule-free AdamW, Prodigy and CAME are their authors'. AdamW with 8-bit states is bitsandbytes'. All in fp64
-but for the last, which is in fp32; values and gradients follow formula.py.
+schedule-free AdamW, Prodigy and CAME are their authors'. AdamW with 8-bit states is bitsandbytes', but that codes
+are the nearest of its map, as its CUDA and default kernels find them: the CPU kernel looks them up in a coarse table.
+All in fp64 but for the last, which is in fp32; values and gradients follow formula.py.
 
 Pinned: torch 2.15.0, transformers 5.23.0, prodigyopt 1.1.2, schedulefree 1.4.1, came-pytorch 0.1.3,
 bitsandbytes 0.50.2.
@@ -16,6 +17,7 @@ import json
 import pathlib
 
 import bitsandbytes
+import bitsandbytes.backends.cpu.ops
 import prodigyopt
 import schedulefree
 import torch
@@ -118,8 +120,27 @@ def iterate_in_fp64():
     exec(source.replace("torch.bfloat16", "torch.float64"), torch.optim._muon.__dict__)
 
 
+def nearest_codes(numbers, code):
+    """Codes and scales of blocks of 256."""
+    blocks = torch.nn.functional.pad(numbers.flatten(), (0, -numbers.numel() % 256)).view(-1, 256)
+    scales = blocks.abs().amax(-1)
+    scaled = (blocks * (1.0 / scales.clamp(min=1e-38)).unsqueeze(-1)).clamp(-1, 1).flatten()[: numbers.numel()]
+    return torch.bucketize(scaled, (code[:-1] + code[1:]) / 2).to(torch.uint8), scales
+
+
+def encode_nearest():
+    def quantise(numbers, code, scales_out, codes_out, blocksize):
+        codes, scales = nearest_codes(numbers, code)
+        codes_out.copy_(codes.view(codes_out.shape))
+        scales_out.copy_(scales)
+
+    assert hasattr(bitsandbytes.backends.cpu.ops, "_quant_blockwise_fp32_direct")
+    bitsandbytes.backends.cpu.ops._quant_blockwise_fp32_direct = quantise
+
+
 def main():
     iterate_in_fp64()
+    encode_nearest()
     usual = (0.9, 0.999)
     cases = [case("adamw", trained(torch_optimizer(torch.optim.AdamW, betas=betas, weight_decay=decay)), decay, betas)
              for betas, decay in [(usual, 0.01), ((0.8, 0.95), 0.5)]]
@@ -163,9 +184,8 @@ def main():
               for betas, decay in [(usual, 0.01), ((0.8, 0.95), 0.0)]]
     signed, unsigned = (bitsandbytes.functional.create_dynamic_map(signed=sign).tolist() for sign in (True, False))
     numbers = formula.uniform("numbers", (600,)) ** 3
-    codes, blocks = bitsandbytes.functional.quantize_blockwise(
-        numbers, bitsandbytes.functional.create_dynamic_map(), blocksize=256)
-    quantised = dict(signed=signed, unsigned=unsigned, codes=codes.tolist(), scales=blocks.absmax.tolist())
+    codes, scales = nearest_codes(numbers, bitsandbytes.functional.create_dynamic_map())
+    quantised = dict(signed=signed, unsigned=unsigned, codes=codes.tolist(), scales=scales.tolist())
     (DATA / "optimizers.json").write_text(json.dumps(dict(steps=STEPS, cases=cases, quantised=quantised)) + "\n")
 
 
