@@ -374,21 +374,23 @@ void Run::observe(Trainer& trainer, RunLog& log, std::int64_t step) {
       latest_scores_ = seen.scores;
     }
     if (seen.pictures) log.add_samples(step, *seen.pictures);
-    follow_best(trainer, step);
   } catch (const Error& error) {
     if (rules.needed) throw;
     // Pictures are for people: a run whose state is sound is not ended by one.
     ringlet::log(LogLevel::warning, "no " + rules.what + ": " + error.what());
   }
+  follow_best(trainer, step);
 }
 
-/// The parameters are those that are shown.
+/// Keeps a step that is the best so far, and ends a run that has not had one for long.
 void Run::follow_best(Trainer& trainer, std::int64_t step) {
   const auto file = best();
   if (!file) return;
   BestScore best(options_.best);
+  if (score_file_->rows().empty()) best.add(step, {});  // says that there are no scores
   bool better = false;
-  for (const ScoreRow& row : scores()) better = best.add(row.step, row.scores);
+  for (const ScoreRow& row : scores()) better = best.add(row.step, row.scores) && row.step == step;
+  const AveragedParameters averaged(trainer);
   if (better && options_.full()) task_->save_model(*file, options_.save_precision);
   if (better && adapters_) save_adapters(*file, step, settings_);
   if (!best.ends() || step == options_.trainer.steps) return;
@@ -403,6 +405,9 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
   const std::int64_t save_every = options_.trainer.checkpoint_every;
   const std::int64_t first = trainer.steps_done();
   const ObservationRules rules = task_->observation_rules();
+  if (!rules.any && !options_.best.name.empty())
+    throw Error(ErrorCode::invalid_argument, Field("best_by"), "this run measures no scores",
+                "give `validation_images`, or leave it out");
   const bool observes = rules.any && writes();
   const auto due = [&](std::int64_t step) {
     return observes && (step == steps || (every > 0 && step % every == 0));

@@ -69,7 +69,9 @@ at::Tensor errors_at(const diffusion::NoiseProcess& process, const NoisyBatch& b
   const at::Tensor target =
       diffusion::training_target(process.prediction(), batch.latents, batch.noise, rows);
   const at::Tensor error =
-      diffusion::loss_of(kind, said - target, levels.over_latents(LevelNumbers::width))
+      diffusion::loss_of(
+          kind, said - target,
+          kind == diffusion::LossKind::l2 ? at::Tensor() : levels.over_latents(LevelNumbers::width))
           .mean({1, 2, 3});
   return levels.weighted ? error * levels.row(LevelNumbers::weight) : error;
 }
