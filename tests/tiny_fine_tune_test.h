@@ -85,8 +85,18 @@ class FineTuning : public testing::Test {
     o.trainer.learning_rate.decay = Decay::cosine;
     o.trainer.learning_rate.warmup = 2;
     o.batch_size = 2;
-    o.loss.min_snr_gamma = 5.0;
+    o.loss.rule.min_snr_gamma = 5.0;
+    o.loss.rule.debiased = true;
+    o.loss.rule.p2_gamma = 0.5;
+    o.loss.rule.kind = diffusion::LossKind::huber;
     o.loss.noise_offset = 0.1;
+    o.loss.multires.iterations = 3;
+    o.loss.input_perturbation = 0.1;
+    o.loss.times.distribution = diffusion::TimeDistribution::logit_normal;
+    o.loss.times.most = 0.9;
+    o.scale_weight_norms = 0.5;
+    o.trainer.part_rates = {{"text_encoder*", 1e-3}};
+    o.trainer.lora_plus_ratio = 4.0;
     o.loss.caption_dropout = 0.3;
     return o;
   }

@@ -35,7 +35,7 @@ void add_options(OptionList& list, TrainOptions& o) {
       "attention");
   train::describe(list, o.task);
   pipeline::describe_offload(list, o.task.load);
-  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Batch size");
+  o.training.add_loop(list, o.run, "Batch size");
   o.training.add_output(list, o.run);
   list.add("sample_every", o.run.observe_every,
            "Steps between sample grids; 0 = before and after only")
@@ -58,6 +58,7 @@ void translate(TrainOptions& o) {
 
 /// Options that would be ignored.
 void check_given(const CLI::App& app, const TrainOptions& o) {
+  TrainingOptions::check_given(app, o.run);
   if (!o.task.control)
     refuse_given(app,
                  {"--control-images", "--control-network", "--canny-low", "--canny-high",

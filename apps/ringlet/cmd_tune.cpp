@@ -31,7 +31,7 @@ void add_options(OptionList& list, TuneCommand& o) {
       "What is trained: parts such as trm(rank=2), tr(rank=6), lora(rank=4) joined "
       "by +, an alias, or full for all weights",
       "Layers to adapt: attention, all-linear, all, embedding", "the task's default");
-  o.training.add_loop(list, o.run.trainer, o.run.batch_size, "Batch size");
+  o.training.add_loop(list, o.run, "Batch size");
   list.add("evaluate_every", o.run.observe_every,
            "Steps between evaluations; 0 = before and after only")
       .within(Range::at_least(0));
@@ -70,6 +70,7 @@ int cmd_tune(int argc, char** argv) {
   catch_interrupts();
   return nn::with_ringlet_errors("tune", [&] {
     command.training.nodes_plan.check(app);
+    TrainingOptions::check_given(app, command.run);
     translate(command, app.get_option("--length")->count() > 0);
     return carry_out(command.run, tune::task(command.task), command.training, command.common, list);
   });

@@ -1,5 +1,6 @@
 #include "training_options.h"
 
+#include <array>
 #include <cstdio>
 #include <random>
 #include <utility>
@@ -9,12 +10,16 @@
 #include "options.h"
 #include "rank_process.h"
 #include "ringlet/adapt/method_text.h"
+#include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/train/run_folder.h"
 
 namespace ringlet::app {
 namespace {
+
+constexpr std::array<std::pair<const char*, at::ScalarType>, 2> kTrainedPrecisions = {
+    {{"fp32", at::kFloat}, {"bf16", at::kBFloat16}}};
 
 train::Learning parse_learning(const std::string& method) {
   if (method == "full") return train::AllWeights{};
@@ -31,13 +36,23 @@ void TrainingOptions::add_method(OptionList& list, train::AdapterTrainingOptions
   train::describe(list, adapters, layers, usual_layers);
 }
 
-void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
-                               std::int64_t& batch_size, const char* batch_help) {
-  train::describe(list, trainer);
-  list.add("batch_size", batch_size, batch_help).within(Range::above(0)).repeated();
+void TrainingOptions::check_given(const CLI::App& app, const train::RunOptions& run) {
+  if (run.epochs)
+    refuse_given(app, {"--steps"}, "--epochs says how long the run is", "leave one of them out");
+  if (!run.init_adapter.empty())
+    refuse_given(app, {"--method"}, "the method is that of the file of --init-adapter",
+                 "leave it out");
+}
+
+void TrainingOptions::add_loop(OptionList& list, train::RunOptions& run, const char* batch_help) {
+  train::describe(list, run.trainer);
+  list.add("epochs", run.epochs,
+           "How often each example is seen, in place of `steps`; rounded up to whole steps")
+      .within(Range::above(0));
+  list.add("batch_size", run.batch_size, batch_help).within(Range::above(0)).repeated();
   list.add("learning_rate", learning_rate, "Peak")
       .within(Range::above(0))
-      .or_else("1e-4; 1e-5 for --method full")
+      .or_else("1e-4; 1e-5 for --method full; 1 for prodigy and a relative step of adafactor")
       .repeated();
   train::describe(list, optimizer, numbers);
   list.add(
@@ -51,12 +66,23 @@ void TrainingOptions::add_loop(OptionList& list, train::TrainerOptions& trainer,
 
 void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
   list.add("out", run.out, "Folder for the adapter, checkpoints, logs and report").required();
+  list.add("trained_precision",
+           choice("trained_precision", run.trained_precision, kTrainedPrecisions),
+           "--method full: how the weights that learn are kept; bf16 needs --precision bf16 and "
+           "rounds updates stochastically")
+      .repeated();
   list.add("save_precision", choice("save_precision", run.save_precision, nn::kPrecisionNames),
            "Type of the numbers that are saved");
   list.add("metadata", choice("metadata", run.metadata, adapt::kMetadataLevelNames),
            "What the adapter's file says of the training; captions and the names of files and "
            "folders are in full alone");
   list.add("resume", run.resume, "Continue from the last checkpoint of `out`");
+  list.add("best_by", run.best.name,
+           "Score by which the best step's result is kept beside the last one's, for example "
+           "\"validation loss\"");
+  list.add("early_stop", run.best.patience,
+           "Observations without a better score of `best_by` after which the run ends; 0 = never")
+      .within(Range::at_least(0));
   list.add("dry_run", dry_run, "Print the plan and stop");
   list.add("rank_timeout", rank_timeout,
            "Several processes (mpirun, srun): seconds that a rank waits for the others before the "
@@ -67,8 +93,15 @@ void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
 
 void TrainingOptions::translate(train::RunOptions& run, const CommonOptions& common) {
   run.learning = parse_learning(method);
-  run.trainer.learning_rate.peak = learning_rate.value_or(run.full() ? 1e-5 : 1e-4);
   run.trainer.optimizer = chosen_optimizer();
+  const double usual = run.trainer.optimizer.usual_rate;
+  run.trainer.learning_rate.peak = learning_rate.value_or(usual > 0.0  ? usual
+                                                          : run.full() ? 1e-5
+                                                                       : 1e-4);
+  if (run.trainer.learning_rate.peak < 0.01 * usual)
+    log(LogLevel::warning,
+        optimizer + " takes the learning rate as a factor on a step of its own: " +
+            exact_number(*learning_rate) + " is far below the usual " + exact_number(usual));
   run.memory_limit = memory_limit;
   std::optional<std::uint64_t> chosen = seed;
   if (!chosen && run.resume) chosen = train::recorded_seed(run.out);

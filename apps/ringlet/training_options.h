@@ -34,9 +34,11 @@ struct TrainingOptions {
 
   void add_method(OptionList& list, train::AdapterTrainingOptions& adapters,
                   const char* method_help, const char* layers, const char* usual_layers);
-  void add_loop(OptionList& list, train::TrainerOptions& trainer, std::int64_t& batch_size,
-                const char* batch_help);
+  void add_loop(OptionList& list, train::RunOptions& run, const char* batch_help);
   void add_output(OptionList& list, train::RunOptions& run);
+
+  /// Refuses --steps beside --epochs. Throws Error(invalid_argument).
+  static void check_given(const CLI::App& app, const train::RunOptions& run);
 
   /// Reads the method and the optimizer, and chooses what was not given: the rate, and the seed of
   /// the run that is resumed or a random one. Joins the ranks that were started together, which

@@ -29,8 +29,7 @@ NoiseLevel NoiseProcess::draw_level(RandomStream& random, PictureSize) const {
 
 std::shared_ptr<const NoiseProcess> NoiseProcess::with_times(const TrainingTimes&) const {
   throw Error(ErrorCode::invalid_argument, Field("time_density"),
-              "training times, their weights and their shift are chosen for models of rectified "
-              "flow, and this one is of " +
+              "training times are chosen for DDPM and rectified flow, and this model is of " +
                   std::string(name()),
               "leave `time_density` and its siblings out");
 }

@@ -54,7 +54,7 @@ class NoiseProcess {
   virtual NoiseLevel draw_level(RandomStream& random, PictureSize size) const;
 
   /// The process with other training times, for draw_level and loss_weight. The definition here
-  /// throws Error(invalid_argument): they are rectified flow's.
+  /// throws Error(invalid_argument).
   virtual std::shared_ptr<const NoiseProcess> with_times(const TrainingTimes& times) const;
 
   /// Weight of a row's squared error: min-SNR of Hang et al. 2023 for gamma > 0, else 1.

@@ -142,20 +142,7 @@ NoiseLevel RectifiedFlow::draw_level(RandomStream& random, PictureSize size) con
 
 std::shared_ptr<const NoiseProcess> RectifiedFlow::with_times(const TrainingTimes& times) const {
   RectifiedFlowConfig c = config_;
-  c.times.distribution = times.distribution.value_or(c.times.distribution);
-  const auto refuse_beside = [&](TimeDistribution needed, const Field& option, const char* name) {
-    if (c.times.distribution != needed)
-      throw Error(ErrorCode::invalid_argument, option,
-                  "it belongs to another density than the chosen one",
-                  std::string("leave it out, or give `time_density=") + name + "`");
-  };
-  if (times.mean) refuse_beside(TimeDistribution::logit_normal, Field("time_mean"), "logit-normal");
-  if (times.deviation)
-    refuse_beside(TimeDistribution::logit_normal, Field("time_deviation"), "logit-normal");
-  if (times.mode_scale) refuse_beside(TimeDistribution::mode, Field("mode_scale"), "mode");
-  c.times.mean = times.mean.value_or(c.times.mean);
-  c.times.deviation = times.deviation.value_or(c.times.deviation);
-  c.times.mode_scale = times.mode_scale.value_or(c.times.mode_scale);
+  c.times = with_choices(c.times, times);
   c.weighting = times.weighting.value_or(c.weighting);
   if (times.shift) {
     c.dynamic_shift = false;

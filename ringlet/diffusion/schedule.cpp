@@ -206,7 +206,21 @@ NoiseLevel Schedule::level_at_ratio(double ratio) const {
   return level_from_ratio(ratio, static_cast<double>(low) + weight);
 }
 
+std::shared_ptr<const NoiseProcess> Schedule::with_times(const TrainingTimes& times) const {
+  if (times.weighting || times.shift)
+    throw Error(ErrorCode::invalid_argument, Field(times.shift ? "flow_shift" : "sigma_weighting"),
+                "it is for models of rectified flow, and this one is of DDPM", "leave it out");
+  auto other = std::make_shared<Schedule>(*this);
+  other->times_ = with_choices({.distribution = TimeDistribution::uniform}, times);
+  return other;
+}
+
 NoiseLevel Schedule::draw_level(RandomStream& random, PictureSize) const {
+  if (times_) {
+    const auto count = static_cast<double>(training_steps());
+    const auto timestep = static_cast<std::int64_t>(draw_time(random, *times_) * count);
+    return level(std::clamp<std::int64_t>(timestep, 0, training_steps() - 1));
+  }
   return level(
       static_cast<std::int64_t>(random.uniform_int(static_cast<std::uint64_t>(training_steps()))));
 }

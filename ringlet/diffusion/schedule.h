@@ -77,8 +77,13 @@ class Schedule final : public NoiseProcess {
   /// Its timestep by interpolation of log ratio.
   NoiseLevel level_at_ratio(double ratio) const override;
 
-  /// Training timesteps with equal probability (Ho et al. 2020).
+  /// Training timesteps with equal probability (Ho et al. 2020), or the timestep below a drawn
+  /// time, of which there are as many as timesteps.
   NoiseLevel draw_level(RandomStream& random, PictureSize size) const override;
+
+  /// Densities and a range. Throws Error(invalid_argument) for weights by sigma and shifts, which
+  /// are rectified flow's.
+  std::shared_ptr<const NoiseProcess> with_times(const TrainingTimes& times) const override;
 
   /// Timesteps by the rules of the diffusers class that the grid is known by. Karras sigmas apply
   /// to the grids k and dpm. Throws Error(invalid_argument) when the schedule has fewer timesteps
@@ -100,6 +105,7 @@ class Schedule final : public NoiseProcess {
   };
   ScheduleConfig config_;
   std::shared_ptr<const Tables> tables_;
+  std::optional<TimeDensity> times_;  ///< none = equal probability
 };
 
 /// The variance-preserving level of a ratio (infinity included), with the timestep that the network

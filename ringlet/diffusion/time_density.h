@@ -1,5 +1,5 @@
-// From which times rectified flow learns, and what its losses weigh (Esser et al. 2024, "Scaling
-// Rectified Flow Transformers for High-Resolution Image Synthesis", §3.1).
+// From which times training learns, and what rectified flow's losses weigh (Esser et al. 2024,
+// "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", §3.1).
 #pragma once
 
 #include <array>
@@ -29,6 +29,7 @@ struct TimeDensity {
   double mean = 0.0;       ///< of logit_normal; above 0 = more noise
   double deviation = 1.0;  ///< of logit_normal
   double mode_scale = 1.29;
+  double least = 0.0, most = 1.0;  ///< the density is squeezed between them
 };
 
 /// The sigmoid of mean + deviation * normal, a standard normal number. diffusers' scripts count the
@@ -45,6 +46,12 @@ double cosmap_time(double u);
 /// One time of the density.
 double draw_time(RandomStream& random, const TimeDensity& density);
 
+struct TrainingTimes;
+
+/// The density with what was chosen. Throws Error(invalid_argument) for numbers that belong to
+/// another distribution, and for a range that is none.
+TimeDensity with_choices(TimeDensity density, const TrainingTimes& times);
+
 /// What the squared error of a row is multiplied by.
 enum class SigmaWeighting {
   none,
@@ -60,7 +67,7 @@ inline constexpr std::array<std::pair<const char*, SigmaWeighting>, 3> kSigmaWei
 /// sigma in (0, 1].
 double sigma_weight(SigmaWeighting weighting, double sigma);
 
-/// What a user chooses of rectified flow's training; none = the process's own.
+/// What a user chooses of the times that training draws; none = the process's own.
 struct TrainingTimes {
   std::optional<TimeDistribution> distribution = {};
   std::optional<double> mean = {};        ///< of logit_normal
@@ -68,8 +75,12 @@ struct TrainingTimes {
   std::optional<double> mode_scale = {};  ///< of mode
   std::optional<SigmaWeighting> weighting = {};
   std::optional<double> shift = {};  ///< above 0, whatever the picture's size; 1 = none
+  double least = 0.0, most = 1.0;    ///< times that are drawn lie between them, before the shift
 
-  bool any() const { return distribution || mean || deviation || mode_scale || weighting || shift; }
+  bool any() const {
+    return distribution || mean || deviation || mode_scale || weighting || shift || least > 0.0 ||
+           most < 1.0;
+  }
 };
 
 }  // namespace ringlet::diffusion

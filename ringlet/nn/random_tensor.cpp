@@ -195,10 +195,8 @@ at::Tensor keep_mask(std::uint64_t key, at::IntArrayRef sizes, double p, at::Dev
   return mask;
 }
 
-at::Tensor keep_mask_by_operators(std::uint64_t key, at::IntArrayRef sizes, double p,
-                                  at::Device device) {
+at::Tensor random_pieces(std::uint64_t key, std::int64_t count, at::Device device) {
   constexpr std::int64_t kFactor = static_cast<std::int64_t>(0xD6E8FEB86659FD93);
-  const std::int64_t count = c10::multiply_integers(sizes);
   // A host tensor without dimensions is an argument of the kernel, not a copy.
   const at::Tensor words = at::add(
       at::scalar_tensor(as_signed(key), at::kLong),
@@ -211,7 +209,12 @@ at::Tensor keep_mask_by_operators(std::uint64_t key, at::IntArrayRef sizes, doub
   low.bitwise_xor_(high);
   words.mul_(kFactor);
   low.bitwise_xor_(high);
-  return words.view(at::kShort).narrow(0, 0, count).ge(least_kept(p)).view(sizes);
+  return words.view(at::kShort).narrow(0, 0, count);
+}
+
+at::Tensor keep_mask_by_operators(std::uint64_t key, at::IntArrayRef sizes, double p,
+                                  at::Device device) {
+  return random_pieces(key, c10::multiply_integers(sizes), device).ge(least_kept(p)).view(sizes);
 }
 
 }  // namespace ringlet::nn

@@ -54,6 +54,9 @@ at::Tensor keep_mask(std::uint64_t key, at::IntArrayRef sizes, double p, at::Dev
 /// kept is divided by it. p in [0, 1).
 double kept_share(double p);
 
+/// Sixteen random bits for each of `count` numbers, int16: the pieces that keep_mask compares.
+at::Tensor random_pieces(std::uint64_t key, std::int64_t count, at::Device device);
+
 /// keep_mask by tensor operations, which it takes where the device is not the CPU.
 at::Tensor keep_mask_by_operators(std::uint64_t key, at::IntArrayRef sizes, double p,
                                   at::Device device);

@@ -64,18 +64,33 @@ const ModelFamily& family_of_folder(const std::filesystem::path& folder,
               "the model is a " + pipeline, "ringlet supports " + join(names));
 }
 
+namespace {
+
+std::unique_ptr<TextToImageModel> open_any(const std::filesystem::path& path,
+                                           const LoadOptions& options,
+                                           std::span<const ModelFamily> families) {
+  check_model_path(path, options.files);
+  if (std::filesystem::is_directory(path))
+    return family_of_folder(path, families).open(path, options);
+  LoadOptions opened = options;
+  if (!opened.files.single_file) opened.files.single_file = io::SafetensorsFile::open(path);
+  const ModelFamily* family = find_family(opened.files.single_file, families);
+  // What a file lacks, only the reader of a family can say.
+  return (family != nullptr ? *family : families.front()).open(path, opened);
+}
+
+}  // namespace
+
 std::unique_ptr<TextToImageModel> open_text_to_image_model(const std::filesystem::path& path,
                                                            const LoadOptions& options,
                                                            std::span<const ModelFamily> families) {
   return nn::with_ringlet_errors(path.string(), [&] {
-    check_model_path(path, options.files);
-    if (std::filesystem::is_directory(path))
-      return family_of_folder(path, families).open(path, options);
-    LoadOptions opened = options;
-    if (!opened.files.single_file) opened.files.single_file = io::SafetensorsFile::open(path);
-    const ModelFamily* family = find_family(opened.files.single_file, families);
-    // What a file lacks, only the reader of a family can say.
-    return (family != nullptr ? *family : families.front()).open(path, opened);
+    std::unique_ptr<TextToImageModel> model = open_any(path, options, families);
+    if (options.files.zero_terminal_snr && model->noise_process()->name() != "DDPM")
+      throw Error(ErrorCode::invalid_argument, Field("zero_terminal_snr"),
+                  "it is for Stable Diffusion 1, 2 and XL: this model begins in pure noise",
+                  "leave it out");
+    return model;
   });
 }
 

@@ -288,6 +288,9 @@ void describe_prediction(OptionList& list, ModelFileOptions& files) {
   value.read = read;
   list.add("prediction", std::move(value),
            "What the model predicts, where its files do not say it or say it wrongly");
+  list.add("zero_terminal_snr", files.zero_terminal_snr,
+           "Rescale the noise schedule to end in pure noise, in training and in sampling: for "
+           "Stable Diffusion that predicts v");
 }
 
 }  // namespace ringlet::pipeline

@@ -61,6 +61,9 @@ struct ModelFileOptions {
   std::filesystem::path vae = {};
   std::int64_t text_tokens = 0;  ///< of a prompt that T5 reads; 0 = as the family has it
   std::optional<diffusion::Prediction> prediction;  ///< wins over what the model's files say
+  /// The betas are rescaled to end in pure noise (Lin et al. 2024, algorithm 1), in training and in
+  /// sampling, which then begins there; for Stable Diffusion that predicts v.
+  bool zero_terminal_snr = false;
   std::optional<std::uint64_t> random_seed;  ///< parts of a folder without weights get random ones
   /// A single file that the caller has opened already, to be read instead of the path.
   std::shared_ptr<const io::SafetensorsFile> single_file = nullptr;
@@ -72,7 +75,8 @@ void describe(OptionList& list, ModelFileOptions& files);
 /// "text_tokens".
 void describe_text_tokens(OptionList& list, ModelFileOptions& files);
 
-/// "prediction": epsilon or v, in any spelling that diffusion::find_prediction knows.
+/// "prediction": epsilon or v, in any spelling that diffusion::find_prediction knows; and
+/// "zero_terminal_snr".
 void describe_prediction(OptionList& list, ModelFileOptions& files);
 
 /// The last part of a path, of "MODEL/" too.

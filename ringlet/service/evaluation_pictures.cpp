@@ -106,6 +106,8 @@ eval::GenerationRecord EvaluationModel::record(const pipeline::GenerateRequest& 
   if (const auto prediction = model_->options().files.prediction)
     record.settings.emplace_back("prediction",
                                  *prediction == diffusion::Prediction::v ? "v" : "epsilon");
+  if (model_->options().files.zero_terminal_snr)
+    record.settings.emplace_back("zero terminal SNR", "yes");
   if (request.sampler.spacing)
     record.settings.emplace_back("spacing", diffusion::spacing_name(*request.sampler.spacing));
   if (!pictures_.adapters.empty() && !pictures_.adapters.front().blocks.empty()) {

@@ -3,9 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/empty.h>
-
+#include "ringlet/train/fused_adamw.h"
 #include "ringlet/train/optimizers.h"
 
 namespace ringlet::train {
@@ -28,34 +26,27 @@ class AdamW final : public Optimizer {
 
  private:
   void update(const Group& group) override {
-    // The decay of the fused kernel knows no start: Optimizer::step has done it.
-    at::_fused_adamw_(group.values, group.gradients, group.of(exp_avg_), group.of(exp_avg_sq_), {},
-                      std::vector<at::Tensor>(group.values.size(), count(group)),
-                      group.learning_rate, options_.beta1, options_.beta2, /*weight_decay=*/0.0,
-                      options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-  }
-
-  /// The number of this update where the parameters are: a device's kernel reads it there. One
-  /// tensor per device serves all parameters, since the kernel does not change it.
-  at::Tensor count(const Group& group) {
-    const at::Device device = group.values.front().device();
-    at::Tensor& count = counts_[device.str()];
-    if (!count.defined()) count = at::empty({}, at::TensorOptions(at::kFloat).device(device));
-    return count.fill_(static_cast<double>(updates()));
+    adamw_(group.values, group.gradients, group.of(exp_avg_), group.of(exp_avg_sq_),
+           group.learning_rate, {options_.beta1, options_.beta2, options_.epsilon}, updates());
   }
 
   AdamWOptions options_;
   std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
-  std::map<std::string, at::Tensor> counts_;  ///< by device
+  FusedAdamW adamw_;
 };
 
 }  // namespace
 
+void describe(OptionList& list, AdamWOptions& o) {
+  list.add("eps", o.epsilon, "Added to the root of the average square").within(Range::above(0));
+}
+
 OptimizerSpec adamw(const AdamWOptions& options) {
-  return {"adamw",
-          {{"betas", {options.beta1, options.beta2}}, {"weight decay", options.weight_decay}},
-          2 * sizeof(float),
-          [options](std::vector<Trainable> parameters) {
+  Json settings = {{"betas", {options.beta1, options.beta2}},
+                   {"weight decay", options.weight_decay}};
+  // Checkpoints of earlier versions have no other value.
+  if (options.epsilon != AdamWOptions().epsilon) settings["eps"] = options.epsilon;
+  return {"adamw", settings, floats_per_number(2), [options](std::vector<Trainable> parameters) {
             return std::make_unique<AdamW>(std::move(parameters), options);
           }};
 }

@@ -9,6 +9,7 @@
 #include "ringlet/adapt/method_text.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/train/norm_limit.h"
 #include "ringlet/train/option_list.h"
 
 namespace ringlet::train {
@@ -82,6 +83,8 @@ Json settings_of(const AdapterTrainingOptions& options) {
   Json settings = list.settings();
   settings["identity penalty"] = options.identity_penalty;
   settings["orthogonal penalty"] = options.orthogonal_penalty;
+  // Checkpoints of earlier versions have none, and do not say so.
+  if (options.scale_weight_norms == 0.0) settings.erase("scale weight norms");
   return settings;
 }
 
@@ -89,7 +92,7 @@ void check_adapter_options(const AdapterTrainingOptions& o) {
   check_penalty(o.identity_penalty);
   check_penalty(o.orthogonal_penalty);
   if (o.method() != nullptr) return;
-  const std::array<std::pair<Field, bool>, 9> of_adapters = {
+  const std::array<std::pair<Field, bool>, 11> of_adapters = {
       {{Field("penalty"), o.identity_penalty > 0.0 || o.orthogonal_penalty > 0.0},
        {Field("budget"), !o.budget.empty()},
        {Field("targets"), !o.targets.presets.empty()},
@@ -98,7 +101,9 @@ void check_adapter_options(const AdapterTrainingOptions& o) {
        {Field("factors"), !o.factors.empty()},
        {Field("dropout"), o.dropout.input > 0.0},
        {Field("rank_dropout"), o.dropout.rank > 0.0},
-       {Field("module_dropout"), o.dropout.module > 0.0}}};
+       {Field("module_dropout"), o.dropout.module > 0.0},
+       {Field("scale_weight_norms"), o.scale_weight_norms > 0.0},
+       {Field("init_adapter"), !o.init_adapter.empty()}}};
   for (const auto& [option, given] : of_adapters)
     if (given)
       throw Error(ErrorCode::invalid_argument, option,
@@ -116,6 +121,7 @@ AdapterTraining::AdapterTraining(const AdapterTrainingOptions& options,
   begin_step(0);  // refuses what has no ranks
   end_steps();
   check_penalties();
+  check_norms();
   if (!options.factors.empty()) check_factors(options, method_, targets);
 }
 
@@ -140,6 +146,19 @@ void AdapterTraining::check_penalties() const {
 void AdapterTraining::begin_step(std::int64_t micro_batch, const adapt::BatchRows& rows) const {
   if (options_.dropout.any())
     set_.begin_step(options_.dropout, Random(seed_), static_cast<std::uint64_t>(micro_batch), rows);
+}
+
+void AdapterTraining::check_norms() const {
+  if (options_.scale_weight_norms > 0.0 && limited_residuals(set_) == 0)
+    throw Error(ErrorCode::invalid_argument, Field("scale_weight_norms"),
+                adapt::method_text(method_) + " has no residual of two matrices",
+                "it is for residuals such as lora");
+}
+
+void AdapterTraining::end_update() const {
+  if (options_.scale_weight_norms <= 0.0) return;
+  end_steps();  // the norm is that of all ranks
+  limit_norms(set_, options_.scale_weight_norms);
 }
 
 void AdapterTraining::end_steps() const { set_.begin_step({}, Random(seed_), 0); }

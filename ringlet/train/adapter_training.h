@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <span>
 #include <string>
@@ -34,6 +35,9 @@ struct AdapterTrainingOptions {
   double identity_penalty = 0.0;
   double orthogonal_penalty = 0.0;
   adapt::Dropout dropout = {};
+  double scale_weight_norms = 0.0;  ///< see norm_limit.h; 0 = no limit
+  /// An adapter file to start from, with its method, factors and layers.
+  std::filesystem::path init_adapter = {};
 
   /// Of the adapters, or nothing.
   const adapt::Method* method() const { return std::get_if<adapt::Method>(&learning); }
@@ -62,6 +66,9 @@ class AdapterTraining {
 
   /// Draws what a micro-batch leaves out; `rows` of it are seen.
   void begin_step(std::int64_t micro_batch, const adapt::BatchRows& rows = {}) const;
+  /// After an update of the parameters: the largest norm.
+  void end_update() const;
+
   /// Ends dropout: for evaluation and samples.
   void end_steps() const;
 
@@ -70,6 +77,7 @@ class AdapterTraining {
 
  private:
   void check_penalties() const;
+  void check_norms() const;
 
   AdapterTrainingOptions options_;
   std::uint64_t seed_;

@@ -43,10 +43,12 @@ class Lion final : public Optimizer {
 
 }  // namespace
 
+void describe(OptionList&, LionOptions&) {}
+
 OptimizerSpec lion(const LionOptions& options) {
   return {"lion",
           {{"betas", {options.beta1, options.beta2}}, {"weight decay", options.weight_decay}},
-          sizeof(float),
+          floats_per_number(1),
           [options](std::vector<Trainable> parameters) {
             return std::make_unique<Lion>(std::move(parameters), options);
           }};

@@ -139,10 +139,10 @@ std::uint64_t TrainingMemory::sum(const nn::RecomputedBlocks& recomputed) const 
 TrainingMemory training_memory(const pipeline::TextToImageModel& model,
                                const MemoryRequest& request) {
   const std::uint64_t copies = 1 + (request.average ? 1 : 0);  // the gradient, a moving average
+  const auto bytes = sizeof(float) * static_cast<std::uint64_t>(request.parameters);
   return {pipeline::program_bytes(model, /*backward=*/true),
           weight_bytes(model, request),
-          (copies * sizeof(float) + request.optimizer_bytes) *
-              static_cast<std::uint64_t>(request.parameters),
+          copies * bytes + request.optimizer_bytes.value_or(2 * bytes),
           sampling_bytes(model, request),
           coding_bytes(model, request),
           step_blocks(model, request)};

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "ringlet/adapt/set/adapter_set.h"
@@ -15,15 +16,14 @@ namespace ringlet::train {
 /// What the need depends on besides the model.
 struct MemoryRequest {
   const adapt::AdapterSet* adapters = nullptr;
-  std::int64_t parameters = 0;  ///< all that learn
-  /// Of the optimiser's state for each of them: OptimizerSpec::bytes_per_parameter.
-  std::size_t optimizer_bytes = 2 * sizeof(float);
-  bool average = false;      ///< with a moving average of them
-  bool full = false;         ///< the denoiser itself learns
-  bool controlnet = false;   ///< a ControlNet learns
-  bool text = false;         ///< text encoders learn
-  std::int64_t rows = 1;     ///< pictures at a time
-  PictureSize size = {};     ///< of a picture
+  std::int64_t parameters = 0;                        ///< all that learn
+  std::optional<std::uint64_t> optimizer_bytes = {};  ///< of its state; none = AdamW's
+  bool average = false;                               ///< with a moving average of them
+  bool full = false;                                  ///< the denoiser itself learns
+  bool controlnet = false;                            ///< a ControlNet learns
+  bool text = false;                                  ///< text encoders learn
+  std::int64_t rows = 1;                              ///< pictures at a time
+  PictureSize size = {};                              ///< of a picture
   std::int64_t sampled = 0;  ///< sample pictures at a time; 0 = none are made
   nn::WeightStorage storage = nn::WeightStorage::as_stored;  ///< of the frozen denoiser
   std::int64_t offloaded = 0;  ///< blocks of the denoiser in host memory, at least

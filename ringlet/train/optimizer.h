@@ -26,9 +26,14 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   /// One update from the gradients that the parameters hold, each at its factor on the rate:
-  /// p <- p - rate * weight_decay * (p - start), then update(). Parameters without a gradient are
-  /// left alone.
+  /// prepare(), p <- p - rate * weight_decay * (p - start), then update(). Parameters without a
+  /// gradient are left alone. Those in bf16 are updated in fp32, one after the other, and rounded
+  /// stochastically by their names and the update's number; their state is in fp32.
   void step(double learning_rate);
+
+  /// The values to look at and to save, one for each of parameters(), where they are others than
+  /// those that gradients are taken at; empty = they are the same.
+  virtual std::vector<at::Tensor> shown_values() const { return {}; }
 
   /// Updates done so far.
   std::int64_t updates() const { return updates_; }
@@ -55,12 +60,22 @@ class Optimizer {
 
   Optimizer(std::vector<Trainable> parameters, double weight_decay);
 
+  /// Before anything is changed: what depends on all groups at once. It may set their rates, which
+  /// are `learning_rate` times the parameters' factors. updates() counts this update already.
+  virtual void prepare(double learning_rate, std::vector<Group>& groups);
+
   /// Changes the values from the gradients. updates() counts this update already; no gradients are
   /// recorded.
   virtual void update(const Group& group) = 0;
 
-  /// Zeros like every parameter: a slot of state.
+  /// value - start: what weight decay pulls away.
+  at::Tensor from_start(std::size_t number) const;
+
+  /// fp32 zeros, or fp64 ones, like every parameter: a slot of state.
   std::vector<at::Tensor> zeros() const;
+
+  /// Copies of the parameters: a slot of state.
+  std::vector<at::Tensor> copies() const;
 
   /// Adds a slot to a state, as "NAME.PARAMETER".
   void add_slot(std::map<std::string, at::Tensor>& state, const std::string& name,
@@ -69,6 +84,7 @@ class Optimizer {
  private:
   std::vector<Group> groups(double learning_rate) const;
   void decay(const Group& group) const;
+  void update_rounded(const Group& group);
 
   std::vector<Trainable> parameters_;
   double weight_decay_;
@@ -79,9 +95,14 @@ class Optimizer {
 struct OptimizerSpec {
   std::string name;
   Json settings;  ///< its numbers by name: a resumed run must repeat them
-  /// Of state, for each number that learns in fp32: for the plan of the memory.
-  std::size_t bytes_per_parameter = 0;
+  /// Bytes of state for a tensor of these sizes that learns in fp32: for the plan of the memory.
+  std::function<std::size_t(at::IntArrayRef)> state_bytes;
   std::function<std::unique_ptr<Optimizer>(std::vector<Trainable>)> make;
+  /// The rate that it wants where that is another than AdamW's; 0 = it is not.
+  double usual_rate = 0.0;
 };
+
+/// OptimizerSpec::state_bytes of so many fp32 numbers for each number that learns.
+std::function<std::size_t(at::IntArrayRef)> floats_per_number(double count);
 
 }  // namespace ringlet::train

@@ -7,27 +7,50 @@
 
 #include "ringlet/core/error.h"
 #include "ringlet/core/text.h"
+#include "ringlet/train/optimizer_options.h"
 
 namespace ringlet::train {
 namespace {
 
-/// The default numbers with those that were given.
+/// The optimiser by its default numbers with those that were given.
 template <class Options>
-Options with_numbers(const OptimizerNumbers& numbers) {
+OptimizerSpec specified(const std::string& name, OptimizerSpec (*make)(const Options&),
+                        const OptimizerNumbers& numbers) {
   Options options;
-  if (numbers.betas) std::tie(options.beta1, options.beta2) = *numbers.betas;
+  if (numbers.betas) {
+    if constexpr (requires { options.beta2; })
+      std::tie(options.beta1, options.beta2) = *numbers.betas;
+    else
+      throw Error(ErrorCode::invalid_argument, Field("betas"), name + " has none",
+                  "leave them out");
+  }
   options.weight_decay = numbers.weight_decay.value_or(options.weight_decay);
-  return options;
+  OptionList list;
+  describe(list, options);
+  read_optimizer_options(list, numbers.options, name);
+  return make(options);
 }
 
 struct OptimizerEntry {
   std::string name;
-  OptimizerSpec (*spec)(const OptimizerNumbers& numbers);
+  OptimizerSpec (*spec)(const std::string& name, const OptimizerNumbers& numbers);
 };
 
-const std::array<OptimizerEntry, 2> kOptimizers = {{
-    {"adamw", [](const OptimizerNumbers& n) { return adamw(with_numbers<AdamWOptions>(n)); }},
-    {"lion", [](const OptimizerNumbers& n) { return lion(with_numbers<LionOptions>(n)); }},
+template <auto make>
+OptimizerSpec entry(const std::string& name, const OptimizerNumbers& numbers) {
+  return specified(name, make, numbers);
+}
+
+const std::array<OptimizerEntry, 9> kOptimizers = {{
+    {"adamw", entry<adamw>},
+    {"adamw8bit", entry<adamw_8bit>},
+    {"adafactor", entry<adafactor>},
+    {"came", entry<came>},
+    {"lion", entry<lion>},
+    {"muon", entry<muon>},
+    {"prodigy", entry<prodigy>},
+    {"schedule-free", entry<schedule_free_adamw>},
+    {"sgd", entry<sgd>},
 }};
 
 }  // namespace
@@ -39,8 +62,8 @@ std::vector<std::string> optimizer_names() {
 }
 
 OptimizerSpec optimizer_from_name(const std::string& name, const OptimizerNumbers& numbers) {
-  const auto entry = std::ranges::find(kOptimizers, name, &OptimizerEntry::name);
-  if (entry != kOptimizers.end()) return entry->spec(numbers);
+  const auto found = std::ranges::find(kOptimizers, name, &OptimizerEntry::name);
+  if (found != kOptimizers.end()) return found->spec(name, numbers);
   const std::vector<std::string> names = optimizer_names();
   const std::string near = nearest_name(name, names);
   throw Error(ErrorCode::invalid_argument, Field("optimizer"), "\"" + name + "\" is not known",

@@ -1,6 +1,7 @@
 #include "ringlet/train/option_list.h"
 
 #include <charconv>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,9 +33,9 @@ std::pair<std::string, std::string> halves(const std::string& text, char separat
 
 std::string nothing() { return ""; }
 
-WrittenValue rate_factors(RateFactors& factors) {
-  const auto read = [&factors](const std::vector<std::string>& texts) {
-    const Field option("learning_rate_factor");
+WrittenValue rates_by_pattern(const std::string& name, RateFactors& factors) {
+  const auto read = [name, &factors](const std::vector<std::string>& texts) {
+    const Field option(name);
     for (const std::string& text : texts) {
       const auto [pattern, factor] = halves(text, '=', option, "*.transform.*=0.5");
       factors.emplace_back(pattern, number_in(factor, option));
@@ -44,6 +45,33 @@ WrittenValue rate_factors(RateFactors& factors) {
           .value = [&factors] { return Json(factors); },
           .shown = nothing,
           .repeatable = true};
+}
+
+/// Steps, or below 1 a share of them.
+WrittenValue warmup(LearningRate& rate) {
+  const auto read = [&rate](const std::vector<std::string>& texts) {
+    const Field option("warmup_steps");
+    const auto number = number_in(texts.back(), option);
+    if (!(number >= 0.0))
+      throw Error(ErrorCode::invalid_argument, option, Range::at_least(0).refusal());
+    if (number >= 1.0 && number != std::floor(number))
+      throw Error(ErrorCode::invalid_argument, option,
+                  "\"" + texts.back() + "\" is neither a number of steps nor a share below 1");
+    rate.warmup = number < 1.0 ? 0 : number_in<std::int64_t>(texts.back(), option);
+    rate.warmup_share = number < 1.0 ? number : 0.0;
+  };
+  const auto value = [&rate] {
+    return rate.warmup_share > 0.0 ? Json(rate.warmup_share) : Json(rate.warmup);
+  };
+  const auto check = [&rate] {
+    if (rate.warmup < 0 || !Range::share().contains(rate.warmup_share))
+      throw Error(ErrorCode::invalid_argument, Field("warmup_steps"), Range::at_least(0).refusal());
+  };
+  return {.read = read,
+          .value = value,
+          .shown = [value] { return value().dump(); },
+          .placeholder = "N",
+          .check = check};
 }
 
 WrittenValue averages(OptimizerNumbers& numbers) {
@@ -94,6 +122,17 @@ WrittenValue penalties(AdapterTrainingOptions& options) {
   return {.read = read, .value = value, .shown = nothing, .repeatable = true};
 }
 
+void describe_parts(OptionList& list, TrainerOptions& o) {
+  list.add("part_learning_rate", rates_by_pattern("part_learning_rate", o.part_rates),
+           "Peak of the rate of the parameters that a glob or re:REGEX matches, for example "
+           "text_encoder*=5e-6; may be given several times")
+      .repeated("learning rates of parts");
+  list.add("lora_plus_ratio", o.lora_plus_ratio,
+           "LoRA+: factor on the rate of the matrices that start at zero (*.up), usually 16")
+      .within(Range::above(0))
+      .repeated();
+}
+
 }  // namespace
 
 void describe(OptionList& list, TrainerOptions& o) {
@@ -106,13 +145,24 @@ void describe(OptionList& list, TrainerOptions& o) {
            choice("learning_rate_schedule", o.learning_rate.decay, kDecayNames),
            "How the rate falls after the warm-up")
       .repeated("learning rate decay");
-  list.add("learning_rate_factor", rate_factors(o.rate_factors),
+  list.add("learning_rate_factor", rates_by_pattern("learning_rate_factor", o.rate_factors),
            "Learning-rate factor of the parameters that a glob or re:REGEX matches, for example "
            "*.transform.*=0.5 or text_encoder*=0.1; may be given several times")
       .repeated("learning rate factors");
-  list.add("warmup_steps", o.learning_rate.warmup, "Linear warm-up steps")
-      .within(Range::at_least(0))
+  describe_parts(list, o);
+  list.add("warmup_steps", warmup(o.learning_rate),
+           "Linear warm-up: steps, or a number below 1 as a share of all steps")
       .repeated("learning rate warm-up");
+  list.add("learning_rate_cycles", o.learning_rate.cycles,
+           "How often the curve of the rate starts again from the peak")
+      .within(Range::at_least(1))
+      .repeated();
+  list.add("learning_rate_power", o.learning_rate.power, "polynomial: its power")
+      .within(Range::above(0))
+      .repeated();
+  list.add("learning_rate_end", o.learning_rate.end, "The rate at the end of a curve")
+      .within(Range::at_least(0))
+      .repeated();
   list.add("clip_norm", o.clip_norm, "Clip gradients to this norm; 0 = off")
       .within(Range::at_least(0))
       .repeated();
@@ -131,13 +181,16 @@ void describe(OptionList& list, std::string& optimizer, OptimizerNumbers& number
   list.add("optimizer", word_choice("optimizer", optimizer, optimizer_names()), "Optimiser")
       .repeated();
   list.add("betas", averages(numbers), "Decay rates of the optimiser's averages")
-      .or_else("0.9,0.999; 0.9,0.99 for lion")
+      .or_else("0.9,0.999; 0.9,0.99 for lion; none for adafactor and sgd")
       .repeated();
   list.add("weight_decay", numbers.weight_decay,
            "Weight decay: towards the identity for transforms, towards zero for the rest")
       .within(Range::at_least(0))
-      .or_else("0.01; 0 for lion")
+      .or_else("0.01 for adamw and adamw8bit; 0.1 for muon; otherwise 0")
       .repeated();
+  list.add("optimizer_options", numbers.options,
+           "Numbers of the optimiser alone, for example momentum=0.9,nesterov=yes; may be given "
+           "several times");
 }
 
 void describe(OptionList& list, AdapterTrainingOptions& o, const std::string& layers,
@@ -160,6 +213,12 @@ void describe(OptionList& list, AdapterTrainingOptions& o, const std::string& la
            "Probability of dropping each layer's adapter in a step")
       .within(Range::share())
       .repeated();
+  list.add("scale_weight_norms", o.scale_weight_norms,
+           "Largest norm of a low-rank residual's change, usually 1; 0 = no limit")
+      .within(Range::at_least(0))
+      .repeated();
+  list.add("init_adapter", o.init_adapter,
+           "Adapter file to start from, with its method, ranks and layers");
   list.add("penalty", penalties(o),
            "Keeps transforms near their start: identity:1e-3, orthogonal:1e-3; may be given "
            "several times");

@@ -1,6 +1,7 @@
 #include "ringlet/train/run.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <utility>
@@ -16,9 +17,11 @@
 #include "ringlet/core/version.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/torch_errors.h"
+#include "ringlet/train/initial_adapter.h"
 #include "ringlet/train/memory_error.h"
 #include "ringlet/train/not_finite.h"
 #include "ringlet/train/option_list.h"
+#include "ringlet/train/part_rates.h"
 #include "ringlet/train/run_folder.h"
 #include "ringlet/train/run_metadata.h"
 
@@ -80,6 +83,22 @@ std::vector<RunPlan::Group> groups_of(const adapt::AdapterSet& set) {
   return rows;
 }
 
+void check_best(const RunOptions& o) {
+  const Field option("early_stop");
+  if (o.best.patience < 0)
+    throw Error(ErrorCode::invalid_argument, option, Range::at_least(0).refusal());
+  if (o.best.patience > 0 && o.best.name.empty())
+    throw Error(ErrorCode::invalid_argument, option, "it needs a score to follow",
+                "give `best_by=\"validation loss\"` as well");
+  if (o.best.patience > 0 && o.trainer.data_parallel.count > 1)
+    throw Error(ErrorCode::unsupported, option, "one rank alone measures scores",
+                "leave it out, or train on one rank");
+  if (!o.best.name.empty() && o.observe_every == 0)
+    throw Error(ErrorCode::invalid_argument, Field("best_by"),
+                "scores are measured before and after the run alone",
+                "say how often, with `sample_every` of train or `evaluate_every` of tune");
+}
+
 }  // namespace
 
 void check_options(const RunOptions& o) {
@@ -90,12 +109,17 @@ void check_options(const RunOptions& o) {
   describe(list, described, "", "");
   list.check();
   check_positive("batch_size", static_cast<double>(o.batch_size));
+  if (o.epochs) check_positive("epochs", *o.epochs);
   check_positive("learning_rate", o.trainer.learning_rate.peak);
   if (o.savings.parts < 1 || o.savings.parts > o.batch_size)
     throw Error(ErrorCode::invalid_argument, kWhere,
                 "a batch of " + std::to_string(o.batch_size) + " has no " +
                     std::to_string(o.savings.parts) + " parts");
   check_adapter_options(o);
+  check_best(o);
+  if (o.trained_precision != at::kFloat && !o.full())
+    throw Error(ErrorCode::invalid_argument, Field("trained_precision"), "adapters learn in fp32",
+                "it is for `method=full`");
   refuse_other_run(o.out, o.resume);
 }
 
@@ -137,7 +161,21 @@ void Run::open_task(const OpenTask& open) {
   plan_ = {};
   task_ = open(options_);
   if (options_.adapts()) build_adapters();
-  for (const Trainable& one : trainables()) plan_.parameters += one.value.numel();
+  if (options_.trained_precision == at::kBFloat16) {
+    if (task_->precision() != at::kBFloat16)
+      throw Error(ErrorCode::invalid_argument, Field("trained_precision"),
+                  "weights in bf16 are computed with in bf16", "give `precision=bf16`");
+    // Layers hold the same tensors.
+    for (const Trainable& one : trainables()) {
+      at::Tensor value = one.value;
+      value.set_data(value.detach().to(at::kBFloat16));
+    }
+  }
+  optimizer_bytes_ = 0;
+  for (const Trainable& one : trainables()) {
+    plan_.parameters += one.value.numel();
+    optimizer_bytes_ += options_.trainer.optimizer.state_bytes(one.value.sizes());
+  }
   if (options_.savings.parts > 1 && !task_->divisible())
     throw Error(ErrorCode::invalid_argument, kWhere,
                 "the loss of these batches cannot be computed in parts");
@@ -249,7 +287,10 @@ void Run::build_adapters() {
   std::erase_if(targets, [&](const adapt::Target& target) {
     return std::ranges::find(whole, target.layer, &adapt::Target::layer) != whole.end();
   });
-  adapters_.emplace(options_, targets, options_.seed, whole);
+  if (options_.init_adapter.empty())
+    adapters_.emplace(options_, targets, options_.seed, whole);
+  else
+    initial_ = start_from(adapters_, options_, components, options_.seed, whole);
   plan_.budget = adapters_->budget();
   plan_.layers = adapters_->set().entries().size();
   plan_.new_layers = whole.size();
@@ -264,16 +305,22 @@ std::vector<Trainable> Run::trainables() const {
 }
 
 Learners Run::learners() const {
-  return {.adapters = adapters_ ? &adapters_->set() : nullptr, .parameters = plan_.parameters};
+  return {.adapters = adapters_ ? &adapters_->set() : nullptr,
+          .parameters = plan_.parameters,
+          .optimizer_bytes = optimizer_bytes_};
 }
 
 void Run::make_plan() {
   plan_.method = learning_text(adapters_ ? Learning(adapters_->method()) : options_.learning);
-  with_rate_factors(trainables(), options_.trainer.rate_factors);  // refuses wrong ones early
+  with_rates(trainables(), options_.trainer);  // refuses wrong ones early
+  const double per_step = static_cast<double>(options_.trainer.gradient_accumulation *
+                                              options_.batch_size * ranks().count);
+  const auto per_epoch = static_cast<double>(task_->epoch_size());
+  if (options_.epochs)
+    options_.trainer.steps =
+        std::max<std::int64_t>(1, std::llround(std::ceil(*options_.epochs * per_epoch / per_step)));
   plan_.steps = options_.trainer.steps;
-  plan_.epochs = static_cast<double>(plan_.steps * options_.trainer.gradient_accumulation *
-                                     options_.batch_size * ranks().count) /
-                 static_cast<double>(task_->epoch_size());
+  plan_.epochs = static_cast<double>(plan_.steps) * per_step / per_epoch;
   if (checkpoint_) plan_.first_step = CheckpointFolder::load(*checkpoint_).step;
   if (options_.memory_limit == 0) task_->fit(learners());
   const std::optional<MemoryNeed> need = known_need(options_.savings);
@@ -309,6 +356,9 @@ Json Run::settings() const {
   settings.update(settings_of(options_.trainer));
   if (sharing > 1) settings["gradient accumulation"] = options_.trainer.gradient_accumulation;
   settings.update(task_->settings());
+  if (options_.trained_precision != at::kFloat)
+    settings["trained precision"] = nn::precision_name(options_.trained_precision);
+  if (!initial_.is_null()) settings["initial adapter"] = initial_;
   if (recorded_savings_) {
     if (!recorded_savings_->is_null()) settings[kSavings] = *recorded_savings_;
   } else if (options_.savings.any()) {
@@ -360,6 +410,25 @@ void Run::observe(Trainer& trainer, RunLog& log, std::int64_t step) {
     // Pictures are for people: a run whose state is sound is not ended by one.
     ringlet::log(LogLevel::warning, "no " + rules.what + ": " + error.what());
   }
+  follow_best(trainer, step);
+}
+
+/// Keeps a step that is the best so far, and ends a run that has not had one for long.
+void Run::follow_best(Trainer& trainer, std::int64_t step) {
+  const auto file = best();
+  if (!file) return;
+  BestScore best(options_.best);
+  if (score_file_->rows().empty()) best.add(step, {});  // says that there are no scores
+  bool better = false;
+  for (const ScoreRow& row : scores()) better = best.add(row.step, row.scores) && row.step == step;
+  const AveragedParameters averaged(trainer);
+  if (better && options_.full()) task_->save_model(*file, options_.save_precision);
+  if (better && adapters_) save_adapters(*file, step, settings_);
+  if (!best.ends() || step == options_.trainer.steps) return;
+  ringlet::log(LogLevel::info, "step " + std::to_string(step) + ": " + options_.best.name +
+                                   " was best at step " + std::to_string(*best.step()) +
+                                   "; the run ends here");
+  trainer.finish();
 }
 
 bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
@@ -367,6 +436,9 @@ bool Run::train(Trainer& trainer, RunLog& log, const StepObserver& observer) {
   const std::int64_t save_every = options_.trainer.checkpoint_every;
   const std::int64_t first = trainer.steps_done();
   const ObservationRules rules = task_->observation_rules();
+  if (!rules.any && !options_.best.name.empty())
+    throw Error(ErrorCode::invalid_argument, Field("best_by"), "this run measures no scores",
+                "give `validation_images`, or leave it out");
   const bool observes = rules.any && writes();
   const auto due = [&](std::int64_t step) {
     return observes && (step == steps || (every > 0 && step % every == 0));
@@ -421,6 +493,11 @@ fs::path Run::result() const {
   return options_.out / (options_.full() ? "model" : task_->companion());
 }
 
+std::optional<fs::path> Run::best() const {
+  if (options_.best.name.empty()) return std::nullopt;
+  return options_.out / (options_.adapts() ? "best.safetensors" : "best");
+}
+
 std::optional<fs::path> Run::companion() const {
   const std::string name = task_->companion();
   if (name.empty()) return std::nullopt;
@@ -431,10 +508,10 @@ void Run::save(Trainer& trainer, const Json& settings) const {
   const AveragedParameters averaged(trainer);
   if (options_.full()) task_->save_model(result(), options_.save_precision);
   if (const auto folder = companion()) task_->save_companion(*folder, options_.save_precision);
-  if (adapters_) save_adapters(trainer.steps_done(), settings);
+  if (adapters_) save_adapters(result(), trainer.steps_done(), settings);
 }
 
-void Run::save_adapters(std::int64_t steps, const Json& settings) const {
+void Run::save_adapters(const fs::path& file, std::int64_t steps, const Json& settings) const {
   Json training = settings;
   training["steps"] = steps;
   training["ringlet"] = kVersion;
@@ -445,7 +522,7 @@ void Run::save_adapters(std::int64_t steps, const Json& settings) const {
   info.storage = options_.save_precision;
   task_->complete(info);
   keep_metadata(info, options_.metadata);
-  adapt::save_adapter(result(), adapters_->set(), info);
+  adapt::save_adapter(file, adapters_->set(), info);
 }
 
 std::vector<ScoreRow> Run::scores() const {
@@ -481,14 +558,16 @@ bool Run::run(const RunObserver& observer) {
     ranks().alone([&] { settings.update(task_->prepare(learners(), observer.progress)); });
     TrainerOptions loop = options_.trainer;
     loop.checkpoint_folder = options_.out / kCheckpoints;
-    loop.settings = settings;
+    loop.settings = settings_ = settings;
+    if (adapters_) loop.after_update = [this] { adapters_->end_update(); };
     loop.loss_scaling = task_->precision() == at::kHalf;
     loop.micro_batch_parts = options_.savings.parts;
     loop.explain_not_finite = [this](std::int64_t number) {
-      const std::int64_t parts = options_.savings.parts;
-      return not_finite_text(*task_, number / parts,
-                             BatchPart::of_batch(options_.batch_size, number % parts, parts),
-                             [&] { loss_function()(number); });
+      const std::int64_t sharing = ranks_of_batch(), parts = options_.savings.parts * sharing;
+      return not_finite_text(
+          *task_, number / parts,
+          BatchPart::of_batch(options_.batch_size * sharing, number % parts, parts),
+          [&] { loss_function()(number); });
     };
     Trainer trainer(trainables(), loss_function(), std::move(loop));
     if (checkpoint_) trainer.resume(*checkpoint_);

@@ -80,6 +80,9 @@ class Run {
   /// What the task saves beside it, or, with method "none", alone.
   std::optional<std::filesystem::path> companion() const;
 
+  /// The best step's adapter or model by RunOptions::best; nothing where none is followed.
+  std::optional<std::filesystem::path> best() const;
+
   std::filesystem::path report_file() const { return options_.out / "report.html"; }
 
   /// In the order of the steps; those from before an interruption, too.
@@ -114,7 +117,9 @@ class Run {
   bool train(Trainer& trainer, RunLog& log, const StepObserver& observer);
   void observe(Trainer& trainer, RunLog& log, std::int64_t step);
   void save(Trainer& trainer, const Json& settings) const;
-  void save_adapters(std::int64_t steps, const Json& settings) const;
+  void save_adapters(const std::filesystem::path& file, std::int64_t steps,
+                     const Json& settings) const;
+  void follow_best(Trainer& trainer, std::int64_t step);
   Report report(const Trainer& trainer, const Json& settings) const;
 
   RunOptions options_;  ///< `savings` are chosen here, the others stay as they are
@@ -122,8 +127,10 @@ class Run {
   std::optional<AdapterTraining> adapters_;
   RunPlan plan_;
   std::optional<std::filesystem::path> checkpoint_;  ///< that the run resumes from
-  Json settings_;                                    ///< null where Task::prepare finds the value
-  std::optional<Json> recorded_savings_;             ///< of the run that is resumed
+  std::uint64_t optimizer_bytes_ = 0;                ///< of its state
+  Json settings_;  ///< null where Task::prepare finds the value, until it has
+  Json initial_;   ///< hash of the adapter that the run starts from
+  std::optional<Json> recorded_savings_;  ///< of the run that is resumed
   std::optional<ScoreFile> score_file_;
   std::vector<Score> latest_scores_;
   double seconds_ = 0.0;

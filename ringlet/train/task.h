@@ -67,6 +67,7 @@ struct BatchPart {
 struct Learners {
   const adapt::AdapterSet* adapters = nullptr;  ///< null without adapters
   std::int64_t parameters = 0;                  ///< all of them
+  std::uint64_t optimizer_bytes = 0;            ///< of the optimiser's state for them
 };
 
 /// A network and its examples. Losses and observations are functions of the weights, the adapters

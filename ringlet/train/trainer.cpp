@@ -17,7 +17,6 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "ringlet/adapt/set/targets.h"
 #include "ringlet/core/error.h"
 #include "ringlet/core/log.h"
 #include "ringlet/core/processors.h"
@@ -27,6 +26,7 @@
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/nn/weight_storage.h"
 #include "ringlet/train/option_list.h"
+#include "ringlet/train/part_rates.h"
 #include "ringlet/train/thread_choice.h"
 
 namespace ringlet::train {
@@ -58,6 +58,11 @@ std::vector<double> read_numbers(std::vector<at::Tensor> numbers) {
   return {read.const_data_ptr<double>(), read.const_data_ptr<double>() + read.numel()};
 }
 
+/// bf16 numbers in fp32, where small steps of an average count.
+at::Tensor averaged_type(const at::Tensor& value) {
+  return value.scalar_type() == at::kBFloat16 ? value.to(at::kFloat) : value;
+}
+
 double sum_of(const std::vector<double>& numbers) {
   return std::accumulate(numbers.begin(), numbers.end(), 0.0);
 }
@@ -82,8 +87,15 @@ Json settings_of(const TrainerOptions& options) {
   settings["learning rate"] = options.learning_rate.peak;
   settings["optimizer"] = options.optimizer.name;
   settings.update(options.optimizer.settings);
-  // A schedule that falls to zero at the last step depends on how many there are.
-  if (options.learning_rate.decay != Decay::constant) settings["steps"] = options.steps;
+  // A curve that ends at the last step depends on how many there are.
+  const LearningRate& rate = options.learning_rate;
+  if (rate.decay != Decay::constant || rate.warmup_share > 0.0) settings["steps"] = options.steps;
+  // Checkpoints of earlier versions have no others, and do not say so.
+  if (options.part_rates.empty()) settings.erase("learning rates of parts");
+  if (options.lora_plus_ratio == 1.0) settings.erase("lora plus ratio");
+  if (rate.cycles == 1) settings.erase("learning rate cycles");
+  if (rate.power == 1.0) settings.erase("learning rate power");
+  if (rate.end == 0.0) settings.erase("learning rate end");
   return settings;
 }
 
@@ -138,37 +150,16 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
         where + ": does not record whether these are unchanged: " + join(unknown));
 }
 
-std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
-                                         const RateFactors& factors) {
-  const Field kOption("learning_rate_factor");
-  for (const auto& [pattern, factor] : factors) {
-    if (!(factor >= 0.0 && std::isfinite(factor)))
-      throw Error(ErrorCode::invalid_argument, kOption,
-                  "the factor of \"" + pattern + "\" must be 0 or above");
-    bool any = false;
-    for (Trainable& parameter : parameters) {
-      if (!adapt::pattern_matches(pattern, parameter.name, kOption)) continue;
-      parameter.rate_factor = factor;
-      any = true;
-    }
-    if (!any)
-      throw Error(ErrorCode::invalid_argument, kOption, "\"" + pattern + "\" matches no parameter",
-                  parameters.empty() ? "" : "they are named like " + parameters.front().name);
-  }
-  return parameters;
-}
-
 Trainer::Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options)
     : loss_(std::move(loss)),
       options_(std::move(options)),
-      optimizer_(options_.optimizer.make(
-          with_rate_factors(std::move(parameters), options_.rate_factors))) {
+      optimizer_(options_.optimizer.make(with_rates(std::move(parameters), options_))) {
   check_ranks(options_.data_parallel);
   options_.learning_rate.steps = options_.steps;
   if (options_.loss_scaling) loss_scale_ = LossScale::dynamic();
   if (options_.ema_decay <= 0.0) return;
   for (const Trainable& parameter : optimizer_->parameters())
-    averages_.push_back(parameter.value.detach().clone());
+    averages_.push_back(averaged_type(parameter.value.detach().clone()));
 }
 
 /// What the loss function is asked for, of this step's i-th part of a micro-batch on this rank.
@@ -228,7 +219,7 @@ StepResult Trainer::measure(const std::vector<at::Tensor>& losses) {
 void Trainer::reduce(double& loss) {
   const at::NoGradGuard no_grad;
   const std::vector<Trainable>& parameters = optimizer_->parameters();
-  std::vector<double> numbers = {loss, wants_stop_ ? 1.0 : 0.0};
+  std::vector<double> numbers = {loss, wants_stop_ ? 1.0 : 0.0, finished_ ? 1.0 : 0.0};
   const auto first = static_cast<std::int64_t>(numbers.size());  // how many ranks have a gradient
   std::vector<at::Tensor> sums;
   for (const Trainable& parameter : parameters) {
@@ -244,6 +235,7 @@ void Trainer::reduce(double& loss) {
   const double* const sum = summed.const_data_ptr<double>();
   loss = sum[0];
   all_stop_ = sum[1] > 0.0;
+  all_finished_ = sum[2] > 0.0;
   for (std::size_t i = 0; i < parameters.size(); ++i)
     if (sum[first + static_cast<std::int64_t>(i)] > 0.0)
       parameters[i].value.mutable_grad() = sums[i];
@@ -286,6 +278,7 @@ StepResult Trainer::train_step() {
     const std::vector<at::Tensor> gradients = gradients_of(optimizer_->parameters());
     if (factor != 1.0 && !gradients.empty()) at::_foreach_mul_(gradients, factor);
     optimizer_->step(result.learning_rate);
+    if (options_.after_update) options_.after_update();
     update_averages();
   }
   ++step_;
@@ -310,19 +303,24 @@ void Trainer::update_averages() {
   // A short memory at first, so that the random start is forgotten.
   const auto updates = static_cast<double>(optimizer_->updates());
   const double decay = std::min(options_.ema_decay, (1.0 + updates) / (10.0 + updates));
-  std::vector<at::Tensor> values;
-  for (const Trainable& parameter : optimizer_->parameters())
-    values.push_back(parameter.value.detach());
+  std::vector<at::Tensor> values = optimizer_->shown_values();
+  if (values.empty())
+    for (const Trainable& parameter : optimizer_->parameters())
+      values.push_back(averaged_type(parameter.value.detach()));
   at::_foreach_lerp_(averages_, values, 1.0 - decay);
 }
 
 void Trainer::swap_averages() {
   at::NoGradGuard no_grad;
-  for (std::size_t i = 0; i < averages_.size(); ++i) {
-    const at::Tensor value = optimizer_->parameters()[i].value.detach();
-    const at::Tensor kept = value.clone();
-    value.copy_(averages_[i]);
-    averages_[i].copy_(kept);
+  const std::vector<Trainable>& parameters = optimizer_->parameters();
+  const bool back = !hidden_.empty();
+  const std::vector<at::Tensor> others = back                ? std::exchange(hidden_, {})
+                                         : averages_.empty() ? optimizer_->shown_values()
+                                                             : averages_;
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    const at::Tensor value = parameters[i].value.detach();
+    if (!back) hidden_.push_back(value.clone());
+    value.copy_(others[i]);
   }
 }
 
@@ -410,13 +408,17 @@ bool Trainer::stops(bool proceeds) {
   return all_stop_;
 }
 
+bool Trainer::finishes() const {
+  return options_.data_parallel.count == 1 ? finished_ : all_finished_;
+}
+
 bool Trainer::run_steps(const StepObserver& observe,
                         const std::function<void(std::int64_t step)>& afterwards) {
   const bool saves = !options_.checkpoint_folder.empty();
   int skipped_in_a_row = 0;
   wants_stop_ = all_stop_ = false;
   if (step_ < options_.steps) choose_threads();
-  while (step_ < options_.steps) {
+  while (step_ < options_.steps && !finishes()) {
     const StepResult result = step_with_others();
     if (!result.scaled_down) skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
     if (result.skipped) report_skipped(result);

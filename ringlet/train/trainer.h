@@ -39,6 +39,8 @@ struct TrainerOptions {
   double clip_norm = 1.0;                  ///< largest norm of the whole gradient; 0 = no limit
   LearningRate learning_rate = {};
   RateFactors rate_factors = {};
+  RateFactors part_rates = {};   ///< peaks of the rate by pattern, in place of the common one
+  double lora_plus_ratio = 1.0;  ///< LoRA+: see part_rates.h
   OptimizerSpec optimizer = adamw();
   DataParallel data_parallel = {};
   double ema_decay = 0.0;             ///< 0 = no moving average of the parameters
@@ -54,6 +56,7 @@ struct TrainerOptions {
   /// Choose the number of LibTorch's threads when the run starts, or take that of the checkpoint:
   /// see thread_choice.h. Otherwise it is left as it is.
   bool choose_threads = false;
+  std::function<void()> after_update = {};  ///< changes parameters once more: limits of norms
 };
 
 struct StepResult {
@@ -81,14 +84,9 @@ Json settings_of(const TrainerOptions& options);
 /// earlier versions wrote as numbers or not at all are brought up to date first.
 void check_settings(const Json& before, const Json& now, const std::string& where);
 
-/// The parameters with their factors. Throws Error(invalid_argument) for a pattern that matches
-/// none of them, and a factor that is not finite and 0 or above.
-std::vector<Trainable> with_rate_factors(std::vector<Trainable> parameters,
-                                         const RateFactors& factors);
-
 class Trainer {
  public:
-  /// Throws as with_rate_factors, and Error(invalid_argument) for ranks that make no sense.
+  /// Throws as with_rates, and Error(invalid_argument) for ranks that make no sense.
   Trainer(std::vector<Trainable> parameters, LossFunction loss, TrainerOptions options);
 
   /// Resumes from a checkpoint. Throws Error(mismatch) that lists the settings which differ from
@@ -106,17 +104,23 @@ class Trainer {
   /// A checkpoint after the step that is under way or comes next; an observer may ask for it.
   void ask_for_checkpoint() { save_asked_ = true; }
 
+  /// Ends run() after the present step as if it were the last one: from its callbacks. With several
+  /// ranks all of them do one more, whose sum tells the others.
+  void finish() { finished_ = true; }
+
   std::int64_t steps_done() const { return step_; }
   std::int64_t skipped() const { return skipped_; }
 
-  /// Exchanges the parameters with their moving averages; calling it twice restores both. Without
-  /// averages it does nothing.
+  /// Exchanges the parameters with their moving averages, or with what the optimiser shows instead
+  /// of them (Optimizer::shown_values); calling it twice restores both. Without either it does
+  /// nothing. Moving averages are those of what the optimiser shows.
   void swap_averages();
 
  private:
   bool run_steps(const StepObserver& observe, const std::function<void(std::int64_t)>& afterwards);
   StepResult step_with_others();
   bool stops(bool proceeds);
+  bool finishes() const;
   StepResult train_step();
   std::vector<at::Tensor> accumulate_gradients();
   StepResult measure(const std::vector<at::Tensor>& losses);
@@ -135,10 +139,12 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   LossScale loss_scale_;
   std::vector<at::Tensor> averages_;
+  std::vector<at::Tensor> hidden_;  ///< the parameters, while others are in their place
   std::int64_t step_ = 0;
   std::int64_t skipped_ = 0;
   int threads_ = 0;                             ///< of the checkpoint; 0 = none
   bool wants_stop_ = false, all_stop_ = false;  ///< of this rank, and of any
+  bool finished_ = false, all_finished_ = false;
   bool save_asked_ = false;
 };
 

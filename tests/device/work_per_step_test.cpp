@@ -73,7 +73,7 @@ TEST_F(WorkPerStep, SoItIsWithAveragesOffsetsAndWeights) {
   const device::Counters step = work_of(o);
   EXPECT_EQ(step.waits, 1);
   EXPECT_LE(step.host_to_device, 2);
-  o.loss.min_snr_gamma = 5.0;
+  o.loss.rule.min_snr_gamma = 5.0;
   EXPECT_LE(work_of(o).host_to_device, 2);
 }
 

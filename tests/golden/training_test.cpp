@@ -61,7 +61,7 @@ at::Tensor errors_of(const models::UNet& unet, const diffusion::Schedule& schedu
   return train::denoising_errors(
       schedule, batch,
       [&](const at::Tensor& x, const auto&) { return unet.forward(x, times, text); },
-      min_snr_gamma);
+      {.min_snr_gamma = min_snr_gamma});
 }
 
 /// PEFT's name of a parameter of ringlet's: "unet.LAYER.residual.down" -> "LAYER.lora_A.weight".

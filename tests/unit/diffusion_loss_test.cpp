@@ -274,7 +274,7 @@ TEST_P(MinSnr, WeightsAreThePapers) {
   const at::NoGradGuard no_grad;
   const at::Tensor plain = denoising_errors(model, batch);
   for (const double gamma : {1.0, 5.0}) {
-    const at::Tensor weighted = denoising_errors(model, batch, gamma);
+    const at::Tensor weighted = denoising_errors(model, batch, {.min_snr_gamma = gamma});
     for (std::int64_t row = 0; row < rows; ++row) {
       const auto& level = batch.levels[static_cast<std::size_t>(row)];
       const double snr = level.alpha * level.alpha / (level.sigma * level.sigma);

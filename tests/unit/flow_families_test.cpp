@@ -198,9 +198,14 @@ TEST_F(FlowFamily, TrainingTimesAreChosenForRectifiedFlowAlone) {
   const auto process = model->noise_process()->with_times(times);
   RandomStream one = Random(3).stream("times"), other = Random(3).stream("times");
   EXPECT_EQ(process->draw_level(one, {32, 32}).sigma, other.uniform());
+  times.least = 0.25;
+  times.most = 0.5;
+  const auto part = model->noise_process()->with_times(times);
+  EXPECT_EQ(part->draw_level(one, {32, 32}).sigma, 0.25 + 0.25 * other.uniform());
   times.mode_scale = 1.0;
   expect_error(ErrorCode::invalid_argument, "mode_scale",
                [&] { model->noise_process()->with_times(times); });
+  times.mode_scale = std::nullopt;
   const diffusion::Schedule ddpm{diffusion::ScheduleConfig()};
   expect_error(ErrorCode::invalid_argument, "rectified flow", [&] { ddpm.with_times(times); });
 }

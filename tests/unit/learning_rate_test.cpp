@@ -41,6 +41,53 @@ TEST(LearningRate, FallsAlongHalfACosine) {
   EXPECT_NEAR(rate.at(99), 0.0, 1e-14);
 }
 
+// diffusers' get_cosine_with_hard_restarts_schedule_with_warmup and
+// get_polynomial_decay_schedule_with_warmup, and the equation of the REX paper.
+TEST(LearningRate, StartsAgainAndFallsAlongOtherCurves) {
+  LearningRate rate{.peak = 2.0, .decay = Decay::cosine, .warmup = 2, .steps = 10, .cycles = 2};
+  const double restarts[] = {0.0, 1.0,
+                             2.0, 1.7071067811865475,
+                             1.0, 0.2928932188134525,
+                             2.0, 1.7071067811865475,
+                             1.0, 0.2928932188134525,
+                             0.0};
+  for (int step = 0; step < 11; ++step) EXPECT_NEAR(rate.at(step), restarts[step], 1e-14) << step;
+  rate = {
+      .peak = 1.0, .decay = Decay::polynomial, .warmup = 1, .steps = 5, .power = 2.0, .end = 0.2};
+  const double polynomial[] = {0.0, 1.0, 0.65, 0.4, 0.25, 0.2, 0.2};
+  for (int step = 0; step < 7; ++step) EXPECT_NEAR(rate.at(step), polynomial[step], 1e-14) << step;
+  rate = {.peak = 1.0, .decay = Decay::rex, .steps = 4};
+  const double rex[] = {1.0, 6.0 / 7.0, 2.0 / 3.0, 0.4, 0.0};
+  for (int step = 0; step < 5; ++step) EXPECT_NEAR(rate.at(step), rex[step], 1e-14) << step;
+}
+
+TEST(LearningRate, AWarmUpIsStepsOrAShareOfThem) {
+  TrainerOptions options;
+  OptionList list;
+  describe(list, options);
+  const Option& option = list.at("warmup_steps");
+  const auto read = [&](const char* text) {
+    std::get<WrittenValue>(option.target).read({text});
+    options.learning_rate.steps = 50;
+    return options.learning_rate.warmup_steps();
+  };
+  EXPECT_EQ(read("0.1"), 5);
+  EXPECT_EQ(option.value(), 0.1);
+  EXPECT_EQ(read("7"), 7);
+  EXPECT_EQ(option.value(), 7);
+  EXPECT_EQ(read("0"), 0);
+  expect_error(ErrorCode::invalid_argument, "must not be negative", [&] { read("-1"); });
+  expect_error(ErrorCode::invalid_argument, "neither a number of steps", [&] { read("1.5"); });
+  options.learning_rate.warmup = -1;
+  expect_error(ErrorCode::invalid_argument, "must not be negative", [&] { list.check(); });
+  // A share depends on the number of steps, which a resumed run must then repeat.
+  TrainerOptions constant;
+  EXPECT_FALSE(settings_of(constant).contains("steps"));
+  EXPECT_FALSE(settings_of(constant).contains("learning rate cycles"));
+  constant.learning_rate.warmup_share = 0.5;
+  EXPECT_TRUE(settings_of(constant).contains("steps"));
+}
+
 TEST(LearningRate, AWarmUpAsLongAsTheRunOrLongerIsARise) {
   for (const Decay decay : {Decay::constant, Decay::linear, Decay::cosine})
     for (const std::int64_t warmup : {10, 20}) {
@@ -65,8 +112,8 @@ TEST(LearningRate, CurvesHaveNames) {
     EXPECT_STREQ(decay_name(decay), name);
   }
   expect_error(ErrorCode::invalid_argument, "did you mean \"cosine\"?", [&] { read("cosin"); });
-  expect_error(ErrorCode::invalid_argument, "use constant, linear or cosine",
-               [&] { read("polynomial"); });
+  expect_error(ErrorCode::invalid_argument, "use constant, linear, cosine, polynomial or rex",
+               [&] { read("exponential"); });
   expect_error(ErrorCode::invalid_argument, "\"\" is not known", [&] { read(""); });
 }
 

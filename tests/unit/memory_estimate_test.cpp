@@ -67,11 +67,9 @@ TEST_F(MemoryEstimate, WeightsAreWhatTheFirstStepBringsIn) {
 TEST_F(MemoryEstimate, AParameterTakesAGradientAndTwoAveragesMore) {
   EXPECT_EQ(memory({.parameters = 1000000, .size = {32, 32}}).learning, 12000000u);
   EXPECT_EQ(memory({.parameters = 1000000, .average = true, .size = {32, 32}}).learning, 16000000u);
-  EXPECT_EQ(
-      memory(
-          {.parameters = 1000000, .optimizer_bytes = lion().bytes_per_parameter, .size = {32, 32}})
-          .learning,
-      8000000u);
+  const std::uint64_t lions = lion().state_bytes({1000, 1000});
+  EXPECT_EQ(memory({.parameters = 1000000, .optimizer_bytes = lions, .size = {32, 32}}).learning,
+            8000000u);
 }
 
 TEST_F(MemoryEstimate, ActivationsGrowWithRowsAndPixels) {

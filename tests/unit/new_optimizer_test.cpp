@@ -3,6 +3,7 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <gtest/gtest.h>
 
+#include "ringlet/train/stochastic_rounding.h"
 #include "ringlet/train/trainer.h"
 #include "tests/expect_error.h"
 #include "tests/temporary_folder.h"
@@ -38,7 +39,7 @@ class Momentum final : public Optimizer {
 OptimizerSpec momentum(double momentum, double weight_decay = 0.0) {
   return {"momentum",
           {{"momentum", momentum}, {"weight decay", weight_decay}},
-          sizeof(float),
+          floats_per_number(1),
           [=](std::vector<Trainable> parameters) {
             return std::make_unique<Momentum>(std::move(parameters), momentum, weight_decay);
           }};
@@ -126,22 +127,157 @@ TEST(NewOptimizer, ItsNumbersAndItsNameMustBeRepeated) {
 }
 
 TEST(OptimizerTable, NamesAreFoundAndNearOnesProposed) {
-  EXPECT_EQ(optimizer_names(), (std::vector<std::string>{"adamw", "lion"}));
   for (const std::string& name : optimizer_names()) {
     const OptimizerSpec spec = optimizer_from_name(name);
     EXPECT_EQ(spec.name, name);
-    const Trainable parameter = trainable("w", {10});
-    std::size_t bytes = 0;
-    for (const auto& [slot, tensor] : spec.make({parameter})->state()) bytes += tensor.nbytes();
-    EXPECT_EQ(bytes, 10 * spec.bytes_per_parameter);
+    for (const nn::Shape& shape : {nn::Shape{10}, nn::Shape{6, 4}, nn::Shape{70, 64, 1, 2}}) {
+      const Trainable parameter = trainable("w", shape);
+      std::size_t bytes = 0;
+      for (const auto& [slot, tensor] : spec.make({parameter})->state())
+        if (slot.ends_with(".w")) bytes += tensor.nbytes();
+      EXPECT_EQ(bytes, spec.state_bytes(shape)) << name << " of " << at::IntArrayRef(shape);
+    }
   }
   EXPECT_EQ(optimizer_from_name("lion").settings.at("betas"), (Json{0.9, 0.99}));
   EXPECT_EQ(optimizer_from_name("adamw").settings.at("betas"), (Json{0.9, 0.999}));
-  const OptimizerNumbers numbers{std::pair(0.5, 0.6), 0.25};
+  const OptimizerNumbers numbers{std::pair(0.5, 0.6), 0.25, {}};
   EXPECT_EQ(optimizer_from_name("lion", numbers).settings,
             (Json{{"betas", {0.5, 0.6}}, {"weight decay", 0.25}}));
   expect_error(ErrorCode::invalid_argument, "did you mean \"adamw\"",
                [] { optimizer_from_name("adam"); });
+}
+
+TEST(OptimizerTable, OptionsOfOneOptimiserAreReadAndWrongOnesRefused) {
+  const auto with = [](const std::string& name, const std::string& options) {
+    return optimizer_from_name(name, {.betas = {}, .weight_decay = {}, .options = {options}});
+  };
+  const Json sgd = with("sgd", "momentum=0.5,nesterov=yes").settings;
+  EXPECT_EQ(sgd.at("momentum"), 0.5);
+  EXPECT_EQ(sgd.at("nesterov"), true);
+  EXPECT_EQ(with("adamw", "eps=1e-6").settings.at("eps"), 1e-6);
+  EXPECT_FALSE(with("adamw", "").settings.contains("eps"));
+  EXPECT_EQ(with("adafactor", "relative_step=yes,scale_parameter=no").usual_rate, 1.0);
+  EXPECT_EQ(with("prodigy", "slice_p=11").settings.at("slice p"), 11);
+  struct Wrong {
+    const char *name, *options, *message;
+  };
+  for (const Wrong& each : {Wrong{"sgd", "momentun=0.5", "did you mean \"momentum\"?"},
+                            {"sgd", "momentum=1.5", "momentum must lie in [0, 1)"},
+                            {"sgd", "momentum=much", "momentum=much: it is a number"},
+                            {"sgd", "nesterov=perhaps", "it is yes or no"},
+                            {"sgd", "momentum=0,nesterov=yes", "nesterov needs a momentum"},
+                            {"sgd", "momentum", "\"momentum\" cannot be read"},
+                            {"lion", "eps=1", "lion has no \"eps\""},
+                            {"prodigy", "slice_p=1.5", "slice_p is a whole number"},
+                            {"muon", "betas=0.9", "an option of its own"},
+                            {"adafactor", "warmup_init=yes", "needs relative_step=yes"}})
+    expect_error(ErrorCode::invalid_argument, each.message, [&] { with(each.name, each.options); });
+  expect_error(ErrorCode::invalid_argument, "sgd has none", [] {
+    optimizer_from_name("sgd", {.betas = std::pair(0.9, 0.99), .weight_decay = {}, .options = {}});
+  });
+}
+
+/// Every optimiser of the table, with what has a state of its own, on a vector, a matrix and one
+/// that is large enough for codes.
+struct TableRun {
+  TableRun(const std::filesystem::path& folder, const std::string& name) {
+    options.steps = 7;
+    options.gradient_accumulation = 2;
+    options.optimizer = optimizer_from_name(name);
+    const double usual = options.optimizer.usual_rate;
+    options.learning_rate = {
+        .peak = usual > 0.0 ? usual : 0.01, .decay = Decay::cosine, .warmup = 2};
+    options.rate_factors = {{"v", 0.5}};
+    options.checkpoint_folder = folder;
+    options.settings = settings_of(options);
+  }
+  Trainer make() const {
+    return {parameters,
+            [this](std::int64_t n) {
+              at::Tensor loss = at::zeros({});
+              for (const Trainable& one : parameters)
+                loss = loss + (one.value - golden::uniform(one.name + std::to_string(n),
+                                                           one.value.sizes().vec()))
+                                  .square()
+                                  .mean();
+              return loss;
+            },
+            options};
+  }
+  std::vector<at::Tensor> shown(Trainer& trainer) const {
+    const AveragedParameters averaged(trainer);
+    return values_of(parameters);
+  }
+  std::vector<Trainable> parameters = {trainable("w", {6}), trainable("v", {2, 3}),
+                                       trainable("large", {70, 64})};
+  TrainerOptions options = {};
+};
+
+TEST(StochasticRounding, IsExactInTheMean) {
+  const at::Tensor numbers = golden::uniform("numbers", {37}) * 3.0;
+  at::Tensor sum = at::zeros({37});
+  const at::Tensor rounded = at::empty({37}, at::kBFloat16);
+  constexpr int kDraws = 4000;
+  for (int i = 0; i < kDraws; ++i) {
+    round_stochastically(rounded, numbers, static_cast<std::uint64_t>(i) * 7919 + 1);
+    sum += rounded.to(at::kFloat);
+  }
+  // A step is at most 2^-7 of a number; the mean of 4000 draws is within 4.5 deviations.
+  const at::Tensor away = (sum / kDraws - numbers).abs();
+  EXPECT_TRUE(
+      at::all(away <= numbers.abs() * (0.5 / 128.0) * 4.5 / std::sqrt(kDraws)).item<bool>());
+  round_stochastically(rounded, at::ones({37}) * -1.5, 5);  // what bf16 holds stays
+  EXPECT_TRUE(at::equal(rounded.to(at::kFloat), at::ones({37}) * -1.5));
+}
+
+TEST(StochasticRounding, LetsBf16ParametersLearnByStepsThatRoundingWouldLose) {
+  for (const std::string& name : optimizer_names()) {
+    SCOPED_TRACE(name);
+    std::vector<Trainable> parameters;
+    for (const nn::Shape& shape : {nn::Shape{50}, nn::Shape{70, 64}}) {
+      parameters.push_back({"w" + std::to_string(parameters.size()),
+                            at::ones(shape, at::kBFloat16).set_requires_grad(true)});
+      parameters.back().value.mutable_grad() = at::ones(shape, at::kBFloat16);
+    }
+    const OptimizerSpec spec = optimizer_from_name(name);
+    const auto optimizer = spec.make(parameters);
+    for (const auto& [slot, tensor] : optimizer->state())
+      EXPECT_NE(tensor.scalar_type(), at::kBFloat16) << slot;
+    // A step of 1e-4 is a fortieth of what bf16 tells from 1.
+    for (int step = 0; step < 20; ++step)
+      optimizer->step(spec.usual_rate > 0.0 ? spec.usual_rate : 1e-4);
+    for (const Trainable& one : parameters) {
+      EXPECT_EQ(one.value.scalar_type(), at::kBFloat16);
+      EXPECT_LT(one.value.to(at::kFloat).mean().item<double>(), 0.9999);
+    }
+  }
+}
+
+TEST(OptimizerTable, ResumedRunsAreTheUninterruptedBitForBit) {
+  for (const std::string& name : optimizer_names())
+    for (const double average : {0.0, 0.9}) {
+      SCOPED_TRACE(name);
+      const TemporaryFolder folder;
+      TableRun whole(folder / "whole", name);
+      whole.options.ema_decay = average;
+      const std::vector<at::Tensor> start = values_of(whole.parameters);
+      Trainer all = whole.make();
+      EXPECT_TRUE(all.run());
+      EXPECT_FALSE(same_bits(values_of(whole.parameters), start));
+      TableRun before(folder / "parts", name), after(folder / "parts", name);
+      before.options.ema_decay = after.options.ema_decay = average;
+      Trainer first = before.make();
+      first.run([&](const StepResult& step) { return step.step != 3; });
+      before.shown(first);  // looking changes nothing
+      EXPECT_FALSE(first.run([&](const StepResult& step) { return step.step != 4; }));
+      Trainer second = after.make();
+      second.resume(*CheckpointFolder(folder / "parts", 1).latest());
+      EXPECT_TRUE(second.run());
+      EXPECT_TRUE(same_bits(values_of(after.parameters), values_of(whole.parameters)));
+      EXPECT_TRUE(same_bits(after.shown(second), whole.shown(all)));
+      const bool other = name == "schedule-free" || average > 0.0;
+      EXPECT_EQ(same_bits(whole.shown(all), values_of(whole.parameters)), !other);
+    }
 }
 
 }  // namespace

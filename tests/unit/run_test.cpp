@@ -243,6 +243,96 @@ TEST_F(RunTest, AStepIsMeasuredWithoutARun) {
   EXPECT_FALSE(fs::exists(o.out));
 }
 
+TEST_F(RunTest, TheBestStepIsKeptAndARunWithoutABetterOneEnds) {
+  RunOptions o = options("best");
+  o.best = {.name = "error", .patience = 2};
+  o.observe_every = 1;
+  o.trainer.steps = 40;
+  o.trainer.learning_rate.peak = 3.0;  // at once far away
+  o.trainer.ema_decay = 0.0;
+  o.trainer.gradient_accumulation = 1;
+  const LogCapture log;
+  Run run(o, toy());
+  EXPECT_TRUE(run.run());
+  const std::vector<ScoreRow> scores = run.scores();
+  std::size_t best = 0;
+  for (std::size_t i = 0; i < scores.size(); ++i)
+    if (scores[i].scores[0].value < scores[best].scores[0].value) best = i;
+  EXPECT_EQ(scores.size(), best + 3);
+  EXPECT_LT(scores.back().step, 40);
+  const auto steps_in = [](const fs::path& file) {
+    const auto header = io::SafetensorsFile::open(file);
+    return parse_json(header->metadata().at("ringlet.training"), "training").at("steps");
+  };
+  EXPECT_EQ(steps_in(*run.best()), scores[best].step);
+  EXPECT_EQ(steps_in(run.result()), scores.back().step);
+
+  // Resumed before its end, it ends at the same step.
+  RunOptions parts = o;
+  parts.out = folder_ / "parts" / "run";
+  EXPECT_FALSE(Run(parts, toy()).run(stop_after(1)));
+  parts.resume = true;
+  Run again(parts, toy());
+  EXPECT_TRUE(again.run());
+  EXPECT_EQ(file_content(parts.out / "scores.csv"), file_content(o.out / "scores.csv"));
+  EXPECT_TRUE(file_content(parts.out / "best.safetensors") ==
+              file_content(o.out / "best.safetensors"));
+
+  o.out = folder_ / "wrong" / "run";
+  o.best.name = "eror";
+  expect_error(ErrorCode::invalid_argument, "there are error", [&] { Run(o, toy()).run(); });
+  o.best.name = "";
+  expect_error(ErrorCode::invalid_argument, "early_stop: it needs a score", [&] { Run(o, toy()); });
+  o.best = {.name = "error", .patience = 0};
+  o.observe_every = 0;
+  expect_error(ErrorCode::invalid_argument, "best_by: scores are measured", [&] { Run(o, toy()); });
+}
+
+TEST_F(RunTest, ARunStartsFromAnAdapterOfItsMethodRanksAndLayers) {
+  RunOptions first = options("first");
+  first.learning = adapt::parse_method("trm(rank=3)+lora(rank=5,alpha=2)");
+  first.trainer.ema_decay = 0.0;
+  ASSERT_TRUE(Run(first, toy()).run());
+  RunOptions second = options("second");  // says another method: the file's counts
+  second.targets = {};
+  second.init_adapter = first.out / "adapter.safetensors";
+  second.trainer.learning_rate.peak = 1e-12;
+  second.trainer.ema_decay = 0.0;
+  Run run(second, toy());
+  EXPECT_EQ(run.plan().method, "trm(rank=3)+lora(alpha=2,rank=5)");
+  ASSERT_TRUE(run.run());
+  const auto before = io::load_tensors(first.out / "adapter.safetensors");
+  const auto after = io::load_tensors(second.out / "adapter.safetensors");
+  ASSERT_EQ(before.size(), after.size());
+  for (const auto& [name, tensor] : after)
+    EXPECT_TRUE(at::allclose(tensor, before.at(name), 1e-5, 1e-6)) << name;
+
+  second.resume = true;
+  EXPECT_TRUE(Run(second, toy()).run());
+  second.init_adapter = second.out / "adapter.safetensors";
+  expect_error(ErrorCode::mismatch, "initial adapter was", [&] { Run(second, toy()); });
+  second.out = folder_ / "third" / "run";
+  second.targets.include = {"toy.*"};
+  expect_error(ErrorCode::invalid_argument, "include: layers and sizes are those",
+               [&] { Run(second, toy()); });
+  second.learning = AllWeights{};
+  second.targets = {};
+  expect_error(ErrorCode::invalid_argument, "init_adapter: it applies to adapters",
+               [&] { Run(second, toy()); });
+}
+
+TEST_F(RunTest, EpochsAreStepsRoundedUp) {
+  RunOptions o = options("epochs");
+  o.epochs = 1.5;  // 30 examples, 8 at a step
+  Run run(o, toy());
+  EXPECT_EQ(run.plan().steps, 4);
+  EXPECT_TRUE(run.run());
+  EXPECT_EQ(run.scores().back().step, 4);
+  o.epochs = 0.0;
+  expect_error(ErrorCode::invalid_argument, "epochs: must be larger than 0",
+               [&] { Run(o, toy()); });
+}
+
 TEST_F(RunTest, WhereverItIsStoppedAResumedRunIsTheUninterruptedOne) {
   const RunOptions whole = options("whole");
   ASSERT_TRUE(Run(whole, toy()).run());

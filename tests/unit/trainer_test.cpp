@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "ringlet/io/tensor_file.h"
+#include "ringlet/train/part_rates.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/log_capture.h"
@@ -89,7 +90,8 @@ TEST(Trainer, FactorsOfTheRateGoByName) {
                                         trainable("unet.b.residual.up", {1})};
   const auto factors_of = [&](const RateFactors& factors) {
     std::vector<double> found;
-    for (const Trainable& one : with_rate_factors(named, factors)) found.push_back(one.rate_factor);
+    for (const Trainable& one : with_rates(named, {.rate_factors = factors}))
+      found.push_back(one.rate_factor);
     return found;
   };
   EXPECT_EQ(factors_of({}), (std::vector<double>{1.0, 1.0, 1.0}));
@@ -106,6 +108,23 @@ TEST(Trainer, FactorsOfTheRateGoByName) {
                  "learning_rate_factor: ", [&, pattern = pattern, factor = factor] {
                    factors_of({{pattern, factor}});
                  });
+
+  // Peaks of their own replace factors, and LoRA+ multiplies either.
+  TrainerOptions all = {.learning_rate = {.peak = 1e-3},
+                        .rate_factors = {{"*.up", 3.0}},
+                        .part_rates = {{"unet.b.*", 1e-4}}};
+  all.lora_plus_ratio = 16.0;
+  const std::vector<Trainable> rated = with_rates(named, all);
+  EXPECT_EQ(rated[0].rate_factor, 1.0);
+  EXPECT_EQ(rated[1].rate_factor, 48.0);
+  EXPECT_DOUBLE_EQ(rated[2].rate_factor, 1.6);
+  expect_error(ErrorCode::invalid_argument, "part_learning_rate: \"te*\" matches no parameter",
+               [&] {
+                 with_rates(named, {.part_rates = {{"te*", 1e-4}}});
+               });
+  all.part_rates = all.rate_factors = {};
+  expect_error(ErrorCode::invalid_argument, "no matrix that starts at zero",
+               [&] { with_rates({named[0]}, all); });
 
   const std::vector<at::Tensor> before = values_of(named);
   Trainer trainer(named, [&](std::int64_t) { return (named[0].value + named[1].value).sum(); },

@@ -52,6 +52,20 @@ CheckpointFamily family_of(const formats::SingleFileModel& model) {
   return family_of(model.kind, model.sdxl(), model.latents);
 }
 
+/// The schedule as ModelFileOptions::zero_terminal_snr asks for it.
+void rescale(StableDiffusionFiles& files, const ModelFileOptions& options) {
+  if (!options.zero_terminal_snr) return;
+  const auto type =
+      json_value<std::string>(files.scheduler, "prediction_type", "epsilon", files.scheduler_where);
+  if (diffusion::prediction_from_name(type, files.scheduler_where) ==
+      diffusion::Prediction::epsilon)
+    throw Error(ErrorCode::invalid_argument, Field("zero_terminal_snr"),
+                "the model predicts epsilon, which says nothing where there is pure noise",
+                "it is for models that predict v: give `prediction=v` where the files are wrong");
+  files.scheduler["rescale_betas_zero_snr"] = true;
+  files.scheduler["timestep_spacing"] = "trailing";  // others leave the last level out
+}
+
 StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions& options) {
   const std::string pipeline = pipeline_class(root);
   const fs::path index_path = root / "model_index.json";
@@ -79,6 +93,7 @@ StableDiffusionFiles find_in_folder(const fs::path& root, const ModelFileOptions
     files.scheduler["prediction_type"] = diffusion::prediction_name(*options.prediction);
     files.prediction_source = "`prediction`";
   }
+  rescale(files, options);
   const ModelComponent& unet = files.parts.at("unet");
   files.zero_empty_negative = json_value(index, "force_zeros_for_empty_prompt", false, where);
   files.inpainting = json_value(unet.config, "in_channels", 4, unet.where) == 9;
@@ -125,6 +140,7 @@ StableDiffusionFiles find_single_file(const fs::path& path, const ModelFileOptio
   files.scheduler = std::move(model.scheduler);
   files.scheduler_where = where;
   files.prediction_source = model.prediction.source;
+  rescale(files, options);
   log_prediction(model, where);
   files.hash_files = {path};
   files.ignored = std::move(model.ignored);

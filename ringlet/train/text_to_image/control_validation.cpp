@@ -56,7 +56,7 @@ double ControlValidation::loss(std::size_t shift) const {
         model_.conditions(std::array{picture.caption}, frame, samples_.clip_skip);
     model_.add_guidance(row, samples_.guidance.value_or(model_.defaults().guidance));
     batch.conditions = row.repeated(static_cast<std::int64_t>(kShares.size()));
-    sum += denoising_errors(model_, batch, 0.0, &control_).mean().item<double>();
+    sum += denoising_errors(model_, batch, {}, &control_).mean().item<double>();
   }
   return sum / static_cast<double>(count);
 }

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -21,13 +22,10 @@
 namespace ringlet::train {
 namespace {
 
-/// As diffusers' and kohya's scripts for FLUX.1 dev have it.
-constexpr double kTrainingGuidance = 3.5;
-
 /// What denoising_errors needs of the rows' levels as numbers, so that one copy brings all of them
 /// to the device.
 struct LevelNumbers {
-  enum Row : std::int64_t { alpha, sigma, timestep, scale, weight, count };
+  enum Row : std::int64_t { alpha, sigma, timestep, scale, weight, width, count };
   at::Tensor numbers;     ///< [count, B] in fp32
   bool scaled = false;    ///< whether a scale is not 1
   bool weighted = false;  ///< whether a weight is not 1
@@ -37,18 +35,20 @@ struct LevelNumbers {
 };
 
 LevelNumbers level_numbers(const diffusion::NoiseProcess& process,
-                           const std::vector<diffusion::NoiseLevel>& levels, double min_snr_gamma) {
+                           const std::vector<diffusion::NoiseLevel>& levels,
+                           const diffusion::LossRule& rule) {
   const auto rows = static_cast<std::int64_t>(levels.size());
   LevelNumbers of{at::empty({LevelNumbers::count, rows}, at::kFloat)};
   auto* const numbers = of.numbers.data_ptr<float>();
   for (std::int64_t i = 0; i < rows; ++i) {
     const diffusion::NoiseLevel& level = levels[static_cast<std::size_t>(i)];
     const double scale = process.input_scale(level);
-    const double weight = process.loss_weight(level, min_snr_gamma);
+    const double weight = diffusion::level_weight(process, level, rule);
+    const double width = diffusion::huber_width(process, level, rule);
     of.scaled = of.scaled || scale != 1.0;
     of.weighted = of.weighted || weight != 1.0;
-    const std::array<double, LevelNumbers::count> column = {level.alpha, level.sigma,
-                                                            level.timestep, scale, weight};
+    const std::array<double, LevelNumbers::count> column = {
+        level.alpha, level.sigma, level.timestep, scale, weight, width};
     for (std::size_t k = 0; k < column.size(); ++k)
       numbers[static_cast<std::int64_t>(k) * rows + i] = static_cast<float>(column[k]);
   }
@@ -57,15 +57,22 @@ LevelNumbers level_numbers(const diffusion::NoiseProcess& process,
 
 /// `levels` are the batch's, their numbers on its device.
 at::Tensor errors_at(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
-                     const LevelNumbers& levels, const Predictor& predict) {
+                     const LevelNumbers& levels, diffusion::LossKind kind,
+                     const Predictor& predict) {
   const diffusion::RowLevels rows{levels.over_latents(LevelNumbers::alpha),
                                   levels.over_latents(LevelNumbers::sigma)};
-  at::Tensor x = diffusion::add_noise(batch.latents, batch.noise, rows);
+  const at::Tensor seen =
+      batch.perturbation.defined() ? batch.noise + batch.perturbation : batch.noise;
+  at::Tensor x = diffusion::add_noise(batch.latents, seen, rows);
   if (levels.scaled) x = levels.over_latents(LevelNumbers::scale) * x;
   const at::Tensor said = predict(x, levels.row(LevelNumbers::timestep));
   const at::Tensor target =
       diffusion::training_target(process.prediction(), batch.latents, batch.noise, rows);
-  const at::Tensor error = (said - target).pow(2).mean({1, 2, 3});
+  const at::Tensor error =
+      diffusion::loss_of(
+          kind, said - target,
+          kind == diffusion::LossKind::l2 ? at::Tensor() : levels.over_latents(LevelNumbers::width))
+          .mean({1, 2, 3});
   return levels.weighted ? error * levels.row(LevelNumbers::weight) : error;
 }
 
@@ -82,16 +89,16 @@ Predictor predictor(const pipeline::TextToImageModel& model, const NoisyBatch& b
 }  // namespace
 
 at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
-                            const Predictor& predict, double min_snr_gamma) {
-  LevelNumbers levels = level_numbers(process, batch.levels, min_snr_gamma);
+                            const Predictor& predict, const diffusion::LossRule& rule) {
+  LevelNumbers levels = level_numbers(process, batch.levels, rule);
   levels.numbers = nn::to_device(levels.numbers, batch.latents.device());
-  return errors_at(process, batch, levels, predict);
+  return errors_at(process, batch, levels, rule.kind, predict);
 }
 
 at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
-                            double min_snr_gamma, const pipeline::ControlNetwork* control) {
-  return denoising_errors(*model.noise_process(), batch, predictor(model, batch, control),
-                          min_snr_gamma);
+                            const diffusion::LossRule& rule,
+                            const pipeline::ControlNetwork* control) {
+  return denoising_errors(*model.noise_process(), batch, predictor(model, batch, control), rule);
 }
 
 at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
@@ -133,8 +140,7 @@ DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSe
 void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
                          const BatchPart& part, std::uint64_t first, std::vector<Row>& rows) const {
   const Random random(options_.seed);
-  const std::vector<std::size_t> all =
-      batch_rows(set.order, random, name, micro_batch, part.of);
+  const std::vector<std::size_t> all = batch_rows(set.order, random, name, micro_batch, part.of);
   for (std::int64_t i = part.begin; i < part.end; ++i) {
     const EncodedPicture& picture = set.pictures[all[static_cast<std::size_t>(i)]];
     const std::uint64_t number = first + static_cast<std::uint64_t>(i);
@@ -208,6 +214,41 @@ void DiffusionLoss::add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
         batch.noise + options_.noise_offset * draw(2, 1, channels).reshape({count, channels, 1, 1});
 }
 
+/// What the noise that the network sees has more than the noise that it should find.
+at::Tensor DiffusionLoss::perturbation(const std::vector<Row>& rows, std::int64_t micro_batch,
+                                       const at::Tensor& like) const {
+  std::vector<RandomStream> streams;
+  for (const Row& row : rows)
+    streams.push_back(
+        Random(options_.seed)
+            .stream("input perturbation", static_cast<std::uint64_t>(micro_batch), row.number));
+  const at::Tensor normal = nn::normal_numbers(streams, like[0].numel(), like.device());
+  return options_.input_perturbation * normal.reshape(like.sizes());
+}
+
+/// The noise with coarser noise added to each row; latents of three axes or more end in height and
+/// width.
+at::Tensor DiffusionLoss::resolutions(const std::vector<Row>& rows, std::int64_t micro_batch,
+                                      const at::Tensor& noise) const {
+  const Random random(options_.seed);
+  const auto step = static_cast<std::uint64_t>(micro_batch);
+  std::vector<at::Tensor> shaped;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const at::Tensor own = noise[static_cast<std::int64_t>(i)];
+    RandomStream ratios = random.stream("noise resolutions", step, rows[i].number);
+    std::vector<at::Tensor> layers;
+    for (const auto& [height, width] : diffusion::layer_sizes(
+             {own.size(-2), own.size(-1)}, options_.multires.iterations, ratios)) {
+      const std::array stream = {
+          random.stream("noise layer " + std::to_string(layers.size()), step, rows[i].number)};
+      layers.push_back(nn::normal_numbers(stream, own.size(0) * height * width, own.device())
+                           .reshape({own.size(0), height, width}));
+    }
+    shaped.push_back(diffusion::multiresolution_noise(own, layers, options_.multires.discount));
+  }
+  return at::stack(shaped);
+}
+
 pipeline::Conditions DiffusionLoss::conditions(const std::vector<Row>& rows,
                                                at::IntArrayRef latents) const {
   const PictureSize size = model_.picture_size(latents);
@@ -243,7 +284,7 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& par
   NoisyBatch batch;
   batch.levels = levels(rows, micro_batch);
   const diffusion::NoiseProcess& process = *process_;
-  LevelNumbers numbers = level_numbers(process, batch.levels, options_.min_snr_gamma);
+  LevelNumbers numbers = level_numbers(process, batch.levels, options_.rule);
   const std::vector<RandomStream> streams = noise_streams(rows, micro_batch);
   const at::Tensor& some = rows.front().crop->mean;
 
@@ -259,10 +300,13 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& par
   if (options_.control) batch.control = pipeline::control_tensor(there[2]);
 
   add_noise(batch, rows, streams, there[0]);
+  if (options_.multires.iterations > 0) batch.noise = resolutions(rows, micro_batch, batch.noise);
+  if (options_.input_perturbation > 0.0)
+    batch.perturbation = perturbation(rows, micro_batch, batch.noise);
   batch.conditions = conditions(rows, batch.latents.sizes());
-  const at::Tensor loss =
-      combine_errors(errors_at(process, batch, numbers, predictor(model_, batch, options_.control)),
-                     part.end - part.begin, options_.prior_weight);
+  const at::Tensor loss = combine_errors(errors_at(process, batch, numbers, options_.rule.kind,
+                                                   predictor(model_, batch, options_.control)),
+                                         part.end - part.begin, options_.prior_weight);
   return part.end - part.begin == part.of ? loss : loss * part.share();
 }
 

@@ -14,6 +14,8 @@
 
 #include "ringlet/core/random.h"
 #include "ringlet/diffusion/denoiser.h"
+#include "ringlet/diffusion/loss_rule.h"
+#include "ringlet/diffusion/multiresolution_noise.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/task.h"
@@ -23,8 +25,9 @@ namespace ringlet::train {
 
 /// What one evaluation of the loss depends on, all of B rows.
 struct NoisyBatch {
-  at::Tensor latents;  ///< clean, [B, C, h, w]
-  at::Tensor noise;    ///< [B, C, h, w]
+  at::Tensor latents;            ///< clean, [B, C, h, w]
+  at::Tensor noise;              ///< [B, C, h, w]: what the network should find
+  at::Tensor perturbation = {};  ///< added to the noise that it sees, or undefined
   std::vector<diffusion::NoiseLevel> levels;
   pipeline::Conditions conditions;
   at::Tensor control = {};  ///< control pictures as ControlInput has them, or undefined
@@ -34,14 +37,14 @@ struct NoisyBatch {
 /// rows' timesteps [B], fp32 on the latents' device.
 using Predictor = std::function<at::Tensor(const at::Tensor& x, const at::Tensor& timesteps)>;
 
-/// Mean squared error per row, [B] in fp32, between a prediction and what it should say under the
-/// noise process, with its weights: NoiseProcess::loss_weight.
+/// Mean error per row, [B] in fp32, between a prediction and what it should say under the noise
+/// process, with the rule's weights: diffusion::level_weight.
 at::Tensor denoising_errors(const diffusion::NoiseProcess& process, const NoisyBatch& batch,
-                            const Predictor& predict, double min_snr_gamma = 0.0);
+                            const Predictor& predict, const diffusion::LossRule& rule = {});
 
 /// The same of a model, which sees the batch's conditions, and `control` its control pictures.
 at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const NoisyBatch& batch,
-                            double min_snr_gamma = 0.0,
+                            const diffusion::LossRule& rule = {},
                             const pipeline::ControlNetwork* control = nullptr);
 
 /// The loss of a batch from its rows' errors [B]: the mean over the first `instance_rows`, plus
@@ -49,15 +52,22 @@ at::Tensor denoising_errors(const pipeline::TextToImageModel& model, const Noisy
 at::Tensor combine_errors(const at::Tensor& errors, std::int64_t instance_rows,
                           double prior_weight);
 
+/// What FLUX.1 dev is told in training, as in diffusers' and kohya's scripts.
+inline constexpr double kTrainingGuidance = 3.5;
+
 struct DiffusionLossOptions {
   std::uint64_t seed = 0;
-  std::int64_t batch_size = 1;   ///< instance pictures; as many class pictures come on top
-  double prior_weight = 1.0;     ///< of the class pictures' mean error
-  double min_snr_gamma = 0.0;    ///< 0 = off
-  double noise_offset = 0.0;     ///< deviation of a constant added per channel; 0 = off
+  std::int64_t batch_size = 1;  ///< instance pictures; as many class pictures come on top
+  double prior_weight = 1.0;    ///< of the class pictures' mean error
+  diffusion::LossRule rule = {};
+  double noise_offset = 0.0;  ///< deviation of a constant added per channel; 0 = off
+  diffusion::MultiresolutionOptions multires = {};
+  /// Deviation of what is added to the noise that the network sees (Ning et al. 2023, "Input
+  /// Perturbation Reduces Exposure Bias in Diffusion Models"); 0 = off.
+  double input_perturbation = 0.0;
   double caption_dropout = 0.0;  ///< share of rows with an empty caption
   std::int64_t clip_skip = 1;
-  diffusion::TrainingTimes times = {};  ///< of rectified flow
+  diffusion::TrainingTimes times = {};
   /// What models that are told a guidance scale are told; other models take none.
   std::optional<double> guidance = {};
   bool train_text = false;  ///< text encoders learn, so that their outputs cannot be kept
@@ -101,6 +111,10 @@ class DiffusionLoss {
                                           std::int64_t micro_batch) const;
   void add_noise(NoisyBatch& batch, const std::vector<Row>& rows,
                  std::span<const RandomStream> streams, const at::Tensor& table) const;
+  at::Tensor perturbation(const std::vector<Row>& rows, std::int64_t micro_batch,
+                          const at::Tensor& like) const;
+  at::Tensor resolutions(const std::vector<Row>& rows, std::int64_t micro_batch,
+                         const at::Tensor& noise) const;
   pipeline::Conditions conditions(const std::vector<Row>& rows, at::IntArrayRef latents) const;
 
   const pipeline::TextToImageModel& model_;

@@ -61,6 +61,9 @@ void describe_pictures(OptionList& list, TextToImageOptions& o) {
            "Where pictures are cut: in the centre, or at eight random places each")
       .repeated();
   list.add("flip", o.crop.flip, "Also use mirrored pictures").repeated();
+  list.add("validation_images", o.validation_images,
+           "Folder with pictures that are not trained on: the loss on them, at fixed noise, is the "
+           "score \"validation loss\" of every observation");
   list.add("cache", o.cache, "Folder to cache encoded pictures (latents) in");
 }
 
@@ -85,6 +88,46 @@ void describe_control(OptionList& list, ControlTraining& o) {
       .within(Range::at_least(0));
 }
 
+void describe_rule(OptionList& list, DiffusionLossOptions& l) {
+  diffusion::LossRule& rule = l.rule;
+  list.add("loss", choice("loss", rule.kind, diffusion::kLossNames),
+           "What becomes of the network's errors; huber and smooth-l1 are kohya's")
+      .repeated();
+  list.add("huber_schedule",
+           choice("huber_schedule", rule.huber_schedule, diffusion::kHuberScheduleNames),
+           "huber, smooth-l1: how the width follows from the noise level")
+      .repeated();
+  list.add("huber_c", rule.huber_c, "huber, smooth-l1: the width where there is most noise")
+      .within(Range::above(0))
+      .repeated();
+  list.add("debiased_loss", rule.debiased, "Weight of debiased estimation: 1 / root of SNR")
+      .repeated();
+  list.add("p2_gamma", rule.p2_gamma, "P2 loss weighting, usually 1; 0 = off")
+      .within(Range::at_least(0))
+      .repeated("P2 gamma");
+  list.add("multires_noise", l.multires.iterations,
+           "Layers of coarser noise added to the noise, usually 6; 0 = off")
+      .within(Range::between(0, 20))
+      .repeated();
+  list.add("multires_discount", l.multires.discount, "Share of each layer in the one before")
+      .within(Range::inside(0, 1))
+      .repeated();
+  list.add("input_perturbation", l.input_perturbation,
+           "Deviation of what is added to the noise that the network sees, usually 0.1; 0 = off")
+      .within(Range::at_least(0))
+      .repeated();
+}
+
+/// Checkpoints of earlier versions have no others, and do not say so.
+void erase_usual_rule(Json& settings, const DiffusionLossOptions& l) {
+  DiffusionLossOptions given = l, usual;
+  OptionList now, before;
+  describe_rule(now, given);
+  describe_rule(before, usual);
+  for (std::size_t i = 0; i < now.all().size(); ++i)
+    if (now.all()[i].value() == before.all()[i].value()) settings.erase(now.all()[i].setting);
+}
+
 void describe_loss(OptionList& list, TextToImageOptions& o) {
   DiffusionLossOptions& l = o.loss;
   list.add("gradient_checkpointing", o.gradient_checkpointing,
@@ -92,9 +135,10 @@ void describe_loss(OptionList& list, TextToImageOptions& o) {
   nn::describe(list, o.load.storage).repeated();
   pipeline::describe_text_tokens(list, o.load.files);
   list.at("text_tokens").repeated();
-  list.add("min_snr_gamma", l.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
+  list.add("min_snr_gamma", l.rule.min_snr_gamma, "Min-SNR loss weighting, usually 5; 0 = off")
       .within(Range::at_least(0))
       .repeated("min-SNR gamma");
+  describe_rule(list, l);
   list.add("noise_offset", l.noise_offset, "Deviation of a constant added per channel; 0 = off")
       .within(Range::at_least(0))
       .repeated();
@@ -109,8 +153,8 @@ void describe_times(OptionList& list, DiffusionLossOptions& l) {
   diffusion::TrainingTimes& t = l.times;
   list.add("time_density",
            choice("time_density", t.distribution, diffusion::kTimeDistributionNames),
-           "Rectified flow (Stable Diffusion 3, FLUX): density of the training times")
-      .or_else("logit-normal")
+           "Density of the training times, from little noise to much")
+      .or_else("logit-normal for rectified flow (Stable Diffusion 3, FLUX), otherwise uniform")
       .repeated();
   list.add("time_mean", t.mean, "logit-normal: mean of the logit; above 0 = more noise")
       .or_else("0")
@@ -120,6 +164,11 @@ void describe_times(OptionList& list, DiffusionLossOptions& l) {
       .or_else("1")
       .repeated();
   list.add("mode_scale", t.mode_scale, "mode: its scale").or_else("1.29").repeated();
+  list.add("min_time", t.least,
+           "Least training time, from 0 to 1; kohya's min_timestep divided by 1000")
+      .within(Range::share())
+      .repeated();
+  list.add("max_time", t.most, "Largest training time").within(Range::between(0, 1)).repeated();
   list.add("sigma_weighting",
            choice("sigma_weighting", t.weighting, diffusion::kSigmaWeightingNames),
            "Rectified flow: weight of the loss by noise level")
@@ -188,6 +237,10 @@ void check_control(const TextToImageOptions& o, const RunOptions& run) {
   if (!o.class_prompt.empty())
     throw Error(ErrorCode::invalid_argument, Field("control"),
                 "class pictures of `class_prompt` have no control signal", "leave one of them out");
+  if (!o.validation_images.empty())
+    throw Error(ErrorCode::invalid_argument, Field("validation_images"),
+                "these pictures have no control signal",
+                "give `validation_pictures=2` or more instead");
   data::check_signal_folder(o.control.settings(), Field("control_images"));
   check_control_samples(o, run);
 }
@@ -215,6 +268,10 @@ Json settings_of(const TextToImageOptions& options) {
   for (const Option& option : times.all())
     if (settings.at(option.setting).is_null() || settings.at(option.setting) == "")
       settings.erase(option.setting);
+  if (options.loss.times.least == 0.0) settings.erase("min time");
+  if (options.loss.times.most == 1.0) settings.erase("max time");
+  if (options.load.files.zero_terminal_snr) settings["zero terminal SNR"] = true;
+  erase_usual_rule(settings, options.loss);
   if (options.load.files.text_tokens == 0) settings.erase(list.at("text_tokens").setting);
   if (options.class_prompt.empty()) settings["class count"] = 0;
   if (options.control) return settings;

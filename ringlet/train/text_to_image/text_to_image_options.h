@@ -53,6 +53,8 @@ struct TextToImageOptions {
   std::int64_t repeats = 1;
   CropOptions crop{.size = {}};  ///< no size = the model's own; the seed is the run's
   std::filesystem::path cache;
+  /// Pictures that are not trained on: their loss is a score. Empty = none.
+  std::filesystem::path validation_images = {};
 
   // How.
   DiffusionLossOptions loss;  ///< seed, batch size, train_text and control are the run's

@@ -16,6 +16,7 @@
 #include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/picture_text.h"
+#include "ringlet/train/text_to_image/validation_loss.h"
 
 namespace ringlet::train {
 namespace {
@@ -193,7 +194,7 @@ MemoryRequest TextToImageTask::memory_request(const Learners& learners,
   const std::int64_t largest = (run_.batch_size + savings.parts - 1) / savings.parts;
   return {.adapters = learners.adapters,
           .parameters = learners.parameters,
-          .optimizer_bytes = run_.trainer.optimizer.bytes_per_parameter,
+          .optimizer_bytes = learners.optimizer_bytes,
           .average = run_.trainer.ema_decay > 0.0,
           .full = run_.full(),
           .controlnet = control_ && control_->is_controlnet(),
@@ -253,6 +254,7 @@ std::vector<std::int64_t> TextToImageTask::tiles() const {
 
 void TextToImageTask::check(const StageProgress& progress) {
   std::vector<data::Picture> all = pictures_.all();
+  all.insert(all.end(), pictures_.validation_images.begin(), pictures_.validation_images.end());
   all.insert(all.end(), class_pictures_.pictures.begin(), class_pictures_.pictures.end());
   const std::vector<fs::path> files = data::paths_of(all);
   data::PictureCheckOptions how{.threads = at::get_num_threads()};
@@ -355,6 +357,9 @@ Json TextToImageTask::prepare(const Learners& learners, const StageProgress& pro
   loss_ = std::make_unique<DiffusionLoss>(*model_, std::move(instance), std::move(prior),
                                           loss_options(learners));
   if (!pictures_.validation.empty() && ranks.writes()) prepare_validation(progress);
+  if (!pictures_.validation_images.empty() && ranks.writes())
+    validation_ = encode(pictures_.validation_images, {.size = crop_.size},
+                         "encoding validation pictures", progress);
   const pipeline::ModelDescription& model = model_->description();
   return {{"model", model.hash_files.empty() ? "" : pipeline::model_hash(model)},
           {"class pictures", fingerprint(class_pictures)},
@@ -372,18 +377,30 @@ std::vector<std::string> TextToImageTask::example_names(std::int64_t micro_batch
   return loss_->example_names(micro_batch);
 }
 
+bool TextToImageTask::has_samples() const {
+  return control_ ? !pictures_.validation.empty() : !rows_of(samples_).empty();
+}
+
 ObservationRules TextToImageTask::observation_rules() const {
   return {.what = "sample pictures",
-          .score_file = "control.csv",
-          .any = control_ ? !pictures_.validation.empty() : !rows_of(samples_).empty(),
-          .pictures = true,
+          .score_file = control_ ? "control.csv" : "scores.csv",
+          .any = has_samples() || !pictures_.validation_images.empty(),
+          .pictures = has_samples(),
           .needed = false,
           .base_first = true};
 }
 
 Observation TextToImageTask::observe(std::int64_t step) const {
   if (control_) return control_->observe(step);
-  return {.scores = {}, .pictures = sample_sheet(*model_, samples_)};
+  Observation seen;
+  if (has_samples()) seen.pictures = sample_sheet(*model_, samples_);
+  if (!validation_.pictures.empty())
+    seen.scores.push_back({"validation loss", /*higher_is_better=*/false,
+                           validation_loss(*model_, validation_,
+                                           {.seed = samples_.seed,
+                                            .clip_skip = options_.loss.clip_skip,
+                                            .guidance = options_.loss.guidance})});
+  return seen;
 }
 
 void TextToImageTask::save_model(const fs::path& folder, at::ScalarType precision) const {

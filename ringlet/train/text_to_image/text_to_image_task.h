@@ -68,6 +68,7 @@ class TextToImageTask final : public Task {
   void make_class_pictures(const StageProgress& progress) const;
   TrainingSet encode(const std::vector<data::Picture>& pictures, const CropOptions& crop,
                      const std::string& stage, const StageProgress& progress) const;
+  bool has_samples() const;
   void prepare_validation(const StageProgress& progress);
   DiffusionLossOptions loss_options(const Learners& learners) const;
   MemoryRequest memory_request(const Learners& learners, const MemorySavings& savings) const;
@@ -83,6 +84,7 @@ class TextToImageTask final : public Task {
   const SampleOptions samples_;
   FileHashes hashes_;  ///< of the pictures that were checked
   std::unique_ptr<DiffusionLoss> loss_;
+  TrainingSet validation_;  ///< of TextToImageOptions::validation_images
 };
 
 /// For Run: the task with these options.

@@ -41,6 +41,16 @@ void hold_out(TrainingPictures& pictures, std::size_t wanted) {
   }
 }
 
+void complete_captions(std::vector<data::Picture>& pictures, const TextToImageOptions& options) {
+  for (data::Picture& picture : pictures) {
+    if (picture.caption.empty()) picture.caption = options.instance_prompt;
+    if (picture.caption.empty())
+      throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
+                  "give `instance_prompt=\"a photo of sks dog\"`, or write the caption into " +
+                      picture.path.stem().string() + ".txt");
+  }
+}
+
 }  // namespace
 
 std::vector<data::Picture> TrainingPictures::all() const {
@@ -57,16 +67,11 @@ std::int64_t TrainingPictures::epoch_size() const {
 
 TrainingPictures read_training_pictures(const TextToImageOptions& options) {
   data::PictureFolder folder = data::read_picture_folder(options.instance_images);
-  for (data::Picture& picture : folder.pictures) {
-    picture.repeats *= options.repeats;
-    if (picture.caption.empty()) picture.caption = options.instance_prompt;
-    if (picture.caption.empty())
-      throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
-                  "give `instance_prompt=\"a photo of sks dog\"`, or write the caption into " +
-                      picture.path.stem().string() + ".txt");
-  }
+  for (data::Picture& picture : folder.pictures) picture.repeats *= options.repeats;
+  complete_captions(folder.pictures, options);
   TrainingPictures pictures{.instance = std::move(folder.pictures),
                             .validation = {},
+                            .validation_images = {},
                             .captions = folder.captions,
                             .folder_rule = std::move(folder.rule),
                             .notes = std::move(folder.notes)};
@@ -75,6 +80,10 @@ TrainingPictures read_training_pictures(const TextToImageOptions& options) {
         pictures.notes, options.instance_images,
         data::control_files(options.control.settings(), data::paths_of(pictures.instance)));
     hold_out(pictures, static_cast<std::size_t>(options.control.validation_pictures));
+  }
+  if (!options.validation_images.empty()) {
+    pictures.validation_images = data::read_picture_folder(options.validation_images).pictures;
+    complete_captions(pictures.validation_images, options);
   }
   return pictures;
 }

@@ -15,11 +15,12 @@
 namespace ringlet::train {
 
 struct TrainingPictures {
-  std::vector<data::Picture> instance;    ///< to learn from; each has a caption
-  std::vector<data::Picture> validation;  ///< held out
-  std::size_t captions = 0;               ///< pictures with a text file of their own
-  std::string folder_rule;                ///< how the folder was read
-  std::vector<data::FolderNote> notes;    ///< what of it is not used
+  std::vector<data::Picture> instance;           ///< to learn from; each has a caption
+  std::vector<data::Picture> validation;         ///< held out
+  std::vector<data::Picture> validation_images;  ///< of a folder of their own
+  std::size_t captions = 0;                      ///< pictures with a text file of their own
+  std::string folder_rule;                       ///< how the folder was read
+  std::vector<data::FolderNote> notes;           ///< what of it is not used
 
   std::vector<data::Picture> all() const;  ///< to learn from and held out
   std::int64_t epoch_size() const;         ///< of the training pictures, with their repeats
