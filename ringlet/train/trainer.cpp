@@ -121,6 +121,8 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
   constexpr const char* kStorage = "base storage";
   if (now.contains(kStorage) && !known.contains(kStorage))
     known[kStorage] = nn::weight_storage_name(nn::WeightStorage::as_stored);
+  constexpr const char* kBuckets = "aspect buckets";
+  if (now.contains(kBuckets) && !known.contains(kBuckets)) known[kBuckets] = "off";
   std::vector<std::string> changed, unknown;
   for (const auto& [key, value] : known.items()) {
     const auto found = now.find(key);
