@@ -98,7 +98,8 @@ void add_full_sizes(const BucketOptions& o, std::int64_t area, std::set<Sides>& 
   }
 }
 
-void check_limits(const BucketOptions& o, PictureSize resolution, std::int64_t unit) {
+void check_limits(const BucketOptions& o, PictureSize resolution, SideLimits limits) {
+  const std::int64_t unit = limits.unit;
   if (o.step % unit != 0)
     throw Error(ErrorCode::invalid_argument, Field("bucket_step"),
                 std::to_string(o.step) + " is not a multiple of " + std::to_string(unit) +
@@ -115,6 +116,10 @@ void check_limits(const BucketOptions& o, PictureSize resolution, std::int64_t u
           ErrorCode::invalid_argument, Field(field),
           std::to_string(side) + " is not a multiple of the step of " + std::to_string(o.step),
           "try " + std::to_string((side + o.step - 1) / o.step * o.step));
+  if (o.most > limits.largest)
+    throw Error(ErrorCode::invalid_argument, Field("bucket_max"),
+                std::to_string(o.most) + " is too long for the model",
+                "its largest side is " + std::to_string(limits.largest));
   if (o.most < std::max(resolution.width, resolution.height))
     throw Error(ErrorCode::invalid_argument, Field("bucket_max"),
                 std::to_string(o.most) + " is below the resolution of " + resolution.short_text(),
@@ -147,9 +152,10 @@ void describe(OptionList& list, BucketOptions& o) {
       .repeated();
 }
 
-BucketOptions complete(const BucketOptions& options, PictureSize resolution, std::int64_t unit) {
+BucketOptions complete(const BucketOptions& options, PictureSize resolution, SideLimits limits) {
   BucketOptions o = options;
   if (o.rule == BucketRule::off) return o;
+  const std::int64_t unit = limits.unit;
   constexpr std::int64_t kKohyaLeast = 256, kKohyaMost = 1024, kKohyaStep = 64;
   const std::int64_t side = square_side(resolution);
   const auto up_to_step = [&](std::int64_t length) {
@@ -170,9 +176,11 @@ BucketOptions complete(const BucketOptions& options, PictureSize resolution, std
           up_to_step(side / 2),
           std::max(o.step, floor_to(std::min(resolution.width, resolution.height), o.step)));
     if (o.most == 0)
-      o.most = up_to_step(std::max(2 * side, std::max(resolution.width, resolution.height)));
+      o.most =
+          std::min(floor_to(limits.largest, o.step),
+                   up_to_step(std::max(2 * side, std::max(resolution.width, resolution.height))));
   }
-  check_limits(o, resolution, unit);
+  check_limits(o, resolution, limits);
   return o;
 }
 

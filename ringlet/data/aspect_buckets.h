@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -43,10 +44,16 @@ struct BucketPlace {
   bool operator==(const BucketPlace&) const = default;
 };
 
-/// The options with all numbers filled in; `unit` divides every side of the model's pictures.
-/// Throws Error(invalid_argument) for limits that make no sense, such as a step that is no multiple
-/// of the unit, and limits that the resolution does not fit between.
-BucketOptions complete(const BucketOptions& options, PictureSize resolution, std::int64_t unit);
+/// What a model says of the sides of its pictures.
+struct SideLimits {
+  std::int64_t unit = 1;  ///< divides every side
+  std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+};
+
+/// The options with all numbers filled in. Throws Error(invalid_argument) for limits that make no
+/// sense, such as a step that is no multiple of the unit, and limits that the resolution does not
+/// fit between.
+BucketOptions complete(const BucketOptions& options, PictureSize resolution, SideLimits limits);
 
 /// The sizes that a rule chooses from, sorted by width and height; `options` are complete. Without
 /// upscaling pictures have buckets besides.

@@ -24,7 +24,7 @@ TEST(AspectBucketsGolden, TwoHundredSizesInFourSettingsAreKohyas) {
                                             .most = setting.at("most"),
                                             .step = setting.at("step"),
                                             .no_upscale = setting.at("no_upscale")},
-                                           resolution, 8);
+                                           resolution, {8});
     if (!options.no_upscale) {
       const std::vector<PictureSize> sizes = bucket_sizes(options, resolution);
       ASSERT_EQ(sizes.size(), setting.at("sizes").size());

@@ -13,7 +13,7 @@ namespace {
 constexpr PictureSize kXl = {1024, 1024};
 
 PictureSize area_bucket(PictureSize picture, PictureSize resolution = kXl, std::int64_t unit = 8) {
-  return place_in_bucket(picture, resolution, complete({}, resolution, unit)).bucket;
+  return place_in_bucket(picture, resolution, complete({}, resolution, {unit})).bucket;
 }
 
 // The sizes that SDXL itself was trained on, of 1 megapixel each.
@@ -28,7 +28,7 @@ TEST(AspectBuckets, KeepTheAreaOfTheResolution) {
 
 TEST(AspectBuckets, AreMultiplesOfTheStepThatCoverEveryShape) {
   for (const PictureSize resolution : {PictureSize{1024, 1024}, {512, 512}, {64, 64}, {24, 16}}) {
-    const BucketOptions options = complete({}, resolution, 8);
+    const BucketOptions options = complete({}, resolution, {8});
     const std::int64_t area = resolution.width * resolution.height;
     for (const PictureSize bucket : bucket_sizes(options, resolution)) {
       EXPECT_EQ(bucket.width % 8, 0);
@@ -37,7 +37,8 @@ TEST(AspectBuckets, AreMultiplesOfTheStepThatCoverEveryShape) {
       // Another step of the shorter side would be too much.
       const std::int64_t shorter = std::min(bucket.width, bucket.height);
       const std::int64_t longer = std::max(bucket.width, bucket.height);
-      EXPECT_TRUE(bucket == resolution || longer * (shorter + options.step) > area ||
+      EXPECT_TRUE(bucket.is_square() || bucket == resolution ||
+                  longer * (shorter + options.step) > area ||
                   shorter * (longer + options.step) > area)
           << bucket.text();
     }
@@ -54,7 +55,7 @@ TEST(AspectBuckets, AreMultiplesOfTheStepThatCoverEveryShape) {
 
 TEST(AspectBuckets, SmallPicturesAreNotEnlargedOnRequest) {
   for (const BucketRule rule : {BucketRule::area, BucketRule::kohya}) {
-    const BucketOptions options = complete({.rule = rule, .no_upscale = true}, kXl, 8);
+    const BucketOptions options = complete({.rule = rule, .no_upscale = true}, kXl, {8});
     const BucketPlace small = place_in_bucket({500, 333}, kXl, options);
     EXPECT_EQ(small, (BucketPlace{{448, 320}, {500, 333}}));
     for (const PictureSize picture : {PictureSize{5000, 250}, {1500, 700}, {1025, 1024}}) {
@@ -68,7 +69,7 @@ TEST(AspectBuckets, SmallPicturesAreNotEnlargedOnRequest) {
       place_in_bucket({500, 40}, kXl, options);
     });
   }
-  const BucketOptions area = complete({.no_upscale = true}, kXl, 8);
+  const BucketOptions area = complete({.no_upscale = true}, kXl, {8});
   EXPECT_EQ(place_in_bucket({1920, 1080}, kXl, area).bucket, (PictureSize{1344, 768}));
 }
 
@@ -80,7 +81,7 @@ TEST(AspectBuckets, ClassPicturesFollowTheOthers) {
 
 TEST(AspectBuckets, LimitsThatMakeNoSenseAreRefused) {
   const auto refused = [](const char* words, const BucketOptions& options) {
-    expect_error(ErrorCode::invalid_argument, words, [&] { complete(options, kXl, 16); });
+    expect_error(ErrorCode::invalid_argument, words, [&] { complete(options, kXl, {16, 4096}); });
   };
   refused("bucket_step: 24 is not a multiple of 16", {.step = 24});
   refused("bucket_min: 600 is not a multiple of the step of 64", {.least = 600});
@@ -88,9 +89,11 @@ TEST(AspectBuckets, LimitsThatMakeNoSenseAreRefused) {
   refused("bucket_min: 1024 is above `bucket_max`", {.least = 1024, .most = 512});
   refused("bucket_max: 960 is below the resolution of 1024", {.least = 512, .most = 960});
   refused("bucket_min: 1088 is above the resolution of 1024", {.least = 1088, .most = 2048});
+  refused("bucket_max: 4160 is too long for the model", {.most = 4160});
+  EXPECT_EQ(complete({}, kXl, {16, 1500}).most, 1472);
   const PictureSize large = PictureSize::square(2048);
   expect_error(ErrorCode::invalid_argument, "bucket_max: 1024 is below the resolution of 2048",
-               [&] { complete({.rule = BucketRule::kohya}, large, 8); });
+               [&] { complete({.rule = BucketRule::kohya}, large, {8}); });
 }
 
 }  // namespace

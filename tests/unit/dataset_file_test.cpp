@@ -73,7 +73,7 @@ TEST_F(DatasetFile, WrongTablesAreExplainedWithTheirLine) {
                  "[[dataset]]\ninstance-images = \"a\"\nrepeat = 3\n");
   tables_refused("sets.toml:2: \"flip\" cannot be 3: it has another type",
                  "[[dataset]]\nflip = 3\ninstance-images = \"a\"\n");
-  tables_refused("sets.toml:3: \"repeats\": must be above 0",
+  tables_refused("sets.toml:3: \"repeats\": must be larger than 0",
                  "[[dataset]]\ninstance-images = \"a\"\nrepeats = 0\n");
   tables_refused("sets.toml:1: data sets are an array", "[dataset]\ninstance-images = \"a\"\n");
   tables_refused("sets.toml:1: \"instance-images\": the folder with the pictures is missing",

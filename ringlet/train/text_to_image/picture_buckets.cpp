@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <string>
 
 #include "ringlet/core/error.h"
 #include "ringlet/data/aspect_buckets.h"
@@ -18,12 +19,12 @@ PictureSize size_of_picture(const std::filesystem::path& file) {
 }
 
 void place_in_buckets(std::vector<data::Picture>& pictures, const std::vector<data::Dataset>& sets,
-                      PictureSize resolution, std::int64_t unit) {
+                      PictureSize resolution, data::SideLimits limits) {
   std::vector<data::BucketOptions> rules;
   std::vector<PictureSize> sizes;
   for (const data::Dataset& set : sets) {
     sizes.push_back(set.resolution.empty() ? resolution : set.resolution);
-    rules.push_back(data::complete(set.buckets, sizes.back(), unit));
+    rules.push_back(data::complete(set.buckets, sizes.back(), limits));
   }
   for (data::Picture& picture : pictures) {
     const data::BucketOptions& rule = rules.at(picture.use.dataset);
@@ -36,6 +37,12 @@ void place_in_buckets(std::vector<data::Picture>& pictures, const std::vector<da
     } catch (const Error& error) {
       throw Error(error.code(), picture.path.string(), error.message(), error.hint());
     }
+    const PictureSize bucket = picture.use.place->bucket;
+    if (std::max(bucket.width, bucket.height) > limits.largest)
+      throw Error(ErrorCode::unsupported, picture.path.string(),
+                  "its bucket of " + bucket.text() + " is too long for the model",
+                  "the largest side is " + std::to_string(limits.largest) +
+                      "; leave `bucket_no_upscale` out, or cut the picture");
   }
 }
 

@@ -16,10 +16,10 @@ namespace ringlet::train {
 using BucketCounts = std::vector<std::pair<PictureSize, std::int64_t>>;
 
 /// Gives every picture the bucket that its data set's rule chooses; those that keep the run's
-/// `resolution` have none. Pictures that cannot be read are left as they are. `unit` divides all
-/// sides. Throws Error(invalid_argument) for rules that do not fit the model.
+/// `resolution` have none. Pictures that cannot be read are left as they are. Throws
+/// Error(invalid_argument) for rules that do not fit the model.
 void place_in_buckets(std::vector<data::Picture>& pictures, const std::vector<data::Dataset>& sets,
-                      PictureSize resolution, std::int64_t unit);
+                      PictureSize resolution, data::SideLimits limits);
 
 /// The sizes that pictures are cut to, in the order of their first.
 BucketCounts bucket_counts(const std::vector<data::Picture>& pictures, PictureSize resolution);

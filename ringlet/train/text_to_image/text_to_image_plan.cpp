@@ -75,7 +75,8 @@ void add_data_lines(Lines& lines, const TextToImagePlan& plan) {
   for (const std::string& set : plan.sets) lines.emplace_back("data set", set);
   for (const auto& file : plan.left_out)
     lines.emplace_back("left out", file.string() + " cannot be read");
-  if (plan.buckets.size() > 1 || plan.buckets.front().first != plan.resolution)
+  const bool one = plan.buckets.size() == 1 && plan.buckets.front().first == plan.resolution;
+  if (!plan.buckets.empty() && !one)
     lines.emplace_back(
         "buckets",
         text_of(plan.buckets) + (plan.buckets.size() > 1

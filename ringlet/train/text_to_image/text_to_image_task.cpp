@@ -87,17 +87,6 @@ std::unique_ptr<ControlLearner> make_control(const TextToImageOptions& options,
   return std::make_unique<ControlLearner>(options.control, model, seed);
 }
 
-/// Finds the pictures' buckets on the way.
-TextToImagePlan plan_with(TextToImagePlan plan, TrainingPictures& pictures,
-                          const std::vector<data::Dataset>& sets, const CropOptions& crop,
-                          std::int64_t unit, const ControlLearner* control) {
-  place_in_buckets(pictures.instance, sets, crop.size, unit);
-  plan.resolution = crop.size;
-  plan.buckets = bucket_counts(pictures.instance, crop.size);
-  if (control) plan.control_parameters = control->parameter_count();
-  return plan;
-}
-
 /// The resolutions of data sets, as crop_for checks that of the run.
 void check_sizes(PictureSize size, const pipeline::TextToImageModel& model) {
   for (const std::int64_t side : {size.width, size.height})
@@ -106,6 +95,18 @@ void check_sizes(PictureSize size, const pipeline::TextToImageModel& model) {
                   "a data set's resolution of " + size.short_text() + " does not fit the model",
                   "sides are multiples of " + std::to_string(model.size_unit()) + " up to " +
                       std::to_string(model.largest_side()));
+}
+
+/// Finds the pictures' buckets on the way.
+TextToImagePlan plan_with(TextToImagePlan plan, TrainingPictures& pictures,
+                          const std::vector<data::Dataset>& sets, const CropOptions& crop,
+                          const pipeline::TextToImageModel& model, const ControlLearner* control) {
+  for (const data::Dataset& set : sets) check_sizes(set.resolution, model);
+  place_in_buckets(pictures.instance, sets, crop.size, {model.size_unit(), model.largest_side()});
+  plan.resolution = crop.size;
+  plan.buckets = bucket_counts(pictures.instance, crop.size);
+  if (control) plan.control_parameters = control->parameter_count();
+  return plan;
 }
 
 SampleOptions samples_for(const TextToImageOptions& options, const CropOptions& crop,
@@ -135,10 +136,8 @@ TextToImageTask::TextToImageTask(const TextToImageOptions& options, const RunOpt
       crop_(crop_for(options_, run, *model_)),
       control_(make_control(options_, *model_, run.seed)),
       plan_(plan_with(make_plan(options_, *model_, pictures_, class_pictures_), pictures_,
-                      datasets_of(options_), crop_, model_->size_unit(), control_.get())),
-      samples_(samples_for(options_, crop_, *model_, plan_)) {
-  check_sizes(largest_size(), *model_);
-}
+                      datasets_of(options_), crop_, *model_, control_.get())),
+      samples_(samples_for(options_, crop_, *model_, plan_)) {}
 
 std::int64_t TextToImageTask::epoch_size() const {
   std::vector<std::int64_t> counts;

@@ -51,12 +51,15 @@ void describe(OptionList& list, TrainingDataOptions& o) {
 }
 
 void complete_settings(Json& settings, const TrainingDataOptions& options) {
-  for (const auto& [key, usual] : settings_in({}).items())
-    if (key != "aspect buckets" && settings.at(key) == usual) settings.erase(key);
-  if (options.sets.empty()) return;
-  Json sets = Json::array();
-  for (const data::Dataset& set : options.sets) sets.push_back(data::settings_of(set));
-  settings["data sets"] = std::move(sets);
+  Json unusual = Json::object();
+  for (const auto& [key, usual] : settings_in({}).items()) {
+    if (key == "aspect buckets") continue;
+    if (settings.at(key) != usual) unusual[key] = settings.at(key);
+    settings.erase(key);
+  }
+  for (const data::Dataset& set : options.sets)
+    unusual["data sets"].push_back(data::settings_of(set));
+  settings["training data"] = std::move(unusual);
 }
 
 void check(const TrainingDataOptions& options) {

@@ -31,8 +31,8 @@ struct TrainingDataOptions {
 
 void describe(OptionList& list, TrainingDataOptions& options);
 
-/// Takes out of the settings of a run what is as it always was, so that runs from before there was
-/// a choice are compared with what they did, and adds the data sets.
+/// Gathers what is not usual of these options in one setting, "training data", with the data sets.
+/// The rule of aspect buckets stays a setting of its own.
 void complete_settings(Json& settings, const TrainingDataOptions& options);
 
 /// Throws Error(invalid_argument) for what is wrong whatever the pictures and the model.
