@@ -167,7 +167,7 @@ class DataSets : public testing::Test {
         {"train", "--model", (folder_ / "model").string(), "--out", (folder_ / "out").string(),
          "--resolution", "16", "--dry-run", "--json", option, (folder_ / "sets.toml").string()});
     EXPECT_EQ(result.status, 0) << result.err;
-    return parse_json(result.out, "plan");
+    return parse_json(result.out, "plan").at("plan");
   }
   TemporaryFolder folder_;
 };
