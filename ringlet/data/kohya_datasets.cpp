@@ -274,6 +274,10 @@ void take_batch_size(DatasetConfig& config, const KohyaSubset& subset, const std
 }  // namespace
 
 DatasetConfig read_kohya_datasets(const fs::path& path, const Dataset& usual) {
+  if (lower_extension(path) == ".json")
+    throw Error(ErrorCode::unsupported, path.string(),
+                "data sets are read from TOML; neither kohya's JSON nor OneTrainer's concepts are",
+                "write a table [[datasets.subsets]] with its \"image_dir\" for each folder");
   const LocatedToml file = read_located_toml(path);
   for (const auto& [key, value] : file.json.items())
     if (key != "general" && key != "datasets") {

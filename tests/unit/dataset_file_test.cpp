@@ -170,6 +170,9 @@ TEST_F(DatasetFile, WhatOfKohyaHasNoEffectIsRefusedByName) {
                 ErrorCode::unsupported);
   kohya_refused("\"conditioning_data_dir\" holds masks or control pictures",
                 subset("conditioning_data_dir = 'm'"));
+  std::ofstream(folder_ / "concepts.json") << "[]";
+  expect_error(ErrorCode::unsupported, "OneTrainer's concepts",
+               [&] { read_kohya_datasets(folder_ / "concepts.json", {}); });
   Dataset usual;
   usual.masks = MaskSource::files;
   const Dataset masked = kohya(subset("conditioning_data_dir = 'm'"), usual).datasets.front();
