@@ -113,11 +113,12 @@ void take_masks(PictureFolder& found, const Dataset& dataset) {
 }
 
 PictureFolder pictures_of(const Dataset& dataset) {
-  const PictureFolderOptions how{.captions = Captions::read,
-                                 .may_be_empty = !dataset.metadata.empty(),
-                                 .subfolders = dataset.subfolders,
-                                 .caption_extension = dataset.caption_extension,
-                                 .all_lines = dataset.captions.wildcards};
+  const PictureFolderOptions how{
+      .captions = Captions::read,
+      .may_be_empty = !dataset.metadata.empty(),
+      .subfolders = dataset.subfolders,
+      .caption_extension = lower_extension("x" + dataset.caption_extension),
+      .all_lines = dataset.captions.wildcards};
   if (!dataset.metadata.empty()) {
     PictureFolder found;
     if (!dataset.pictures().empty()) found = read_picture_folder(dataset.pictures(), how);
@@ -191,6 +192,10 @@ void check(const Dataset& dataset) {
     throw Error(ErrorCode::invalid_argument, Field("instance_images"),
                 dataset.folder.empty() ? "the folder with the pictures is missing"
                                        : "a data set has this folder or `class_images`, not both");
+  if (!dataset.caption_extension.empty() && !dataset.caption_extension.starts_with("."))
+    throw Error(ErrorCode::invalid_argument, Field("caption_extension"),
+                "\"" + dataset.caption_extension + "\" does not begin with a dot",
+                "write it like \".txt\"");
   if (!dataset.mask_images.empty() && dataset.masks != MaskSource::files)
     throw Error(ErrorCode::invalid_argument, Field("mask_images"),
                 "it has no effect without `masks=files`", "give both, or leave it out");

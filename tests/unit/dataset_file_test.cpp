@@ -84,6 +84,8 @@ TEST_F(DatasetFile, WrongTablesAreExplainedWithTheirLine) {
                  "[[dataset]]\ninstance-images = \"a\"\nkeep-tokens = 1\n");
   tables_refused("\"mask-images\": it has no effect without `masks=files`",
                  "[[dataset]]\ninstance-images = \"a\"\nmask-images = \"m\"\n");
+  tables_refused("sets.toml:3: \"caption-extension\": \"tags\" does not begin with a dot",
+                 "[[dataset]]\ninstance-images = \"a\"\ncaption-extension = \"tags\"\n");
   tables_refused("sets.toml:3: \"aspect-buckets\"",
                  "[[dataset]]\ninstance-images = \"a\"\naspect-buckets = \"khoya\"\n");
   expect_error(ErrorCode::bad_format, "sets.toml:2:", [&] { tables("[[dataset]]\nflip = \n"); });
