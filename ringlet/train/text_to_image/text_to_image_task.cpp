@@ -1,6 +1,7 @@
 #include "ringlet/train/text_to_image/text_to_image_task.h"
 
 #include <algorithm>
+#include <atomic>
 #include <iterator>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_check.h"
 #include "ringlet/data/picture_mask.h"
+#include "ringlet/io/alpha_channel.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/generation.h"
@@ -265,7 +267,9 @@ void TextToImageTask::check(const StageProgress& progress) {
     all.insert(all.end(), others.begin(), others.end());
   const std::vector<fs::path> files = data::paths_of(all);
   data::PictureCheckOptions how{.threads = at::get_num_threads()};
+  std::atomic<std::size_t> without_alpha = 0;
   how.also = [&](std::size_t i, const io::Image& image) {
+    if (all[i].use.masked_by_alpha && i < own && !io::read_alpha(files[i])) ++without_alpha;
     if (control_) data::check_control_file(options_.control.settings(), files[i], image);
     if (!all[i].use.mask.empty()) data::read_mask(all[i].use.mask, image.size());
   };
@@ -286,6 +290,11 @@ void TextToImageTask::check(const StageProgress& progress) {
   for (std::size_t i = 0; i < files.size(); ++i)
     if (!hashes[i].empty()) hashes_[files[i]] = hashes[i];
   if (!bad.empty()) leave_out(bad);
+  if (without_alpha == 0) return;
+  if (without_alpha >= plan_.masks)
+    throw Error(ErrorCode::not_found, folders, "none of the pictures has an alpha channel",
+                "leave `masks=alpha` out, or give `masks=files` with files of masks");
+  plan_.masks -= without_alpha;
 }
 
 /// Pictures that cannot be read, of which a warning has been given.
