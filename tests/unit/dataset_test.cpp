@@ -3,6 +3,8 @@
 #include <fstream>
 
 #include <gtest/gtest.h>
+#include <opencv2/core.hpp>
+#include <opencv2/imgcodecs.hpp>
 
 #include "ringlet/data/metadata_file.h"
 #include "ringlet/io/alpha_channel.h"
@@ -126,7 +128,21 @@ TEST_F(DatasetFolder, MasksLieBesideThePictures) {
   expect_error(ErrorCode::mismatch, "the mask is 48x32, its picture 32x32", [&] {
     read_mask(folder_ / "p/masks/b.png", {32, 32});
   });
+}
+
+TEST_F(DatasetFolder, AlphaIsAMaskOfItsOwn) {
   EXPECT_FALSE(io::read_alpha(folder_ / "p/a.png"));
+  cv::Mat picture(4, 6, CV_8UC4, cv::Scalar(1, 2, 3, 77));
+  picture.at<cv::Vec4b>(3, 5)[3] = 255;
+  cv::imwrite((folder_ / "p/alpha.png").string(), picture);
+  const auto alpha = io::read_alpha(folder_ / "p/alpha.png");
+  ASSERT_TRUE(alpha);
+  EXPECT_EQ(alpha->size(), (PictureSize{6, 4}));
+  EXPECT_EQ(alpha->pixels.front(), 77);
+  EXPECT_EQ(alpha->pixels.back(), 255);
+  Dataset dataset = set();
+  dataset.masks = MaskSource::alpha;
+  EXPECT_TRUE(read_dataset(dataset).pictures[0].use.masked_by_alpha);
 }
 
 }  // namespace

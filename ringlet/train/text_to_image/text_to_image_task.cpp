@@ -262,14 +262,14 @@ std::vector<std::int64_t> TextToImageTask::tiles() const {
 
 void TextToImageTask::check(const StageProgress& progress) {
   std::vector<data::Picture> all = pictures_.all();
-  const std::size_t own = all.size();
+  const std::size_t learnt = pictures_.instance.size(), own = all.size();
   for (const auto& others : {pictures_.of_class, class_pictures_.pictures})
     all.insert(all.end(), others.begin(), others.end());
   const std::vector<fs::path> files = data::paths_of(all);
   data::PictureCheckOptions how{.threads = at::get_num_threads()};
   std::atomic<std::size_t> without_alpha = 0;
   how.also = [&](std::size_t i, const io::Image& image) {
-    if (all[i].use.masked_by_alpha && i < own && !io::read_alpha(files[i])) ++without_alpha;
+    if (all[i].use.masked_by_alpha && i < learnt && !io::read_alpha(files[i])) ++without_alpha;
     if (control_) data::check_control_file(options_.control.settings(), files[i], image);
     if (!all[i].use.mask.empty()) data::read_mask(all[i].use.mask, image.size());
   };
