@@ -15,17 +15,17 @@
 namespace ringlet::data {
 
 struct CaptionOperations {
-  std::string prefix, suffix;  ///< with a space between them and the caption; "" = none
+  std::string prefix = {}, suffix = {};  ///< with a space between them and the caption; "" = none
   /// {a|b|c} stands for one of its words, {{ and }} for braces; of several lines one is chosen.
   bool wildcards = false;
-  std::string separator = ",";            ///< between tags
-  std::int64_t keep_tokens = 0;           ///< the first tags stay where they are
-  std::string keep_tokens_separator;      ///< what is before it stays, and what is behind a second
-  std::string secondary_separator;        ///< between tags that stay together; becomes `separator`
-  bool shuffle = false;                   ///< the other tags change places
-  double tag_dropout = 0.0;               ///< the share of the other tags that are left out
-  std::int64_t dropout_every_epochs = 0;  ///< each n-th epoch shows no caption; 0 = none does
-  std::int64_t variants = 8;              ///< of a caption that these operations change at random
+  std::string separator = ",";             ///< between tags
+  std::int64_t keep_tokens = 0;            ///< the first tags stay where they are
+  std::string keep_tokens_separator = {};  ///< what is before it stays, and what is behind a second
+  std::string secondary_separator = {};    ///< between tags that stay together; becomes `separator`
+  bool shuffle = false;                    ///< the other tags change places
+  double tag_dropout = 0.0;                ///< the share of the other tags that are left out
+  std::int64_t dropout_every_epochs = 0;   ///< each n-th epoch shows no caption; 0 = none does
+  std::int64_t variants = 8;               ///< of a caption that these operations change at random
 
   bool operator==(const CaptionOperations&) const = default;
 };
