@@ -90,6 +90,11 @@ TEST_F(TrainingData, ResumeIsBitExactWithBucketsMasksAndVariants) {
   refused("aspect buckets was \"area\", now \"off\"",
           [](auto& o) { o.data.buckets.rule = data::BucketRule::off; });
   refused("training data was", [](auto& o) { o.data.captions.tag_dropout = 0.3; });
+  refused("training data was", [&](auto& o) {
+    fs::create_directories(folder_ / "others");
+    io::write_png(folder_ / "others/b.png", waves(4, 48, 32));
+    o.data.mask_images = folder_ / "others";
+  });
   refused("\"mask outside\":0.5", [](auto& o) { o.data.mask.outside = 0.5; });
 }
 

@@ -261,6 +261,11 @@ std::vector<data::Dataset> datasets_of(const TextToImageOptions& o) {
   return {one};
 }
 
+std::string place_of_pictures(const TextToImageOptions& o) {
+  if (o.data.sets.size() > 1) return "several data sets";
+  return datasets_of(o).front().pictures().string();
+}
+
 std::filesystem::path class_folder(const TextToImageOptions& options, const RunOptions& run) {
   return options.class_images.empty() ? run.out / "class_images" : options.class_images;
 }

@@ -84,6 +84,9 @@ Json settings_of(const TextToImageOptions& options);
 /// Everything about the options that is wrong whatever the model. Throws Error(invalid_argument).
 void check_options(const TextToImageOptions& options, const RunOptions& run);
 
+/// The folder of the pictures, for messages: "photos", or "several data sets".
+std::string place_of_pictures(const TextToImageOptions& options);
+
 /// The folder with class pictures.
 std::filesystem::path class_folder(const TextToImageOptions& options, const RunOptions& run);
 

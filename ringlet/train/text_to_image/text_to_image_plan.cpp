@@ -131,13 +131,12 @@ TextToImagePlan make_plan(const TextToImageOptions& options,
 
 Lines lines_of(const TextToImagePlan& plan, const TextToImageOptions& options,
                const Spelling& option) {
-  Lines lines = {
-      {"model", plan.model_kind + " on " + options.load.device.str() + " in " +
-                    nn::precision_name(options.load.precision) +
-                    base_storage_text(options.load.storage)},
-      {"pictures", std::to_string(plan.pictures) + " of " + options.instance_images.string() +
-                       " (" + plan.folder_rule + "), " + std::to_string(plan.captions) +
-                       " with their own captions"}};
+  Lines lines = {{"model", plan.model_kind + " on " + options.load.device.str() + " in " +
+                               nn::precision_name(options.load.precision) +
+                               base_storage_text(options.load.storage)},
+                 {"pictures", std::to_string(plan.pictures) + " of " + place_of_pictures(options) +
+                                  (plan.sets.empty() ? " (" + plan.folder_rule + "), " : ", ") +
+                                  std::to_string(plan.captions) + " with their own captions"}};
   for (const data::FolderNote& note : plan.notes) lines.emplace_back("note", data::text_of(note));
   for (const auto& [caption, tokens] : plan.examples)
     lines.emplace_back("caption", "\"" + caption + "\" (" + std::to_string(tokens) + " tokens)");

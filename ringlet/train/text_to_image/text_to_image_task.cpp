@@ -284,7 +284,7 @@ void TextToImageTask::check(const StageProgress& progress) {
     how.progress = [&](std::size_t done, std::size_t total) {
       return progress("checking pictures", done, total);
     };
-  std::string folders = options_.instance_images.string();
+  std::string folders = place_of_pictures(options_);
   if (!class_pictures_.pictures.empty()) folders += ", " + class_folder(options_, run_).string();
   const std::vector<std::string> hashes = data::check_pictures(files, folders, how);
   for (std::size_t i = 0; i < files.size(); ++i)
@@ -305,7 +305,7 @@ void TextToImageTask::leave_out(const std::vector<fs::path>& files) {
   std::erase_if(pictures_.instance, is_bad);
   std::erase_if(pictures_.validation, is_bad);
   if (pictures_.instance.empty())
-    throw Error(ErrorCode::bad_format, options_.instance_images.string(),
+    throw Error(ErrorCode::bad_format, place_of_pictures(options_),
                 "none of the pictures can be read", "the warnings say what is wrong with each");
   plan_.left_out = files;
   plan_.pictures = pictures_.instance.size();
@@ -324,6 +324,8 @@ Json TextToImageTask::settings() const {
                    {"model", nullptr},
                    {"prediction", diffusion::prediction_name(prediction)},
                    {"precision", nn::precision_name(options_.load.precision)}});
+  if (const std::string masks = mask_contents(pictures_.instance); !masks.empty())
+    settings["training data"]["mask files"] = masks;
   if (options_.load.device.is_cuda()) settings["tf32"] = nn::tf32_allowed();
   if (control_) settings.update(control_->settings(pictures_, hashes_, samples_));
   return settings;

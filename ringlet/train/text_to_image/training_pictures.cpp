@@ -98,7 +98,7 @@ TrainingPictures read_training_pictures(const TextToImageOptions& options, std::
   draw_captions(pictures.instance, sets, seed, "instance");
   draw_captions(pictures.of_class, sets, seed, "class");
   if (pictures.instance.empty())
-    throw Error(ErrorCode::not_found, options.instance_images.string(), "there are no pictures");
+    throw Error(ErrorCode::not_found, place_of_pictures(options), "there are no pictures");
   if (options.control) {
     remove_signals(
         pictures.notes, options.instance_images,
@@ -123,6 +123,13 @@ std::string contents_of(const std::vector<data::Picture>& pictures, const FileHa
     text += (hash == known.end() ? sha256_file(picture.path) : hash->second) + "\n";
   }
   return sha256_text(text);
+}
+
+std::string mask_contents(const std::vector<data::Picture>& pictures) {
+  std::string text;
+  for (const data::Picture& picture : pictures)
+    if (!picture.use.mask.empty()) text += sha256_file(picture.use.mask) + "\n";
+  return text.empty() ? "" : sha256_text(text);
 }
 
 std::string control_fingerprint(const data::ControlSettings& settings,

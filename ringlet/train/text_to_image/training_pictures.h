@@ -41,6 +41,9 @@ using FileHashes = std::map<std::filesystem::path, std::string>;
 /// A hash of the contents of the pictures' files; those that `known` lacks are read for it.
 std::string contents_of(const std::vector<data::Picture>& pictures, const FileHashes& known);
 
+/// The contents of the pictures' mask files; "" where there are none.
+std::string mask_contents(const std::vector<data::Picture>& pictures);
+
 /// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks.
 /// "" where signals are computed.
 std::string control_fingerprint(const data::ControlSettings& settings,
