@@ -1,7 +1,10 @@
 #include <filesystem>
+#include <string>
+#include <utility>
 
 #include "canny_options.h"
 #include "options.h"
+#include "ringlet/data/dataset_file.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/offload.h"
 #include "ringlet/service/control_metric.h"
@@ -18,7 +21,7 @@ struct TrainOptions {
   train::RunOptions run;
   train::TextToImageOptions task;
   TrainingOptions training;
-  std::filesystem::path model, init;
+  std::filesystem::path model, init, dataset_config;
 };
 
 void add_options(OptionList& list, TrainOptions& o) {
@@ -34,6 +37,9 @@ void add_options(OptionList& list, TrainOptions& o) {
       "transformers double-blocks and single-blocks; may be given several times",
       "attention");
   train::describe(list, o.task);
+  list.add("dataset_config", o.dataset_config,
+           "Several data sets: kohya's dataset_config (TOML). In the file of --config they are "
+           "tables [[dataset]]");
   pipeline::describe_offload(list, o.task.load);
   o.training.add_loop(list, o.run, "Batch size");
   o.training.add_output(list, o.run);
@@ -54,6 +60,26 @@ void translate(TrainOptions& o) {
   task.load.device = o.common.select_device();
   task.load.precision = o.common.select_precision(task.load.device, nn::Work::training);
   if (task.control) task.control.metric = service::control_metric(task.control.settings());
+}
+
+/// The data sets of kohya's file, or of the tables in the file of --config.
+void read_datasets(const CLI::App& app, TrainOptions& o) {
+  const data::Dataset usual = train::usual_dataset(o.task);
+  const CLI::Option* config = app.get_config_ptr();
+  if (config->count() > 0)
+    o.task.data.sets = data::read_dataset_tables(config->as<std::string>(), usual);
+  if (o.dataset_config.empty()) return;
+  if (!o.task.data.sets.empty())
+    throw Error(ErrorCode::invalid_argument, "--dataset-config",
+                "the file of --config has data sets as well", "leave one of them out");
+  data::DatasetConfig kohya = data::read_kohya_datasets(o.dataset_config, usual);
+  o.task.data.sets = std::move(kohya.datasets);
+  if (!kohya.batch_size) return;
+  if (app.count("--batch-size") > 0 && o.run.batch_size != *kohya.batch_size)
+    throw Error(ErrorCode::invalid_argument, "--batch-size",
+                "the file of --dataset-config says " + std::to_string(*kohya.batch_size),
+                "leave one of them out");
+  o.run.batch_size = *kohya.batch_size;
 }
 
 /// Options that would be ignored.
@@ -93,6 +119,7 @@ int cmd_train(int argc, char** argv) {
   return nn::with_ringlet_errors("train", [&] {
     check_given(app, options);
     options.training.nodes_plan.check(app);
+    read_datasets(app, options);
     translate(options);
     return carry_out(options.run, train::text_to_image(options.task), options.training,
                      options.common, list);

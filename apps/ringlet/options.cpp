@@ -95,6 +95,11 @@ class StrictConfig final : public CLI::ConfigTOML {
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     skip_byte_order_mark(input);
     std::vector<CLI::ConfigItem> entries = CLI::ConfigTOML::from_config(input);
+    // Tables of data sets are read apart, by verbs that have some.
+    if (app_.get_option_no_throw("--dataset-config") != nullptr)
+      std::erase_if(entries, [](const CLI::ConfigItem& item) {
+        return !item.parents.empty() && item.parents.front() == "dataset";
+      });
     for (const CLI::ConfigItem& item : entries) {
       if (!item.parents.empty()) unknown_config_key(app_, "[" + item.parents.front() + "]");
       if (app_.get_option_no_throw("--" + item.name) == nullptr)

@@ -1,7 +1,9 @@
 #include "ringlet/core/toml_file.h"
 
+#include <cstddef>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
@@ -34,18 +36,57 @@ Json to_json(const toml::node& node) {
   return text.str();
 }
 
-}  // namespace
+/// Keys without the characters that JSON pointers escape have no other spelling there.
+std::string escaped(std::string_view key) {
+  std::string out;
+  for (const char c : key) out += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
+  return out;
+}
 
-Json read_toml_file(const std::filesystem::path& path) {
+void add_lines(const toml::node& node, const std::string& pointer,
+               std::map<std::string, std::int64_t>& lines) {
+  if (node.source().begin.line > 0) lines.emplace(pointer, node.source().begin.line);
+  if (const auto* table = node.as_table()) {
+    for (const auto& [key, value] : *table) {
+      const std::string inside = pointer + "/" + escaped(key.str());
+      lines[inside] = key.source().begin.line;
+      add_lines(value, inside, lines);
+    }
+  } else if (const auto* array = node.as_array()) {
+    for (std::size_t i = 0; i < array->size(); ++i)
+      add_lines((*array)[i], pointer + "/" + std::to_string(i), lines);
+  }
+}
+
+toml::table parsed(const std::filesystem::path& path) {
   const std::string text = read_text_file(path);
   try {
-    return to_json(toml::parse(text, path.string()));
+    return toml::parse(text, path.string());
   } catch (const toml::parse_error& problem) {
     const auto where = problem.source().begin;
     throw Error(
         ErrorCode::bad_format,
         path.string() + ":" + std::to_string(where.line) + ":" + std::to_string(where.column),
         std::string(problem.description()), "the file must be TOML");
+  }
+}
+
+}  // namespace
+
+Json read_toml_file(const std::filesystem::path& path) { return to_json(parsed(path)); }
+
+LocatedToml read_located_toml(const std::filesystem::path& path) {
+  const toml::table table = parsed(path);
+  LocatedToml file{path, to_json(table), {}};
+  add_lines(table, "", file.lines);
+  return file;
+}
+
+std::string LocatedToml::place(std::string pointer) const {
+  for (;; pointer.erase(pointer.rfind('/'))) {
+    if (const auto line = lines.find(pointer); line != lines.end())
+      return path.string() + ":" + std::to_string(line->second);
+    if (pointer.find('/') == std::string::npos) return path.string();
   }
 }
 

@@ -39,8 +39,8 @@ CaptionText read_caption(const fs::path& file) {
     begin = end + 1;
     if (line.empty()) continue;
     caption.has_more = !caption.text.empty();
-    if (caption.has_more) return caption;
-    caption.text = line;
+    if (!caption.has_more) caption.text = line;
+    (caption.lines += caption.has_more ? "\n" : "") += line;
   }
   return caption;
 }
@@ -50,10 +50,12 @@ bool is_caption(const fs::path& file) {
   return extension == ".txt" || extension == ".caption";
 }
 
-std::map<std::string, std::vector<fs::path>> captions_by_name(const std::vector<fs::path>& files) {
+std::map<std::string, std::vector<fs::path>> captions_by_name(const std::vector<fs::path>& files,
+                                                              const std::string& extension) {
   std::map<std::string, std::vector<fs::path>> captions;
   for (const fs::path& file : files)
-    if (is_caption(file)) captions[file.stem().string()].push_back(file);
+    if (extension.empty() ? is_caption(file) : lower_extension(file) == extension)
+      captions[file.stem().string()].push_back(file);
   for (auto& [name, choices] : captions) std::ranges::stable_sort(choices, {}, rank_of);
   return captions;
 }

@@ -238,9 +238,8 @@ io::Image control_picture(const ControlSettings& settings, const fs::path& pictu
   if (partner_extensions(settings).empty()) return computed(settings, crop.image);
   const std::optional<fs::path> file = control_file(settings, picture);
   if (!file) throw lacks_partner(settings, picture);
-  return settings.signal == ControlSignal::landmark
-             ? moved_landmarks(*file, image, crop)
-             : same_crop(read_map(*file, image), image, crop);
+  return settings.signal == ControlSignal::landmark ? moved_landmarks(*file, image, crop)
+                                                    : same_crop(read_map(*file, image), crop);
 }
 
 io::Image control_picture(const ControlSettings& settings, const fs::path& picture,

@@ -13,29 +13,46 @@ std::int64_t scaled(std::int64_t side, double factor, std::int64_t least) {
   return std::max<std::int64_t>(least, std::llround(static_cast<double>(side) * factor));
 }
 
-/// `image` scaled as a picture of the size `whole` must be until it just covers `size`.
-io::Image covering(const io::Image& image, PictureSize whole, PictureSize size) {
+/// The size of a picture that is scaled until it just covers `size`.
+PictureSize covering(PictureSize picture, PictureSize size) {
   const auto ratio = [](std::int64_t wanted, std::int64_t own) {
     return static_cast<double>(wanted) / static_cast<double>(own);
   };
-  const double factor = std::max(ratio(size.width, whole.width), ratio(size.height, whole.height));
-  return io::resize_image(image, scaled(whole.width, factor, size.width),
-                          scaled(whole.height, factor, size.height));
+  const double factor =
+      std::max(ratio(size.width, picture.width), ratio(size.height, picture.height));
+  return {scaled(picture.width, factor, size.width), scaled(picture.height, factor, size.height)};
+}
+
+Crop cut(const io::Image& image, PictureSize whole, std::int64_t left, std::int64_t top,
+         PictureSize size) {
+  return {io::cut_image(io::resize_image(image, whole.width, whole.height), left, top, size.width,
+                        size.height),
+          left, top, whole};
 }
 
 }  // namespace
 
 Crop covering_crop(const io::Image& image, PictureSize size, CropPlace place) {
-  const io::Image whole = covering(image, image.size(), size);
-  const std::int64_t left = std::llround(place.x * static_cast<double>(whole.width - size.width));
-  const std::int64_t top = std::llround(place.y * static_cast<double>(whole.height - size.height));
-  return {io::cut_image(whole, left, top, size.width, size.height), left, top};
+  const PictureSize whole = covering(image.size(), size);
+  const auto at = [](double share, std::int64_t rest) {
+    return std::llround(share * static_cast<double>(rest));
+  };
+  return cut(image, whole, at(place.x, whole.width - size.width),
+             at(place.y, whole.height - size.height), size);
 }
 
-io::Image same_crop(const io::Image& map, const io::Image& picture, const Crop& crop) {
+Crop bucket_crop(const io::Image& image, const BucketPlace& bucket, CropPlace place) {
+  const auto at = [](double share, std::int64_t rest) {  // half is rounded down
+    return static_cast<std::int64_t>(std::ceil(share * static_cast<double>(rest) - 0.5));
+  };
+  return cut(image, bucket.scaled, at(place.x, bucket.scaled.width - bucket.bucket.width),
+             at(place.y, bucket.scaled.height - bucket.bucket.height), bucket.bucket);
+}
+
+io::Image same_crop(const io::Image& map, const Crop& crop) {
   const PictureSize size = crop.image.size();
-  return io::cut_image(covering(map, picture.size(), size), crop.left, crop.top, size.width,
-                       size.height);
+  return io::cut_image(io::resize_image(map, crop.whole.width, crop.whole.height), crop.left,
+                       crop.top, size.width, size.height);
 }
 
 io::Image mirrored(const io::Image& image) {

@@ -15,6 +15,8 @@ enum class NoteKind {
   other_program,   ///< hidden files, thumbnails and what else other programs leave
   other_file,      ///< neither pictures nor captions
   subfolder,       ///< in kohya's layout: without repeats in its name
+  unsearched,      ///< subfolders, where those are not asked for
+  unlisted,        ///< pictures that a metadata file does not name
   empty_caption,
   longer_caption,  ///< more than one line, of which the first is the caption
   second_caption,  ///< another file has the picture's caption already

@@ -131,11 +131,11 @@ std::vector<Point> points_in_crop(std::vector<Point> points, const io::Image& im
   const auto ratio = [](std::int64_t wanted, std::int64_t own) {
     return static_cast<double>(wanted) / static_cast<double>(own);
   };
-  const double factor =
-      std::max(ratio(crop.image.width, image.width), ratio(crop.image.height, image.height));
+  const double across = ratio(crop.whole.width, image.width);
+  const double down = ratio(crop.whole.height, image.height);
   for (Point& point : points)
-    point = {(point.x + 0.5) * factor - static_cast<double>(crop.left) - 0.5,
-             (point.y + 0.5) * factor - static_cast<double>(crop.top) - 0.5};
+    point = {(point.x + 0.5) * across - static_cast<double>(crop.left) - 0.5,
+             (point.y + 0.5) * down - static_cast<double>(crop.top) - 0.5};
   return points;
 }
 

@@ -49,8 +49,13 @@ class Check {
     if (stopped_)
       throw Error(ErrorCode::cancelled, where, "stopped while the pictures were checked");
     std::vector<Error> found;
-    for (const auto& problem : problems_)
-      if (problem) found.push_back(*problem);
+    for (std::size_t i = 0; i < problems_.size(); ++i) {
+      if (!problems_[i]) continue;
+      if (options_.bad)
+        options_.bad(i, *problems_[i]);
+      else
+        found.push_back(*problems_[i]);
+    }
     throw_together(found, where,
                    std::to_string(found.size()) + " of " + std::to_string(pictures_.size()) +
                        " pictures cannot be used");

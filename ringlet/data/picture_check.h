@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/core/error.h"
 #include "ringlet/io/image.h"
 
 namespace ringlet::data {
@@ -15,6 +16,9 @@ struct PictureCheckOptions {
   int threads = 1;  ///< eight at most are used: each holds a picture
   /// More that a picture must fulfil, by its number; called in any order, in several threads.
   std::function<void(std::size_t number, const io::Image& image)> also = {};
+  /// Called for each that cannot be used, in their order, when all have been read; their hashes are
+  /// "". Without it they are errors.
+  std::function<void(std::size_t number, const Error& problem)> bad = {};
   /// Called after each, one call at a time; returning false stops with Error(cancelled).
   std::function<bool(std::size_t done, std::size_t total)> progress = {};
 };

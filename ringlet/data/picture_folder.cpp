@@ -128,6 +128,10 @@ void FolderReader::add_folder(const fs::path& folder, const RepeatFolder& rule,
   add_files(entries, rule, part);
   for (const fs::path& path : entries) {
     if (!is_folder(path) || is_of_other_program(path)) continue;
+    if (!options_.subfolders) {
+      part.notes[is_mask_folder(path) ? NoteKind::mask : NoteKind::unsearched].push_back(path);
+      continue;
+    }
     if (!is_mask_folder(path)) {
       add_folder(path, rule, parents, part);
       continue;
@@ -147,7 +151,7 @@ void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatF
     if (is_picture(path)) names.insert(path.stem().string());
     if (!is_of_other_program(path) && !is_folder(path)) files.push_back(path);
   }
-  const auto captions = captions_by_name(files);
+  const auto captions = captions_by_name(files, options_.caption_extension);
   std::set<std::string> used;
   for (const fs::path& path : entries) {
     if (is_of_other_program(path)) {
@@ -169,8 +173,13 @@ void FolderReader::add_files(const std::vector<fs::path>& entries, const RepeatF
       part.pictures.push_back(std::move(picture));
     } else if (is_unread_picture(path)) {
       part.notes[NoteKind::unread_picture].push_back(path);
+    } else if (!options_.caption_extension.empty() &&
+               lower_extension(path) == options_.caption_extension) {
+      continue;
     } else if (!is_caption(path)) {
       part.notes[NoteKind::other_file].push_back(path);
+    } else if (!options_.caption_extension.empty()) {
+      part.notes[NoteKind::unused_caption].push_back(path);
     }
   }
   if (options_.captions == Captions::ignored) return;
@@ -194,8 +203,8 @@ void FolderReader::add_caption(const std::vector<fs::path>& choices, Picture& pi
         notes[NoteKind::empty_caption].push_back(file);
         continue;
       }
-      if (caption.has_more) notes[NoteKind::longer_caption].push_back(file);
-      picture.caption = std::move(caption.text);
+      if (caption.has_more && !options_.all_lines) notes[NoteKind::longer_caption].push_back(file);
+      picture.caption = std::move(options_.all_lines ? caption.lines : caption.text);
       picture.caption_file = file;
     } catch (const Error& error) {
       // Two pictures may share it.
@@ -237,8 +246,8 @@ PictureFolder FolderReader::read() {
   const auto is_repeat_folder = [](const fs::path& path) {
     return is_folder(path) && repeat_folder(path).has_value();
   };
-  const bool kohya =
-      std::ranges::any_of(entries, is_repeat_folder) && std::ranges::none_of(entries, is_picture);
+  const bool kohya = options_.subfolders && std::ranges::any_of(entries, is_repeat_folder) &&
+                     std::ranges::none_of(entries, is_picture);
   if (kohya) {
     add_files(entries, {1, ""}, found_);
     for (const fs::path& path : entries)
@@ -262,7 +271,9 @@ PictureFolder FolderReader::read() {
       out.pictures, [](const Picture& picture) { return !picture.caption_file.empty(); }));
   // "2023_summer" is 2023 repeats of "summer", which nobody may have meant.
   out.rule = kohya ? "subfolders REPEATS_words, " + repeats_of(out.pictures)
-                   : "pictures of the folder and its subfolders" + counts_of(out.pictures, root_);
+             : options_.subfolders
+                 ? "pictures of the folder and its subfolders" + counts_of(out.pictures, root_)
+                 : "pictures of the folder itself";
   return out;
 }
 

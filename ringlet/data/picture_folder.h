@@ -3,18 +3,39 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "ringlet/data/aspect_buckets.h"
 #include "ringlet/data/folder_note.h"
 
 namespace ringlet::data {
+
+/// How a picture is shown, where that differs from one picture to the next.
+struct PictureUse {
+  std::size_t dataset = 0;                ///< the number of its data set
+  std::optional<BucketPlace> place = {};  ///< none = the run's resolution
+  std::optional<bool> random_crop = {};   ///< none = as the run does it
+  std::optional<bool> flip = {};
+  std::vector<std::string> captions = {};  ///< the variants of its caption; none = just that
+  std::optional<double> caption_dropout = {};
+  std::int64_t dropout_every_epochs = 0;  ///< see drops_captions
+  std::filesystem::path mask = {};        ///< a mask file; empty for none
+  bool masked_by_alpha = false;           ///< its own alpha channel is the mask
+};
 
 struct Picture {
   std::filesystem::path path;
   std::string caption;  ///< from the text file beside it, or ""
   std::int64_t repeats = 1;
   std::filesystem::path caption_file = {};  ///< the text file; empty for none
+  PictureUse use = {};
+
+  /// The caption that is shown first.
+  const std::string& shown_caption() const {
+    return use.captions.empty() ? caption : use.captions.front();
+  }
 };
 
 struct PictureFolder {
@@ -30,6 +51,9 @@ enum class Captions { read, unused, ignored };
 struct PictureFolderOptions {
   Captions captions = Captions::read;
   bool may_be_empty = false;  ///< a folder without pictures is not an error
+  bool subfolders = true;     ///< false: the pictures of the folder itself, and no kohya layout
+  std::string caption_extension = {};  ///< ".tags", in lower case; "" = .txt and .caption
+  bool all_lines = false;              ///< captions keep all their lines: one is drawn for each use
 };
 
 /// Pictures (io::kImageExtensions) of a folder, in one of two layouts:

@@ -65,7 +65,8 @@ cv::Mat to_bgr(const cv::Mat& pixels, const std::string& where) {
   }
 }
 
-/// Undoes the camera's rotation (EXIF 2.3, tag Orientation).
+}  // namespace
+
 cv::Mat oriented(const cv::Mat& image, int orientation) {
   constexpr int kBothAxes = -1, kUpDown = 0, kLeftRight = 1;
   cv::Mat out;
@@ -91,6 +92,8 @@ cv::Mat oriented(const cv::Mat& image, int orientation) {
   }
   return out;
 }
+
+namespace {
 
 /// BGR before the orientation is undone.
 cv::Mat decode_still(std::span<const std::byte> file, const ImageHeader& header,
@@ -223,6 +226,14 @@ Image decode_image(std::span<const std::byte> file, const std::string& where,
 
 Image read_image(const std::filesystem::path& path, const ImageLimits& limits) {
   return decode_image(read_image_bytes(path, limits), path.string(), limits);
+}
+
+PictureSize read_image_size(const std::filesystem::path& path, const ImageLimits& limits) {
+  const ImageHeader header =
+      read_checked_header(read_image_bytes(path, limits), path.string(), limits);
+  constexpr int kTurned = 5;  // orientations 5 to 8 exchange the sides
+  return header.orientation >= kTurned ? PictureSize{header.height, header.width}
+                                       : PictureSize{header.width, header.height};
 }
 
 Image resize_image(const Image& image, std::int64_t width, std::int64_t height) {

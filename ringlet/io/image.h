@@ -43,6 +43,10 @@ Image decode_image(std::span<const std::byte> file, const std::string& where,
 /// Reads and decodes a file. Throws also Error(not_found | io).
 Image read_image(const std::filesystem::path& path, const ImageLimits& limits = {});
 
+/// The size of a picture with its EXIF orientation applied, without decoding it. Throws as
+/// read_image does, but for what only decoding finds.
+PictureSize read_image_size(const std::filesystem::path& path, const ImageLimits& limits = {});
+
 using PngText = std::vector<std::pair<std::string, std::string>>;  ///< keyword, UTF-8 text
 
 /// A PNG with text chunks (tEXt where Latin-1 suffices, else iTXt).

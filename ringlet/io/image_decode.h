@@ -22,6 +22,9 @@ std::vector<std::byte> read_image_bytes(const std::filesystem::path& path,
 ImageHeader read_checked_header(std::span<const std::byte> file, const std::string& where,
                                 const ImageLimits& limits);
 
+/// Undoes the camera's rotation (EXIF 2.3, tag Orientation).
+cv::Mat oriented(const cv::Mat& image, int orientation);
+
 /// cv::imdecode with an error of ours. Throws Error(bad_format).
 cv::Mat decode_by_opencv(std::span<const std::byte> file, int mode, const std::string& where);
 

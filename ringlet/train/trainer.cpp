@@ -133,6 +133,9 @@ void check_settings(const Json& before, const Json& now, const std::string& wher
   constexpr const char* kStorage = "base storage";
   if (now.contains(kStorage) && !known.contains(kStorage))
     known[kStorage] = nn::weight_storage_name(nn::WeightStorage::as_stored);
+  for (const auto& [key, value] :
+       {std::pair("aspect buckets", Json("off")), {"training data", Json::object()}})
+    if (now.contains(key) && !known.contains(key)) known[key] = value;
   std::vector<std::string> changed, unknown;
   for (const auto& [key, value] : known.items()) {
     const auto found = now.find(key);

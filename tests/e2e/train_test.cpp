@@ -164,8 +164,9 @@ TEST_F(Train, ADryRunShowsThePlanAndWritesNothing) {
   EXPECT_EQ(result.out, "");
   expect_words(result.err, {"The plan:", "Stable Diffusion 1", "pictures of the folder",
                             "\"a photo of sks dog\"", "0 found, 7 to make", "lora(", "layers",
-                            "2 of batch 3 x 1 at 16 pixels, 2.0 epochs", "cosine: 0 at the start",
-                            "memory", "seed", "5"});
+                            "2 of batch 3 x 1 at 16 pixels, in 3 aspect buckets, 0.7 epochs",
+                            "1 of 16, 1 of 20x12, 1 of 14x18", "cosine: 0 at the start", "memory",
+                            "seed", "5"});
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   EXPECT_EQ(names_in(folder_.path()), (std::set<std::string>{"model", "pictures"}));
 }

@@ -52,7 +52,7 @@ const std::vector<WrongInput> kTrainCommandLine = {
      make_pictures},
     {"UnknownVerb", {"trian"}, 2, {"did you mean \"train\""}},
     {"NoOut", {"train", "--model", "x", "--instance-images", "y"}, 2, {"--out is required"}},
-    {"NoPicturesOption", {"train", "--model", "x", "--out", "@/out"}, 2, {"--instance-images is"}},
+    {"NoPicturesOption", {"train", "--model", "x", "--out", "@/out"}, 2, {"--instance-images: the folder"}},
     {"NoModel",
      {"train", "--instance-images", "x", "--out", "@/out"},
      2,

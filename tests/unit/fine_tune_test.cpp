@@ -42,7 +42,8 @@ TEST_F(FineTuning, ThePlanSaysWhatIsGoingToBe) {
   EXPECT_GE(plan.examples[0].second, 2 + 5);
   EXPECT_EQ(plan.examples[1].first, "a red dog");
   EXPECT_EQ(plan.resolution, (PictureSize{16, 16}));
-  EXPECT_DOUBLE_EQ(plan.epochs, 12.0 * 2.0 * 3.0 / (3.0 * 4.0));
+  // Each picture has a bucket: four repeats are two batches of three.
+  EXPECT_DOUBLE_EQ(plan.epochs, 12.0 * 2.0 * 3.0 / (3.0 * 6.0));
   EXPECT_EQ(plan.first_step, 0);
   EXPECT_GT(plan.layers, 10u);
   EXPECT_GT(plan.parameters, 0);

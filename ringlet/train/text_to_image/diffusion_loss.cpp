@@ -1,5 +1,6 @@
 #include "ringlet/train/text_to_image/diffusion_loss.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <string>
@@ -8,16 +9,17 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/data/caption_operations.h"
 #include "ringlet/diffusion/prediction.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/device_copy.h"
 #include "ringlet/nn/random_tensor.h"
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/pipeline/control.h"
-#include "ringlet/train/epoch_order.h"
 
 namespace ringlet::train {
 namespace {
@@ -68,11 +70,11 @@ at::Tensor errors_at(const diffusion::NoiseProcess& process, const NoisyBatch& b
   const at::Tensor said = predict(x, levels.row(LevelNumbers::timestep));
   const at::Tensor target =
       diffusion::training_target(process.prediction(), batch.latents, batch.noise, rows);
-  const at::Tensor error =
-      diffusion::loss_of(
-          kind, said - target,
-          kind == diffusion::LossKind::l2 ? at::Tensor() : levels.over_latents(LevelNumbers::width))
-          .mean({1, 2, 3});
+  at::Tensor errors = diffusion::loss_of(
+      kind, said - target,
+      kind == diffusion::LossKind::l2 ? at::Tensor() : levels.over_latents(LevelNumbers::width));
+  if (batch.mask.defined()) errors = errors * batch.mask;
+  const at::Tensor error = errors.mean({1, 2, 3});
   return levels.weighted ? error * levels.row(LevelNumbers::weight) : error;
 }
 
@@ -84,6 +86,41 @@ Predictor predictor(const pipeline::TextToImageModel& model, const NoisyBatch& b
     const pipeline::ControlInput input{*control, batch.control};
     return model.predict(x, timesteps, batch.conditions, &input);
   };
+}
+
+/// The class pictures of each bucket of the others: those of its size, which must be there.
+std::vector<std::vector<std::size_t>> beside(
+    const TrainingSet& prior, const TrainingSet& instance,
+    const std::vector<std::vector<std::size_t>>& instance_buckets) {
+  if (prior.order.empty()) return {};
+  const auto sizes = [](const TrainingSet& set, const std::vector<std::size_t>& bucket) {
+    return set.pictures[bucket.front()].crops.front().mean.sizes();
+  };
+  const std::vector<std::vector<std::size_t>> own = prior.buckets();
+  std::vector<std::vector<std::size_t>> found;
+  for (const std::vector<std::size_t>& bucket : instance_buckets) {
+    const auto same = std::ranges::find_if(own, [&](const std::vector<std::size_t>& candidate) {
+      return sizes(prior, candidate) == sizes(instance, bucket);
+    });
+    if (same == own.end())
+      throw Error(ErrorCode::internal, "training", "a bucket has no class pictures of its size");
+    found.push_back(*same);
+  }
+  return found;
+}
+
+/// [B, 1, h, w], with ones for rows without a mask; undefined where no row has one.
+at::Tensor joined_masks(const std::vector<const EncodedCrop*>& crops) {
+  const auto masked = [](const EncodedCrop* crop) { return crop->mask.defined(); };
+  if (std::ranges::none_of(crops, masked)) return {};
+  std::vector<at::Tensor> masks;
+  for (const EncodedCrop* crop : crops) {
+    const at::Tensor& mean = crop->mean;
+    masks.push_back(
+        masked(crop) ? crop->mask
+                     : at::ones({1, mean.size(1), mean.size(2)}, mean.options().dtype(at::kFloat)));
+  }
+  return at::stack(masks);
 }
 
 }  // namespace
@@ -123,6 +160,8 @@ DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSe
                                    : model.noise_process()),
       instance_(std::move(instance)),
       prior_(std::move(prior)),
+      instance_buckets_(instance_.buckets()),
+      prior_buckets_(beside(prior_, instance_, instance_buckets_)),
       options_(options) {
   check_loss(options_, model_);
   if (options_.train_text) return;
@@ -133,34 +172,56 @@ DiffusionLoss::DiffusionLoss(const pipeline::TextToImageModel& model, TrainingSe
   };
   encode("");
   for (const TrainingSet* set : {&instance_, &prior_})
-    for (const EncodedPicture& picture : set->pictures) encode(picture.caption);
+    for (const EncodedPicture& picture : set->pictures)
+      for (const std::string& caption : picture.all_captions()) encode(caption);
 }
 
-/// The part's rows of a set, whose numbers within the micro-batch begin at `first`.
-void DiffusionLoss::draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
+/// The part's rows of a batch, whose numbers within the micro-batch begin at `first`.
+void DiffusionLoss::draw(const TrainingSet& set, const BucketBatch& batch, std::int64_t micro_batch,
                          const BatchPart& part, std::uint64_t first, std::vector<Row>& rows) const {
   const Random random(options_.seed);
-  const std::vector<std::size_t> all = batch_rows(set.order, random, name, micro_batch, part.of);
   for (std::int64_t i = part.begin; i < part.end; ++i) {
-    const EncodedPicture& picture = set.pictures[all[static_cast<std::size_t>(i)]];
+    const EncodedPicture& picture = set.pictures[batch.rows[static_cast<std::size_t>(i)]];
     const std::uint64_t number = first + static_cast<std::uint64_t>(i);
     RandomStream choice =
         random.stream("crop and caption", static_cast<std::uint64_t>(micro_batch), number);
     const EncodedCrop& crop = picture.crops[choice.uniform_int(picture.crops.size())];
-    const bool drop = choice.uniform() < options_.caption_dropout;
-    rows.push_back({&picture, &crop, drop ? "" : picture.caption, number});
+    const bool drop =
+        choice.uniform() < picture.caption_dropout.value_or(options_.caption_dropout) ||
+        data::drops_captions(picture.dropout_every_epochs, batch.epoch);
+    const std::string& caption =
+        picture.captions.empty() ? picture.caption
+                                 : picture.captions[choice.uniform_int(picture.captions.size())];
+    rows.push_back({&picture, &crop, drop ? "" : caption, number});
   }
 }
 
+/// Pictures of one bucket, and behind them as many class pictures of the same size.
+std::vector<DiffusionLoss::Row> DiffusionLoss::rows_of(std::int64_t micro_batch,
+                                                       const BatchPart& part) const {
+  std::vector<Row> rows;
+  const Random random(options_.seed);
+  const BucketBatch batch =
+      bucket_batch(instance_buckets_, random, "instance order", micro_batch, part.of);
+  draw(instance_, batch, micro_batch, part, 0, rows);
+  if (prior_buckets_.empty()) return rows;
+  const BucketBatch beside{
+      batch.bucket, batch.epoch,
+      batch_rows(prior_buckets_[batch.bucket], random, "class order", micro_batch, part.of)};
+  draw(prior_, beside, micro_batch, part, static_cast<std::uint64_t>(part.of), rows);
+  return rows;
+}
+
 std::vector<std::string> DiffusionLoss::example_names(std::int64_t micro_batch) const {
-  const BatchPart whole{0, options_.batch_size, options_.batch_size};
-  std::vector<Row> rows, prior;
-  draw(instance_, "instance order", micro_batch, whole, 0, rows);
-  if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, whole, 0, prior);
+  const std::int64_t count = options_.batch_size;
+  const std::vector<Row> rows = rows_of(micro_batch, {0, count, count});
   std::vector<std::string> names;
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    names.push_back(rows[i].picture->name +
-                    (prior.empty() ? "" : " with " + prior[i].picture->name));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto row = static_cast<std::size_t>(i);
+    names.push_back(rows[row].picture->name);
+    if (std::cmp_less(count, rows.size()))
+      names.back() += " with " + rows[row + static_cast<std::size_t>(count)].picture->name;
+  }
   return names;
 }
 
@@ -277,10 +338,7 @@ at::Tensor DiffusionLoss::operator()(std::int64_t micro_batch, const BatchPart& 
 }
 
 at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& part) const {
-  std::vector<Row> rows;
-  const auto behind = static_cast<std::uint64_t>(part.of);
-  draw(instance_, "instance order", micro_batch, part, 0, rows);
-  if (!prior_.order.empty()) draw(prior_, "class order", micro_batch, part, behind, rows);
+  const std::vector<Row> rows = rows_of(micro_batch, part);
   NoisyBatch batch;
   batch.levels = levels(rows, micro_batch);
   const diffusion::NoiseProcess& process = *process_;
@@ -299,6 +357,9 @@ at::Tensor DiffusionLoss::compute(std::int64_t micro_batch, const BatchPart& par
   numbers.numbers = there[1];
   if (options_.control) batch.control = pipeline::control_tensor(there[2]);
 
+  std::vector<const EncodedCrop*> crops;
+  for (const Row& row : rows) crops.push_back(row.crop);
+  batch.mask = joined_masks(crops);
   add_noise(batch, rows, streams, there[0]);
   if (options_.multires.iterations > 0) batch.noise = resolutions(rows, micro_batch, batch.noise);
   if (options_.input_perturbation > 0.0)

@@ -18,6 +18,7 @@
 #include "ringlet/diffusion/multiresolution_noise.h"
 #include "ringlet/diffusion/noise_process.h"
 #include "ringlet/pipeline/text_to_image_model.h"
+#include "ringlet/train/epoch_order.h"
 #include "ringlet/train/task.h"
 #include "ringlet/train/text_to_image/training_set.h"
 
@@ -31,6 +32,7 @@ struct NoisyBatch {
   std::vector<diffusion::NoiseLevel> levels;
   pipeline::Conditions conditions;
   at::Tensor control = {};  ///< control pictures as ControlInput has them, or undefined
+  at::Tensor mask = {};     ///< weights of the squared errors [B, 1, h, w], or undefined
 };
 
 /// A network's prediction for noisy latents x [B, C, h, w], at the process's input_scale, at the
@@ -102,8 +104,9 @@ class DiffusionLoss {
     std::string caption;
     std::uint64_t number;  ///< of the row within the micro-batch
   };
-  void draw(const TrainingSet& set, const char* name, std::int64_t micro_batch,
+  void draw(const TrainingSet& set, const BucketBatch& batch, std::int64_t micro_batch,
             const BatchPart& part, std::uint64_t first, std::vector<Row>& rows) const;
+  std::vector<Row> rows_of(std::int64_t micro_batch, const BatchPart& part) const;
   at::Tensor compute(std::int64_t micro_batch, const BatchPart& part) const;
   std::vector<diffusion::NoiseLevel> levels(const std::vector<Row>& rows,
                                             std::int64_t micro_batch) const;
@@ -120,6 +123,8 @@ class DiffusionLoss {
   const pipeline::TextToImageModel& model_;
   std::shared_ptr<const diffusion::NoiseProcess> process_;  ///< the model's, with the chosen times
   TrainingSet instance_, prior_;
+  std::vector<std::vector<std::size_t>> instance_buckets_;
+  std::vector<std::vector<std::size_t>> prior_buckets_;  ///< in the order of the instances'
   DiffusionLossOptions options_;
   std::map<std::string, pipeline::Conditions> texts_;  ///< by caption, without sizes
 };

@@ -1,7 +1,7 @@
 #include "ringlet/train/text_to_image/text_to_image_options.h"
 
+#include <algorithm>
 #include <array>
-#include <charconv>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,32 +11,10 @@
 namespace ringlet::train {
 namespace {
 
-/// The side of squares.
-WrittenValue square(std::string field, PictureSize& size) {
-  const auto read = [field = std::move(field), &size](const std::vector<std::string>& texts) {
-    const std::string& text = texts.back();
-    std::int64_t side = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), side);
-    if (problem != std::errc() || end != text.data() + text.size())
-      throw Error(ErrorCode::invalid_argument, Field(field),
-                  "\"" + text + "\" is not a whole number of pixels");
-    if (side < 0)
-      throw Error(ErrorCode::invalid_argument, Field(field), Range::at_least(0).refusal());
-    size = PictureSize::square(side);
-  };
-  return {.read = read,
-          .value = [&size] { return Json(size); },
-          .shown = [&size] { return size.empty() ? "" : size.short_text(); },
-          .placeholder = "N"};
-}
-
-constexpr std::array<std::pair<const char*, bool>, 3> kCropNames = {
-    {{"centre", false}, {"center", false}, {"random", true}}};
-
 void describe_pictures(OptionList& list, TextToImageOptions& o) {
   list.add("instance_images", o.instance_images,
-           "Folder with the training pictures: .png, .jpg, .webp or .bmp files")
-      .required();
+           "Folder with the training pictures: .png, .jpg, .webp or .bmp files; needed unless "
+           "data sets are given");
   list.add("instance_prompt", o.instance_prompt,
            "Caption of pictures that have no .txt or .caption file beside them");
   list.add("class_prompt", o.class_prompt,
@@ -53,11 +31,11 @@ void describe_pictures(OptionList& list, TextToImageOptions& o) {
       .within(Range::at_least(0))
       .repeated();
   list.add("repeats", o.repeats, "How often an epoch uses each picture").within(Range::above(0));
-  list.add("resolution", square("resolution", o.crop.size),
+  list.add("resolution", data::square_size("resolution", o.crop.size),
            "Side of the training pictures in pixels")
       .or_else("the model's own")
       .repeated();
-  list.add("crop", choice("crop", o.crop.random, kCropNames),
+  list.add("crop", choice("crop", o.crop.random, data::kCropPlaceNames),
            "Where pictures are cut: in the centre, or at eight random places each")
       .repeated();
   list.add("flip", o.crop.flip, "Also use mirrored pictures").repeated();
@@ -65,6 +43,7 @@ void describe_pictures(OptionList& list, TextToImageOptions& o) {
            "Folder with pictures that are not trained on: the loss on them, at fixed noise, is the "
            "score \"validation loss\" of every observation");
   list.add("cache", o.cache, "Folder to cache encoded pictures (latents) in");
+  describe(list, o.data);
 }
 
 void describe_control(OptionList& list, ControlTraining& o) {
@@ -234,7 +213,7 @@ void check_control(const TextToImageOptions& o, const RunOptions& run) {
   if (run.full())
     throw Error(ErrorCode::invalid_argument, Field("control"),
                 "it applies to adapters, not to `method=full`");
-  if (!o.class_prompt.empty())
+  if (o.has_class_pictures())
     throw Error(ErrorCode::invalid_argument, Field("control"),
                 "class pictures of `class_prompt` have no control signal", "leave one of them out");
   if (!o.validation_images.empty())
@@ -243,6 +222,30 @@ void check_control(const TextToImageOptions& o, const RunOptions& run) {
                 "give `validation_pictures=2` or more instead");
   data::check_signal_folder(o.control.settings(), Field("control_images"));
   check_control_samples(o, run);
+}
+
+/// A run has one folder, or data sets that say where their own are.
+void check_sets(const TextToImageOptions& o) {
+  if (o.data.sets.empty()) {
+    if (o.instance_images.empty())
+      throw Error(ErrorCode::invalid_argument, Field("instance_images"),
+                  "the folder with the training pictures is needed");
+    return;
+  }
+  if (!o.instance_images.empty())
+    throw Error(ErrorCode::invalid_argument, Field("instance_images"),
+                "the data sets have their own folders", "leave it out, or make it one of them");
+  if (!o.data.metadata.empty())
+    throw Error(ErrorCode::invalid_argument, Field("metadata_file"),
+                "the data sets have their own metadata", "leave it out");
+  if (std::ranges::all_of(o.data.sets, &data::Dataset::is_class))
+    throw Error(ErrorCode::invalid_argument, Field("instance_images"),
+                "all data sets hold class pictures, so that there is nothing to learn",
+                "give one with pictures of the subject");
+  if (o.data.any_class_set() && !o.class_prompt.empty())
+    throw Error(ErrorCode::invalid_argument, Field("class_prompt"),
+                "the data sets hold class pictures already",
+                "leave it out, or the data sets with class pictures");
 }
 
 }  // namespace
@@ -274,6 +277,7 @@ Json settings_of(const TextToImageOptions& options) {
   erase_usual_rule(settings, options.loss);
   if (options.load.files.text_tokens == 0) settings.erase(list.at("text_tokens").setting);
   if (options.class_prompt.empty()) settings["class count"] = 0;
+  complete_settings(settings, options.data);
   if (options.control) return settings;
   OptionList unused;
   describe_control(unused, described.control);
@@ -288,13 +292,40 @@ void check_options(const TextToImageOptions& o, const RunOptions& run) {
   list.check();
   check_base_storage(o.load.storage, run);
   check_control(o, run);
-  if (o.instance_images.empty())
-    throw Error(ErrorCode::invalid_argument, Field("instance_images"),
-                "the folder with the training pictures is needed");
+  check(o.data);
+  check_sets(o);
   if (o.class_prompt.empty() && !o.class_images.empty())
     throw Error(ErrorCode::invalid_argument, Field("class_images"),
                 "prior preservation needs `class_prompt` as well",
                 "for example `class_prompt=\"a photo of a dog\"`");
+}
+
+data::Dataset usual_dataset(const TextToImageOptions& o) {
+  data::Dataset usual;
+  usual.prompt = o.instance_prompt;
+  usual.repeats = o.repeats;
+  usual.resolution = o.crop.size;
+  usual.random_crop = o.crop.random;
+  usual.flip = o.crop.flip;
+  usual.caption_dropout = o.loss.caption_dropout;
+  usual.buckets = o.data.buckets;
+  usual.captions = o.data.captions;
+  usual.masks = o.data.masks;
+  usual.mask_images = o.data.mask_images;
+  return usual;
+}
+
+std::vector<data::Dataset> datasets_of(const TextToImageOptions& o) {
+  if (!o.data.sets.empty()) return o.data.sets;
+  data::Dataset one = usual_dataset(o);
+  one.folder = o.instance_images;
+  one.metadata = o.data.metadata;
+  return {one};
+}
+
+std::string place_of_pictures(const TextToImageOptions& o) {
+  if (o.data.sets.size() > 1) return "several data sets";
+  return datasets_of(o).front().pictures().string();
 }
 
 std::filesystem::path class_folder(const TextToImageOptions& options, const RunOptions& run) {

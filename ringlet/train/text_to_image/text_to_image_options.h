@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ringlet/core/json.h"
 #include "ringlet/core/option.h"
@@ -15,6 +16,7 @@
 #include "ringlet/train/text_to_image/control_validation.h"
 #include "ringlet/train/text_to_image/diffusion_loss.h"
 #include "ringlet/train/text_to_image/sample_sheet.h"
+#include "ringlet/train/text_to_image/training_data_options.h"
 #include "ringlet/train/text_to_image/training_set.h"
 
 namespace ringlet::train {
@@ -55,6 +57,7 @@ struct TextToImageOptions {
   std::filesystem::path cache;
   /// Pictures that are not trained on: their loss is a score. Empty = none.
   std::filesystem::path validation_images = {};
+  TrainingDataOptions data;  ///< buckets, captions, masks, and several data sets
 
   // How.
   DiffusionLossOptions loss;  ///< seed, batch size, train_text and control are the run's
@@ -62,7 +65,16 @@ struct TextToImageOptions {
 
   // What to see.
   SampleOptions samples;  ///< of the crops' size; no prompts = the captions
+
+  /// Whether class pictures are seen beside the others: prior preservation.
+  bool has_class_pictures() const { return !class_prompt.empty() || data.any_class_set(); }
 };
+
+/// The data set that the options of a run describe: the usual values of those of a file.
+data::Dataset usual_dataset(const TextToImageOptions& options);
+
+/// The data sets of a run: those that are given, or the one of its own folder.
+std::vector<data::Dataset> datasets_of(const TextToImageOptions& options);
 
 /// What learns besides adapters, the pictures, the control signal, the loss and the samples. The
 /// model, and how it is opened, are the caller's.
@@ -73,6 +85,9 @@ Json settings_of(const TextToImageOptions& options);
 
 /// Everything about the options that is wrong whatever the model. Throws Error(invalid_argument).
 void check_options(const TextToImageOptions& options, const RunOptions& run);
+
+/// The folder of the pictures, for messages: "photos", or "several data sets".
+std::string place_of_pictures(const TextToImageOptions& options);
 
 /// The folder with class pictures.
 std::filesystem::path class_folder(const TextToImageOptions& options, const RunOptions& run);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/task.h"
 #include "ringlet/train/text_to_image/class_pictures.h"
+#include "ringlet/train/text_to_image/picture_buckets.h"
 #include "ringlet/train/text_to_image/text_to_image_options.h"
 #include "ringlet/train/text_to_image/training_pictures.h"
 
@@ -39,6 +41,11 @@ struct TextToImagePlan {
   std::vector<data::FolderNote> class_notes;  ///< the same of the class pictures'
   std::vector<CutCaption> too_long;           ///< each caption and prompt once
   std::vector<std::pair<std::string, std::int64_t>> examples;  ///< final captions, tokens used
+  std::vector<std::string> sets;                ///< a line for each of several data sets
+  std::size_t variants = 0;                     ///< of captions, where there are several
+  std::size_t masks = 0;                        ///< pictures with one
+  std::vector<std::filesystem::path> left_out;  ///< pictures that cannot be read
+  BucketCounts buckets;                         ///< what an epoch shows, by size
   PictureSize resolution;
   std::int64_t control_parameters = 0;  ///< of a control network
 };

@@ -1,21 +1,26 @@
 #include "ringlet/train/text_to_image/text_to_image_task.h"
 
 #include <algorithm>
+#include <atomic>
 #include <iterator>
 #include <utility>
 
 #include <ATen/Parallel.h>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/log.h"
 #include "ringlet/core/text.h"
 #include "ringlet/data/crop.h"
 #include "ringlet/data/picture_check.h"
+#include "ringlet/data/picture_mask.h"
+#include "ringlet/io/alpha_channel.h"
 #include "ringlet/nn/device.h"
 #include "ringlet/nn/gradient_checkpoint.h"
 #include "ringlet/pipeline/generation.h"
 #include "ringlet/pipeline/model_families.h"
 #include "ringlet/pipeline/offload.h"
 #include "ringlet/pipeline/picture_text.h"
+#include "ringlet/train/epoch_order.h"
 #include "ringlet/train/text_to_image/validation_loss.h"
 
 namespace ringlet::train {
@@ -29,7 +34,7 @@ const TextToImageOptions& checked(const TextToImageOptions& options, const RunOp
 }
 
 ClassPictures class_pictures_of(const TextToImageOptions& options, const RunOptions& run) {
-  if (options.class_prompt.empty()) return {};
+  if (options.class_prompt.empty()) return {};  // data sets have their own
   return find_class_pictures(class_folder(options, run),
                              static_cast<std::size_t>(options.class_count), options.class_prompt);
 }
@@ -85,9 +90,24 @@ std::unique_ptr<ControlLearner> make_control(const TextToImageOptions& options,
   return std::make_unique<ControlLearner>(options.control, model, seed);
 }
 
-TextToImagePlan plan_with(TextToImagePlan plan, const CropOptions& crop,
-                          const ControlLearner* control) {
+/// The resolutions of data sets, as crop_for checks that of the run.
+void check_sizes(PictureSize size, const pipeline::TextToImageModel& model) {
+  for (const std::int64_t side : {size.width, size.height})
+    if (side % model.size_unit() != 0 || side > model.largest_side())
+      throw Error(ErrorCode::invalid_argument, Field("resolution"),
+                  "a data set's resolution of " + size.short_text() + " does not fit the model",
+                  "sides are multiples of " + std::to_string(model.size_unit()) + " up to " +
+                      std::to_string(model.largest_side()));
+}
+
+/// Finds the pictures' buckets on the way.
+TextToImagePlan plan_with(TextToImagePlan plan, TrainingPictures& pictures,
+                          const std::vector<data::Dataset>& sets, const CropOptions& crop,
+                          const pipeline::TextToImageModel& model, const ControlLearner* control) {
+  for (const data::Dataset& set : sets) check_sizes(set.resolution, model);
+  place_in_buckets(pictures.instance, sets, crop.size, {model.size_unit(), model.largest_side()});
   plan.resolution = crop.size;
+  plan.buckets = bucket_counts(pictures.instance, crop.size);
   if (control) plan.control_parameters = control->parameter_count();
   return plan;
 }
@@ -144,14 +164,29 @@ OpenTask text_to_image(const TextToImageOptions& options) {
 TextToImageTask::TextToImageTask(const TextToImageOptions& options, const RunOptions& run)
     : options_(checked(options, run)),
       run_(run),
-      pictures_(read_training_pictures(options_)),
+      pictures_(read_training_pictures(options_, run.seed)),
       class_pictures_(class_pictures_of(options_, run)),
       model_(open_model(options_, run)),
       crop_(crop_for(options_, run, *model_)),
       control_(make_control(options_, *model_, run.seed)),
-      plan_(plan_with(make_plan(options_, *model_, pictures_, class_pictures_), crop_,
-                      control_.get())),
+      plan_(plan_with(make_plan(options_, *model_, pictures_, class_pictures_), pictures_,
+                      datasets_of(options_), crop_, *model_, control_.get())),
       samples_(samples_for(options_, crop_, *model_, plan_)) {}
+
+std::int64_t TextToImageTask::epoch_size() const {
+  std::vector<std::int64_t> counts;
+  for (const auto& [size, count] : buckets()) counts.push_back(count);
+  return bucketed_epoch_size(counts, run_.batch_size * run_.trainer.data_parallel.count);
+}
+
+/// Of the resolutions of all data sets: no bucket has a larger area.
+PictureSize TextToImageTask::largest_size() const {
+  PictureSize largest = crop_.size;
+  for (const data::Dataset& set : datasets_of(options_))
+    if (set.resolution.width * set.resolution.height > largest.width * largest.height)
+      largest = set.resolution;
+  return largest;
+}
 
 adapt::Components TextToImageTask::components() const { return pipeline::adaptable(*model_); }
 
@@ -174,7 +209,11 @@ std::vector<Trainable> TextToImageTask::trainables() const {
   return found;
 }
 
-std::string TextToImageTask::example_size() const { return crop_.size.short_text() + " pixels"; }
+std::string TextToImageTask::example_size() const {
+  const std::size_t count = plan_.buckets.size();
+  return crop_.size.short_text() + " pixels" +
+         (count > 1 ? ", in " + std::to_string(count) + " aspect buckets" : "");
+}
 
 DiffusionLossOptions TextToImageTask::loss_options(const Learners& learners) const {
   DiffusionLossOptions options = options_.loss;
@@ -200,7 +239,7 @@ MemoryRequest TextToImageTask::memory_request(const Learners& learners,
           .controlnet = control_ && control_->is_controlnet(),
           .text = loss_options(learners).train_text,
           .rows = largest * rows_per_example(),
-          .size = crop_.size,
+          .size = largest_size(),
           .sampled = control_
                          ? std::min<std::int64_t>(static_cast<std::int64_t>(plan_.validation), 1)
                          : samples_.images,
@@ -244,32 +283,66 @@ std::int64_t TextToImageTask::offloadable() const {
 
 std::vector<std::int64_t> TextToImageTask::tiles() const {
   std::vector<std::int64_t> sides = {0};
+  const PictureSize largest = largest_size();
   // Smaller ones show: their norms see little of the picture.
   constexpr std::int64_t kLeast = 128, kMost = 1024;
   for (std::int64_t side = kMost; side >= kLeast; side /= 2)
-    if (side % model_->size_unit() == 0 && side < std::max(crop_.size.width, crop_.size.height))
+    if (side % model_->size_unit() == 0 && side < std::max(largest.width, largest.height))
       sides.push_back(side);
   return sides;
 }
 
 void TextToImageTask::check(const StageProgress& progress) {
   std::vector<data::Picture> all = pictures_.all();
-  all.insert(all.end(), pictures_.validation_images.begin(), pictures_.validation_images.end());
-  all.insert(all.end(), class_pictures_.pictures.begin(), class_pictures_.pictures.end());
+  const std::size_t learnt = pictures_.instance.size(), own = all.size();
+  for (const auto& others :
+       {pictures_.of_class, class_pictures_.pictures, pictures_.validation_images})
+    all.insert(all.end(), others.begin(), others.end());
   const std::vector<fs::path> files = data::paths_of(all);
   data::PictureCheckOptions how{.threads = at::get_num_threads()};
-  if (control_)
-    how.also = [&](std::size_t i, const io::Image& image) {
-      data::check_control_file(options_.control.settings(), files[i], image);
+  std::atomic<std::size_t> without_alpha = 0;
+  how.also = [&](std::size_t i, const io::Image& image) {
+    if (all[i].use.masked_by_alpha && i < learnt && !io::read_alpha(files[i])) ++without_alpha;
+    if (control_) data::check_control_file(options_.control.settings(), files[i], image);
+    if (!all[i].use.mask.empty()) data::read_mask(all[i].use.mask, image.size());
+  };
+  std::vector<fs::path> bad;
+  if (options_.data.skip_bad_pictures)
+    how.bad = [&](std::size_t i, const Error& error) {
+      if (i >= own) throw error;
+      log(LogLevel::warning, std::string("left out: ") + error.what());
+      bad.push_back(files[i]);
     };
   if (progress)
     how.progress = [&](std::size_t done, std::size_t total) {
       return progress("checking pictures", done, total);
     };
-  std::string folders = options_.instance_images.string();
+  std::string folders = place_of_pictures(options_);
   if (!class_pictures_.pictures.empty()) folders += ", " + class_folder(options_, run_).string();
   const std::vector<std::string> hashes = data::check_pictures(files, folders, how);
-  for (std::size_t i = 0; i < files.size(); ++i) hashes_[files[i]] = hashes[i];
+  for (std::size_t i = 0; i < files.size(); ++i)
+    if (!hashes[i].empty()) hashes_[files[i]] = hashes[i];
+  if (!bad.empty()) leave_out(bad);
+  if (without_alpha == 0) return;
+  if (without_alpha >= plan_.masks)
+    throw Error(ErrorCode::not_found, folders, "none of the pictures has an alpha channel",
+                "leave `masks=alpha` out, or give `masks=files` with files of masks");
+  plan_.masks -= without_alpha;
+}
+
+/// Pictures that cannot be read, of which a warning has been given.
+void TextToImageTask::leave_out(const std::vector<fs::path>& files) {
+  const auto is_bad = [&](const data::Picture& picture) {
+    return std::ranges::find(files, picture.path) != files.end();
+  };
+  std::erase_if(pictures_.instance, is_bad);
+  std::erase_if(pictures_.validation, is_bad);
+  if (pictures_.instance.empty())
+    throw Error(ErrorCode::bad_format, place_of_pictures(options_),
+                "none of the pictures can be read", "the warnings say what is wrong with each");
+  plan_.left_out = files;
+  plan_.pictures = pictures_.instance.size();
+  plan_.buckets = buckets();
 }
 
 Json TextToImageTask::settings() const {
@@ -284,6 +357,8 @@ Json TextToImageTask::settings() const {
                    {"model", nullptr},
                    {"prediction", diffusion::prediction_name(prediction)},
                    {"precision", nn::precision_name(options_.load.precision)}});
+  if (const std::string masks = mask_contents(pictures_.instance); !masks.empty())
+    settings["training data"]["mask files"] = masks;
   if (options_.load.device.is_cuda()) settings["tf32"] = nn::tf32_allowed();
   if (control_) settings.update(control_->settings(pictures_, hashes_, samples_));
   return settings;
@@ -293,7 +368,7 @@ Json TextToImageTask::settings() const {
 std::vector<data::Picture> TextToImageTask::complete_class_pictures(
     const StageProgress& progress) const {
   const DataParallel& ranks = run_.trainer.data_parallel;
-  if (options_.class_prompt.empty()) return {};
+  if (options_.class_prompt.empty()) return pictures_.of_class;
   std::vector<data::Picture> pictures;
   ranks.writer_first(model_->options().device, [&] {
     if (ranks.writes() && plan_.class_to_make > 0) make_class_pictures(progress);
@@ -327,15 +402,21 @@ TrainingSet TextToImageTask::encode(const std::vector<data::Picture>& pictures,
   return encode_pictures(
       *model_, pictures, crop, options_.cache,
       [&] { return !progress || progress(stage, ++done, pictures.size()); },
-      signals ? &*signals : nullptr, control_ && control_->network().sees_latents());
+      signals ? &*signals : nullptr, control_ && control_->network().sees_latents(),
+      options_.data.mask);
 }
 
 void TextToImageTask::prepare_validation(const StageProgress& progress) {
   std::vector<io::Image> sources;
   for (const data::Picture& picture : pictures_.validation)
     sources.push_back(data::covering_crop(io::read_image(picture.path), crop_.size).image);
+  std::vector<data::Picture> alike = pictures_.validation;  // compared with each other: one size
+  for (data::Picture& picture : alike) {
+    picture.caption = picture.shown_caption();
+    picture.use = {};
+  }
   control_->validate_on(
-      encode(pictures_.validation, {.size = crop_.size}, "encoding validation pictures", progress),
+      encode(alike, {.size = crop_.size}, "encoding validation pictures", progress),
       std::move(sources), samples_);
 }
 
@@ -347,7 +428,8 @@ Json TextToImageTask::prepare(const Learners& learners, const StageProgress& pro
   TrainingSet prior, instance;
   const auto encode_all = [&] {
     if (!class_pictures.empty())
-      prior = encode(class_pictures, crop_, "encoding class pictures", progress);
+      prior = encode(class_pictures_for(buckets(), class_pictures, crop_.size), crop_,
+                     "encoding class pictures", progress);
     instance = encode(pictures_.instance, crop_, "encoding pictures", progress);
   };
   if (options_.cache.empty())

@@ -9,12 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "ringlet/core/picture_size.h"
 #include "ringlet/pipeline/text_to_image_model.h"
 #include "ringlet/train/memory_estimate.h"
 #include "ringlet/train/task.h"
 #include "ringlet/train/text_to_image/class_pictures.h"
 #include "ringlet/train/text_to_image/control_learner.h"
 #include "ringlet/train/text_to_image/diffusion_loss.h"
+#include "ringlet/train/text_to_image/picture_buckets.h"
 #include "ringlet/train/text_to_image/sample_sheet.h"
 #include "ringlet/train/text_to_image/text_to_image_options.h"
 #include "ringlet/train/text_to_image/text_to_image_plan.h"
@@ -34,14 +36,14 @@ class TextToImageTask final : public Task {
   adapt::Components components() const override;
   adapt::TargetOptions targets(const adapt::TargetOptions& asked) const override;
   std::vector<Trainable> trainables() const override;
-  std::int64_t epoch_size() const override { return pictures_.epoch_size(); }
+  std::int64_t epoch_size() const override;
   at::ScalarType precision() const override { return options_.load.precision; }
   std::string example_size() const override;
   void fit(const Learners& learners) override;
   std::optional<MemoryNeed> memory(const Learners& learners,
                                    const MemorySavings& savings) const override;
   bool divisible() const override { return true; }
-  std::int64_t rows_per_example() const override { return options_.class_prompt.empty() ? 1 : 2; }
+  std::int64_t rows_per_example() const override { return options_.has_class_pictures() ? 2 : 1; }
   std::vector<nn::WeightStorage> storages() const override;
   std::int64_t offloadable() const override;
   std::vector<std::int64_t> tiles() const override;
@@ -69,18 +71,21 @@ class TextToImageTask final : public Task {
   TrainingSet encode(const std::vector<data::Picture>& pictures, const CropOptions& crop,
                      const std::string& stage, const StageProgress& progress) const;
   bool has_samples() const;
+  void leave_out(const std::vector<std::filesystem::path>& files);
+  BucketCounts buckets() const { return bucket_counts(pictures_.instance, crop_.size); }
+  PictureSize largest_size() const;
   void prepare_validation(const StageProgress& progress);
   DiffusionLossOptions loss_options(const Learners& learners) const;
   MemoryRequest memory_request(const Learners& learners, const MemorySavings& savings) const;
 
   const TextToImageOptions options_;
   const RunOptions& run_;
-  const TrainingPictures pictures_;
+  TrainingPictures pictures_;           ///< of which bad ones may be left out
   const ClassPictures class_pictures_;  ///< that were there when the task was opened
   const std::unique_ptr<pipeline::TextToImageModel> model_;
   const CropOptions crop_;
   const std::unique_ptr<ControlLearner> control_;  ///< null without a signal
-  const TextToImagePlan plan_;
+  TextToImagePlan plan_;
   const SampleOptions samples_;
   FileHashes hashes_;  ///< of the pictures that were checked
   std::unique_ptr<DiffusionLoss> loss_;

@@ -1,11 +1,16 @@
 #include "ringlet/train/text_to_image/training_pictures.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
 #include "ringlet/core/error.h"
+#include "ringlet/core/random.h"
 #include "ringlet/core/sha256.h"
+#include "ringlet/data/caption_operations.h"
+#include "ringlet/data/dataset.h"
 
 namespace ringlet::train {
 namespace {
@@ -41,13 +46,36 @@ void hold_out(TrainingPictures& pictures, std::size_t wanted) {
   }
 }
 
-void complete_captions(std::vector<data::Picture>& pictures, const TextToImageOptions& options) {
-  for (data::Picture& picture : pictures) {
-    if (picture.caption.empty()) picture.caption = options.instance_prompt;
-    if (picture.caption.empty())
-      throw Error(ErrorCode::invalid_argument, picture.path.string(), "the picture has no caption",
-                  "give `instance_prompt=\"a photo of sks dog\"`, or write the caption into " +
-                      picture.path.stem().string() + ".txt");
+/// The pictures of one data set, of several where `named`.
+void add_set(TrainingPictures& pictures, data::PictureFolder found, const data::Dataset& set,
+             bool named) {
+  const fs::path& folder = set.pictures();
+  if (named)
+    pictures.sets.push_back(std::to_string(found.pictures.size()) +
+                            (set.is_class() ? " class pictures of " : " pictures of ") +
+                            folder.string() + " (" + found.rule + "), " +
+                            std::to_string(found.captions) + " with their own captions");
+  for (data::FolderNote& note : found.notes) {
+    if (named)
+      for (fs::path& file : note.files) file = folder / file;
+    pictures.notes.push_back(std::move(note));
+  }
+  auto& all = set.is_class() ? pictures.of_class : pictures.instance;
+  std::ranges::move(found.pictures, std::back_inserter(all));
+  if (!set.is_class()) pictures.captions += found.captions;
+  pictures.folder_rule = named ? "of several data sets" : found.rule;
+}
+
+/// What each picture's caption will be, in each of its variants.
+void draw_captions(std::vector<data::Picture>& pictures, const std::vector<data::Dataset>& sets,
+                   std::uint64_t seed, const std::string& kind) {
+  const Random random(Random(seed).stream("captions of " + kind).next_u64());
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    data::Picture& picture = pictures[i];
+    std::vector<std::string> variants =
+        data::caption_variants(sets.at(picture.use.dataset).captions, picture.caption, random, i);
+    if (variants.size() > 1 || variants.front() != picture.caption)
+      picture.use.captions = std::move(variants);
   }
 }
 
@@ -59,22 +87,18 @@ std::vector<data::Picture> TrainingPictures::all() const {
   return pictures;
 }
 
-std::int64_t TrainingPictures::epoch_size() const {
-  std::int64_t shown = 0;
-  for (const data::Picture& picture : instance) shown += picture.repeats;
-  return shown;
-}
-
-TrainingPictures read_training_pictures(const TextToImageOptions& options) {
-  data::PictureFolder folder = data::read_picture_folder(options.instance_images);
-  for (data::Picture& picture : folder.pictures) picture.repeats *= options.repeats;
-  complete_captions(folder.pictures, options);
-  TrainingPictures pictures{.instance = std::move(folder.pictures),
-                            .validation = {},
-                            .validation_images = {},
-                            .captions = folder.captions,
-                            .folder_rule = std::move(folder.rule),
-                            .notes = std::move(folder.notes)};
+TrainingPictures read_training_pictures(const TextToImageOptions& options, std::uint64_t seed) {
+  const std::vector<data::Dataset> sets = datasets_of(options);
+  TrainingPictures pictures;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    data::PictureFolder found = data::read_dataset(sets[i]);
+    for (data::Picture& picture : found.pictures) picture.use.dataset = i;
+    add_set(pictures, std::move(found), sets[i], sets.size() > 1);
+  }
+  draw_captions(pictures.instance, sets, seed, "instance");
+  draw_captions(pictures.of_class, sets, seed, "class");
+  if (pictures.instance.empty())
+    throw Error(ErrorCode::not_found, place_of_pictures(options), "there are no pictures");
   if (options.control) {
     remove_signals(
         pictures.notes, options.instance_images,
@@ -82,8 +106,10 @@ TrainingPictures read_training_pictures(const TextToImageOptions& options) {
     hold_out(pictures, static_cast<std::size_t>(options.control.validation_pictures));
   }
   if (!options.validation_images.empty()) {
-    pictures.validation_images = data::read_picture_folder(options.validation_images).pictures;
-    complete_captions(pictures.validation_images, options);
+    data::Dataset held_out = usual_dataset(options);
+    held_out.folder = options.validation_images;
+    held_out.metadata.clear();
+    pictures.validation_images = data::read_dataset(held_out).pictures;
   }
   return pictures;
 }
@@ -103,6 +129,13 @@ std::string contents_of(const std::vector<data::Picture>& pictures, const FileHa
     text += (hash == known.end() ? sha256_file(picture.path) : hash->second) + "\n";
   }
   return sha256_text(text);
+}
+
+std::string mask_contents(const std::vector<data::Picture>& pictures) {
+  std::string text;
+  for (const data::Picture& picture : pictures)
+    if (!picture.use.mask.empty()) text += sha256_file(picture.use.mask) + "\n";
+  return text.empty() ? "" : sha256_text(text);
 }
 
 std::string control_fingerprint(const data::ControlSettings& settings,

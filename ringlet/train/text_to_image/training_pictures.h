@@ -21,14 +21,16 @@ struct TrainingPictures {
   std::size_t captions = 0;                      ///< pictures with a text file of their own
   std::string folder_rule;                       ///< how the folder was read
   std::vector<data::FolderNote> notes;           ///< what of it is not used
+  std::vector<std::string> sets;                 ///< a line for each of several data sets
+  std::vector<data::Picture> of_class;           ///< class pictures of data sets
 
   std::vector<data::Picture> all() const;  ///< to learn from and held out
-  std::int64_t epoch_size() const;         ///< of the training pictures, with their repeats
 };
 
-/// Reads the folder of TextToImageOptions. Throws Error(invalid_argument) for a picture without
-/// caption and for more held-out pictures than there are, and as data::read_picture_folder.
-TrainingPictures read_training_pictures(const TextToImageOptions& options);
+/// Reads the folder or the data sets of TextToImageOptions. `seed` draws the variants of captions.
+/// Throws Error(invalid_argument) for more held-out pictures than there are, and as
+/// data::read_dataset.
+TrainingPictures read_training_pictures(const TextToImageOptions& options, std::uint64_t seed);
 
 /// Names, sizes and captions of pictures: what a resumed run must find unchanged. Their contents
 /// are a setting of their own, which older checkpoints lack.
@@ -39,6 +41,9 @@ using FileHashes = std::map<std::filesystem::path, std::string>;
 
 /// A hash of the contents of the pictures' files; those that `known` lacks are read for it.
 std::string contents_of(const std::vector<data::Picture>& pictures, const FileHashes& known);
+
+/// The contents of the pictures' mask files; "" where there are none.
+std::string mask_contents(const std::vector<data::Picture>& pictures);
 
 /// Names of given signals with the sizes of maps, as for pictures, and the contents of landmarks.
 /// "" where signals are computed.

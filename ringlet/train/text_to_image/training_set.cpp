@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <span>
 #include <utility>
@@ -14,6 +15,8 @@
 #include "ringlet/core/random.h"
 #include "ringlet/core/sha256.h"
 #include "ringlet/data/crop.h"
+#include "ringlet/data/picture_mask.h"
+#include "ringlet/io/alpha_channel.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
 #include "ringlet/nn/torch_errors.h"
@@ -56,6 +59,22 @@ bool latents_are_finite(const EncodedCrop& crop) {
 }
 
 }  // namespace
+
+std::vector<std::string> EncodedPicture::all_captions() const {
+  return captions.empty() ? std::vector{caption} : captions;
+}
+
+std::vector<std::vector<std::size_t>> TrainingSet::buckets() const {
+  std::vector<std::vector<std::size_t>> found;
+  std::map<std::vector<std::int64_t>, std::size_t> numbers;  // by the size of latents
+  for (const std::size_t entry : order) {
+    const auto sizes = pictures[entry].crops.front().mean.sizes().vec();
+    const auto [place, is_new] = numbers.emplace(sizes, found.size());
+    if (is_new) found.emplace_back();
+    found[place->second].push_back(entry);
+  }
+  return found;
+}
 
 LatentCache::LatentCache(const pipeline::TextToImageModel& model, fs::path folder)
     : model_(model), folder_(std::move(folder)) {
@@ -106,6 +125,7 @@ struct Encoding {
   const CropOptions& crop;
   const data::ControlSettings* control;
   bool control_latents;
+  const MaskWeights& mask;
 };
 
 /// The latents of a crop's control picture, which are cached like those of pictures.
@@ -116,25 +136,74 @@ at::Tensor encoded_control(const Encoding& how, const io::Image& signal) {
   return how.cache.encode(hash.hex(), signal, 0, 0, false).mean.to(at::kCPU);
 }
 
-void add_crop(EncodedPicture& picture, const Encoding& how, const std::string& hash,
+/// The source of a crop with all that is cut at the same place.
+struct CropSource {
+  const data::Picture& picture;
+  const io::Image& image;
+  const std::string& hash;               ///< of the picture's file
+  const std::optional<io::Image>& mask;  ///< of the whole picture
+};
+
+/// The key of the cache says where a crop lies; how far the picture was scaled follows from the
+/// crop's size unless the picture keeps its own.
+std::string key_of(const CropSource& source, const data::Crop& crop) {
+  const PictureSize size = crop.image.size();
+  const bool covers = crop.whole.width == size.width || crop.whole.height == size.height;
+  return covers || source.hash.empty() ? source.hash : source.hash + " of " + crop.whole.text();
+}
+
+void add_crop(EncodedPicture& picture, const Encoding& how, const CropSource& source,
               const data::Crop& crop, const io::Image& signal, bool mirrored) {
-  picture.crops.push_back(how.cache.encode(hash, mirrored ? data::mirrored(crop.image) : crop.image,
+  picture.crops.push_back(how.cache.encode(key_of(source, crop),
+                                           mirrored ? data::mirrored(crop.image) : crop.image,
                                            crop.left, crop.top, mirrored));
+  EncodedCrop& encoded = picture.crops.back();
+  // What was cut off at the right of the mirrored picture was at the left before.
+  if (mirrored) encoded.left = crop.whole.width - crop.image.width - crop.left;
+  if (source.mask) {
+    const io::Image part = data::same_crop(*source.mask, crop);
+    encoded.mask = loss_mask(mirrored ? data::mirrored(part) : part, encoded.mean.sizes(), how.mask,
+                             source.picture.path.string())
+                       .to(encoded.mean.device());
+  }
   if (how.control == nullptr) return;
   const io::Image hint = mirrored ? data::mirrored(signal) : signal;
-  EncodedCrop& encoded = picture.crops.back();
   encoded.control = pipeline::image_bytes(hint)[0];
   if (how.control_latents) encoded.control_latents = encoded_control(how, hint);
+}
+
+data::Crop crop_at(const Encoding& how, const data::Picture& picture, const io::Image& image,
+                   data::CropPlace where) {
+  return picture.use.place ? data::bucket_crop(image, *picture.use.place, where)
+                           : data::covering_crop(image, how.crop.size, where);
+}
+
+/// Whether there is just one place to cut at.
+bool is_whole(const Encoding& how, const data::Picture& picture, PictureSize image) {
+  if (picture.use.place) return picture.use.place->bucket == picture.use.place->scaled;
+  return image.width * how.crop.size.height == image.height * how.crop.size.width;
+}
+
+std::optional<io::Image> mask_of(const data::Picture& picture, PictureSize size) {
+  if (picture.use.masked_by_alpha) return io::read_alpha(picture.path);
+  if (picture.use.mask.empty()) return std::nullopt;
+  return data::read_mask(picture.use.mask, size);
 }
 
 EncodedPicture encode_one(const Encoding& how, const data::Picture& picture, std::size_t number,
                           const std::string& hash) {
   const io::Image image = io::read_image(picture.path);
-  EncodedPicture encoded{{}, picture.caption, image.size(), picture.path.filename().string()};
-  // In these proportions there is one place.
-  const PictureSize size = how.crop.size;
-  const bool whole = image.width * size.height == image.height * size.width;
-  const bool random_places = how.crop.random && !whole;
+  const std::optional<io::Image> mask = mask_of(picture, image.size());
+  const CropSource source{picture, image, hash, mask};
+  EncodedPicture encoded{{},
+                         picture.shown_caption(),
+                         image.size(),
+                         picture.path.filename().string(),
+                         picture.use.captions,
+                         picture.use.caption_dropout,
+                         picture.use.dropout_every_epochs};
+  const bool random_places =
+      picture.use.random_crop.value_or(how.crop.random) && !is_whole(how, picture, image.size());
   for (int place = 0; place < (random_places ? kRandomCrops : 1); ++place) {
     data::CropPlace where;
     if (random_places) {
@@ -142,11 +211,12 @@ EncodedPicture encode_one(const Encoding& how, const data::Picture& picture, std
           Random(how.crop.seed).stream("crop", number, static_cast<std::uint64_t>(place));
       where = {random.uniform(), random.uniform()};
     }
-    const data::Crop crop = data::covering_crop(image, size, where);
+    const data::Crop crop = crop_at(how, picture, image, where);
     io::Image signal;
     if (how.control) signal = data::control_picture(*how.control, picture.path, image, crop);
-    add_crop(encoded, how, hash, crop, signal, false);
-    if (how.crop.flip) add_crop(encoded, how, hash, crop, signal, true);
+    add_crop(encoded, how, source, crop, signal, false);
+    if (picture.use.flip.value_or(how.crop.flip))
+      add_crop(encoded, how, source, crop, signal, true);
   }
   if (!std::ranges::all_of(encoded.crops, latents_are_finite))
     log(LogLevel::warning,
@@ -161,10 +231,11 @@ EncodedPicture encode_one(const Encoding& how, const data::Picture& picture, std
 TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const fs::path& cache_folder, const std::function<bool()>& progress,
-                            const data::ControlSettings* control, bool control_latents) {
+                            const data::ControlSettings* control, bool control_latents,
+                            const MaskWeights& mask) {
   return nn::with_ringlet_errors("training", [&] {
     const LatentCache cache(model, cache_folder);
-    const Encoding how{cache, options, control, control_latents};
+    const Encoding how{cache, options, control, control_latents, mask};
     TrainingSet set;
     for (std::size_t i = 0; i < pictures.size(); ++i) {
       const std::string hash = cache_folder.empty() ? "" : sha256_file(pictures[i].path);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/picture_folder.h"
 #include "ringlet/pipeline/text_to_image_model.h"
+#include "ringlet/train/text_to_image/loss_mask.h"
 
 namespace ringlet::train {
 
@@ -32,6 +34,7 @@ struct EncodedCrop {
   at::Tensor control = {};  ///< [3, H, W] as bytes, on the host; undefined without control
   /// The same as latents [C, h, w], on the host, for control networks that see those.
   at::Tensor control_latents = {};
+  at::Tensor mask = {};  ///< weights of the loss [1, h, w]; undefined without a mask
 
   /// What a control network sees of it, for pipeline::control_tensor.
   const at::Tensor& seen_control() const {
@@ -42,14 +45,23 @@ struct EncodedCrop {
 struct EncodedPicture {
   std::vector<EncodedCrop> crops;
   std::string caption;
-  PictureSize size = {};  ///< of the file
-  std::string name = {};  ///< of the file, without its folder
+  PictureSize size = {};                   ///< of the file
+  std::string name = {};                   ///< of the file, without its folder
+  std::vector<std::string> captions = {};  ///< of which one is drawn; none = `caption`
+  std::optional<double> caption_dropout = {};
+  std::int64_t dropout_every_epochs = 0;
+
+  /// Every caption that may be shown.
+  std::vector<std::string> all_captions() const;
 };
 
 /// Pictures to draw from. `order` lists each picture as often as an epoch shows it.
 struct TrainingSet {
   std::vector<EncodedPicture> pictures;
   std::vector<std::size_t> order;
+
+  /// The entries of `order` by the size of their latents, in the order of its first entry.
+  std::vector<std::vector<std::size_t>> buckets() const;
 };
 
 /// Latents on disk under the hash of everything that they depend on: the picture's bytes, the
@@ -74,15 +86,15 @@ class LatentCache {
 /// How many random places of a picture are encoded.
 inline constexpr int kRandomCrops = 8;
 
-/// Encodes all pictures, and makes their control pictures when `control` says how; with
-/// `control_latents` those are encoded as well. `progress` is called after each and stops the work
-/// with Error(cancelled) when it returns false. Throws Error as image reading does, with the file's
-/// name.
+/// Encodes all pictures, each as its PictureUse says, and makes their control pictures when
+/// `control` says how; with `control_latents` those are encoded as well. `progress` is called after
+/// each and stops the work with Error(cancelled) when it returns false. Throws Error as image
+/// reading does, with the file's name.
 TrainingSet encode_pictures(const pipeline::TextToImageModel& model,
                             const std::vector<data::Picture>& pictures, const CropOptions& options,
                             const std::filesystem::path& cache_folder,
                             const std::function<bool()>& progress = {},
                             const data::ControlSettings* control = nullptr,
-                            bool control_latents = false);
+                            bool control_latents = false, const MaskWeights& mask = {});
 
 }  // namespace ringlet::train
