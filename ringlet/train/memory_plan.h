@@ -27,6 +27,9 @@ struct MemorySavings {
   bool any() const;
 };
 
+/// Their name among a run's settings.
+inline constexpr const char* kSavingsSetting = "memory savings";
+
 /// For a run's settings: a resumed run repeats what was chosen. Null for no savings.
 Json to_json(const MemorySavings& savings);
 /// Throws Error(bad_format) at `where`.

@@ -222,7 +222,7 @@ StepResult Trainer::measure(const std::vector<at::Tensor>& losses) {
 void Trainer::reduce(double& loss) {
   const at::NoGradGuard no_grad;
   const std::vector<Trainable>& parameters = optimizer_->parameters();
-  std::vector<double> numbers = {loss, wants_stop_ ? 1.0 : 0.0, finished_ ? 1.0 : 0.0};
+  std::vector<double> numbers = {loss, wants_stop_ ? 1.0 : 0.0};
   const auto first = static_cast<std::int64_t>(numbers.size());  // how many ranks have a gradient
   std::vector<at::Tensor> sums;
   for (const Trainable& parameter : parameters) {
@@ -238,7 +238,6 @@ void Trainer::reduce(double& loss) {
   const double* const sum = summed.const_data_ptr<double>();
   loss = sum[0];
   all_stop_ = sum[1] > 0.0;
-  all_finished_ = sum[2] > 0.0;
   for (std::size_t i = 0; i < parameters.size(); ++i)
     if (sum[first + static_cast<std::int64_t>(i)] > 0.0)
       parameters[i].value.mutable_grad() = sums[i];
@@ -411,17 +410,13 @@ bool Trainer::stops(bool proceeds) {
   return all_stop_;
 }
 
-bool Trainer::finishes() const {
-  return options_.data_parallel.count == 1 ? finished_ : all_finished_;
-}
-
 bool Trainer::run_steps(const StepObserver& observe,
                         const std::function<void(std::int64_t step)>& afterwards) {
   const bool saves = !options_.checkpoint_folder.empty();
   int skipped_in_a_row = 0;
   wants_stop_ = all_stop_ = false;
   if (step_ < options_.steps) choose_threads();
-  while (step_ < options_.steps && !finishes()) {
+  while (step_ < options_.steps && !finished_) {
     const StepResult result = step_with_others();
     if (!result.scaled_down) skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
     if (result.skipped) report_skipped(result);

@@ -104,8 +104,8 @@ class Trainer {
   /// A checkpoint after the step that is under way or comes next; an observer may ask for it.
   void ask_for_checkpoint() { save_asked_ = true; }
 
-  /// Ends run() after the present step as if it were the last one: from its callbacks. With several
-  /// ranks all of them do one more, whose sum tells the others.
+  /// Ends run() after the present step as if it were the last one: from its callbacks, with one
+  /// rank.
   void finish() { finished_ = true; }
 
   std::int64_t steps_done() const { return step_; }
@@ -120,7 +120,6 @@ class Trainer {
   bool run_steps(const StepObserver& observe, const std::function<void(std::int64_t)>& afterwards);
   StepResult step_with_others();
   bool stops(bool proceeds);
-  bool finishes() const;
   StepResult train_step();
   std::vector<at::Tensor> accumulate_gradients();
   StepResult measure(const std::vector<at::Tensor>& losses);
@@ -144,7 +143,7 @@ class Trainer {
   std::int64_t skipped_ = 0;
   int threads_ = 0;                             ///< of the checkpoint; 0 = none
   bool wants_stop_ = false, all_stop_ = false;  ///< of this rank, and of any
-  bool finished_ = false, all_finished_ = false;
+  bool finished_ = false;
   bool save_asked_ = false;
 };
 

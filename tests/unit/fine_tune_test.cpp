@@ -490,37 +490,5 @@ TEST_F(FineTuning, WhatCannotBeIsRefusedBeforeTheModelIsOpened) {
   }
 }
 
-TEST_F(FineTuning, WhatTheModelCannotDoIsRefused) {
-  struct Case {
-    const char* words;
-    std::function<void(FineTuneOptions&)> make;
-  };
-  const std::vector<Case> cases = {
-      {"17 is not a multiple", [](auto& o) { o.crop.size = PictureSize::square(17); }},
-      {"-16 is not a multiple", [](auto& o) { o.crop.size = PictureSize::square(-16); }},
-      {"clip_skip: ", [](auto& o) { o.loss.clip_skip = 3; }},
-      {"clip_skip: ", [](auto& o) { o.loss.clip_skip = 0; }},
-      {"targets: ", [](auto& o) { o.targets.presets = {"atention"}; }},
-      {"no_such_layer", [](auto& o) { o.targets.include = {"*no_such_layer*"}; }},
-      {"UTF-8", [](auto& o) { o.instance_prompt = "\xFF"; }},
-      {"splits no dimension of 7",
-       [](auto& o) {
-         o.factors[7] = {1, 1, 7};
-       }},
-      {"factors belong to tensor rings and trains",
-       [](auto& o) {
-         o.learning = adapt::parse_method("lora(rank=2)");
-         o.factors[8] = {2, 2, 2};
-       }},
-  };
-  for (const Case& each : cases) {
-    SCOPED_TRACE(each.words);
-    FineTuneOptions o = options();
-    each.make(o);
-    expect_error(ErrorCode::invalid_argument, each.words, [&] { FineTune{o}; });
-    EXPECT_FALSE(fs::exists(o.out));
-  }
-}
-
 }  // namespace
 }  // namespace ringlet::train

@@ -9,6 +9,19 @@
 #include "ringlet/io/image.h"
 
 namespace ringlet::train {
+namespace {
+
+/// The resolution of a data set; that of the run has been checked.
+void check_resolution(PictureSize size, data::SideLimits limits) {
+  for (const std::int64_t side : {size.width, size.height})
+    if (side % limits.unit != 0 || side > limits.largest)
+      throw Error(ErrorCode::invalid_argument, Field("resolution"),
+                  "a data set's resolution of " + size.short_text() + " does not fit the model",
+                  "sides are multiples of " + std::to_string(limits.unit) + " up to " +
+                      std::to_string(limits.largest));
+}
+
+}  // namespace
 
 PictureSize size_of_picture(const std::filesystem::path& file) {
   try {
@@ -23,6 +36,7 @@ void place_in_buckets(std::vector<data::Picture>& pictures, const std::vector<da
   std::vector<data::BucketOptions> rules;
   std::vector<PictureSize> sizes;
   for (const data::Dataset& set : sets) {
+    check_resolution(set.resolution, limits);
     sizes.push_back(set.resolution.empty() ? resolution : set.resolution);
     rules.push_back(data::complete(set.buckets, sizes.back(), limits));
   }

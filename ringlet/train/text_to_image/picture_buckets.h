@@ -17,7 +17,7 @@ using BucketCounts = std::vector<std::pair<PictureSize, std::int64_t>>;
 
 /// Gives every picture the bucket that its data set's rule chooses; those that keep the run's
 /// `resolution` have none. Pictures that cannot be read are left as they are. Throws
-/// Error(invalid_argument) for rules that do not fit the model.
+/// Error(invalid_argument) for rules and resolutions that do not fit the model.
 void place_in_buckets(std::vector<data::Picture>& pictures, const std::vector<data::Dataset>& sets,
                       PictureSize resolution, data::SideLimits limits);
 

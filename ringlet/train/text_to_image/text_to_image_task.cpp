@@ -90,44 +90,15 @@ std::unique_ptr<ControlLearner> make_control(const TextToImageOptions& options,
   return std::make_unique<ControlLearner>(options.control, model, seed);
 }
 
-/// The resolutions of data sets, as crop_for checks that of the run.
-void check_sizes(PictureSize size, const pipeline::TextToImageModel& model) {
-  for (const std::int64_t side : {size.width, size.height})
-    if (side % model.size_unit() != 0 || side > model.largest_side())
-      throw Error(ErrorCode::invalid_argument, Field("resolution"),
-                  "a data set's resolution of " + size.short_text() + " does not fit the model",
-                  "sides are multiples of " + std::to_string(model.size_unit()) + " up to " +
-                      std::to_string(model.largest_side()));
-}
-
 /// Finds the pictures' buckets on the way.
 TextToImagePlan plan_with(TextToImagePlan plan, TrainingPictures& pictures,
                           const std::vector<data::Dataset>& sets, const CropOptions& crop,
                           const pipeline::TextToImageModel& model, const ControlLearner* control) {
-  for (const data::Dataset& set : sets) check_sizes(set.resolution, model);
   place_in_buckets(pictures.instance, sets, crop.size, {model.size_unit(), model.largest_side()});
   plan.resolution = crop.size;
   plan.buckets = bucket_counts(pictures.instance, crop.size);
   if (control) plan.control_parameters = control->parameter_count();
   return plan;
-}
-
-/// The pictures' folders and captions under sd-scripts' keys, which other programs show. Only files
-/// that tell everything keep them: see keep_metadata.
-void describe_pictures(const TrainingPictures& pictures, io::Metadata& extra) {
-  Json folders = Json::object(), tags = Json::object();
-  for (const data::Picture& picture : pictures.instance) {
-    const std::string folder = picture.path.parent_path().filename().string();
-    const std::string caption = is_utf8(picture.caption) ? picture.caption : "";
-    if (!is_utf8(folder)) continue;
-    Json& one = folders[folder];
-    one["n_repeats"] = picture.repeats;
-    one["img_count"] = one.value("img_count", 0) + 1;
-    Json& count = tags[folder][caption];
-    count = count.is_null() ? 1 : count.get<int>() + 1;
-  }
-  extra["ss_dataset_dirs"] = folders.dump();
-  extra["ss_tag_frequency"] = tags.dump();
 }
 
 /// What of a file's line the model cannot do is known before the run starts.

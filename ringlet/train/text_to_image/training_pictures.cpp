@@ -9,6 +9,7 @@
 #include "ringlet/core/error.h"
 #include "ringlet/core/random.h"
 #include "ringlet/core/sha256.h"
+#include "ringlet/core/text.h"
 #include "ringlet/data/caption_operations.h"
 #include "ringlet/data/dataset.h"
 
@@ -157,6 +158,22 @@ std::string map_contents(const data::ControlSettings& settings,
   for (const fs::path& file : data::control_files(settings, data::paths_of(pictures)))
     text += sha256_file(file) + "\n";
   return text.empty() ? "" : sha256_text(text);
+}
+
+void describe_pictures(const TrainingPictures& pictures, io::Metadata& extra) {
+  Json folders = Json::object(), tags = Json::object();
+  for (const data::Picture& picture : pictures.instance) {
+    const std::string folder = picture.path.parent_path().filename().string();
+    const std::string caption = is_utf8(picture.caption) ? picture.caption : "";
+    if (!is_utf8(folder)) continue;
+    Json& one = folders[folder];
+    one["n_repeats"] = picture.repeats;
+    one["img_count"] = one.value("img_count", 0) + 1;
+    Json& count = tags[folder][caption];
+    count = count.is_null() ? 1 : count.get<int>() + 1;
+  }
+  extra["ss_dataset_dirs"] = folders.dump();
+  extra["ss_tag_frequency"] = tags.dump();
 }
 
 }  // namespace ringlet::train

@@ -10,6 +10,7 @@
 #include "ringlet/data/control_signal.h"
 #include "ringlet/data/folder_note.h"
 #include "ringlet/data/picture_folder.h"
+#include "ringlet/io/safetensors.h"
 #include "ringlet/train/text_to_image/text_to_image_options.h"
 
 namespace ringlet::train {
@@ -53,5 +54,9 @@ std::string control_fingerprint(const data::ControlSettings& settings,
 /// The contents of given maps; "" where there are none.
 std::string map_contents(const data::ControlSettings& settings,
                          const std::vector<data::Picture>& pictures);
+
+/// The pictures' folders and captions under sd-scripts' keys, which other programs show. Only files
+/// that tell everything keep them: see keep_metadata.
+void describe_pictures(const TrainingPictures& pictures, io::Metadata& extra);
 
 }  // namespace ringlet::train
