@@ -171,7 +171,8 @@ void CommonOptions::add_to(OptionList& options) {
     options.add("device", device_choice(device), "Processor; cuda:N for one of several GPUs");
     options
         .add("precision", word_choice("precision", precision, {"auto", "fp32", "bf16", "fp16"}),
-             "Type of the numbers; auto measures and chooses. On CUDA it is fp16, and for training "
+             "Type of the numbers; auto measures and chooses, and trains in fp32 on the CPU. On "
+             "CUDA it is fp16, and for training "
              "bf16 where the GPU computes it")
         .or_else("fp32 on the CPU, auto on CUDA");
     options

@@ -215,6 +215,8 @@ c10::ScalarType select_precision(const std::string& name, c10::Device device, Wo
   if (device.is_cuda())
     return work == Work::training && compute_capability(device) >= kAmpere ? c10::kBFloat16
                                                                            : c10::kHalf;
+  // Steps take as long in bf16, and those of small networks longer (docs/performance.md, bf16).
+  if (work == Work::training) return c10::kFloat;
   constexpr double kClearlyFaster = 1.3;
   const double full = measure_matmul_speed(c10::kFloat);
   return measure_matmul_speed(c10::kBFloat16) > kClearlyFaster * full ? c10::kBFloat16

@@ -38,6 +38,7 @@ TEST(Device, PrecisionNames) {
   for (const char* name : {"fp32", "bf16", "fp16"})
     EXPECT_EQ(precision_name(select_precision(name, c10::kCPU)), name);
   EXPECT_EQ(select_precision("", c10::kCPU), c10::kFloat);
+  EXPECT_EQ(select_precision("auto", c10::kCPU, Work::training), c10::kFloat);
   for (const char* name : {"float", "FP16", "fp8"})
     expect_error(ErrorCode::invalid_argument, "use auto, fp32, bf16, fp16",
                  [&] { select_precision(name, c10::kCPU); });
