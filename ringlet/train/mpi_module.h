@@ -27,7 +27,7 @@ struct MpiModule {
   void (*say)(int rank, char word);
   /// Takes a word that was sent to this rank: 1 = there was one.
   int (*hear)(int* rank, char* word);
-  void (*end)();              ///< MPI_Finalize, which all ranks call
+  void (*end)();                ///< MPI_Finalize, which all ranks call
   void (*end_all)(int status);  ///< MPI_Abort: ends all ranks, and does not return
 };
 
