@@ -1,4 +1,5 @@
 // `mpirun ringlet train`: several processes are one run.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -44,16 +45,26 @@ class Mpi : public TinyProgram {
     return all;
   }
 
-  /// As that many ranks.
-  static ProgramResult run_ranks(int ranks, const Arguments& arguments,
-                                 ProgramOptions options = {}) {
-    Arguments words = {kLauncher, "--oversubscribe",     "--bind-to",   "none",
-                       "-n",      std::to_string(ranks), RINGLET_BINARY};
-    words.insert(words.end(), arguments.begin(), arguments.end());
+  /// mpirun with these words.
+  static ProgramResult launch(const Arguments& more, ProgramOptions options = {}) {
+    Arguments words = {kLauncher, "--oversubscribe", "--bind-to", "none"};
+    words.insert(words.end(), more.begin(), more.end());
     options.environment = detail::usual_environment();
     for (const char* variable : {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"})
       options.environment->emplace_back(variable);
     return run_words(std::move(words), options);
+  }
+
+  /// `ringlet ARGUMENTS…` as that many ranks.
+  static ProgramResult run_ranks(int ranks, const Arguments& arguments,
+                                 const ProgramOptions& options = {}) {
+    return launch(ranks_of(ranks, arguments), options);
+  }
+
+  static Arguments ranks_of(int count, const Arguments& arguments) {
+    Arguments words = {"-n", std::to_string(count), RINGLET_BINARY};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    return words;
   }
 
   std::vector<MetricsRow> metrics(const std::string& out) const {
@@ -225,6 +236,26 @@ TEST_F(Mpi, AnErrorOfAllRanksIsSaidOnce) {
   ASSERT_NE(first, std::string::npos) << result.err;
   EXPECT_EQ(result.err.find("ringlet: error:"), result.err.rfind("ringlet: error:"));
   EXPECT_EQ(result.err.find("rank 1: error"), std::string::npos) << result.err;
+}
+
+// Machines that do not have the same files, and commands that are not the same.
+TEST_F(Mpi, WhatRanksDifferInIsNamed) {
+  const auto fail = [&](const Arguments& second) {
+    Arguments words = ranks_of(1, command("differs", 2, 1, {}));
+    words.emplace_back(":");
+    const Arguments other = ranks_of(1, second);
+    words.insert(words.end(), other.begin(), other.end());
+    const ProgramResult result = launch(words);
+    EXPECT_NE(result.status, 0);
+    return result.err;
+  };
+  const std::string options = fail(command("differs", 2, 1, {"--learning-rate", "1e-3"}));
+  EXPECT_NE(options.find("ranks: the 2 processes differ in: learning rate"), std::string::npos)
+      << options;
+  Arguments elsewhere = command("differs", 2, 1, {});
+  *std::ranges::find(elsewhere, path("pictures")) = path("missing");
+  const std::string files = fail(elsewhere);
+  EXPECT_NE(files.find("rank 1: error: " + path("missing")), std::string::npos) << files;
 }
 
 TEST_F(Mpi, NodesPlanMeasuresAndWritesNothing) {
