@@ -82,6 +82,7 @@ Architecture: $(dpkg --print-architecture)
 Maintainer: ringlet maintainers <maintainers@users.noreply.example>
 Depends: libc6 (>= $(getconf GNU_LIBC_VERSION | cut -d' ' -f2)), libstdc++6 (>= $(c++ -dumpversion)), libgcc-s1
 Installed-Size: $(du -sk "$stage" | cut -f1)
+Suggests: openmpi-bin
 Section: graphics
 Priority: optional
 Description: small adapters for text-to-image models and other networks

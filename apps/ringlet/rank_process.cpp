@@ -31,9 +31,10 @@ std::int64_t own_rank() {
 
 /// How long rank 0 may take to report: it may be writing a checkpoint.
 std::chrono::seconds patience() {
-  constexpr std::chrono::seconds kUsual(2), kForCheckpoint(15);
+  constexpr std::chrono::seconds kUsual(2), kByLauncher(5), kForCheckpoint(15);
   const auto& group = joined();
-  if (!group || !group->lost_some()) return kUsual;
+  if (!group) return kByLauncher;
+  if (!group->lost_some()) return kUsual;
   return group->lost_first() ? std::chrono::seconds(0) : kForCheckpoint;
 }
 

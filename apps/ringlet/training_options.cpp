@@ -91,7 +91,7 @@ void TrainingOptions::add_output(OptionList& list, train::RunOptions& run) {
   nodes_plan.add_to(list);
 }
 
-void TrainingOptions::translate(train::RunOptions& run, const CommonOptions& common) {
+void TrainingOptions::translate(train::RunOptions& run, CommonOptions& common) {
   run.learning = parse_learning(method);
   run.trainer.optimizer = chosen_optimizer();
   const double usual = run.trainer.optimizer.usual_rate;
@@ -113,6 +113,9 @@ void TrainingOptions::translate(train::RunOptions& run, const CommonOptions& com
   run.trainer.data_parallel = ranks->data_parallel();
   run.trainer.choose_threads = false;
   if (common.automatic_threads()) at::set_num_threads(ranks->threads());
+  if (common.device != "auto" && common.device != "cuda") return;
+  if (const int gpus = nn::cuda_state().devices; gpus > 1)  // each rank of a machine the next one
+    common.device = "cuda:" + std::to_string(ranks->rank_here() % gpus);
 }
 
 train::OptimizerSpec TrainingOptions::chosen_optimizer() const {

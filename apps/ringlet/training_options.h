@@ -42,9 +42,9 @@ struct TrainingOptions {
 
   /// Reads the method and the optimizer, and chooses what was not given: the rate, and the seed of
   /// the run that is resumed or a random one. Joins the ranks that were started together, which
-  /// have rank 0's seed and share the processors. Throws Error(invalid_argument), and as
+  /// have rank 0's seed and share the processors and GPUs. Throws Error(invalid_argument), and as
   /// join_ranks.
-  void translate(train::RunOptions& run, const CommonOptions& common);
+  void translate(train::RunOptions& run, CommonOptions& common);
 
   /// By --optimizer, with the numbers that were given. Throws Error(invalid_argument).
   train::OptimizerSpec chosen_optimizer() const;

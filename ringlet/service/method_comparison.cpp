@@ -57,9 +57,9 @@ class CellRunner {
       throw Error(ErrorCode::cancelled, "eval compare", "stopped",
                   "run the same command to continue");
     if (options_.no_wait && left(cells, stage) > 0) {
-      log(LogLevel::info, "cells that are left to other processes: " +
-                              std::to_string(left(cells, stage)) +
-                              "; run the same command again when they are done, for what follows");
+      log(LogLevel::info,
+          "cells that are left to other processes: " + std::to_string(left(cells, stage)) +
+              "; run the same command again when they are done, for what follows");
       return false;
     }
     wait_for_others(cells, stage);
@@ -73,8 +73,7 @@ class CellRunner {
   }
 
   static std::ptrdiff_t left(const std::vector<eval::Cell>& cells, eval::Stage stage) {
-    return std::ranges::count_if(cells,
-                                 [&](const eval::Cell& cell) { return !done(cell, stage); });
+    return std::ranges::count_if(cells, [&](const eval::Cell& cell) { return !done(cell, stage); });
   }
 
   bool told_to_stop() const { return stop_ && stop_(); }

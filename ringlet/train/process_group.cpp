@@ -104,6 +104,7 @@ void ProcessGroup::find_machines() {
     hosts_.push_back(host_of(one));
   }
   machines_ = static_cast<std::int64_t>(machines.size());
+  rank_here_ = static_cast<std::int64_t>(here);
   threads_ = threads_of_rank(machines.at(host_of(own)), here);
 }
 

@@ -34,8 +34,9 @@ class ProcessGroup : public std::enable_shared_from_this<ProcessGroup> {
 
   std::int64_t rank() const { return rank_; }
   std::int64_t count() const { return count_; }
-  std::int64_t machines() const { return machines_; }  ///< by their names
-  int threads() const { return threads_; }             ///< this rank's share of its machine
+  std::int64_t machines() const { return machines_; }    ///< by their names
+  std::int64_t rank_here() const { return rank_here_; }  ///< among those of this machine
+  int threads() const { return threads_; }               ///< this rank's share of its machine
 
   /// Its functions keep the group alive.
   DataParallel data_parallel();
@@ -76,7 +77,7 @@ class ProcessGroup : public std::enable_shared_from_this<ProcessGroup> {
   const MpiModule* module_;
   Launch launch_;
   std::chrono::duration<double> timeout_;
-  std::int64_t rank_ = 0, count_ = 1, machines_ = 1;
+  std::int64_t rank_ = 0, count_ = 1, machines_ = 1, rank_here_ = 0;
   int threads_ = 1;
   std::vector<std::string> hosts_;  ///< by rank
   std::mutex speaking_;             ///< MPI is used by one thread at a time

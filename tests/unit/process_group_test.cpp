@@ -140,6 +140,7 @@ TEST_F(ProcessGroupTest, TensorsAreSummedAsOneBuffer) {
   as_ranks(60.0, [](ProcessGroup& group) {
     EXPECT_EQ(group.count(), kRanks);
     EXPECT_EQ(group.machines(), 1);
+    EXPECT_EQ(group.rank_here(), group.rank());
     EXPECT_GE(group.threads(), 1);
     EXPECT_EQ(group.first_of(static_cast<std::uint64_t>(group.rank()) + (1ull << 63)), 1ull << 63);
     const auto own = static_cast<double>(group.rank() + 1);
