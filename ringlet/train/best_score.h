@@ -17,6 +17,11 @@ struct BestScoreOptions {
       0;  ///< observations without a better one before a run ends; 0 = it does not
 };
 
+/// Refuses what cannot be: a patience without a score, scores that are measured before and after
+/// the run alone, several ranks, of which one measures. Throws Error(invalid_argument |
+/// unsupported).
+void check_best(const BestScoreOptions& options, std::int64_t observe_every, std::int64_t ranks);
+
 class BestScore {
  public:
   explicit BestScore(BestScoreOptions options) : options_(std::move(options)) {}
@@ -27,6 +32,7 @@ class BestScore {
 
   std::optional<std::int64_t> step() const { return step_; }
   double value() const { return value_; }
+  std::string text() const;  ///< why a run ends, for people
 
   /// Whether the run is to end: patience observations came after the best one.
   bool ends() const { return options_.patience > 0 && since_ >= options_.patience; }

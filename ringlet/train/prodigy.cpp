@@ -139,24 +139,28 @@ class Prodigy final : public Optimizer {
 }  // namespace
 
 void describe(OptionList& list, ProdigyOptions& o) {
-  list.add("d0", o.d0, "First estimate of the distance").within(Range::above(0)).repeated();
-  list.add("d_coef", o.d_coef, "Factor on the estimate").within(Range::above(0)).repeated();
+  list.add("d0", o.d0, "First estimate of the distance")
+      .within(ringlet::Range::above(0))
+      .repeated();
+  list.add("d_coef", o.d_coef, "Factor on the estimate")
+      .within(ringlet::Range::above(0))
+      .repeated();
   list.add("beta3", o.beta3, "Average of the estimate")
-      .within(Range::share())
+      .within(ringlet::Range::share())
       .or_else("the root of the second beta")
       .repeated();
   list.add("growth_rate", o.growth_rate, "Largest growth of the estimate in a step")
-      .within(Range::at_least(1))
+      .within(ringlet::Range::at_least(1))
       .or_else("no limit")
       .repeated();
   list.add("use_bias_correction", o.use_bias_correction, "Adam's bias correction").repeated();
   list.add("safeguard_warmup", o.safeguard_warmup, "A warm-up does not slow the estimate")
       .repeated();
   list.add("slice_p", o.slice_p, "The estimate looks at every n-th number")
-      .within(Range::at_least(1))
+      .within(ringlet::Range::at_least(1))
       .repeated();
   list.add("eps", o.epsilon, "Added to the root of the average square")
-      .within(Range::above(0))
+      .within(ringlet::Range::above(0))
       .repeated();
 }
 

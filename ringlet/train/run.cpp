@@ -24,6 +24,7 @@
 #include "ringlet/train/part_rates.h"
 #include "ringlet/train/run_folder.h"
 #include "ringlet/train/run_metadata.h"
+#include "ringlet/train/stochastic_rounding.h"
 
 namespace ringlet::train {
 namespace {
@@ -75,22 +76,6 @@ std::vector<RunPlan::Group> groups_of(const adapt::AdapterSet& set) {
   return rows;
 }
 
-void check_best(const RunOptions& o) {
-  const Field option("early_stop");
-  if (o.best.patience < 0)
-    throw Error(ErrorCode::invalid_argument, option, Range::at_least(0).refusal());
-  if (o.best.patience > 0 && o.best.name.empty())
-    throw Error(ErrorCode::invalid_argument, option, "it needs a score to follow",
-                "give `best_by=\"validation loss\"` as well");
-  if (o.best.patience > 0 && o.trainer.data_parallel.count > 1)
-    throw Error(ErrorCode::unsupported, option, "one rank alone measures scores",
-                "leave it out, or train on one rank");
-  if (!o.best.name.empty() && o.observe_every == 0)
-    throw Error(ErrorCode::invalid_argument, Field("best_by"),
-                "scores are measured before and after the run alone",
-                "say how often, with `sample_every` of train or `evaluate_every` of tune");
-}
-
 }  // namespace
 
 void check_options(const RunOptions& o) {
@@ -108,7 +93,7 @@ void check_options(const RunOptions& o) {
                 "a batch of " + std::to_string(o.batch_size) + " has no " +
                     std::to_string(o.savings.parts) + " parts");
   check_adapter_options(o);
-  check_best(o);
+  check_best(o.best, o.observe_every, o.trainer.data_parallel.count);
   if (o.trained_precision != at::kFloat && !o.full())
     throw Error(ErrorCode::invalid_argument, Field("trained_precision"), "adapters learn in fp32",
                 "it is for `method=full`");
@@ -153,16 +138,7 @@ void Run::open_task(const OpenTask& open) {
   plan_ = {};
   task_ = open(options_);
   if (options_.adapts()) build_adapters();
-  if (options_.trained_precision == at::kBFloat16) {
-    if (task_->precision() != at::kBFloat16)
-      throw Error(ErrorCode::invalid_argument, Field("trained_precision"),
-                  "weights in bf16 are computed with in bf16", "give `precision=bf16`");
-    // Layers hold the same tensors.
-    for (const Trainable& one : trainables()) {
-      at::Tensor value = one.value;
-      value.set_data(value.detach().to(at::kBFloat16));
-    }
-  }
+  if (options_.trained_precision == at::kBFloat16) keep_in_bf16(trainables(), task_->precision());
   optimizer_bytes_ = 0;
   for (const Trainable& one : trainables()) {
     plan_.parameters += one.value.numel();
@@ -179,15 +155,16 @@ void Run::build_adapters() {
   for (const std::string& name : task_->new_layers())
     for (adapt::Target& target : adapt::select_targets(components, {.include = {name}}))
       whole.push_back(std::move(target));
-  std::vector<adapt::Target> targets =
-      adapt::select_targets(components, task_->targets(options_.targets));
-  std::erase_if(targets, [&](const adapt::Target& target) {
-    return std::ranges::find(whole, target.layer, &adapt::Target::layer) != whole.end();
-  });
-  if (options_.init_adapter.empty())
+  if (options_.init_adapter.empty()) {
+    std::vector<adapt::Target> targets =
+        adapt::select_targets(components, task_->targets(options_.targets));
+    std::erase_if(targets, [&](const adapt::Target& target) {
+      return std::ranges::find(whole, target.layer, &adapt::Target::layer) != whole.end();
+    });
     adapters_.emplace(options_, targets, options_.seed, whole);
-  else
+  } else {
     initial_ = start_from(adapters_, options_, components, options_.seed, whole);
+  }
   plan_.budget = adapters_->budget();
   plan_.layers = adapters_->set().entries().size();
   plan_.new_layers = whole.size();
@@ -322,9 +299,7 @@ void Run::follow_best(Trainer& trainer, std::int64_t step) {
   if (better && options_.full()) task_->save_model(*file, options_.save_precision);
   if (better && adapters_) save_adapters(*file, step, settings_);
   if (!best.ends() || step == options_.trainer.steps) return;
-  ringlet::log(LogLevel::info, "step " + std::to_string(step) + ": " + options_.best.name +
-                                   " was best at step " + std::to_string(*best.step()) +
-                                   "; the run ends here");
+  ringlet::log(LogLevel::info, "step " + std::to_string(step) + ": " + best.text());
   trainer.finish();
 }
 

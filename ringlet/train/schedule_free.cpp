@@ -89,13 +89,13 @@ class ScheduleFree final : public Optimizer {
 
 void describe(OptionList& list, ScheduleFreeOptions& o) {
   list.add("eps", o.epsilon, "Added to the root of the average square")
-      .within(Range::above(0))
+      .within(ringlet::Range::above(0))
       .repeated();
   list.add("r", o.r, "Power of the step's number in the average")
-      .within(Range::at_least(0))
+      .within(ringlet::Range::at_least(0))
       .repeated();
   list.add("weight_lr_power", o.weight_lr_power, "Power of the highest rate in the average")
-      .within(Range::at_least(0))
+      .within(ringlet::Range::at_least(0))
       .repeated();
 }
 

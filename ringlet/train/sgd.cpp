@@ -50,7 +50,7 @@ class Sgd final : public Optimizer {
 }  // namespace
 
 void describe(OptionList& list, SgdOptions& o) {
-  list.add("momentum", o.momentum, "Share of the direction before").within(Range::share());
+  list.add("momentum", o.momentum, "Share of the direction before").within(ringlet::Range::share());
   list.add("nesterov", o.nesterov, "Look ahead along the momentum");
 }
 

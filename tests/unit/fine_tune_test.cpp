@@ -118,33 +118,6 @@ TEST_F(FineTuning, ResumeIsBitExact) {
   EXPECT_NE(file_content(other.out / "adapter.safetensors"), expected);
 }
 
-TEST_F(FineTuning, PicturesOfTheirOwnMeasureTheLoss) {
-  write_pictures(folder_ / "validation", 2);
-  FineTuneOptions o = options();
-  o.validation_images = folder_ / "validation";
-  o.observe_every = 1;
-  o.samples.prompts = {"a dog"};
-  o.best.name = "validation loss";
-  ASSERT_TRUE(run(o));
-  const ScoreFile scores(o.out / "scores.csv", 100);
-  EXPECT_EQ(scores.columns(), std::vector<std::string>{"validation loss"});
-  ASSERT_EQ(scores.rows().size(), 4u);
-  EXPECT_NE(scores.rows().front().values, scores.rows().back().values);
-  EXPECT_TRUE(std::filesystem::exists(o.out / "best.safetensors"));
-  EXPECT_TRUE(std::filesystem::exists(o.out / "samples/step-00000003.png"));
-  // Fixed noise: the network without training has one loss, whatever is trained.
-  FineTuneOptions other = options("other");
-  other.validation_images = o.validation_images;
-  other.seed = 77;
-  other.trainer.steps = 1;
-  ASSERT_TRUE(run(other));
-  const ScoreFile again(other.out / "scores.csv", 100);
-  EXPECT_EQ(again.rows().front().values, scores.rows().front().values);
-  other.out = folder_ / "third";
-  other.instance_prompt = "";
-  expect_error(ErrorCode::invalid_argument, "the picture has no caption", [&] { run(other); });
-}
-
 TEST_F(FineTuning, TheResultIsTheMovingAverage) {
   FineTuneOptions o = options();
   o.trainer.ema_decay = 0.9;
@@ -356,41 +329,6 @@ TEST_F(FineTuning, AllWeightsResumeBitExactlyToo) {
        {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"})
     EXPECT_TRUE(file_content(o.out / "model" / file) == file_content(whole.out / "model" / file))
         << file;
-}
-
-TEST_F(FineTuning, AllWeightsLearnInBf16AndResumeBitExactly) {
-  const auto bf16 = [&](const std::string& out) {
-    FineTuneOptions o = options(out);
-    o.learning = AllWeights{};
-    o.load.precision = at::kBFloat16;
-    o.trained_precision = at::kBFloat16;
-    o.trainer.learning_rate.peak = 1e-5;
-    o.trainer.ema_decay = 0.5;
-    o.trainer.steps = 4;
-    o.save_precision = at::kBFloat16;
-    return o;
-  };
-  const FineTuneOptions whole = bf16("whole");
-  ASSERT_TRUE(run(whole));
-  FineTuneOptions parts = bf16("parts");
-  EXPECT_FALSE(run(parts, 2));
-  parts.resume = true;
-  EXPECT_TRUE(run(parts));
-  expect_same_metrics(whole, parts);
-  const std::string unet = "model/unet/diffusion_pytorch_model.safetensors";
-  EXPECT_TRUE(file_content(whole.out / unet) == file_content(parts.out / unet));
-  const auto base = io::load_tensors(folder_ / unet);
-  bool changed = false;
-  for (const auto& [name, tensor] : io::load_tensors(whole.out / unet))
-    changed = changed || !at::equal(tensor, base.at(name).to(at::kBFloat16));
-  EXPECT_TRUE(changed);
-  FineTuneOptions wrong = bf16("wrong");
-  wrong.load.precision = at::kFloat;
-  expect_error(ErrorCode::invalid_argument, "trained_precision: weights in bf16",
-               [&] { FineTune{wrong}; });
-  wrong.learning = adapt::parse_method("lora");
-  expect_error(ErrorCode::invalid_argument, "trained_precision: adapters learn in fp32",
-               [&] { FineTune{wrong}; });
 }
 
 TEST_F(FineTuning, PenaltiesChangeTheLossButNotAtTheStart) {

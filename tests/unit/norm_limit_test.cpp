@@ -28,8 +28,12 @@ TEST(NormLimit, ScalesBothMatricesOfWhatIsTooLarge) {
   const adapt::AdapterSet set = model.adapters("lora(rank=3,alpha=2)");
   disturb(set);
   const std::map<std::string, double> before = norms_of(set);
-  double most = 0.0;
-  for (const auto& [name, norm] : before) most = std::max(most, 0.5 * norm);
+  double least = INFINITY, largest = 0.0;
+  for (const auto& [name, norm] : before) {
+    least = std::min(least, norm);
+    largest = std::max(largest, norm);
+  }
+  const double most = 0.5 * (least + largest);
   std::map<std::string, at::Tensor> values;
   for (const auto& [name, tensor] : set.parameters()) values[name] = tensor.detach().clone();
   limit_norms(set, most);

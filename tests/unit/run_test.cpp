@@ -299,7 +299,7 @@ TEST_F(RunTest, ARunStartsFromAnAdapterOfItsMethodRanksAndLayers) {
   second.trainer.learning_rate.peak = 1e-12;
   second.trainer.ema_decay = 0.0;
   Run run(second, toy());
-  EXPECT_EQ(run.plan().method, "trm(rank=3)+lora(alpha=2,rank=5)");
+  EXPECT_EQ(run.plan().method, "trm(init=asymmetric,rank=3)+lora(alpha=2,rank=5)");
   ASSERT_TRUE(run.run());
   const auto before = io::load_tensors(first.out / "adapter.safetensors");
   const auto after = io::load_tensors(second.out / "adapter.safetensors");
@@ -317,6 +317,7 @@ TEST_F(RunTest, ARunStartsFromAnAdapterOfItsMethodRanksAndLayers) {
                [&] { Run(second, toy()); });
   second.learning = AllWeights{};
   second.targets = {};
+  second.dropout = {};
   expect_error(ErrorCode::invalid_argument, "init_adapter: it applies to adapters",
                [&] { Run(second, toy()); });
 }
