@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -63,7 +64,9 @@ int show_status(const ControlRunOptions& o) {
 /// The run's answer, or nothing when it does not come in time or the run ends without one.
 std::optional<std::string> wait_for_answer(const ControlRunOptions& o, const std::string& id) {
   constexpr auto kPause = std::chrono::milliseconds(50);
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(o.wait);
+  constexpr double kLongest = 1e6;  // more is no number of clock ticks
+  const std::chrono::duration<double> patience(std::min(o.wait, kLongest));
+  const auto end = std::chrono::steady_clock::now() + patience;
   while (true) {
     const bool at_work = !train::RunLock::holder(o.folder).empty();
     if (auto answer = train::answer_to(o.folder, id)) return answer;
@@ -109,7 +112,7 @@ int cmd_control_run(int argc, char** argv) {
       .positional()
       .required();
   list.add("wait", options.wait, "Most seconds to wait for the run's answer; 0 = do not wait")
-      .within(Range::between(0, 1e6));
+      .within(Range::at_least(0));
   options.common.add_to(list);
   if (const ParseResult done = parse(app, list, argc, argv)) return *done;
   options.common.apply();

@@ -190,7 +190,7 @@ std::optional<fs::path> CheckpointFolder::newest() const {
 void CheckpointFolder::verify(const fs::path& file) {
   const fs::path hash_file = hash_file_of(file);
   std::error_code problem;
-  if (fs::exists(hash_file, problem)) {
+  if (fs::is_regular_file(hash_file, problem)) {
     if (read_file(hash_file) != hash_line(sha256_file(file), file))
       throw Error(ErrorCode::bad_format, file.string(),
                   "is damaged: its SHA-256 is not the one in " + hash_file.filename().string());

@@ -85,7 +85,7 @@ class TrainInterrupted : public TinyProgram {
           static_cast<std::int64_t>(random.uniform() * milliseconds * 1000.0));
     };
     if (instant == Instant::inside_a_save) {
-      constexpr std::size_t kCallsOfThreeSaves = 60;
+      constexpr std::size_t kCallsOfThreeSaves = 2000;
       how.environment = detail::usual_environment();
       how.environment->insert(
           how.environment->end(),

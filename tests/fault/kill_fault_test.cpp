@@ -76,17 +76,23 @@ class Killed : public FineTuning {
 
 TEST_F(Killed, AnywhereTheRunEndsWithWhatItWouldHaveMade) {
   const FineTuneOptions whole = killed_options("whole/run"), parts = killed_options("parts/run");
+  const auto begin = std::chrono::steady_clock::now();
+  faults::record((whole.out / "checkpoints").string());
   EXPECT_TRUE(run(whole));
+  const auto calls_of_a_save = static_cast<std::uint64_t>(faults::calls() / kLength);
+  faults::recorded();
+  const auto length = std::chrono::duration_cast<std::chrono::microseconds>(
+      std::chrono::steady_clock::now() - begin);
   const std::string expected = file_content(whole.out / "adapter.safetensors");
-  constexpr int kCallsOfASave = 24;  // about; more than that lie in the save after
   const int kills = kill_count(21);
   int done = 0, inside = 0, finished = 0;
   std::int64_t before = 0;
   const LogCapture quiet;
   for (RandomStream random = Random(11).stream("instants"); done < kills;) {
     const bool in_a_save = done % 3 != 0;
-    const int nth = in_a_save ? 1 + static_cast<int>(random.uniform_int(2 * kCallsOfASave)) : 0;
-    const auto patience = std::chrono::microseconds(random.uniform_int(400000));
+    const int nth = in_a_save ? 1 + static_cast<int>(random.uniform_int(3 * calls_of_a_save)) : 0;
+    const auto patience = std::chrono::microseconds(
+        random.uniform_int(static_cast<std::uint64_t>(length.count()) + 1));
     if (train_and_kill(parts, nth, patience)) {
       ++done;
       inside += in_a_save ? 1 : 0;
@@ -105,7 +111,9 @@ TEST_F(Killed, AnywhereTheRunEndsWithWhatItWouldHaveMade) {
   EXPECT_TRUE(file_content(parts.out / "adapter.safetensors") == expected);
   expect_same_metrics(parts, whole);
   EXPECT_GE(3 * inside, kills);
+  EXPECT_GE(8 * finished, kills / 3) << "the run does not come on";
   RecordProperty("kills", done);
+  RecordProperty("calls_of_a_save", static_cast<int>(calls_of_a_save));
   RecordProperty("kills_inside_a_save", inside);
   RecordProperty("runs_that_came_to_their_end", finished);
 }

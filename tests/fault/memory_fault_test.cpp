@@ -26,7 +26,7 @@ TEST(MemoryErrors, WhatWasAskedForIsTold) {
   EXPECT_EQ(
       told("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate "
            "memory: you tried to allocate 42949672960 bytes. Error code 12 (Cannot allocate"),
-      "there is not enough memory: 40.0 GiB more were asked for");
+      "there is not enough memory: 40 GiB more were asked for");
   EXPECT_EQ(told("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"),
             "the GPU has not enough free memory: 2.00 GiB more were asked for");
   EXPECT_EQ(told("std::bad_alloc"), "there is not enough memory");

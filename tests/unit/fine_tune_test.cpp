@@ -364,6 +364,7 @@ TEST_F(FineTuning, AnyFolderNameWillDo) {
   for (const std::string name : {"run/", "caf\xE9", "a\nb"}) {
     FineTuneOptions o = options(name);
     o.trainer.steps = 1;
+    o.metadata = adapt::MetadataLevel::full;
     EXPECT_TRUE(run(o)) << name;
     const auto file = io::SafetensorsFile::open(o.out / "adapter.safetensors");
     EXPECT_NE(file->metadata().at("modelspec.title"), "") << name;

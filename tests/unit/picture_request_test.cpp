@@ -131,6 +131,7 @@ TEST(ModelRequest, EveryFieldSurvivesJson) {
       {"variant", "fp16"},
       {"tokenizer", "tokens"},
       {"prediction", "v"},
+      {"zero_terminal_snr", true},
       {"text_tokens", 77},
       {"device", "cpu"},
       {"precision", "bf16"},

@@ -32,6 +32,7 @@ class TrainingData : public FineTuning {
   FineTuneOptions whole_data(const std::string& out) const {
     FineTuneOptions o = all_options(out);
     o.train_text_encoder = false;
+    o.trainer.part_rates.clear();  // that of the text encoder
     o.data.captions = {.prefix = "x,",
                        .wildcards = true,
                        .keep_tokens = 1,
