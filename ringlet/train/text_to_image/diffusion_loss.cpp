@@ -205,10 +205,10 @@ std::vector<DiffusionLoss::Row> DiffusionLoss::rows_of(std::int64_t micro_batch,
       bucket_batch(instance_buckets_, random, "instance order", micro_batch, part.of);
   draw(instance_, batch, micro_batch, part, 0, rows);
   if (prior_buckets_.empty()) return rows;
-  const BucketBatch beside{
+  const BucketBatch class_batch{
       batch.bucket, batch.epoch,
       batch_rows(prior_buckets_[batch.bucket], random, "class order", micro_batch, part.of)};
-  draw(prior_, beside, micro_batch, part, static_cast<std::uint64_t>(part.of), rows);
+  draw(prior_, class_batch, micro_batch, part, static_cast<std::uint64_t>(part.of), rows);
   return rows;
 }
 

@@ -29,7 +29,6 @@ void plan_captions(TextToImagePlan& plan, const TextToImageOptions& options,
     const auto same = [&](const auto& example) { return example.first == shown; };
     if (plan.examples.size() < kExamples && std::ranges::none_of(plan.examples, same))
       plan.examples.emplace_back(shown, model.tokens(shown).used);
-    plan.variants += std::max<std::size_t>(picture.use.captions.size(), 1);
     plan.masks += picture.use.masked_by_alpha || !picture.use.mask.empty() ? 1 : 0;
   }
   const auto add_cut = [&](CutCaption caption, const std::string& text) {
@@ -109,6 +108,13 @@ Json json_of(const std::vector<data::FolderNote>& notes) {
 
 }  // namespace
 
+std::size_t caption_count(const std::vector<data::Picture>& pictures) {
+  std::size_t count = 0;
+  for (const data::Picture& picture : pictures)
+    count += std::max<std::size_t>(picture.use.captions.size(), 1);
+  return count;
+}
+
 TextToImagePlan make_plan(const TextToImageOptions& options,
                           const pipeline::TextToImageModel& model, const TrainingPictures& pictures,
                           const ClassPictures& class_pictures) {
@@ -120,6 +126,7 @@ TextToImagePlan make_plan(const TextToImageOptions& options,
   plan.validation = pictures.validation.size();
   plan.notes = pictures.notes;
   plan.sets = pictures.sets;
+  plan.variants = caption_count(pictures.instance);
   plan.class_found = class_pictures.found;
   plan.class_pictures = class_pictures.pictures.size();
   plan.class_notes = class_pictures.notes;

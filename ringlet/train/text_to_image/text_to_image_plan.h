@@ -56,6 +56,9 @@ TextToImagePlan make_plan(const TextToImageOptions& options,
                           const pipeline::TextToImageModel& model, const TrainingPictures& pictures,
                           const ClassPictures& class_pictures);
 
+/// The captions that pictures show, with their variants.
+std::size_t caption_count(const std::vector<data::Picture>& pictures);
+
 /// As Task::plan_lines and Task::plan_json.
 Lines lines_of(const TextToImagePlan& plan, const TextToImageOptions& options,
                const Spelling& option);

@@ -281,7 +281,7 @@ void TextToImageTask::check(const StageProgress& progress) {
   if (options_.data.skip_bad_pictures)
     how.bad = [&](std::size_t i, const Error& error) {
       if (i >= own) throw error;
-      log(LogLevel::warning, std::string("left out: ") + error.what());
+      log(LogLevel::warning, "left out: " + error.where() + ": " + error.message());
       bad.push_back(files[i]);
     };
   if (progress)
@@ -314,6 +314,7 @@ void TextToImageTask::leave_out(const std::vector<fs::path>& files) {
   plan_.left_out = files;
   plan_.pictures = pictures_.instance.size();
   plan_.buckets = buckets();
+  plan_.variants = caption_count(pictures_.instance);
 }
 
 Json TextToImageTask::settings() const {

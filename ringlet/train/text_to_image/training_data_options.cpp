@@ -51,8 +51,9 @@ void describe(OptionList& list, TrainingDataOptions& o) {
 }
 
 void complete_settings(Json& settings, const TrainingDataOptions& options) {
+  const Json usual_settings = settings_in({});
   Json unusual = Json::object();
-  for (const auto& [key, usual] : settings_in({}).items()) {
+  for (const auto& [key, usual] : usual_settings.items()) {
     if (key == "aspect buckets") continue;
     if (settings.at(key) != usual) unusual[key] = settings.at(key);
     settings.erase(key);
