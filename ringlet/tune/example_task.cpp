@@ -162,9 +162,9 @@ std::optional<train::MemoryNeed> ExampleTask::memory(const train::Learners& lear
   constexpr double kBetween = 1.15;
   const double step = measured_->one + static_cast<double>(rows - 1) * measured_->more;
   const bool average = run_.trainer.ema_decay > 0.0;
-  const std::uint64_t learning = (average ? 2 : 1) * sizeof(float) *
-                                     static_cast<std::uint64_t>(learners.parameters) +
-                                 learners.optimizer_bytes;
+  const std::uint64_t learning =
+      (average ? 2 : 1) * sizeof(float) * static_cast<std::uint64_t>(learners.parameters) +
+      learners.optimizer_bytes;
   const bool on_cpu = options_.weights.device.is_cpu();
   std::uint64_t beside = learning, before = 0;
   if (on_cpu) {
