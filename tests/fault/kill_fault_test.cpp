@@ -69,7 +69,9 @@ class Killed : public FineTuning {
     const auto latest = CheckpointFolder(o.out / "checkpoints", 2).latest();
     const std::int64_t step = latest ? CheckpointFolder::load(*latest).step : 0;
     EXPECT_GE(step, before);
-    if (step > 0) EXPECT_GE(metrics(o).size(), static_cast<std::size_t>(step));
+    if (step > 0) {
+      EXPECT_GE(metrics(o).size(), static_cast<std::size_t>(step));
+    }
     return step;
   }
 };

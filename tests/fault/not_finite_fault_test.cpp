@@ -40,9 +40,10 @@ class NotFiniteRun : public FineTuning {
   /// All numbers of all tensor files of the run.
   static void expect_finite_files(const fs::path& out) {
     for (const auto& entry : fs::recursive_directory_iterator(out))
-      if (entry.path().extension() == ".safetensors")
+      if (entry.path().extension() == ".safetensors") {
         for (const auto& [name, tensor] : io::load_tensors(entry.path()))
           EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << entry.path() << " " << name;
+      }
   }
 };
 

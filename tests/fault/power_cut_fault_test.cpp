@@ -137,7 +137,9 @@ TEST_F(PowerCut, LeavesTheLastCheckpointThatWasSaved) {
       ASSERT_LE(step, complete + 1);
       ++cuts;
     }
-    if (done % 8 == 0) ASSERT_GE(resume_toy(after), complete);
+    if (done % 8 == 0) {
+      ASSERT_GE(resume_toy(after), complete);
+    }
     if (done < records.size()) disk.apply(records[done], folder.string());
   }
   RecordProperty("power_cuts", cuts);

@@ -80,7 +80,9 @@ TEST_P(SaveCalls, TheNthFailsAndACheckpointGoesOn) {
     EXPECT_TRUE(step == 3 || (failed && step == 2)) << step;
     expect_no_temporary_files(folder);
     // Opens, writes, flushes and renames of two files, their folder, and what was too old.
-    if (reached_the_end) EXPECT_GE(n, 16);
+    if (reached_the_end) {
+      EXPECT_GE(n, 16);
+    }
   }
 }
 

@@ -45,9 +45,10 @@ TEST(NormLimit, ScalesBothMatricesOfWhatIsTooLarge) {
     // Each by the root of the ratio, as kohya's apply_max_norm_regularization.
     for (const char* part : {".residual.up", ".residual.down"})
       for (const auto& [parameter, tensor] : set.parameters())
-        if (parameter == name + part)
+        if (parameter == name + part) {
           EXPECT_TRUE(at::allclose(
               tensor, values.at(parameter) * std::sqrt(expected / before.at(name)), 1e-5, 1e-7));
+        }
   }
   EXPECT_TRUE(scaled);
   EXPECT_TRUE(kept);
