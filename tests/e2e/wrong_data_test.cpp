@@ -140,7 +140,7 @@ const std::vector<WrongInput> kWrongData = {
                   "[[datasets]]\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = 'x'\n");
      }},
     {"MetadataOfAMissingPicture",
-     on_pictures({"--metadata", "@/meta.jsonl"}),
+     on_pictures({"--metadata-file", "@/meta.jsonl"}),
      3,
      {"meta.jsonl:1", "\"z.png\" is not in"},
      [](const fs::path& folder) {

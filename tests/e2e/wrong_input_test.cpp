@@ -31,7 +31,8 @@ const std::vector<WrongInput> kCommandLine = {
      {"frobnicate"},
      2,
      {"no such verb",
-      "use one of generate, train, tune, control, eval, merge, convert, extract, inspect"}},
+      "use one of generate, train, tune, control, control-run, eval, merge, convert, extract, "
+      "inspect"}},
     {"OptionBeforeTheVerb", {"--model", "x"}, 2, {"--model", "no such verb", "use one of"}},
     {"UnknownOption", early({"--promt", "x"}), 2, {"--promt", "did you mean --prompt?"}},
     {"UnknownOptionInsteadOfTheRequired",
