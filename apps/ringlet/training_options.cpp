@@ -156,7 +156,7 @@ void show_savings(const train::MemorySavings& savings, double extra_work) {
 void show_optimizer(const train::OptimizerSpec& optimizer) {
   std::string text = optimizer.name;
   for (const auto& [name, number] : optimizer.settings.items())
-    text += ", " + name + " " + number.dump();
+    if (!number.is_null()) text += ", " + name + " " + number.dump();
   plan_line("optimizer", text);
 }
 
