@@ -209,6 +209,20 @@ void take_keys(KohyaSubset& subset, const LocatedToml& file, const std::string& 
   }
 }
 
+/// Under kohya's names; the pictures' own sizes come later.
+void check_buckets(const Dataset& d, const std::string& where) {
+  if (d.buckets.rule != BucketRule::kohya || d.resolution.empty()) return;
+  try {
+    complete(d.buckets, d.resolution, {});
+  } catch (const Error& error) {
+    throw Error(error.code(), where,
+                "\"min_bucket_reso\", \"max_bucket_reso\" and \"bucket_reso_steps\" (256, 1024 and "
+                "64 where they are not given) do not fit: " +
+                    error.message(),
+                error.hint());
+  }
+}
+
 /// What the keys of a subset mean together.
 Dataset finished(KohyaSubset subset, const std::string& where, const Dataset& usual) {
   Dataset& d = subset.dataset;
@@ -220,6 +234,7 @@ Dataset finished(KohyaSubset subset, const std::string& where, const Dataset& us
                 "the key has no effect, since \"enable_bucket\" is not given",
                 "write enable_bucket = true, or leave the key out");
   if (!subset.enable_bucket.value_or(false)) d.buckets = {.rule = BucketRule::off};
+  check_buckets(d, where);
   if (!subset.conditioning.empty()) {
     if (usual.masks != MaskSource::files)
       throw Error(ErrorCode::invalid_argument, where,

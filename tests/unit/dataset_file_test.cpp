@@ -160,6 +160,9 @@ TEST_F(DatasetFile, WhatOfKohyaHasNoEffectIsRefusedByName) {
   kohya_refused("\"caption_extension\" must be like \".txt\"", subset("caption_extension = 'txt'"));
   kohya_refused("sets.toml:2: the key has no effect, since \"enable_bucket\" is not given",
                 "[[datasets]]\nbucket_reso_steps = 32\n[[datasets.subsets]]\nimage_dir = 'a'\n");
+  kohya_refused("64 where they are not given) do not fit: 256 is above the resolution of 128",
+                "[[datasets]]\nresolution = 128\nenable_bucket = true\n[[datasets.subsets]]\n"
+                "image_dir = 'a'\n");
   kohya_refused("some of the subsets have a \"metadata_file\"",
                 subset("[[datasets.subsets]]\nmetadata_file = 'm.json'\n"));
   for (const char* line : {"color_aug = true", "face_crop_aug_range = [1.0, 2.0]",
