@@ -25,7 +25,7 @@ std::int64_t square_side(PictureSize resolution) {
 }
 
 /// Half is rounded up, as Python's int(x + 0.5) does it.
-std::int64_t rounded(double side) { return static_cast<std::int64_t>(side + 0.5); }
+std::int64_t rounded(double side) { return static_cast<std::int64_t>(std::floor(side + 0.5)); }
 
 /// Scaled until it covers the bucket; the side that fits is the one that kohya fits.
 BucketPlace covering_place(PictureSize picture, PictureSize bucket) {

@@ -201,7 +201,7 @@ void take_keys(KohyaSubset& subset, const LocatedToml& file, const std::string& 
     throw Error(ErrorCode::invalid_argument, file.place(table), "this must be a table");
   for (const auto& [key, value] : json.items()) {
     if (level == kDatasets && key == "subsets") continue;
-    const std::string where = file.place(table + "/" + key);
+    const std::string where = file.place(std::string(table).append("/").append(key));
     const auto known = known_keys().find(key);
     if (known == known_keys().end() || (known->second.levels & level) == 0)
       refuse_unknown(where, key, level);

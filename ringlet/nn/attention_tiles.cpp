@@ -182,6 +182,7 @@ RINGLET_INLINE void rows_of(const float* columns, std::int64_t count, std::int64
 }
 
 // The functions of a set, which the macro gives its instructions and its vectors.
+// NOLINTBEGIN(bugprone-macro-parentheses): types and attributes take none
 #define RINGLET_ATTENTION_TILES(NAME, TARGET, VECTOR, HALF, ROWS, VECTORS)                       \
   TARGET void product_##NAME(const TileProduct& c) {                                             \
     tile_product<VECTOR, HALF, ROWS, VECTORS>(c);                                                \
@@ -216,6 +217,7 @@ RINGLET_ATTENTION_TILES(avx512, RINGLET_AVX512, Vector16, Vector8, 8, 2)
 RINGLET_ATTENTION_TILES(avx2, RINGLET_AVX2, Vector8, Vector8, 4, 2)
 #endif
 #undef RINGLET_ATTENTION_TILES
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace
 
