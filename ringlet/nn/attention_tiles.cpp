@@ -142,16 +142,9 @@ RINGLET_INLINE void columns_of(const float* rows, std::int64_t stride, std::int6
     std::int64_t c = 0;
     if constexpr (kWidth<Vector> == kTileLanes)
       if (n + kTileLanes <= count)
-        for (; c + kTileLanes <= width; c += kTileLanes) {
-          Vector16 square[kTileLanes];
-          for (std::int64_t i = 0; i < kTileLanes; ++i) {
-            load(rows + (n + i) * stride + c, square[i]);
-            square[i] *= s;
-          }
-          turn(square);
-          for (std::int64_t i = 0; i < kTileLanes; ++i)
-            store(square[i], columns + (c + i) * kTileQueries + n);
-        }
+        for (; c + kTileLanes <= width; c += kTileLanes)
+          turn_square(rows + n * stride + c, stride, s, columns + c * kTileQueries + n,
+                      kTileQueries);
     for (; c < width; ++c)
       for (std::int64_t i = n; i < n + kTileLanes; ++i)
         columns[c * kTileQueries + i] = i < count ? s * rows[i * stride + c] : 0.0F;
@@ -165,16 +158,9 @@ RINGLET_INLINE void rows_of(const float* columns, std::int64_t count, std::int64
     std::int64_t c = 0;
     if constexpr (kWidth<Vector> == kTileLanes)
       if (n + kTileLanes <= count)
-        for (; c + kTileLanes <= width; c += kTileLanes) {
-          Vector16 square[kTileLanes];
-          for (std::int64_t i = 0; i < kTileLanes; ++i) {
-            load(columns + (c + i) * kTileQueries + n, square[i]);
-            square[i] *= s;
-          }
-          turn(square);
-          for (std::int64_t i = 0; i < kTileLanes; ++i)
-            store(square[i], rows + (n + i) * stride + c);
-        }
+        for (; c + kTileLanes <= width; c += kTileLanes)
+          turn_square(columns + c * kTileQueries + n, kTileQueries, s, rows + n * stride + c,
+                      stride);
     for (; c < width; ++c)
       for (std::int64_t i = n; i < std::min(count, n + kTileLanes); ++i)
         rows[i * stride + c] = s * columns[c * kTileQueries + i];

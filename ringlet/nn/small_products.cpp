@@ -129,12 +129,8 @@ RINGLET_INLINE void load_tile_with(const float* x, std::int64_t stride, std::int
   std::int64_t j = 0;
   if constexpr (kShuffles)
     if (count == kLanes)
-      for (; j + kLanes <= width; j += kLanes) {
-        Vector16 rows[kLanes];
-        for (int i = 0; i < kLanes; ++i) load(x + i * stride + j, rows[i]);
-        turn(rows);
-        for (int i = 0; i < kLanes; ++i) store(rows[i], tile + (j + i) * kLanes);
-      }
+      for (; j + kLanes <= width; j += kLanes)
+        turn_square(x + j, stride, 1.0F, tile + j * kLanes, kLanes);
   if (count < kLanes || width < padded)
     std::memset(tile + j * kLanes, 0, static_cast<std::size_t>((padded - j) * kLanes) * 4);
   for (std::int64_t i = 0; i < count; ++i)
@@ -147,12 +143,8 @@ RINGLET_INLINE void store_tile_with(const float* tile, std::int64_t stride, std:
   std::int64_t j = 0;
   if constexpr (kShuffles)
     if (count == kLanes)
-      for (; j + kLanes <= width; j += kLanes) {
-        Vector16 rows[kLanes];
-        for (int i = 0; i < kLanes; ++i) load(tile + (j + i) * kLanes, rows[i]);
-        turn(rows);
-        for (int i = 0; i < kLanes; ++i) store(rows[i], y + i * stride + j);
-      }
+      for (; j + kLanes <= width; j += kLanes)
+        turn_square(tile + j * kLanes, kLanes, 1.0F, y + j, stride);
   for (std::int64_t i = 0; i < count; ++i)
     for (std::int64_t k = j; k < width; ++k) y[i * stride + k] = tile[k * kLanes + i];
 }

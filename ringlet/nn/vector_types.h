@@ -67,6 +67,19 @@ RINGLET_INLINE void turn(Vector16 (&rows)[16]) {
   }
 }
 
+/// A square of 16 x 16 numbers, times s, turned: rows that are `from_stride` apart become columns.
+RINGLET_INLINE void turn_square(const float* from, std::int64_t from_stride, float s, float* to,
+                                std::int64_t to_stride) {
+  constexpr std::int64_t kSide = kWidth<Vector16>;
+  Vector16 rows[kSide];
+  for (std::int64_t i = 0; i < kSide; ++i) {
+    load(from + i * from_stride, rows[i]);
+    rows[i] *= s;
+  }
+  turn(rows);
+  for (std::int64_t i = 0; i < kSide; ++i) store(rows[i], to + i * to_stride);
+}
+
 enum class InstructionSet { portable, avx2, avx512 };
 
 /// The widest that this processor has.

@@ -6,13 +6,12 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "ringlet/core/atomic_file.h"
 #include "ringlet/core/failpoint.h"
 #include "ringlet/io/image.h"
 #include "ringlet/io/tensor_file.h"
+#include "tests/child_process.h"
 #include "tests/expect_error.h"
 #include "tests/file_content.h"
 #include "tests/temporary_folder.h"
@@ -170,20 +169,7 @@ int fill_the_disk(const fs::path& folder) {
 // The kernel's own short writes and errors, in a child because the limit is the process's.
 TEST(AtomicFileLimits, AFullDiskLeavesTheOldFile) {
   const TemporaryFolder folder;
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    int result = 6;
-    try {
-      result = fill_the_disk(folder.path());
-    } catch (...) {  // the exit status tells
-    }
-    ::_exit(result);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(status_of_child([&] { return fill_the_disk(folder.path()); }), 0);
 }
 
 }  // namespace

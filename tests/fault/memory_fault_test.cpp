@@ -1,16 +1,14 @@
 // A step that memory is too small for: sizes, and what to change.
 #include <new>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "ringlet/nn/torch_errors.h"
 #include "ringlet/train/memory_error.h"
+#include "tests/child_process.h"
 #include "tests/expect_error.h"
 #include "tests/tiny_fine_tune_test.h"
 
@@ -102,21 +100,7 @@ TEST_F(MemoryRuns, TheKernelsRefusalIsTheSame) {
   GTEST_SKIP() << "AddressSanitizer ends the process itself";
 #endif
 #endif
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    at::set_num_threads(1);
-    int result = 6;
-    try {
-      result = run_in_little_space(o);
-    } catch (...) {  // the exit status tells
-    }
-    ::_exit(result);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(status_of_child([&] { return run_in_little_space(o); }), 0);
 }
 
 }  // namespace

@@ -7,10 +7,10 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "ringlet/core/append_file.h"
+#include "tests/child_process.h"
 #include "tests/expect_error.h"
 #include "tests/fault/calls/fault_calls.h"
 #include "tests/fault/toy_saving_run.h"
@@ -121,22 +121,10 @@ int fill_a_small_disk(const fs::path& folder) {
 TEST(SmallDisk, AFullOneLeavesTheCheckpointAndTheRunGoesOnWhenThereIsSpace) {
   const TemporaryFolder folder;
   toy_result();
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    int result = 6;
-    try {
-      result = fill_a_small_disk(folder / "disk");
-    } catch (...) {  // the exit status tells
-    }
-    ::_exit(result);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == kNoMount)
+  const int status = status_of_child([&] { return fill_a_small_disk(folder / "disk"); });
+  if (status == kNoMount)
     GTEST_SKIP() << "may not mount; AtomicFileLimits and TrainStateLimits limit file sizes";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(SmallDisk, ARecordThatDoesNotFitIsAnErrorOfSpace) {

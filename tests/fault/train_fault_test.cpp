@@ -2,13 +2,11 @@
 #include <cerrno>
 #include <csignal>
 
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "ringlet/core/failpoint.h"
+#include "tests/child_process.h"
 #include "tests/expect_error.h"
 #include "tests/fault/toy_saving_run.h"
 #include "tests/file_content.h"
@@ -128,21 +126,7 @@ int fill_the_disk(const fs::path& folder) {
 TEST(TrainStateLimits, AFullDiskLeavesTheEarlierCheckpoint) {
   const TemporaryFolder folder;
   toy_result();
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    at::set_num_threads(1);  // the parent's worker threads are not in the child
-    int result = 6;
-    try {
-      result = fill_the_disk(folder.path());
-    } catch (...) {  // the exit status tells
-    }
-    ::_exit(result);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(status_of_child([&] { return fill_the_disk(folder.path()); }), 0);
 }
 
 /// Whole runs in which one kind of write fails.
